@@ -1,0 +1,1 @@
+"""Real-time data pipelines, declared once in Python and SQL."""

@@ -1,0 +1,1 @@
+"""Complete example pipelines, shipped in the package."""

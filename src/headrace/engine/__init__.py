@@ -1,0 +1,1 @@
+"""The engines: they read the log and write the store, in epochs."""

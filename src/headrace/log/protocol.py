@@ -1,0 +1,126 @@
+"""The log of one stream: two verbs, `append` and `read`, whichever log it is.
+
+Nothing in `rows/`, `store/` or `engine/` may know more about a log than this page says. A stream's redrive lane
+is a log of its own (`Log.lane`), so that it has its own offsets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Protocol
+
+import pyarrow as pa
+
+__all__ = ["APPEND_SCHEMA", "RECORD_SCHEMA", "Appended", "Log", "PartitionRange", "Slice"]
+
+_HEADERS = pa.list_(pa.struct([("key", pa.string()), ("value", pa.binary())]))
+
+RECORD_SCHEMA = pa.schema(
+    [
+        pa.field("partition", pa.int32(), nullable=False),
+        pa.field("offset", pa.int64(), nullable=False),
+        pa.field("record_time", pa.timestamp("us", "UTC"), nullable=False),
+        pa.field("key", pa.binary()),
+        pa.field("value", pa.binary()),
+        pa.field("headers", _HEADERS),
+    ]
+)
+"""What `read` gives. A NULL value is a tombstone; NULL headers mean none."""
+
+APPEND_SCHEMA = pa.schema(
+    [
+        pa.field("partition", pa.int32()),
+        pa.field("record_time", pa.timestamp("us", "UTC")),
+        pa.field("key", pa.binary()),
+        pa.field("value", pa.binary()),
+        pa.field("headers", _HEADERS),
+    ]
+)
+"""What `append` takes. A NULL partition: by the key's hash, or round robin without one. A NULL record time: the
+log's clock. Columns that are missing altogether are NULL."""
+
+
+@dataclass(frozen=True)
+class PartitionRange:
+    """The offsets that a partition holds: `start` is the first kept, `end` the next to be written."""
+
+    partition: int
+    start: int
+    end: int
+
+
+@dataclass(frozen=True)
+class Appended:
+    """Offsets given to appended records, per partition: first and next. They are durable."""
+
+    offsets: Mapping[int, tuple[int, int]]
+
+
+@dataclass(frozen=True)
+class Slice:
+    """What one `read` gave: records in (record time, partition, offset) order as far as one read knows.
+
+    next       per partition the offset to read next (the position that an engine commits)
+    idle_since per partition that was proved to be read to its very end: the log's clock *before* that was
+               asked, so that nothing appended earlier can be missing. A partition with a load in progress
+               (`Log.load`) is left out.
+    gaps       per partition: offsets passed over that never held a record (compacted or transactional topics)
+    """
+
+    records: pa.Table
+    next: Mapping[int, int]
+    idle_since: Mapping[int, datetime] = field(default_factory=dict)
+    gaps: Mapping[int, int] = field(default_factory=dict)
+
+
+class Log(Protocol):
+    """An opened log of one stream. Calls may come from several threads, one at a time per method."""
+
+    @property
+    def stream(self) -> str:
+        """The stream's name."""
+
+    @property
+    def identity(self) -> str:
+        """What tells this log from every other one, also from one that was deleted and made again."""
+
+    def now(self) -> datetime:
+        """The log's clock, UTC."""
+
+    def partitions(self) -> tuple[PartitionRange, ...]:
+        """The partitions and what they hold, in the order of their numbers."""
+
+    def append(self, records: pa.Table) -> Appended:
+        """Append `records` (APPEND_SCHEMA) in their order; they are durable when this returns, all or none.
+
+        Raises RefusedError when the log is full or a record is too large, TransientError when trying again
+        may help.
+        """
+
+    def read(self, positions: Mapping[int, int], *, rows_max: int, bytes_max: int, wait: timedelta) -> Slice:
+        """Read from `positions` (a partition that is absent is read from its start).
+
+        Returns as soon as there is a record, with what is there up to the bounds (always at least one record
+        if there is one), or empty after `wait`. Raises IntegrityError for a position beyond the end, and
+        RefusedError for one before the start (records were lost to retention).
+        """
+
+    def publish(self, reader: str, positions: Mapping[int, int]) -> None:
+        """Make a reader's committed positions known: others see its lag, and retention does not pass them."""
+
+    def readers(self) -> Mapping[str, Mapping[int, int]]:
+        """The positions that readers published."""
+
+    def load(self) -> AbstractContextManager[None]:
+        """While open, the stream is being loaded with records whose record times are given: the end of a
+        partition then says nothing about time. Ends with the process if that dies.
+        """
+
+    def lane(self, name: str) -> Log:
+        """A side log of the stream, made when first asked for; `"redrive"` is the one in use."""
+
+    def close(self) -> None:
+        """Give back files and connections."""

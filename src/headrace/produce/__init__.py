@@ -1,0 +1,1 @@
+"""Producers: everything that appends to a log."""

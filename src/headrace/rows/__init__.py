@@ -1,0 +1,1 @@
+"""The row stage: bytes in, rows and dead letters out."""

@@ -1,0 +1,1 @@
+"""The user's SQL, taken apart into row, aggregate and result part; the only user of sqlglot."""

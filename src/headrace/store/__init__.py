@@ -1,0 +1,1 @@
+"""The store: one DuckDB file with tables, ledger and dead letters."""

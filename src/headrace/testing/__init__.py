@@ -1,0 +1,1 @@
+"""What users need to test a pipeline: virtual time, crash points, random cuts."""
