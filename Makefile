@@ -1,0 +1,60 @@
+# Everything a newcomer types. Only Python 3.11+ and make are needed; the rest goes into .venv.
+PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 python; do \
+	command -v $$p >/dev/null 2>&1 && $$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 15))' 2>/dev/null \
+	&& echo $$p && break; done)
+BIN := .venv/bin
+DEMO_SECONDS ?=
+FAST ?=
+PYTEST_ARGS ?=
+
+.PHONY: help demo test check bench soak clean
+
+help:
+	@echo "make demo    run the commerce pipeline until Ctrl-C (DEMO_SECONDS=30: for 30 seconds)"
+	@echo "make test    every test, with branch coverage (FAST=1: without servers and coverage)"
+	@echo "make check   formatting, types, and the rules that hold the house together"
+	@echo "make bench   the benchmarks, as ratios within one run (BENCH_ARGS=--quick for a look)"
+	@echo "make soak    the long tests: all crash points, all cuts, 20 kills"
+
+demo: .venv/.ready
+	@$(BIN)/headrace demo commerce $(if $(DEMO_SECONDS),--seconds $(DEMO_SECONDS))
+
+ifeq ($(FAST),)
+test: .venv/.ready-dev
+	@rm -f .coverage .coverage.*
+	@status=0; $(BIN)/coverage run -m pytest -n 2 -m "not soak" $(PYTEST_ARGS) || status=$$?; \
+	$(BIN)/coverage combine -q && $(BIN)/coverage report --fail-under=90 || status=1; exit $$status
+else
+test: .venv/.ready-dev
+	@$(BIN)/python -m pytest -n 2 -m "not soak and not server" $(PYTEST_ARGS)
+endif
+
+check: .venv/.ready-dev
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/python -m pytest -q -p no:xdist tests/test_tidy.py tests/test_docs.py
+
+bench: .venv/.ready-dev
+	@$(BIN)/python -m bench $(BENCH_ARGS)
+
+soak: .venv/.ready-dev
+	@$(BIN)/python -m pytest -m soak --timeout=3600 $(PYTEST_ARGS)
+
+clean:
+	rm -rf .venv .headrace-demo dist .coverage .coverage.*
+
+# Two stamps: a demo needs no test tools.
+.venv/bin/uv:
+	@test -n "$(PYTHON)" || { echo "Headrace needs Python 3.11 to 3.14; set PYTHON=/path/to/python3.11"; exit 1; }
+	@echo "setting up .venv (once)"
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+
+.venv/.ready: .venv/bin/uv pyproject.toml uv.lock
+	@UV_PROJECT_ENVIRONMENT=.venv $(BIN)/uv sync --quiet --frozen --inexact --no-dev
+	@touch $@
+
+.venv/.ready-dev: .venv/bin/uv pyproject.toml uv.lock
+	@UV_PROJECT_ENVIRONMENT=.venv $(BIN)/uv sync --quiet --frozen --inexact
+	@touch $@ .venv/.ready
