@@ -73,3 +73,7 @@ class Schema:
     """The declared columns of a stream, in order; names differ also when case is ignored."""
 
     columns: tuple[Column, ...]
+
+    def find(self, name: str) -> Column | None:
+        """Return the column of that name, case ignored as SQL does; None when there is none."""
+        return next((column for column in self.columns if column.name.lower() == name.lower()), None)

@@ -1,0 +1,22 @@
+"""Finds the word that an author meant."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+__all__ = ["did_you_mean", "nearest"]
+
+
+def nearest(word: str, known: Iterable[str]) -> str | None:
+    """Return the known word that is most like `word`, case ignored; None when none is near."""
+    from difflib import get_close_matches  # needed only once something is wrong: `import headrace` stays fast
+
+    spelling = {name.lower(): name for name in known}
+    found = get_close_matches(word.lower(), spelling, n=1, cutoff=0.6)
+    return spelling[found[0]] if found else None
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Return `"; did you mean 'X'?"`, or nothing when no known word is near."""
+    found = nearest(word, known)
+    return f"; did you mean '{found}'?" if found else ""
