@@ -316,7 +316,7 @@ class Checker:
                 self.problem(
                     f"expect: '{name}' has to be a SQL condition or hr.Expect, not {type(given).__name__}"
                 )
-            elif not isinstance(expect.condition, str) or not expect.condition.strip():
+            elif not str(expect.condition or "").strip():
                 self.problem(f"expect: the condition of '{name}' is empty")
             elif name.lower() in {other.lower() for other, _ in found}:
                 self.problem(f"expect: '{name}' stands twice (case is ignored)")

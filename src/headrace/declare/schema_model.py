@@ -1,7 +1,7 @@
 """Reads a schema from a pydantic model.
 
-A model is read for its fields and their types. Its validators are not run: a record is decoded by the engine, and
-what it has to meet is said with `expect`.
+A model is read for its fields and their types. Its validators are not run: a record is decoded by the engine,
+and what it has to meet is said with `expect`.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ _SCALARS: dict[type, str] = {
     time: "TIME",
     uuid.UUID: "UUID",
 }
+_INSTANTS = ("AwareDatetime", "NaiveDatetime", "PastDatetime", "FutureDatetime")  # pydantic's; not datetimes
 _REFUSED: dict[object, str] = {
     bytes: "bytes have no form in JSON; write str for text in base64",
     timedelta: "an interval has no fixed form in JSON; write float for seconds",
@@ -97,17 +98,24 @@ def _type_of(
             return _literal(tuple(member.value for member in annotation), where), False
         if issubclass(annotation, Decimal):
             return _decimal(metadata, where), False
-        # bool before int and datetime before date: each is also an instance of the other.
+    return ScalarType(_scalar(annotation, where)), False
+
+
+def _scalar(annotation: Any, where: str) -> str:
+    if isinstance(annotation, type):
+        # bool before int and datetime before date: each is also a subclass of the other.
         for known in (bool, datetime, *_SCALARS):
             if issubclass(annotation, known):
-                return ScalarType(_SCALARS[known]), False
-    plain = origin or annotation
+                return _SCALARS[known]
+    name = getattr(annotation, "__name__", str(annotation))
+    if name in _INSTANTS:
+        return _SCALARS[datetime]
+    plain = get_origin(annotation) or annotation
     reason = _REFUSED.get(plain) if isinstance(plain, type) or plain is Any else None
     if plain in (list, SequenceABC, dict, Mapping):
         reason = f"say of what; write {plain.__name__}[{'str, ' if plain in (dict, Mapping) else ''}str]"
-    shown = getattr(annotation, "__name__", str(annotation))
     raise _Unreadable(
-        f"field {where}: the type {shown} cannot be used; {reason or 'declare the schema as SQL instead'}"
+        f"field {where}: the type {name} cannot be used; {reason or 'declare the schema as SQL instead'}"
     )
 
 
@@ -119,7 +127,7 @@ def _union(
     kinds = {kind for kind, _ in members}
     if len(kinds) != 1:
         raise _Unreadable(
-            f"field {where}: it may be of several types; write one type, or declare the schema as SQL with JSON"
+            f"field {where}: it may be of several types; write one, or declare the schema as SQL with JSON"
         )
     return kinds.pop(), optional or any(may_be_none for _, may_be_none in members)
 
@@ -156,7 +164,8 @@ def _struct(model: Any, where: str, outer: tuple[type, ...]) -> DataType:
 def _decimal(metadata: SequenceABC[Any], where: str) -> DataType:
     """Return DECIMAL(max_digits, decimal_places); pydantic keeps both in the field's metadata."""
     digits = places = None
-    for entry in metadata:
+    parts = (part for entry in metadata for part in (entry, *getattr(entry, "metadata", ())))
+    for entry in parts:
         digits = getattr(entry, "max_digits", None) or digits
         found = getattr(entry, "decimal_places", None)
         places = places if found is None else found

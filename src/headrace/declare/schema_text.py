@@ -206,6 +206,8 @@ def _column(reader: _Reader) -> Column:
         elif token.word in _REFUSED_CONSTRAINTS:
             fix = _REFUSED_CONSTRAINTS[token.word].replace("COLUMN", name)
             raise _Mistake(token.at, f"column '{name}': {token.word} cannot be used in a schema; {fix}")
+        elif token.word == "NOT":
+            raise _Mistake(token.at, f"column '{name}': NOT without NULL; write NOT NULL")
         elif token.is_name and reader.peek(1).is_name:
             raise _Mistake(token.at, f"column '{name}': a comma is missing before '{token.text}'")
         else:
