@@ -5,7 +5,7 @@ the user's SQL. The names inside a plan are fixed, so that no text has to be sub
 
     "_rows"     the relation that a row part reads: the stream's declared and derived columns, then
                 "_partition" INTEGER, "_offset" BIGINT, "_record_time" TIMESTAMPTZ, "_lane" VARCHAR
-    "_time"     the event time, in the output of a windowed or session table's row part
+    "_time"     the event time, TIMESTAMPTZ, in the output of a row part
     "k0", "k1"  the grouping keys, in the output of a row part and in the state
     "a0", "a1"  the arguments of aggregates, in the output of a row part
     "g0", "g1"  the values of aggregates, in the relation "_groups" that a result part reads; it also holds the
@@ -22,6 +22,7 @@ from enum import StrEnum
 from typing import Literal
 
 from headrace.declare import Alert, Expect, Function, Panel, Pipeline, Reference, Stream, Table
+from headrace.errors import Problem
 
 __all__ = [
     "Aggregate",
@@ -118,12 +119,14 @@ class SideTable:
     """Values kept apart from the state, one row per group and value: "_value" and "_count" BIGINT.
 
     `argument` is the row part's column that is counted (NULL is not). `value` is the aggregate over the side
-    rows of one group that gives the aggregate's value, for example `count(*)` for a distinct count.
+    rows of one group that gives the aggregate's value, for example `count(*)` for a distinct count; `empty` is
+    the value of a group that has no side rows.
     """
 
     argument: str
     type: str
     value: str
+    empty: str = "NULL"
 
 
 @dataclass(frozen=True)
@@ -150,7 +153,7 @@ class TablePlan:
     """One table. What is None or empty does not apply to its class.
 
     row_sql     SELECT over "_rows" (and reference relations) that gives "_partition", "_offset", "_record_time",
-                then "_time", keys and arguments; for class rows the output columns under their own names.
+                "_time", then keys and arguments; for class rows the output columns under their own names.
     unnests     whether one record may give several rows there, so that records kept must be counted apart.
     result_sql  expressions over "_groups", one per column of `columns`, in their order.
     view_sql    the whole query of a view, over tables.
@@ -184,7 +187,9 @@ class TablePlan:
 
 @dataclass(frozen=True)
 class PipelinePlan:
-    """Everything an engine needs. `tables` are ordered so that a view stands after what it reads."""
+    """Everything an engine needs. `tables` are ordered so that a view stands after what it reads; `warnings` are
+    advice to the author (`headrace check` prints them).
+    """
 
     pipeline: Pipeline
     streams: Mapping[str, StreamPlan]
@@ -192,3 +197,4 @@ class PipelinePlan:
     references: Mapping[str, Reference]
     panels: tuple[Panel, ...]
     alerts: tuple[Alert, ...]
+    warnings: tuple[Problem, ...] = ()
