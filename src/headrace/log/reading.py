@@ -1,0 +1,240 @@
+"""Which records one read gives, and in which order.
+
+Partitions advance together in record time: batches are chosen in the order of the record times at which they
+begin, and nothing is given that lies behind the beginning of a batch that was not chosen. Otherwise one
+partition could run hours ahead of another while catching up, and open windows would pile up in the engine.
+"""
+
+from __future__ import annotations
+
+import heapq
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from headrace.errors import IntegrityError, RefusedError
+from headrace.log.encoding import ROW_COLUMNS, Batch, decode, record_batches
+from headrace.log.protocol import RECORD_SCHEMA, PartitionRange
+
+__all__ = ["BatchReader", "arrange", "partition_ranges"]
+
+Integers = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """A batch in the index from `first_offset` on; `begins`: the highest record time up to its first record."""
+
+    begins: int
+    partition: int
+    first_offset: int
+    records: int
+    max_time: int
+    bytes: int
+
+
+def partition_ranges(sqlite: sqlite3.Connection, stream: int) -> tuple[PartitionRange, ...]:
+    """Return what the partitions of a stream hold, in the order of their numbers."""
+    rows = sqlite.execute(
+        "SELECT partition, start_offset, end_offset FROM partitions WHERE stream = ? ORDER BY partition",
+        (stream,),
+    )
+    return tuple(PartitionRange(*row) for row in rows)
+
+
+class BatchReader:
+    """Reads one stream over a connection that it is given.
+
+    Keeps the batch in which each position lies, so that reading a large batch in small steps decodes it once.
+    """
+
+    def __init__(self, stream: int, name: str, place: str) -> None:
+        self._stream = stream
+        self._name = name
+        self._place = place
+        self._kept: dict[int, Batch] = {}
+
+    def start_positions(
+        self, ranges: Sequence[PartitionRange], positions: Mapping[int, int]
+    ) -> dict[int, int]:
+        """Return where to read each partition from, checked against what it holds."""
+        unknown = sorted(set(positions) - {held.partition for held in ranges})
+        if unknown:
+            raise IntegrityError(
+                f"{self._place}: a position in partition {unknown[0]}, but there are {len(ranges)} partitions",
+                fix="the position belongs to another log: use the store that was made with this one",
+            )
+        checked = {}
+        for held in ranges:
+            position = positions.get(held.partition, held.start)
+            place = f"{self._place}, partition {held.partition}"
+            if position > held.end:
+                raise IntegrityError(
+                    f"{place}: the position {position} is beyond the log's end {held.end}",
+                    fix="the log lost records or is another one: restore it, or start with a new store",
+                )
+            if position < held.start:
+                raise RefusedError(
+                    f"{place}: records {position} to {held.start - 1} are gone, retention deleted them",
+                    fix='set on_data_loss = "continue" to go on with the oldest record that is left',
+                )
+            checked[held.partition] = position
+        return checked
+
+    def choose(
+        self,
+        sqlite: sqlite3.Connection,
+        ranges: Sequence[PartitionRange],
+        positions: Mapping[int, int],
+        rows_max: int,
+        bytes_max: int,
+    ) -> tuple[list[Batch], Integers, int | None]:
+        """Return batches that hold at least what one read may give, in the order in which they begin.
+
+        With them: when each begins, and when the first one that was left out begins.
+        """
+        candidates = []
+        for held in ranges:
+            position = positions[held.partition]
+            if position < held.end:
+                indexed = self._indexed(sqlite, held.partition, position)
+                candidates.append((self._next(indexed, held.partition, position), indexed))
+        heap = [(found.begins, found.partition, found, indexed) for found, indexed in candidates]
+        heapq.heapify(heap)
+        chosen: list[_Found] = []
+        rows = size = 0
+        while heap and rows < rows_max and size < bytes_max:
+            _, partition, found, indexed = heap[0]
+            chosen.append(found)
+            rows += found.records
+            size += found.bytes
+            following = next(indexed, None)
+            if following is None:
+                heapq.heappop(heap)
+            else:
+                heapq.heapreplace(heap, (following.begins, partition, following, indexed))
+        bound = heap[0][0] if heap else None
+        begins = np.fromiter((found.begins for found in chosen), np.int64, len(chosen))
+        return self._fetched(sqlite, chosen), begins, bound
+
+    def _next(self, indexed: Iterator[_Found], partition: int, position: int) -> _Found:
+        found = next(indexed, None)
+        if found is None:
+            raise IntegrityError(
+                f"{self._place}, partition {partition}: no batch holds offset {position}",
+                fix="keep the file, and restore the log from a backup",
+            )
+        return found
+
+    def _indexed(self, sqlite: sqlite3.Connection, partition: int, position: int) -> Iterator[_Found]:
+        """Give what the index says of the batches from `position` on."""
+        here = (self._stream, partition)
+        rows = sqlite.execute(
+            "SELECT first_offset, records, first_time, max_time, bytes FROM batches "
+            "WHERE stream = ? AND partition = ? AND first_offset >= (SELECT max(first_offset) FROM batches "
+            "WHERE stream = ? AND partition = ? AND first_offset <= ?) ORDER BY first_offset",
+            (*here, *here, position),
+        )
+        highest = None
+        for first_offset, records, first_time, max_time, size in rows:
+            skip = max(position - first_offset, 0)
+            begins = first_time
+            if skip and max_time != first_time:
+                begins = self._batch_at(sqlite, partition, first_offset).time_at(skip)
+            begins = begins if highest is None else max(begins, highest)
+            highest = max_time if highest is None else max(highest, max_time)
+            yield _Found(begins, partition, first_offset + skip, records - skip, max_time, size)
+
+    def _batch_at(self, sqlite: sqlite3.Connection, partition: int, first_offset: int) -> Batch:
+        kept = self._kept.get(partition)
+        if kept is None or kept.first_offset != first_offset:
+            row = sqlite.execute(
+                f"SELECT {ROW_COLUMNS} FROM batches WHERE stream = ? AND partition = ? AND first_offset = ?",
+                (self._stream, partition, first_offset),
+            ).fetchone()
+            kept = self._kept[partition] = decode(row, self._place)
+        return kept
+
+    def _fetched(self, sqlite: sqlite3.Connection, chosen: list[_Found]) -> list[Batch]:
+        """Return the chosen batches themselves, in the same order."""
+        spans: dict[int, tuple[int, int]] = {}
+        for found in chosen:
+            first = spans.get(found.partition, (found.first_offset, 0))[0]
+            spans[found.partition] = (first, found.first_offset + found.records)
+        batches: dict[tuple[int, int], Batch] = {}
+        for partition, (first, end) in spans.items():
+            at = first
+            kept = self._kept.get(partition)
+            if kept is not None and kept.first_offset <= at < kept.first_offset + kept.records:
+                batches[partition, at] = kept.since(at - kept.first_offset)
+                at = kept.first_offset + kept.records
+            here = (self._stream, partition)
+            rows = sqlite.execute(
+                f"SELECT {ROW_COLUMNS} FROM batches WHERE stream = ? AND partition = ? AND first_offset < ? "
+                "AND first_offset >= (SELECT max(first_offset) FROM batches "
+                "WHERE stream = ? AND partition = ? AND first_offset <= ?) ORDER BY first_offset",
+                (*here, end, *here, at),
+            )
+            for row in rows:
+                batch = decode(row, self._place)
+                batches[partition, at] = batch.since(at - batch.first_offset)
+                self._kept[partition] = batch
+                at = batch.first_offset + batch.records
+        try:
+            return [batches[found.partition, found.first_offset] for found in chosen]
+        except KeyError as missing:
+            raise IntegrityError(
+                f"{self._place}, partition and offset {missing.args[0]}: the index names a missing batch",
+                fix="keep the file, and restore the log from a backup",
+            ) from missing
+
+    def forget_read(self, positions: Mapping[int, int]) -> None:
+        """Drop kept batches in which no position lies, so that an idle reader holds no memory."""
+        for partition, batch in list(self._kept.items()):
+            if not batch.first_offset < positions[partition] < batch.first_offset + batch.records:
+                del self._kept[partition]
+
+
+def arrange(
+    batches: Sequence[Batch], begins: Integers, bound: int | None, rows_max: int, bytes_max: int
+) -> pa.Table:
+    """Return the records to give, in (record time, partition, offset) order; of every partition a prefix."""
+    parts = list(record_batches(batches))
+    if not parts:
+        return RECORD_SCHEMA.empty_table()
+    table = pa.Table.from_batches([part for part, _, _ in parts])
+    times = np.concatenate([part for _, part, _ in parts])
+    sizes = np.concatenate([part for _, _, part in parts])
+    counts = np.fromiter((batch.records for batch in batches), np.int64, len(batches))
+    partitions = np.repeat(np.fromiter((b.partition for b in batches), np.int64, len(batches)), counts)
+    # A record's own time may lie before that of one in front of it (a load, a clock stepped back). It counts
+    # as no earlier than those, or it would have to be given before them.
+    reached = np.maximum(times, np.repeat(begins, counts))
+    starts = np.cumsum(counts) - counts
+    for at, batch in zip(starts, batches, strict=True):
+        if batch.times is not None:
+            span = slice(at, at + batch.records)
+            reached[span] = np.maximum.accumulate(reached[span])
+    order = None
+    if not _sorted(reached, partitions):
+        order = np.lexsort((partitions, reached))  # stable: offsets of a partition stay in order
+        reached, sizes = reached[order], sizes[order]
+    count = len(times) if bound is None else int(np.searchsorted(reached, bound, side="right"))
+    count = min(count, rows_max, int(np.searchsorted(np.cumsum(sizes), bytes_max, side="right")))
+    count = max(count, 1)
+    picked = slice(0, count) if order is None else order[:count]
+    if not _sorted(times[picked], partitions[picked]):
+        if order is None:
+            order = np.arange(count)
+        picked = order[:count][np.lexsort((partitions[picked], times[picked]))]
+    return table.slice(0, count) if isinstance(picked, slice) else table.take(pa.array(picked))
+
+
+def _sorted(times: Integers, partitions: Integers) -> bool:
+    later = times[1:] > times[:-1]
+    same = times[1:] == times[:-1]
+    return bool((later | (same & (partitions[1:] >= partitions[:-1]))).all())
