@@ -172,6 +172,8 @@ class BatchReader:
             if kept is not None and kept.first_offset <= at < kept.first_offset + kept.records:
                 batches[partition, at] = kept.since(at - kept.first_offset)
                 at = kept.first_offset + kept.records
+            if at >= end:
+                continue
             here = (self._stream, partition)
             rows = sqlite.execute(
                 f"SELECT {ROW_COLUMNS} FROM batches WHERE stream = ? AND partition = ? AND first_offset < ? "
