@@ -1,1 +1,11 @@
 """An online shop's events."""
+
+PROJECT_FILES = {
+    "README.md": "README.md",
+    "pipeline.py": "pipeline.py",
+    "headrace.toml": "headrace.toml",
+    "tests/test_commerce.py": "tests/test_commerce.py",
+    "gitignore": ".gitignore",
+    "github/workflows/ci.yml": ".github/workflows/ci.yml",
+}
+"""What a user's project gets, by the file's place in this package."""

@@ -8,9 +8,9 @@ import headrace as hr
 
 pipeline = hr.Pipeline("commerce")
 
-# ---------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # The stream: what a record is, when it happened, and what it has to meet before it counts.
-# ---------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 KNOWN_TYPES = "'user_login', 'page_view', 'item_click', 'cart_add', 'purchase', 'search'"
 
@@ -56,9 +56,9 @@ pipeline.stream(
     derive={
         "items_total": "list_sum(list_transform(items, lambda item: item.price * item.quantity))",
     },
-    # What an accepted record meets. One that does not is `rejected`: it becomes a dead letter, with the name of
-    # every rule that it broke. A rule that only warns counts, and lets the record through. A condition that is
-    # NULL is not true, so a rule says what is to be when a column is missing.
+    # What an accepted record meets. One that does not is `rejected`: it becomes a dead letter, with the name
+    # of every rule that it broke. A rule that only warns counts, and lets the record through. A condition
+    # that is NULL is not true, so a rule says what is to be when a column is missing.
     expect={
         "known_type": f"event_type IN ({KNOWN_TYPES})",
         "known_device": "device IN ('mobile', 'desktop', 'tablet')",
@@ -70,10 +70,10 @@ pipeline.stream(
     },
 )
 
-# ---------------------------------------------------------------------------------------------------------------
-# Tables: queries that are kept up to date. A window begins at a multiple of its size since 1970-01-01 UTC; its
-# bounds are the columns window_start and window_end.
-# ---------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
+# Tables: queries that are kept up to date. A window begins at a multiple of its size since 1970-01-01 UTC;
+# its bounds are the columns window_start and window_end.
+# --------------------------------------------------------------------------------------------------
 
 # Tumbling: every event is in exactly one window of a minute.
 pipeline.table(
@@ -121,8 +121,8 @@ pipeline.table(
     """,
 )
 
-# A session of a user ends when nothing has come from that user for 30 minutes. An event that arrives late, but
-# not too late, can join two sessions into one.
+# A session of a user ends when nothing has come from that user for 30 minutes. An event that arrives late,
+# but not too late, can join two sessions into one.
 pipeline.table(
     "sessions",
     """
@@ -213,10 +213,10 @@ pipeline.table(
 # No aggregate, no window: the accepted records themselves, one row each.
 pipeline.table("events_clean", "SELECT * FROM events", keep="7 days")
 
-# ---------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # Panels: charts over tables. The first column is the place (a time or a name), the others are values. Beside
 # the tables above they may read what Headrace itself keeps: outcomes_by_minute, rule_checks, epochs.
-# ---------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 pipeline.panel(
     "Events per second",
@@ -387,9 +387,9 @@ pipeline.panel(
     unit="events",
 )
 
-# ---------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # Alerts: queries that give true when somebody should look.
-# ---------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 # `minute` is the beginning of a minute: its last record may have come 59 seconds after it.
 pipeline.alert(
