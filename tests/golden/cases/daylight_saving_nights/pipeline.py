@@ -1,0 +1,33 @@
+"""Both nights on which Europe's clocks change: offsets in texts, texts without a zone are UTC, windows
+of one hour and one day.
+"""
+
+import headrace as hr
+
+pipeline = hr.Pipeline("daylight_saving_nights")
+
+pipeline.stream("events", schema="at TIMESTAMP NOT NULL", event_time="at", allowed_lateness="5 minutes")
+pipeline.table(
+    "hours",
+    """
+    SELECT window_start, window_end, count(*) AS events, min(at) AS first_event
+    FROM events
+    GROUP BY window(at, '1 hour')
+    """,
+)
+pipeline.table(
+    "days",
+    """
+    SELECT window_start, window_end, count(*) AS events
+    FROM events
+    GROUP BY window(at, '1 day')
+    """,
+)
+pipeline.table(
+    "by_day",
+    """
+    SELECT CAST(at AS DATE) AS day, hour(at) AS hour, count(*) AS events
+    FROM events
+    GROUP BY CAST(at AS DATE), hour(at)
+    """,
+)

@@ -1,0 +1,29 @@
+"""Strong disorder inside and just outside of the allowed lateness."""
+
+import headrace as hr
+
+pipeline = hr.Pipeline("disorder_within_lateness")
+
+pipeline.stream(
+    "events",
+    schema="at TIMESTAMP NOT NULL, user VARCHAR, n INT",
+    event_time="at",
+    allowed_lateness="2 minutes",
+)
+pipeline.table(
+    "minutes",
+    """
+    SELECT window_start, count(*) AS events, sum(n) AS total
+    FROM events
+    GROUP BY window(at, '1 minute')
+    """,
+)
+pipeline.table(
+    "visits",
+    """
+    SELECT "user", window_start, window_end, sum(n) AS total
+    FROM events
+    GROUP BY session_window(at, '3 minutes'), "user"
+    """,
+)
+pipeline.table("latest", 'SELECT "user", at, n FROM events', key="user")

@@ -1,0 +1,31 @@
+from oracle_words import (
+    Grouped,
+    Stream,
+    Window,
+    aggregate,
+    column,
+    columns,
+    count_rows,
+    instant,
+    integer,
+    minutes,
+    same,
+)
+
+STREAMS = [
+    Stream(
+        "events",
+        columns(at_required=instant, n=integer),
+        event_time="at",
+        allowed_lateness=minutes(1),
+        future_tolerance=minutes(30),
+    )
+]
+TABLES = {
+    "quarters": Grouped(
+        "events",
+        same("window_start", "events", "total"),
+        {"events": count_rows(), "total": aggregate("sum", column("n"))},
+        window=Window(minutes(15)),
+    )
+}

@@ -1,0 +1,21 @@
+"""NULL in the unique column is never a duplicate; an empty text is a value like any other."""
+
+import headrace as hr
+
+pipeline = hr.Pipeline("null_is_never_a_duplicate")
+
+pipeline.stream(
+    "events",
+    schema="id VARCHAR, at TIMESTAMP NOT NULL, n INT",
+    event_time="at",
+    allowed_lateness="5 minutes",
+    unique="id",
+)
+pipeline.table(
+    "totals",
+    """
+    SELECT count(*) AS events, count(DISTINCT id) AS ids, sum(n) AS total
+    FROM events
+    """,
+)
+pipeline.table("kept", "SELECT id, at, n FROM events")

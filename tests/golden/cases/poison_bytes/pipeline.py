@@ -1,0 +1,20 @@
+"""Poison among good records: each gets its outcome, and the good ones beside it are unharmed."""
+
+import headrace as hr
+
+pipeline = hr.Pipeline("poison_bytes")
+
+pipeline.stream(
+    "events",
+    schema="at TIMESTAMP NOT NULL, name VARCHAR, n INT",
+    event_time="at",
+    allowed_lateness="5 minutes",
+)
+pipeline.table(
+    "names",
+    """
+    SELECT name, count(*) AS events, sum(n) AS total
+    FROM events
+    GROUP BY name
+    """,
+)

@@ -1,0 +1,10 @@
+from oracle_words import Plain, Stream, columns, instant, integer, same, text
+
+STREAMS = [Stream("events", columns(id_required=text, at_required=instant, amount=integer), event_time="at")]
+TABLES = {
+    "big": Plain(
+        "events",
+        {**same("id", "at"), "twice": lambda row: row["amount"] * 2, "loud": lambda row: row["id"].upper()},
+        where=lambda row: None if row["amount"] is None else row["amount"] >= 5,
+    )
+}

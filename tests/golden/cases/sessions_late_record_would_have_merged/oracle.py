@@ -1,0 +1,37 @@
+from oracle_words import (
+    Grouped,
+    Stream,
+    Window,
+    aggregate,
+    column,
+    columns,
+    count_rows,
+    instant,
+    integer,
+    minutes,
+    same,
+    text,
+    windowed,
+)
+
+STREAMS = [
+    Stream(
+        "events",
+        columns(at_required=instant, user=text, n=integer),
+        event_time="at",
+        allowed_lateness=minutes(5),
+    )
+]
+TABLES = {
+    "sessions": Grouped(
+        "events",
+        {**windowed, **same("user", "events", "total", "first_event")},
+        {
+            "events": count_rows(),
+            "total": aggregate("sum", column("n")),
+            "first_event": aggregate("min", column("at")),
+        },
+        keys=same("user"),
+        window=Window(minutes(10), session=True),
+    )
+}

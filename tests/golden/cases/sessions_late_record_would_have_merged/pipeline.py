@@ -1,0 +1,19 @@
+"""A late record between two sessions would have joined them; it is late, so they stay two."""
+
+import headrace as hr
+
+pipeline = hr.Pipeline("sessions_late_record_would_have_merged")
+
+pipeline.stream(
+    "events",
+    schema="at TIMESTAMP NOT NULL, user VARCHAR, n INT",
+    event_time="at",
+    allowed_lateness="5 minutes",
+)
+pipeline.table(
+    "sessions",
+    """
+    SELECT "user", window_start, window_end, count(*) AS events, sum(n) AS total, min(at) AS first_event
+    FROM events GROUP BY session_window(at, '10 minutes'), "user"
+    """,
+)

@@ -1,0 +1,21 @@
+"""Three sessions of one user become one when the records between them arrive; one begins earlier than
+it did.
+"""
+
+import headrace as hr
+
+pipeline = hr.Pipeline("sessions_merge_across_epochs")
+
+pipeline.stream(
+    "events",
+    schema="at TIMESTAMP NOT NULL, user VARCHAR, n INT",
+    event_time="at",
+    allowed_lateness="60 minutes",
+)
+pipeline.table(
+    "sessions",
+    """
+    SELECT "user", window_start, window_end, count(*) AS events, sum(n) AS total, min(at) AS first_event
+    FROM events GROUP BY session_window(at, '10 minutes'), "user"
+    """,
+)

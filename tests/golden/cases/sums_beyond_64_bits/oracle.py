@@ -1,0 +1,14 @@
+from oracle_words import Grouped, Stream, aggregate, bigint, column, columns, instant, same
+
+STREAMS = [Stream("events", columns(at_required=instant, n=bigint), event_time="at")]
+TABLES = {
+    "total": Grouped(
+        "events",
+        same("total", "least", "most"),
+        {
+            "total": aggregate("sum", column("n")),
+            "least": aggregate("min", column("n")),
+            "most": aggregate("max", column("n")),
+        },
+    )
+}

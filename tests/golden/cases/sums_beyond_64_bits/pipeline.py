@@ -1,0 +1,10 @@
+"""Sums of whole numbers hold 38 digits; a number that does not fit its column, or has a fraction, is
+malformed.
+"""
+
+import headrace as hr
+
+pipeline = hr.Pipeline("sums_beyond_64_bits")
+
+pipeline.stream("events", schema="at TIMESTAMP NOT NULL, n BIGINT", event_time="at")
+pipeline.table("total", "SELECT sum(n) AS total, min(n) AS least, max(n) AS most FROM events")

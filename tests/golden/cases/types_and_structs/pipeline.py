@@ -1,0 +1,21 @@
+"""Every kind of column, NULL in each, and a wrong value in each."""
+
+import headrace as hr
+
+pipeline = hr.Pipeline("types_and_structs")
+
+pipeline.stream(
+    "events",
+    schema="at TIMESTAMP NOT NULL, flag BOOLEAN, big BIGINT, ratio DOUBLE, day DATE, tags "
+    "VARCHAR[], place STRUCT(city VARCHAR, lat DOUBLE)",
+    event_time="at",
+)
+pipeline.table("all_columns", "SELECT at, flag, big, ratio, day, tags, place FROM events")
+pipeline.table(
+    "cities",
+    """
+    SELECT place.city AS city, count(*) AS events, max(len(tags)) AS most_tags, max(ratio) AS ratio
+    FROM events
+    GROUP BY place.city
+    """,
+)

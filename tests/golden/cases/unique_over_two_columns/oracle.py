@@ -1,0 +1,16 @@
+from oracle_words import Grouped, Stream, columns, count_rows, instant, minutes, same, text
+
+STREAMS = [
+    Stream(
+        "events",
+        columns(user=text, item=text, at_required=instant),
+        event_time="at",
+        allowed_lateness=minutes(5),
+        unique=["user", "item"],
+    )
+]
+TABLES = {
+    "pairs": Grouped(
+        "events", same("user", "item", "events"), {"events": count_rows()}, keys=same("user", "item")
+    )
+}
