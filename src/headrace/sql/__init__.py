@@ -1,1 +1,5 @@
-"""The user's SQL, taken apart into row, aggregate and result part; the only user of sqlglot."""
+"""The user's SQL, taken apart into row, aggregate and result part; the only room that reads a query."""
+
+from headrace.sql.planner import plan_pipeline
+
+__all__ = ["plan_pipeline"]

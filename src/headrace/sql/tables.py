@@ -1,0 +1,272 @@
+"""Takes a query over a stream apart into row part, aggregate part and result part (DESIGN: one code)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+
+from headrace.declare import Table
+from headrace.sql.aggregates import build_aggregate, narrowed
+from headrace.sql.expressions import GROUP
+from headrace.sql.grouping import Grouped, Use, has_aggregate, read_grouped
+from headrace.sql.plan import Aggregate, NamedColumn, TableClass, TablePlan
+from headrace.sql.session import Session
+from headrace.sql.sources import (
+    ADDRESS,
+    Catalog,
+    Source,
+    expanded,
+    output_items,
+    plain_columns,
+    read_source,
+    refuse_clauses,
+    where_of,
+)
+from headrace.sql.syntax import Node, QueryError, canonical, column, quoted, select, transformed
+from headrace.sql.system import HIDDEN_COLUMNS
+
+__all__ = ["Refused", "plan_stream_table"]
+
+_TIME = "TIMESTAMP WITH TIME ZONE"
+_BOUNDS = (NamedColumn("window_start", _TIME), NamedColumn("window_end", _TIME))
+
+
+class Refused(Exception):
+    """A query has problems; `errors` holds all that were found."""
+
+    def __init__(self, errors: list[QueryError]) -> None:
+        super().__init__(str([error.what for error in errors]))
+        self.errors = errors
+
+
+def plan_stream_table(table: Table, query: Node, catalog: Catalog, session: Session) -> TablePlan:
+    """Return the plan of a table over a stream; raises Refused with every problem."""
+    errors: list[QueryError] = []
+    try:
+        refuse_clauses(query, errors, where="a table over a stream")
+        source = read_source(query["from_table"], catalog, errors)
+        assert source.stream is not None  # noqa: S101 - read_source sees to it
+        session.relation("_rows", (*source.stream.columns, *HIDDEN_COLUMNS))
+        planner = _Planner(table, query, source, catalog, session, errors)
+        grouped = query["group_expressions"] or has_aggregate(query["select_list"])
+        plan = planner.grouped() if grouped else planner.rows()
+    except QueryError as error:
+        errors.append(error)
+    if errors:
+        raise Refused(errors)
+    return plan
+
+
+@dataclass
+class _Planner:
+    table: Table
+    query: Node
+    source: Source
+    catalog: Catalog
+    session: Session
+    errors: list[QueryError]
+
+    def stop_if_wrong(self) -> None:
+        """Bind nothing that is known to be wrong: DuckDB would say it again in its own words."""
+        if self.errors:
+            raise Refused(self.errors)
+
+    def row_part(self, items: list[Node], *, where: Node | None) -> str:
+        """Return the row part: address, record time, event time, then `items`."""
+        owner = self.source.owner
+        address = [column(owner, name, alias=name) for name in ADDRESS]
+        time = {**self.source.time, "alias": "_time"}
+        return self.session.syntax.write(select([*address, time, *items], self.source.node, where))
+
+    def where(self) -> Node | None:
+        """Return WHERE, resolved."""
+        return where_of(self.query, self.source, self.catalog, self.errors)
+
+    # -- rows ----------------------------------------------------------------------------------------------
+
+    def rows(self) -> TablePlan:
+        """Plan a table of rows."""
+        if self.query.get("having"):
+            raise QueryError("HAVING without GROUP BY", "write WHERE")
+        items = expanded(output_items(self.query, self.source, self.catalog, self.errors), self.source.scope)
+        where = self.where()
+        self.check_names([item.name for item in items])
+        self.check_key([item.name for item in items])
+        self.stop_if_wrong()
+        listed = [{**plain_columns(item.node), "alias": item.name} for item in items]
+        row_sql = self.row_part(listed, where=where)
+        columns = self.session.describe(row_sql, origin=self.query)[4:]
+        return self.made(TableClass.ROWS, columns, self.table.key, row_sql, _fingerprint_of(columns))
+
+    def check_names(self, names: list[str]) -> None:
+        """Names of columns differ, also when case is ignored, and do not begin with _."""
+        seen: set[str] = set()
+        for name in names:
+            if name.lower() in seen:
+                self.errors.append(
+                    QueryError(f"two columns are named '{name}'", "write: ... AS another_name")
+                )
+            if name.startswith("_"):
+                self.errors.append(QueryError(f"column '{name}' begins with _, which Headrace keeps for itself",
+                                              f"write: ... AS {name.lstrip('_') or 'name'}"))  # fmt: skip
+            seen.add(name.lower())
+
+    def check_key(self, names: list[str]) -> None:
+        """`key=` names columns that are there."""
+        for name in self.table.key:
+            if name not in names:
+                self.errors.append(QueryError(f"key='{name}' is not a column of the table",
+                                              f"there are {', '.join(names)}"))  # fmt: skip
+
+    def made(
+        self, kind: TableClass, columns: tuple[NamedColumn, ...], key: tuple[str, ...], row_sql: str, state: object,
+        **parts: object,
+    ) -> TablePlan:  # fmt: skip
+        """Return the plan; `state` is what tells incompatible states apart beside the row part."""
+        stream = self.source.stream
+        assert stream is not None  # noqa: S101 - read_source sees to it
+        derived = [[known.name, known.sql] for known in stream.derived]
+        identity = [
+            kind,
+            stream.stream.name,
+            stream.stream.event_time,
+            derived,
+            row_sql,
+            self.table.key,
+            state,
+        ]
+        return TablePlan(
+            table=self.table,
+            kind=kind,
+            sources=(stream.stream.name,),
+            references=self.source.references,
+            columns=columns,
+            key=key,
+            fingerprint=hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:32],
+            row_sql=row_sql,
+            unnests=self.source.unnests,
+            **parts,  # type: ignore[arg-type]
+        )
+
+    # -- groups --------------------------------------------------------------------------------------------
+
+    def grouped(self) -> TablePlan:
+        """Plan a windowed, session or keyed table."""
+        grouped = read_grouped(self.query, self.source, self.catalog, self.errors)
+        where = self.where()
+        self.check_names([name for name, _ in grouped.items])
+        if self.table.key:
+            self.errors.append(
+                QueryError("key= with GROUP BY", "leave key= out: the keys are those of GROUP BY")
+            )
+        self.stop_if_wrong()
+        uses = sorted(grouped.uses.values(), key=lambda use: use.identity)
+        row_sql, keys, aggregates = self.aggregates(grouped, uses, where)
+        self.stop_if_wrong()
+        names = {use.identity: aggregate.name for use, aggregate in zip(uses, aggregates, strict=True)}
+        items = [(name, self.written(node, names)) for name, node in grouped.items]
+        having = self.written(grouped.having, names) if grouped.having else ""
+        columns = self.result_columns(grouped, keys, aggregates, items, having)
+        kind = TableClass.KEYED
+        if grouped.window:
+            kind = TableClass.SESSION if grouped.window.kind == "session" else TableClass.WINDOWED
+        window = repr(grouped.window)
+        state = [window, _fingerprint_of(keys), [repr(aggregate) for aggregate in aggregates]]
+        return self.made(
+            kind, columns, self.key_of(grouped, items), row_sql, state,
+            window=grouped.window, keys=keys, aggregates=aggregates,
+            result_sql=tuple(sql for _, sql in items), having_sql=having,
+        )  # fmt: skip
+
+    def written(self, node: Node, names: dict[str, str]) -> str:
+        """Return the text of an expression over "_groups"."""
+
+        def change(part: Node) -> Node | None:
+            if part["class"] != GROUP:
+                return None
+            first, *rest = part["column_names"]
+            return {**part, "class": "COLUMN_REF", "column_names": [names.get(first, first), *rest]}
+
+        return self.session.syntax.write_expression(transformed(node, change))
+
+    def key_of(self, grouped: Grouped, items: list[tuple[str, str]]) -> tuple[str, ...]:
+        """Return the columns that identify a row: those that show the keys and the window's start, if all do."""
+        wanted = ["window_start"] if grouped.window else []
+        wanted += [f"k{position}" for position in range(len(grouped.keys))]
+        shown = {sql: name for name, sql in reversed(items)}
+        found = [shown.get(sql) for sql in wanted]
+        return tuple(name for name in found if name) if all(found) else ()
+
+    def aggregates(
+        self, grouped: Grouped, uses: list[Use], where: Node | None
+    ) -> tuple[str, tuple[NamedColumn, ...], tuple[Aggregate, ...]]:
+        """Return the row part, the keys and the aggregates with their types."""
+        keys = [{**key, "alias": f"k{position}"} for position, key in enumerate(grouped.keys)]
+        given = _numbered([argument for use in uses for argument in use.arguments])
+        first = self.row_part([*keys, *given.values()], where=where)
+        types = {known.name: known.type for known in self.session.describe(first, origin=self.query)}
+        for use in uses:
+            use.arguments = [
+                self.narrowed(use, argument, types[given[canonical(argument)]["alias"]])
+                for argument in use.arguments
+            ]
+        final = _numbered([argument for use in uses for argument in use.arguments])
+        row_sql = self.row_part([*keys, *final.values()], where=where)
+        described = self.session.describe(row_sql, origin=self.query)[4:]
+        self.session.relation("_arguments", described)
+        by_name = {known.name: known for known in described}
+        built = []
+        for position, use in enumerate(uses):
+            arguments = tuple(by_name[final[canonical(argument)]["alias"]] for argument in use.arguments)
+            try:
+                built.append(self.aggregate(f"g{position}", use, arguments))
+            except QueryError as error:
+                at = error.at if error.at is not None else use.node["query_location"]
+                self.errors.append(QueryError(error.what, error.fix, at))
+        return row_sql, described[: len(keys)], tuple(built)
+
+    def narrowed(self, use: Use, argument: Node, kind: str) -> Node:
+        """Return the argument cast so that no sum of such values can overflow."""
+        text = narrowed(use.function, kind)
+        if text is None:
+            return argument
+        return transformed(  # type: ignore[no-any-return]
+            self.session.syntax.read_expression(text),
+            lambda part: argument if part.get("column_names") == ["x"] else None,
+        )
+
+    def aggregate(self, name: str, use: Use, arguments: tuple[NamedColumn, ...]) -> Aggregate:
+        """Return one aggregate, checked by DuckDB for its arguments."""
+        parameters = tuple(self.session.syntax.write_expression(node) for node in use.parameters)
+        distinct = "DISTINCT " if use.distinct else ""
+        given = ", ".join([*(quoted(argument.name) for argument in arguments), *parameters]) or "*"
+        one_shot = f"SELECT {use.function}({distinct}{given}) FROM _arguments"
+        kind = self.session.describe(one_shot, origin=self.query)[0].type
+        return build_aggregate(
+            name, use.function, arguments, parameters=parameters, type=kind, distinct=use.distinct
+        )
+
+    def result_columns(
+        self, grouped: Grouped, keys: tuple[NamedColumn, ...], aggregates: tuple[Aggregate, ...],
+        items: list[tuple[str, str]], having: str,
+    ) -> tuple[NamedColumn, ...]:  # fmt: skip
+        """Bind the result part and return its columns."""
+        bounds = _BOUNDS if grouped.window else ()
+        values = tuple(NamedColumn(aggregate.name, aggregate.type) for aggregate in aggregates)
+        self.session.relation("_groups", (*bounds, *keys, *values))
+        listed = ", ".join(f"{sql} AS {quoted(name)}" for name, sql in items)
+        condition = f" WHERE {having}" if having else ""
+        return self.session.describe(f"SELECT {listed} FROM _groups{condition}", origin=self.query)
+
+
+def _numbered(arguments: list[Node]) -> dict[str, Node]:
+    """Return each different argument once, named a0, a1, ... in their order."""
+    found: dict[str, Node] = {}
+    for argument in arguments:
+        found.setdefault(canonical(argument), {**argument, "alias": f"a{len(found)}"})
+    return found
+
+
+def _fingerprint_of(columns: tuple[NamedColumn, ...]) -> list[list[str]]:
+    return [[known.name, known.type] for known in columns]
