@@ -1,0 +1,186 @@
+"""What can be asked of a project, running or stopped: one set of answers, given in two places.
+
+A running pipeline's process holds the store, so it answers over its socket; of a stopped one, the process
+that asks opens the store read-only and answers itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Protocol
+
+from headrace.errors import RefusedError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from headrace.log import Log
+    from headrace.operate.control import Handler
+    from headrace.store import Ledger, StoreStatus
+
+__all__ = ["ROWS_MAX", "SECONDS_MAX", "Answers", "Readable", "ledger_document"]
+
+ROWS_MAX = 1_000_000
+SECONDS_MAX = 60.0
+_BYTES_MAX = 1024 * 1024
+
+
+class Readable(Protocol):
+    """What the opened store and the read-only store have in common."""
+
+    def query(self, sql: str, *, rows_max: int | None = None, seconds_max: float = 5.0) -> pa.Table:
+        """Run one reading query and end its transaction."""
+
+    def ledger(self) -> Ledger:
+        """Return what became of every record."""
+
+    def status(self) -> StoreStatus:
+        """Return where the store stands."""
+
+    def dead_letters(
+        self,
+        *,
+        stream: str | None = None,
+        outcome: str | None = None,
+        rule: str | None = None,
+        limit: int = 100,
+        after: Any = None,
+    ) -> pa.Table:
+        """Return records that were set aside."""
+
+
+class Answers:
+    """Answers from a store and the logs of its streams."""
+
+    def __init__(self, store: Readable, logs: Callable[[str], Log | None], *, running: bool) -> None:
+        self._store = store
+        self._logs = logs
+        self._running = running
+
+    def query(self, sql: str, *, rows_max: int, seconds_max: float) -> pa.Table:
+        """Return the rows of a reading query; more than `rows_max` rows are cut off."""
+        return self._store.query(
+            sql, rows_max=min(rows_max, ROWS_MAX), seconds_max=min(seconds_max, SECONDS_MAX)
+        )
+
+    def ledger(self) -> dict[str, Any]:
+        """Return the ledger as plain values, see `ledger_document`."""
+        return ledger_document(self._store.ledger())
+
+    def status(self) -> dict[str, Any]:
+        """Return where everything stands, as plain values."""
+        status = self._store.status()
+        document = status.to_json()
+        outcomes = self._store.ledger()
+        streams: dict[str, Any] = {}
+        for line in document["partitions"]:
+            stream = streams.setdefault(
+                line["stream"], {"outcomes": outcomes.outcomes(line["stream"]), "partitions": []}
+            )
+            stream["partitions"].append({k: v for k, v in line.items() if k != "stream"})
+        for name, stream in streams.items():
+            self._add_lag(name, stream)
+        return {
+            "running": self._running,
+            "epoch": document["epoch"],
+            "store_id": document["store_id"],
+            "state_bytes": document["state_bytes"],
+            "streams": streams,
+            "tables": document["tables"],
+        }
+
+    def _add_lag(self, name: str, stream: dict[str, Any]) -> None:
+        """Add what the log says: ends, records still to be read, and how long the oldest of them waits."""
+        lag_records, lag_seconds = 0, 0.0
+        for lane in sorted({line["lane"] for line in stream["partitions"]}):
+            log = self._logs(name)
+            if log is None:
+                continue
+            log = log if lane == "main" else log.lane(lane)
+            ends = {each.partition: each.end for each in log.partitions()}
+            positions = {
+                line["partition"]: line["position"] for line in stream["partitions"] if line["lane"] == lane
+            }
+            behind = 0
+            for line in stream["partitions"]:
+                if line["lane"] == lane:
+                    line["end"] = ends.get(line["partition"], line["position"])
+                    line["lag_records"] = max(0, line["end"] - line["position"])
+                    behind += line["lag_records"]
+            if behind and lane == "main":
+                lag_seconds = max(lag_seconds, _waiting_s(log, positions))
+            lag_records += behind
+        stream["lag_records"] = lag_records
+        stream["lag_seconds"] = round(lag_seconds, 3)
+
+    def dead_letters(
+        self, *, stream: str | None, outcome: str | None, rule: str | None, limit: int
+    ) -> pa.Table:
+        """Return dead letters, in the store's order."""
+        return self._store.dead_letters(stream=stream, outcome=outcome, rule=rule, limit=min(limit, ROWS_MAX))
+
+    def handlers(self) -> dict[str, Handler]:
+        """Return what a control server needs to give these answers."""
+
+        def query(request: Mapping[str, Any]) -> pa.Table:
+            return self.query(
+                _text(request, "sql"),
+                rows_max=_number(request, "rows_max", 10_000),
+                seconds_max=float(_number(request, "seconds_max", 5)),
+            )
+
+        def dead_letters(request: Mapping[str, Any]) -> pa.Table:
+            words = {name: _optional_text(request, name) for name in ("stream", "outcome", "rule")}
+            return self.dead_letters(**words, limit=_number(request, "limit", 100))
+
+        return {
+            "query": query,
+            "ledger": lambda request: self.ledger(),
+            "status": lambda request: self.status(),
+            "dead_letters": dead_letters,
+        }
+
+
+def ledger_document(ledger: Ledger) -> dict[str, Any]:
+    """Return the ledger as plain values: per stream `read` and a count per outcome, and the balance."""
+    document = ledger.to_json()
+    streams = sorted({line.stream for line in ledger.lanes})
+    return {
+        "balanced": ledger.balanced,
+        "epoch": ledger.epoch,
+        "streams": {name: {"read": ledger.read(name), "outcomes": ledger.outcomes(name)} for name in streams},
+        "tables": document["tables"],
+        "lanes": document["lanes"],
+    }
+
+
+def _waiting_s(log: Log, positions: Mapping[int, int]) -> float:
+    try:
+        first = log.read(positions, rows_max=1, bytes_max=_BYTES_MAX, wait=timedelta()).records
+    except RefusedError:
+        return 0.0  # retention was faster than the engine: the run itself says so, and stops
+    if not len(first):
+        return 0.0
+    return max(0.0, float((log.now() - first["record_time"][0].as_py()).total_seconds()))
+
+
+def _text(request: Mapping[str, Any], name: str) -> str:
+    value = request.get(name)
+    if not isinstance(value, str) or not value.strip():
+        raise RefusedError(f"the request needs a text '{name}'")
+    return value
+
+
+def _optional_text(request: Mapping[str, Any], name: str) -> str | None:
+    value = request.get(name)
+    if value is not None and not isinstance(value, str):
+        raise RefusedError(f"'{name}' of the request is not a text")
+    return value
+
+
+def _number(request: Mapping[str, Any], name: str, default: int) -> int:
+    value = request.get(name, default)
+    if not isinstance(value, int | float) or isinstance(value, bool) or value < 1:
+        raise RefusedError(f"'{name}' of the request is not a positive number")
+    return int(value)

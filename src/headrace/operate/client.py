@@ -1,0 +1,178 @@
+"""`connect`: asks a project's store, whether its pipeline runs or not."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from headrace.errors import RefusedError
+from headrace.operate.answers import SECONDS_MAX, Answers
+from headrace.operate.control import ask
+from headrace.operate.project import Home
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from headrace.log import Log
+
+__all__ = ["StoreClient", "connect", "running_process"]
+
+_ANSWER_S = 15.0
+
+
+class StoreClient(Protocol):
+    """Answers about a project; the same ones from a running pipeline and from a stopped one."""
+
+    running: bool
+
+    def query(self, sql: str, *, rows_max: int = 10_000, seconds_max: float = 5.0) -> pa.Table:
+        """Return the rows of one reading query, cut off after `rows_max`; wrong SQL is a RefusedError."""
+
+    def ledger(self) -> dict[str, Any]:
+        """Return what became of every record, as plain values."""
+
+    def status(self) -> dict[str, Any]:
+        """Return positions, lag, frontiers, outcomes and tables, as plain values."""
+
+    def dead_letters(
+        self,
+        *,
+        stream: str | None = None,
+        outcome: str | None = None,
+        rule: str | None = None,
+        limit: int = 100,
+    ) -> pa.Table:
+        """Return records that were set aside."""
+
+    def close(self) -> None:
+        """Give back files."""
+
+
+def running_process(home: Home) -> dict[str, Any] | None:
+    """Return what `run.json` says (pid, socket, profile, started), or None."""
+    try:
+        facts = json.loads(home.run_path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    usable = (
+        isinstance(facts, dict) and isinstance(facts.get("socket"), str) and isinstance(facts.get("pid"), int)
+    )
+    return facts if usable else None
+
+
+def connect(home: Home) -> StoreClient:
+    """Return a client of the project's running pipeline, or else of its store, opened read-only.
+
+    Raises RefusedError when there is no store yet, or another process holds it without answering.
+    """
+    facts = running_process(home)
+    if facts is not None:
+        socket = Path(facts["socket"])
+        try:
+            ask(socket, "hello", timeout_s=_ANSWER_S)
+        except OSError:
+            pass  # what a killed process left behind: nobody listens there
+        else:
+            return _RunningClient(socket)
+    if not home.store_path.exists():
+        raise RefusedError(
+            f"nothing has run in {home.folder} yet: there is no store", fix="run it: headrace run"
+        )
+    return _StoppedClient(home)
+
+
+class _RunningClient:
+    running = True
+
+    def __init__(self, socket: Path) -> None:
+        self._socket = socket
+
+    def query(self, sql: str, *, rows_max: int = 10_000, seconds_max: float = 5.0) -> pa.Table:
+        patience = min(seconds_max, SECONDS_MAX) + _ANSWER_S
+        answer: pa.Table = ask(
+            self._socket, "query", timeout_s=patience, sql=sql, rows_max=rows_max, seconds_max=seconds_max
+        )
+        return answer
+
+    def ledger(self) -> dict[str, Any]:
+        answer: dict[str, Any] = ask(self._socket, "ledger", timeout_s=_ANSWER_S)
+        return answer
+
+    def status(self) -> dict[str, Any]:
+        answer: dict[str, Any] = ask(self._socket, "status", timeout_s=_ANSWER_S)
+        return answer
+
+    def dead_letters(
+        self,
+        *,
+        stream: str | None = None,
+        outcome: str | None = None,
+        rule: str | None = None,
+        limit: int = 100,
+    ) -> pa.Table:
+        answer: pa.Table = ask(
+            self._socket,
+            "dead_letters",
+            timeout_s=_ANSWER_S,
+            stream=stream,
+            outcome=outcome,
+            rule=rule,
+            limit=limit,
+        )
+        return answer
+
+    def close(self) -> None:
+        """Every question has a connection of its own: there is nothing to give back."""
+
+
+class _StoppedClient:
+    running = False
+
+    def __init__(self, home: Home) -> None:
+        from headrace.store import open_store_readonly
+
+        self._files = ExitStack()
+        store = open_store_readonly(home.store_path)
+        self._files.callback(store.close)
+        self._answers = Answers(store, _logs_of(home, self._files), running=False)
+
+    def query(self, sql: str, *, rows_max: int = 10_000, seconds_max: float = 5.0) -> pa.Table:
+        return self._answers.query(sql, rows_max=rows_max, seconds_max=seconds_max)
+
+    def ledger(self) -> dict[str, Any]:
+        return self._answers.ledger()
+
+    def status(self) -> dict[str, Any]:
+        return self._answers.status()
+
+    def dead_letters(
+        self,
+        *,
+        stream: str | None = None,
+        outcome: str | None = None,
+        rule: str | None = None,
+        limit: int = 100,
+    ) -> pa.Table:
+        return self._answers.dead_letters(stream=stream, outcome=outcome, rule=rule, limit=limit)
+
+    def close(self) -> None:
+        self._files.close()
+
+
+def _logs_of(home: Home, files: ExitStack) -> Callable[[str], Log | None]:
+    opened: dict[str, Log] = {}
+
+    def log_of(stream: str) -> Log | None:
+        if stream not in opened:
+            if not home.log_path.exists():
+                return None  # deleted by hand: the store still answers, without a lag
+            from headrace.log import open_embedded_log
+
+            opened[stream] = open_embedded_log(home.log_path, stream)
+            files.callback(opened[stream].close)
+        return opened[stream]
+
+    return log_of

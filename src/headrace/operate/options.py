@@ -1,0 +1,167 @@
+"""Options declared once: the line of an option gives its parsing, default, check, help and row in the docs.
+
+An option is a field of a frozen dataclass:
+`path: str = option(Kind.TEXT, ".headrace/store.duckdb", "where the store's file lies")`
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, TypeVar
+
+from headrace.declare.durations import format_duration, parse_duration
+from headrace.declare.words import did_you_mean
+from headrace.errors import ProfileError
+from headrace.operate.secrets import Secret, resolve_references
+
+__all__ = ["Kind", "OptionLine", "Report", "describe_options", "option", "option_names", "read_options"]
+
+Report = Callable[[str, str, str], None]
+"""Takes (dotted key, what is wrong, fix)."""
+
+T = TypeVar("T")
+_SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?i?b)?\s*", re.IGNORECASE)
+_POWER = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
+
+
+class Kind(StrEnum):
+    """What an option takes; the value is the word that the docs use."""
+
+    TEXT = "text"
+    WHOLE = "whole number"
+    SIZE = "size"
+    DURATION = "duration"
+    CHOICE = "one of"
+    SECRET = "secret"  # noqa: S105 - the word for the kind, not a password
+
+
+_EXAMPLES = {
+    Kind.TEXT: '"text"',
+    Kind.WHOLE: "3",
+    Kind.SIZE: '"500 MB"',
+    Kind.DURATION: '"24 hours"',
+    Kind.SECRET: '"${env:NAME}"',
+}
+
+
+@dataclass(frozen=True)
+class OptionLine:
+    """One option as the docs and `--help` show it."""
+
+    name: str
+    takes: str
+    default: str
+    help: str
+
+
+def option(
+    kind: Kind, default: Any, help: str, *, choices: Mapping[str, str] | None = None, at_least: int = 1
+) -> Any:
+    """Declare a field of an options class. `choices` maps a word to "" or to why it cannot be used yet."""
+    metadata = {"kind": kind, "help": help, "choices": choices or {}, "at_least": at_least}
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def option_names(kind: type[Any]) -> tuple[str, ...]:
+    """Return the names of the options of a class, in order."""
+    return tuple(line.name for line in dataclasses.fields(kind) if "kind" in line.metadata)
+
+
+def describe_options(kind: type[Any]) -> tuple[OptionLine, ...]:
+    """Return the options of a class for the docs, in order."""
+    lines = []
+    for line in dataclasses.fields(kind):
+        if "kind" not in line.metadata:
+            continue
+        takes = str(line.metadata["kind"])
+        if line.metadata["choices"]:
+            takes = " | ".join(word for word, missing in line.metadata["choices"].items() if not missing)
+        lines.append(OptionLine(line.name, takes, _shown(line.default), line.metadata["help"]))
+    return tuple(lines)
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "none"
+    return format_duration(value) if hasattr(value, "total_seconds") else str(value)
+
+
+def read_options(kind: type[T], raw: object, *, path: str, folder: Path, report: Report) -> T:
+    """Read a TOML table into an options class; a problem goes to `report`, its option keeps the default.
+
+    `path` is the dotted key of the table; relative `${file:…}` references start in `folder`.
+    """
+    if not isinstance(raw, Mapping):
+        report(path, f"takes a table, not {_word_for(raw)}", "write { key = value }")
+        return kind()
+    declared = {line.name: line for line in dataclasses.fields(kind) if "kind" in line.metadata}  # type: ignore[arg-type]
+    values: dict[str, Any] = {}
+    for name, value in raw.items():
+        line = declared.get(name)
+        if line is None:
+            hint = did_you_mean(name, declared)
+            report(f"{path}.{name}", f"unknown option{hint}", "known: " + ", ".join(declared))
+            continue
+        try:
+            values[name] = _read_value(line.metadata, value, folder)
+        except ProfileError as error:
+            report(f"{path}.{name}", error.message, error.fix)
+        except ValueError as error:
+            report(f"{path}.{name}", str(error), "")
+    return kind(**values)
+
+
+def _read_value(facts: Mapping[str, Any], value: object, folder: Path) -> Any:
+    kind: Kind = facts["kind"]
+    if kind is Kind.SECRET and isinstance(value, str):
+        return Secret(value, folder)
+    if isinstance(value, str):
+        value = resolve_references(value, folder)
+    if kind is Kind.CHOICE:
+        return _read_choice(facts["choices"], value)
+    if kind is Kind.DURATION and isinstance(value, str):
+        return parse_duration(value)
+    if kind is Kind.TEXT and isinstance(value, str) and value:
+        return value
+    if kind in (Kind.WHOLE, Kind.SIZE):
+        if kind is Kind.SIZE and isinstance(value, str):
+            value = parse_size(value)
+        elif isinstance(value, str) and value.strip().isdecimal():
+            value = int(value)  # a reference such as ${env:PARTITIONS} can only give text
+        if isinstance(value, int) and not isinstance(value, bool):
+            if value < facts["at_least"]:
+                raise ValueError(f"must be at least {facts['at_least']}")
+            return value
+    raise ValueError(f"takes a {kind}, for example {_EXAMPLES[kind]}, not {_word_for(value)}")
+
+
+def _read_choice(choices: Mapping[str, str], value: object) -> str:
+    usable = ", ".join(f"'{word}'" for word, missing in choices.items() if not missing)
+    if not isinstance(value, str) or value not in choices:
+        hint = did_you_mean(value, choices) if isinstance(value, str) else ""
+        shown = f"'{value}'" if isinstance(value, str) else _word_for(value)
+        raise ProfileError(f"{shown} is not known{hint}", fix=f"write {usable}")
+    if choices[value]:
+        raise ProfileError(f"'{value}' is not in this version: {choices[value]}", fix=f"write {usable}")
+    return value
+
+
+def parse_size(text: str) -> int:
+    """Return the bytes of `"500 MB"` or `"2 GiB"` (KB is 1,000 bytes, KiB 1,024). Raises ValueError."""
+    found = _SIZE.fullmatch(text)
+    if found is None:
+        raise ValueError(f"'{text}' is not a size; write for example '500 MB' or '2 GiB'")
+    number, unit = found.group(1), (found.group(2) or "b").lower()
+    base = 1024 if "i" in unit else 1000
+    return int(float(number) * base ** _POWER[unit.rstrip("b").rstrip("i")])
+
+
+def _word_for(value: object) -> str:
+    # Never the value itself: it may be a secret that was written in the wrong place.
+    words = {str: "a text", bool: "true or false", int: "a number", float: "a number", list: "a list"}
+    return next((word for kind, word in words.items() if isinstance(value, kind)), "a table")

@@ -1,0 +1,183 @@
+"""`Runtime`: a project's logs, store and engine, assembled, run and taken down again."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from headrace.errors import RefusedError
+from headrace.operate.answers import Answers
+from headrace.operate.control import ControlServer, socket_path
+from headrace.operate.journal import Journal
+from headrace.operate.project import Home, Project
+
+if TYPE_CHECKING:
+    from headrace.engine.local import EngineSettings, EpochReport, LocalEngine
+    from headrace.log import Log
+    from headrace.sql import PipelinePlan
+    from headrace.store import Store
+
+__all__ = ["Runtime", "open_log", "open_logs"]
+
+
+def open_log(home: Home, stream: str) -> Log:
+    """Open the log of a stream as the profile binds it."""
+    from headrace.log import open_embedded_log
+
+    binding = home.profile.stream(stream)
+    make_data_folder(home)
+    return open_embedded_log(
+        home.log_path,
+        stream,
+        partitions=binding.partitions,
+        retention_age=binding.retention,
+        retention_bytes=binding.retention_bytes,
+        bytes_max=binding.bytes_max,
+    )
+
+
+def open_logs(home: Home, streams: Iterable[str]) -> dict[str, Log]:
+    """Open the logs of several streams: all of them or none."""
+    with ExitStack() as undo:
+        logs: dict[str, Log] = {}
+        for stream in streams:
+            logs[stream] = open_log(home, stream)
+            undo.callback(logs[stream].close)
+        undo.pop_all()
+        return logs
+
+
+def make_data_folder(home: Home) -> None:
+    """Make the folder of everything that a run writes. Raises RefusedError when it cannot be written."""
+    for folder in (home.data, home.store_path.parent):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RefusedError(
+                f"{folder} cannot be made: {error.strerror}",
+                fix="make the folder writable, or copy the project",
+            ) from error
+    if not os.access(home.data, os.W_OK):
+        raise RefusedError(f"{home.data} cannot be written to", fix="make the folder writable for this user")
+
+
+class Runtime:
+    """A pipeline that is open: this process holds its store and answers questions about it.
+
+    `open` takes everything or nothing; `run` works until it is told to stop; `close` gives everything back,
+    and a process that dies without it leaves nothing that stops the next one.
+    """
+
+    def __init__(
+        self,
+        project: Project,
+        plan: PipelinePlan,
+        logs: Mapping[str, Log],
+        store: Store,
+        engine: LocalEngine,
+        files: ExitStack,
+    ) -> None:
+        self.project = project
+        self.plan = plan
+        self.logs = logs
+        self.store = store
+        self.engine = engine
+        self.journal = Journal(project.journal_path)
+        self.answers = Answers(store, logs.get, running=True)
+        self._files = files
+
+    @classmethod
+    def open(cls, project: Project, *, rebuild: Iterable[str] = ()) -> Runtime:
+        """Plan the pipeline, open its logs and store, and listen on the project's socket.
+
+        `rebuild` names tables that are computed anew from the log. Raises DeclarationError, ProfileError, and
+        RefusedError when another process holds the store.
+        """
+        from headrace.engine.local import LocalEngine
+        from headrace.sql import plan_pipeline
+        from headrace.store import Store
+
+        plan = plan_pipeline(project.pipeline)
+        with ExitStack() as undo:
+            logs = open_logs(project, plan.streams)
+            for log in logs.values():
+                undo.callback(log.close)
+            identities = {name: log.identity for name, log in logs.items()}
+            store = Store.open(project.store_path, plan, identities=identities)
+            undo.callback(store.close)
+            engine = LocalEngine(plan, logs, store, settings=engine_settings(project))
+            undo.callback(engine.close)
+            runtime = cls(project, plan, logs, store, engine, undo.pop_all())
+        with ExitStack() as undo:
+            undo.callback(runtime.close)
+            runtime._listen()
+            undo.pop_all()
+        return runtime
+
+    def run(
+        self,
+        stop: threading.Event,
+        *,
+        until_caught_up: bool = False,
+        on_epoch: Callable[[EpochReport], None] | None = None,
+    ) -> None:
+        """Work until `stop` is set (it ends at an epoch's boundary), or until everything present was read."""
+        self.journal.info("run started", pid=os.getpid(), profile=self.project.profile.name)
+        try:
+            self.engine.run(stop, until_caught_up=until_caught_up, on_epoch=on_epoch)
+        except BaseException as error:
+            self.journal.failed("run failed", error)
+            raise
+        self.journal.info("run stopped", pid=os.getpid())
+
+    def close(self) -> None:
+        """Stop answering, give back store and logs."""
+        self._files.close()
+        self.journal.close()
+
+    def _listen(self) -> None:
+        home = self.project
+        server = ControlServer(
+            socket_path(home.data), {"hello": lambda request: {"pid": os.getpid()}, **self.answers.handlers()}
+        )
+        self._files.callback(server.close)
+        facts = {
+            "pid": os.getpid(),
+            "socket": str(server.path),
+            "profile": home.profile.name,
+            "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+        _write_private(home.run_path, json.dumps(facts) + "\n")
+        self._files.callback(_remove, home.run_path)
+
+
+def engine_settings(project: Project) -> EngineSettings:
+    """Return the engine's settings: its own defaults, where the profile says nothing."""
+    from headrace.engine.local import EngineSettings
+
+    given = {
+        name: value for name, value in asdict(project.profile.engine_settings).items() if value is not None
+    }
+    return EngineSettings(**given)
+
+
+def _write_private(path: Path, text: str) -> None:
+    beside = path.with_suffix(".new")
+    beside.unlink(missing_ok=True)
+    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        file.write(text)
+    beside.replace(path)
+
+
+def _remove(path: Path) -> None:
+    with contextlib.suppress(OSError):
+        path.unlink(missing_ok=True)
