@@ -22,7 +22,7 @@ from headrace.operate.project import Home, Project
 if TYPE_CHECKING:
     from headrace.engine.local import EngineSettings, EpochReport, LocalEngine
     from headrace.log import Log
-    from headrace.sql import PipelinePlan
+    from headrace.sql.plan import PipelinePlan
     from headrace.store import Store
 
 __all__ = ["Runtime", "open_log", "open_logs"]
@@ -111,7 +111,7 @@ class Runtime:
             for log in logs.values():
                 undo.callback(log.close)
             identities = {name: log.identity for name, log in logs.items()}
-            store = Store.open(project.store_path, plan, identities=identities)
+            store = Store.open(project.store_path, plan, identities=identities, rebuild=tuple(rebuild))
             undo.callback(store.close)
             engine = LocalEngine(plan, logs, store, settings=engine_settings(project))
             undo.callback(engine.close)

@@ -1,0 +1,243 @@
+"""Redrive: gives records that were set aside to the engine again, as they were or corrected.
+
+A dead letter goes to the redrive lane of its stream with the address of the record that it stands for; the
+engine accepts an address at most once, so that twice is harmless.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from headrace.errors import RefusedError
+
+if TYPE_CHECKING:
+    from headrace.log import Log
+    from headrace.operate.client import StoreClient
+
+__all__ = ["Address", "Redriven", "append_redriven", "find_letters", "prepare", "replace_bytes", "set_fields"]
+
+ADDRESS_HEADER = "headrace.address"
+LANE = "redrive"
+_LETTERS_MAX = 1_000_000
+Change = Callable[[bytes], bytes]
+
+
+@dataclass(frozen=True, order=True)
+class Address:
+    """Where a record lies; in words `events:0:1234`, in the redrive lane `events@redrive:0:7`."""
+
+    stream: str
+    lane: str
+    partition: int
+    offset: int
+
+    def __str__(self) -> str:
+        lane = "" if self.lane == "main" else f"@{self.lane}"
+        return f"{self.stream}{lane}:{self.partition}:{self.offset}"
+
+    @staticmethod
+    def parse(text: str) -> Address:
+        """Read an address. Raises RefusedError with the right form."""
+        place, _, numbers = text.partition(":")
+        partition, _, offset = numbers.partition(":")
+        stream, _, lane = place.partition("@")
+        if not (stream and partition.isdecimal() and offset.isdecimal()):
+            raise RefusedError(
+                f"'{text}' is not the address of a dead letter",
+                fix="write STREAM:PARTITION:OFFSET as `headrace dead-letters list` shows it",
+            )
+        return Address(stream, lane or "main", int(partition), int(offset))
+
+    @staticmethod
+    def of(letter: Mapping[str, Any]) -> Address:
+        """Return the address of a dead letter."""
+        return Address(letter["stream"], letter["lane"], letter["partition"], letter["offset"])
+
+
+@dataclass(frozen=True)
+class Redriven:
+    """A record on its way back. `stands_for` is the address in the main lane, as the header says it."""
+
+    address: Address
+    stands_for: str
+    outcome: str
+    record_time: datetime
+    key: bytes | None
+    before: bytes | None
+    value: bytes | None
+    headers: tuple[tuple[str, bytes], ...]
+
+
+def find_letters(
+    client: StoreClient,
+    addresses: Sequence[Address] = (),
+    *,
+    stream: str | None = None,
+    outcome: str | None = None,
+    rule: str | None = None,
+    limit: int = _LETTERS_MAX,
+) -> list[dict[str, Any]]:
+    """Return dead letters by address, or those that a filter lets through.
+
+    Raises RefusedError when an address has no dead letter.
+    """
+    if not addresses:
+        found: list[dict[str, Any]] = client.dead_letters(
+            stream=stream, outcome=outcome, rule=rule, limit=limit
+        ).to_pylist()
+        return found
+    letters = {}
+    for name in sorted({address.stream for address in addresses}):
+        for letter in client.dead_letters(stream=name, limit=_LETTERS_MAX).to_pylist():
+            letters[Address.of(letter)] = letter
+    missing = [str(address) for address in addresses if address not in letters]
+    if missing:
+        raise RefusedError(
+            "there is no dead letter " + ", ".join(missing),
+            fix="see which there are: headrace dead-letters list",
+        )
+    return [letters[address] for address in addresses]
+
+
+def prepare(letters: Iterable[Mapping[str, Any]], change: Change | None = None) -> list[Redriven]:
+    """Return what would be appended; `change` makes the new bytes of a record from its old ones.
+
+    Raises RefusedError when a record cannot be changed so.
+    """
+    prepared = []
+    for letter in letters:
+        address = Address.of(letter)
+        headers = [(header["key"], header["value"]) for header in letter["headers"] or ()]
+        given = [value.decode() for key, value in headers if key == ADDRESS_HEADER]
+        value = letter["value"]
+        if change is not None:
+            try:
+                value = change(b"" if value is None else value)
+            except RefusedError as error:
+                raise RefusedError(f"{address}: {error.message}", fix=error.fix) from None
+        prepared.append(
+            Redriven(
+                address=address,
+                # A letter that failed in the redrive lane still stands for the record it was made from.
+                stands_for=given[0] if given else f"{address.partition}:{address.offset}",
+                outcome=letter["outcome"],
+                record_time=letter["record_time"],
+                key=letter["key"],
+                before=letter["value"],
+                value=value,
+                headers=tuple((key, value) for key, value in headers if key != ADDRESS_HEADER),
+            )
+        )
+    return prepared
+
+
+def append_redriven(records: Sequence[Redriven], open_log: Callable[[str], Log]) -> int:
+    """Append to the redrive lanes; durable when this returns. Returns how many records were appended."""
+    import pyarrow as pa
+
+    from headrace.log import APPEND_SCHEMA
+
+    for stream in sorted({record.address.stream for record in records}):
+        chosen = [record for record in records if record.address.stream == stream]
+        rows = [
+            {
+                "partition": None,
+                # The record keeps its time: it is what reference tables and record-time windows go by.
+                "record_time": record.record_time,
+                "key": record.key,
+                "value": record.value,
+                "headers": [
+                    {"key": key, "value": value}
+                    for key, value in (*record.headers, (ADDRESS_HEADER, record.stands_for.encode()))
+                ],
+            }
+            for record in chosen
+        ]
+        log = open_log(stream)
+        try:
+            log.lane(LANE).append(pa.Table.from_pylist(rows, schema=APPEND_SCHEMA))
+        finally:
+            log.close()
+    return len(records)
+
+
+def replace_bytes(content: bytes) -> Change:
+    """Return a change that puts `content`, less one line break at its end, in the place of the record."""
+    corrected = content.removesuffix(b"\n").removesuffix(b"\r")
+    return lambda _: corrected
+
+
+def set_fields(assignments: Iterable[str]) -> Change:
+    """Return a change that sets fields of a JSON record: `amount=12.5`, `device=mobile`, `shop.city=null`.
+
+    A value that is JSON is taken as such, everything else as text. Raises RefusedError for an assignment
+    without `=`; the change raises it for a record that is not a JSON object.
+    """
+    fields = []
+    for assignment in assignments:
+        name, equals, text = assignment.partition("=")
+        if not equals or not name:
+            raise RefusedError(f"'{assignment}' sets nothing", fix="write --set field=value")
+        fields.append((name.split("."), _json_or_text(text)))
+
+    def change(value: bytes) -> bytes:
+        try:
+            # Decimal digits pass through as they were written, not as the nearest double.
+            record = json.loads(value, parse_float=_Digits)
+        except (ValueError, RecursionError):
+            record = None
+        if not isinstance(record, dict):
+            raise RefusedError(
+                "the record is not a JSON object, so no field of it can be set",
+                fix="give the whole corrected record: --with FILE",
+            )
+        for path, new in fields:
+            _set(record, path, new)
+        return _dump(record)
+
+    return change
+
+
+class _Digits(float):
+    """A JSON number that is written again with the digits it was read with."""
+
+    def __new__(cls, digits: str) -> _Digits:
+        self = super().__new__(cls, digits)
+        self.digits = digits
+        return self
+
+    digits: str
+
+    def __repr__(self) -> str:
+        return self.digits
+
+
+def _set(record: dict[str, Any], path: Sequence[str], value: Any) -> None:
+    for name in path[:-1]:
+        inner = record.get(name)
+        if not isinstance(inner, dict):
+            inner = record[name] = {}
+        record = inner
+    record[path[-1]] = value
+
+
+def _json_or_text(text: str) -> Any:
+    try:
+        return json.loads(text, parse_float=_Digits)
+    except ValueError:
+        return text
+
+
+def _dump(value: Any) -> bytes:
+    # json.dumps writes a subclass of float with float's own repr, so containers are walked here.
+    if isinstance(value, _Digits):
+        return value.digits.encode()
+    if isinstance(value, dict):
+        return b"{" + b",".join(_dump(str(k)) + b":" + _dump(v) for k, v in value.items()) + b"}"
+    if isinstance(value, list):
+        return b"[" + b",".join(map(_dump, value)) + b"]"
+    return json.dumps(value, ensure_ascii=False).encode("utf-8", "surrogatepass")

@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from headrace.errors import RefusedError
+from headrace.log import open_embedded_log
+from headrace.operate.redrive import (
+    Address,
+    append_redriven,
+    find_letters,
+    prepare,
+    replace_bytes,
+    set_fields,
+)
+
+NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
+
+
+def letter(offset: int, value: bytes | None, **changes: Any) -> dict[str, Any]:
+    return {
+        "stream": "events",
+        "lane": "main",
+        "partition": 0,
+        "offset": offset,
+        "record_time": NOON,
+        "outcome": "rejected",
+        "reasons": [{"rule": "expect:known", "detail": "is not true"}],
+        "key": b"k",
+        "value": value,
+        "headers": None,
+        **changes,
+    }
+
+
+class Client:
+    running = False
+
+    def __init__(self, letters: list[dict[str, Any]]) -> None:
+        self.letters = letters
+
+    def dead_letters(self, *, stream: str | None = None, limit: int = 100, **_: Any) -> pa.Table:
+        chosen = [each for each in self.letters if stream in (None, each["stream"])]
+        return pa.Table.from_pylist(chosen[:limit])
+
+
+def test_an_address_is_read_as_it_is_written() -> None:
+    for text in ("events:0:1234", "events@redrive:2:7"):
+        assert str(Address.parse(text)) == text
+    for wrong in ("", "events", "events:0", "events:a:1", ":0:1", "events:0:-1"):
+        with pytest.raises(RefusedError, match="not the address"):
+            Address.parse(wrong)
+
+
+def test_letters_are_found_by_address_and_a_missing_one_is_named() -> None:
+    client: Any = Client([letter(1, b"{}"), letter(2, b"{}")])
+    assert [each["offset"] for each in find_letters(client, [Address.parse("events:0:2")])] == [2]
+    assert [each["offset"] for each in find_letters(client, stream="events")] == [1, 2]
+    with pytest.raises(RefusedError, match="no dead letter events:0:3"):
+        find_letters(client, [Address.parse("events:0:3")])
+
+
+def test_a_field_is_set_and_every_other_digit_stays() -> None:
+    change = set_fields(["device=mobile", "shop.city=Köln", "amount=1.10", "note=null"])
+    before = b'{"price": 12345678901234567890.123456789012345, "device": "mobil", "n": [1.50, {"a": 1e400}]}'
+    assert change(before).decode() == (
+        '{"price":12345678901234567890.123456789012345,"device":"mobile","n":[1.50,{"a":1e400}],'
+        '"shop":{"city":"Köln"},"amount":1.10,"note":null}'
+    )
+
+
+def test_what_cannot_be_set_says_what_to_do() -> None:
+    with pytest.raises(RefusedError, match="sets nothing"):
+        set_fields(["device"])
+    for record in (b"", b"[1]", b"\xff", b"{", b"[" * 100_000):
+        with pytest.raises(RefusedError, match=r"events:0:1: the record is not a JSON object") as raised:
+            prepare([letter(1, record)], set_fields(["a=1"]))
+        assert "--with" in raised.value.fix
+
+
+def test_a_corrected_file_loses_only_its_last_line_break() -> None:
+    assert replace_bytes(b'{"a": 1}\r\n')(b"") == b'{"a": 1}'
+    assert replace_bytes(b"a\n\n")(b"") == b"a\n"
+
+
+def test_a_redriven_record_lies_in_the_lane_with_the_address_it_stands_for(tmp_path: Path) -> None:
+    again = letter(
+        0, b"second", lane="redrive", headers=[{"key": "trace", "value": b"1"},
+                                               {"key": "headrace.address", "value": b"2:9"}]
+    )  # fmt: skip
+    records = prepare([letter(5, b"first"), again, letter(6, None)], None)
+    path = tmp_path / "log.db"
+    assert append_redriven(records, lambda stream: open_embedded_log(path, stream)) == 3
+    log = open_embedded_log(path, "events")
+    assert log.partitions()[0].end == 0
+    rows = log.lane("redrive").read({}, rows_max=10, bytes_max=10_000, wait=timedelta()).records.to_pylist()
+    log.close()
+    assert [row["value"] for row in rows] == [b"first", b"second", None]
+    assert [row["record_time"] for row in rows] == [NOON] * 3
+    assert [
+        [header["value"] for header in row["headers"] if header["key"] == "headrace.address"] for row in rows
+    ] == [[b"0:5"], [b"2:9"], [b"0:6"]]
+    assert rows[1]["headers"][0] == {"key": "trace", "value": b"1"}
+
+
+def test_set_fields_gives_what_json_reads_back() -> None:
+    record = {"a": True, "b": None, "c": '\u0000"', "d": [], "e": {}, "f": -3}
+    assert json.loads(set_fields(["f=-4"])(json.dumps(record).encode())) == {**record, "f": -4}
