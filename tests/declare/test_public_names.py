@@ -28,3 +28,9 @@ def test_declaring_imports_no_engine():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_no_declaration_can_take_the_name_of_a_system_table():
+    from headrace.sql.system import SYSTEM_RELATIONS
+
+    assert set(SYSTEM_RELATIONS) <= set(declare.SYSTEM_RELATIONS)

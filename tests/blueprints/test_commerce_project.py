@@ -1,0 +1,197 @@
+"""The commerce blueprint as a user gets it: the files, the pipeline, and what its lesson says."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+
+from headrace.blueprints import BLUEPRINTS, project_files, write_project
+from headrace.blueprints.commerce.pipeline import pipeline
+from headrace.errors import ProfileError, RefusedError
+from headrace.operate.project import load_project
+from headrace.sql import plan_pipeline
+from headrace.sql.plan import TableClass
+from headrace.testing import PipelineTest
+
+CODE_OF_THE_PACKAGE = {"__init__.py", "catalogue.py", "generator.py"}
+
+
+def folder_of(blueprint: str) -> Path:
+    import headrace.blueprints
+
+    return Path(headrace.blueprints.__file__).parent / blueprint
+
+
+def step(number: int) -> str:
+    """Return the Python code of one step of the lesson's second challenge."""
+    lesson = project_files("commerce")["README.md"].decode()
+    text = lesson.split(f"<summary>Step {number}:")[1].split("</details>")[0]
+    return text.split("```python\n")[1].split("```")[0]
+
+
+def after_the_lesson(folder: Path) -> Path:
+    """Write a project and change it as the lesson says."""
+    write_project("commerce", folder)
+    path = folder / "pipeline.py"
+    text = path.read_text()
+    text, known = re.subn(r"^KNOWN_TYPES = .*\n", step(1), text, flags=re.MULTILINE)
+    text, column = re.subn(r"^ +rating +INTEGER .*\n", step(2), text, flags=re.MULTILINE)
+    text, rule = re.subn(r'(?=^ +"rating_in_range":)', step(3), text, flags=re.MULTILINE)
+    text, table = re.subn(r'(?=^pipeline\.table\(\n    "funnel")', step(4), text, flags=re.MULTILINE)
+    assert (known, column, rule, table) == (1, 1, 1, 1)
+    path.write_text(text)
+    tests = folder / "tests" / "test_commerce.py"
+    text, replaced = re.subn(
+        r"def test_a_review_is_not_known_yet.*?(?=\n\n\ndef )",
+        step(6).rstrip(),
+        tests.read_text(),
+        flags=re.DOTALL,
+    )
+    assert replaced == 1
+    tests.write_text(text)
+    return folder
+
+
+def pytest_in(folder: Path) -> subprocess.CompletedProcess[str]:
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "-p",
+        "no:xdist",
+        "--rootdir",
+        ".",
+    ]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=200, check=False)
+
+
+@pytest.mark.parametrize("blueprint", BLUEPRINTS)
+def test_every_file_of_a_blueprint_is_code_or_part_of_a_project(blueprint):
+    folder = folder_of(blueprint)
+    present = {
+        str(path.relative_to(folder))
+        for path in folder.rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+    listed = set(__import__(f"headrace.blueprints.{blueprint}", fromlist=["x"]).PROJECT_FILES)
+    assert present - CODE_OF_THE_PACKAGE == listed
+
+
+def test_a_project_holds_what_a_user_needs(tmp_path):
+    written = write_project("commerce", tmp_path / "shop")
+    names = {str(path.relative_to(tmp_path / "shop")) for path in written}
+    assert names == {
+        ".github/workflows/ci.yml",
+        ".gitignore",
+        "README.md",
+        "headrace.toml",
+        "pipeline.py",
+        "tests/test_commerce.py",
+    }
+    assert load_project(tmp_path / "shop").pipeline == pipeline
+    assert load_project(tmp_path / "shop").profile.stream("events").partitions == 3
+
+
+def test_a_file_that_is_there_already_is_never_overwritten(tmp_path):
+    (tmp_path / "README.md").write_text("mine")
+    with pytest.raises(RefusedError, match=r"README\.md already") as refused:
+        write_project("commerce", tmp_path)
+    assert "empty" in refused.value.fix
+    assert [path.name for path in tmp_path.iterdir()] == ["README.md"]
+
+
+def test_a_folder_that_cannot_be_written_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RefusedError, match="cannot be written"):
+        write_project("commerce", tmp_path / "file" / "shop")
+
+
+def test_an_unknown_blueprint_names_the_nearest():
+    with pytest.raises(ProfileError, match="did you mean 'commerce'"):
+        project_files("comerce")
+
+
+def test_the_pipeline_is_right_and_keeps_its_tables_as_meant():
+    kinds = {table.name: table.kind for table in plan_pipeline(pipeline).tables}
+    windowed = ("event_counts", "user_activity", "purchase_analytics", "device_stats", "location_stats",
+                "product_popularity", "product_sales")  # fmt: skip
+    assert kinds == {
+        **dict.fromkeys(windowed, TableClass.WINDOWED),
+        "sessions": TableClass.SESSION,
+        "funnel": TableClass.VIEW,
+        "events_clean": TableClass.ROWS,
+    }
+
+
+def test_the_taught_type_is_not_known_at_first():
+    rules = dict(pipeline.streams[0].expect)
+    assert "product_review" not in rules["known_type"].condition
+    assert rules["purchase_total"].on_violation == "warn"
+
+
+def test_the_project_passes_its_own_tests(tmp_path):
+    write_project("commerce", tmp_path)
+    done = pytest_in(tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_a_newcomer_who_follows_the_lesson_gets_a_table_of_reviews(tmp_path):
+    folder = after_the_lesson(tmp_path)
+    plan = plan_pipeline(load_project(folder).pipeline)
+    (table,) = [table for table in plan.tables if table.name == "product_reviews"]
+    assert table.kind == TableClass.WINDOWED
+    done = pytest_in(folder)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_lessons_windows_hold_the_numbers_that_it_shows():
+    lesson = project_files("commerce")["README.md"].decode()
+    steps = (
+        ("12:00:10", "page_view"),
+        ("12:00:50", "item_click"),
+        ("12:03:20", "cart_add"),
+        ("12:07:00", "purchase"),
+        ("12:45:00", "page_view"),
+    )
+    with PipelineTest(pipeline, start="2026-03-01T12:00:00") as test:
+        for clock, kind in steps:
+            at = f"2026-03-01T{clock}"
+            record = {
+                "event_id": at,
+                "event_type": kind,
+                "user_id": "me",
+                "timestamp": at,
+                "device": "mobile",
+            }
+            test.send("events", record, at=at)
+        test.advance("2 hours")
+        sliding = {
+            row["window_start"].strftime("%H:%M"): row["events"] for row in test.table("user_activity")
+        }
+        sessions = [(row["session_start"], row["events"], row["length_s"]) for row in test.table("sessions")]
+        tumbling = test.query(
+            "SELECT time_bucket(INTERVAL 10 MINUTES, window_start) AS begin, sum(events)::INT AS events "
+            "FROM event_counts GROUP BY 1 ORDER BY 1"
+        )
+    begins, counts = (
+        [cell.strip() for cell in re.search(rf"^\| {word} \|(.*)\|$", lesson, re.MULTILINE)[1].split("|")]
+        for word in ("begins", "events")
+    )
+    shown = dict(zip(begins[:-1], map(int, counts[:-1]), strict=True))
+    shown |= {f"12:{minute}": 1 for minute in range(41, 46)}
+    assert sliding == shown
+    assert sum(sliding.values()) == 25
+    assert [row["events"] for row in tumbling] == [4, 1]
+    assert [(events, length) for _, events, length in sessions] == [(4, 410), (1, 0)]
+    assert [start.replace(tzinfo=None) for start, _, _ in sessions] == [
+        datetime(2026, 3, 1, 12, 0, 10),  # noqa: DTZ001 - compared as text would be
+        datetime(2026, 3, 1, 12, 45),  # noqa: DTZ001
+    ]
