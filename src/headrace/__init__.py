@@ -11,8 +11,7 @@ Public names are imported when they are first used, so that `import headrace` co
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+TYPE_CHECKING = False  # as in typing, which alone takes longer to import than all of this
 if TYPE_CHECKING:
     from headrace.declare import (
         Alert,
