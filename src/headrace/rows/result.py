@@ -37,8 +37,9 @@ DEAD_SCHEMA = pa.schema(
         pa.field("headers", pa.list_(pa.struct([("key", pa.string()), ("value", pa.binary())]))),
     ]
 )
-"""A dead letter: outcome malformed, rejected or future. `rule` is `json`, `utf8`, `column:NAME`, `event_time`,
-`derive:NAME`, `expect:NAME` or `future`; `detail` says what was wrong in words and never holds the payload."""
+"""A dead letter: outcome malformed, rejected or future. `rule` is `json`, `utf8`, `column:NAME`,
+`event_time`, `derive:NAME`, `expect:NAME` or `future`; `detail` says what was wrong in words and never holds
+the payload."""
 
 RULE_SCHEMA = pa.schema(
     [

@@ -1,0 +1,124 @@
+"""Two looks at whole batches of bytes with NumPy, for what SQL would pay a multiple for.
+
+Both answer "which records need a second look", and may name too many, never too few.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+__all__ = ["unproved_strings"]
+
+Mask = npt.NDArray[np.bool_]
+
+# What a value that was no string can begin with once json_transform has made a VARCHAR of it.
+_STARTS = np.zeros(256, np.bool_)
+_STARTS[[*b"0123456789-{[tfNnIi"]] = True
+_IN_NUMBER = np.zeros(256, np.bool_)
+_IN_NUMBER[[*b"0123456789+-.eE"]] = True
+_DIGIT = np.zeros(256, np.bool_)
+_DIGIT[[*b"0123456789"]] = True
+_WORDS = (
+    "true",
+    "false",
+    "NaN",
+    "nan",
+    "-NaN",
+    "-nan",
+    "Infinity",
+    "-Infinity",
+    "inf",
+    "-inf",
+    "Inf",
+    "-Inf",
+)
+
+
+def unproved_strings(column: pa.ChunkedArray) -> Mask | None:
+    """Return which rows hold a VARCHAR, at any depth, that may have been something else in the JSON.
+
+    None: no row does. A number, `true`, `false`, a list and an object keep their text when json_transform
+    makes a VARCHAR of them, so only a text that looks like one of these is in doubt.
+    """
+    masks = [_unproved(chunk) for chunk in column.chunks]
+    if all(mask is None for mask in masks):
+        return None
+    parts = [
+        np.zeros(len(chunk), np.bool_) if mask is None else mask
+        for chunk, mask in zip(column.chunks, masks, strict=True)
+    ]
+    return np.concatenate(parts)
+
+
+def _unproved(array: pa.Array) -> Mask | None:
+    kind = array.type
+    if pa.types.is_string(kind):
+        return _unproved_texts(array)
+    if pa.types.is_list(kind):
+        return _rows_of(array, _unproved(array.flatten()))
+    if pa.types.is_map(kind):
+        # `items` leaves out nothing for NULL maps in these arrays: they have no entries.
+        return _rows_of(array, _unproved(array.items)) if not array.offset else _unproved(_compact(array))
+    if pa.types.is_struct(kind):
+        return _either([_unproved(part) for part in array.flatten()])
+    return None
+
+
+def _compact(array: pa.Array) -> pa.Array:
+    return pa.concat_arrays([array, array.slice(0, 0)]).take(pa.array(np.arange(len(array))))
+
+
+def _either(masks: list[Mask | None]) -> Mask | None:
+    found = [mask for mask in masks if mask is not None]
+    return np.logical_or.reduce(found) if found else None
+
+
+def _rows_of(array: Any, inside: Mask | None) -> Mask | None:
+    if inside is None:
+        return None
+    lengths = np.zeros(len(array), np.int64)
+    valid = np.asarray(array.is_valid())
+    lengths[valid] = np.diff(np.asarray(array.offsets))[valid]
+    mask = np.zeros(len(array), np.bool_)
+    mask[np.repeat(np.arange(len(array)), lengths)[inside]] = True
+    return mask
+
+
+def _unproved_texts(array: Any) -> Mask | None:
+    if not len(array):
+        return None
+    _, offsets_buffer, data_buffer = array.buffers()
+    offsets = np.frombuffer(offsets_buffer, np.int32)[array.offset : array.offset + len(array) + 1]
+    if data_buffer is None or offsets[-1] == offsets[0]:
+        return None
+    data = np.frombuffer(data_buffer, np.uint8)
+    starts, ends = offsets[:-1], offsets[1:]
+    first = data[np.minimum(starts, len(data) - 1)]
+    rows = np.flatnonzero(_STARTS[first] & (ends > starts))
+    if not len(rows):
+        return None
+    starts, ends, first = starts[rows], ends[rows], first[rows]
+    # A number ends in a digit and has nothing but digits, signs, a point and an e: look at a few places, then
+    # at the whole text of what is left.
+    number = _IN_NUMBER[first] & _DIGIT[data[ends - 1]]
+    for part in (2, 3, 4, 5):
+        number &= _IN_NUMBER[data[starts + (ends - starts) // part]]
+    bracket = (first == ord("{")) | (first == ord("["))
+    rows = rows[number | bracket | ~_IN_NUMBER[first] & (ends - starts <= 9) | (first == ord("-"))]
+    texts = array.take(pa.array(rows)).to_pylist()
+    doubtful = [at for at, text in zip(rows, texts, strict=True) if _looks_unquoted(text)]
+    if not doubtful:
+        return None
+    mask = np.zeros(len(array), np.bool_)
+    mask[doubtful] = True
+    return mask
+
+
+def _looks_unquoted(text: str | None) -> bool:
+    if not text:
+        return False
+    return text[0] in "[{" or text in _WORDS or not text.strip("0123456789+-.eE")

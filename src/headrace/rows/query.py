@@ -1,0 +1,75 @@
+"""The one SELECT of the row stage: decode, derive, check, hash.
+
+It reads the relation "_documents": "doc" VARCHAR (what is decoded), "original" VARCHAR (the record's own
+text, only when trusting) and "record_time" TIMESTAMPTZ. It gives the plan's columns, then "_suspect",
+"_key_hash" and "_content_hash" where they apply, "_failed_N" per derived column (only when trying) and
+"_violated_N" per check.
+"""
+
+from __future__ import annotations
+
+from headrace.declare import Column
+from headrace.rows.decode import DecodeSql, decode_sql, quote
+from headrace.sql.plan import StreamPlan
+
+__all__ = ["row_query"]
+
+
+def row_query(plan: StreamPlan, *, trusting: bool, trying: bool) -> str:
+    """Return the SELECT over "_documents".
+
+    trusting  the documents were written by `strict`; nothing is doubted
+    trying    a derived column or a check that raises fails for its record alone. DuckDB evaluates such an
+              expression again row by row, so this form is for batches in which something has raised.
+    """
+    columns = plan.stream.schema.columns
+    decode = decode_sql(columns, trusting=trusting)
+    original = "original" if trusting else "doc"
+    source = f"doc, {original} AS original, record_time FROM _documents"
+    relation = f"SELECT json_transform(doc, {decode.structure}) AS t, {source}"
+    relation = _typed(relation, columns, decode)
+    name = quote(plan.stream.name)
+    for number, derived in enumerate(plan.derived):
+        target = quote(derived.name)
+        value = f"CAST(({derived.sql}) AS {derived.type})"
+        if not trying:
+            relation = f"SELECT *, {value} AS {target} FROM ({relation}) AS {name}"
+            continue
+        # TRY makes an error look like NULL; inside a struct, only an error makes the struct itself NULL.
+        attempt = f"SELECT *, TRY(struct_pack(v := {value})) AS _attempt FROM ({relation}) AS {name}"
+        relation = (
+            f"SELECT * EXCLUDE (_attempt), _attempt.v AS {target}, _attempt IS NULL AS _failed_{number} "
+            f"FROM ({attempt})"
+        )
+    outputs = [quote(column.name) for column in plan.columns]
+    outputs += ["_suspect", *_hashes(plan)]
+    if trying:
+        outputs += [f"_failed_{number}" for number in range(len(plan.derived))]
+    for number, check in enumerate(plan.checks):
+        condition = f"TRY(({check.sql}))" if trying else f"({check.sql})"
+        outputs.append(f"{condition} IS NOT TRUE AS _violated_{number}")
+    return f"SELECT {', '.join(outputs)} FROM ({relation}) AS {name}"
+
+
+def _typed(relation: str, columns: tuple[Column, ...], decode: DecodeSql) -> str:
+    outputs = [f"{text} AS {quote(column.name)}" for column, text in zip(columns, decode.typed, strict=True)]
+    # Only an object starts with a brace. What has white space before it is looked at by `strict`.
+    shape = "NOT (doc >= '{' AND doc < '|')"
+    suspect = "false" if decode.suspect == "false" else f"coalesce({decode.suspect}, true)"
+    outputs.append(f"({shape} OR {suspect}) AS _suspect")
+    return f"SELECT {', '.join(outputs)}, original AS _original, record_time AS _taken FROM ({relation})"
+
+
+def _hashes(plan: StreamPlan) -> list[str]:
+    unique = plan.stream.unique
+    if not unique:
+        return []
+    names = [quote(name) for name in unique]
+    time = quote(plan.stream.event_time) if plan.stream.event_time else "_taken"
+    key = f"hash({', '.join([*names, time])})"
+    nullable = {column.name for column in plan.stream.schema.columns if column.nullable}
+    nullable |= {derived.name for derived in plan.derived}
+    doubts = [f"{quote(name)} IS NULL" for name in unique if name in nullable]
+    if doubts:
+        key = f"CASE WHEN {' OR '.join(doubts)} THEN NULL ELSE {key} END"
+    return [f"{key} AS _key_hash", "hash(_original) AS _content_hash"]
