@@ -220,7 +220,7 @@ class EmbeddedLog:
         if records.num_rows:
             for count in records.column("partition").value_counts().to_pylist():
                 following[count["values"]] += count["counts"]
-        self._batches.forget_read(following)
+        self._batches.keep(chosen, following)
         idle = {held.partition: asked for held in ranges if following[held.partition] == held.end}
         return Slice(records, following, {} if loading else idle)
 

@@ -97,21 +97,20 @@ class BatchReader:
 
         With them: when each begins, and when the first one that was left out begins.
         """
-        candidates = []
+        heap = []
         for held in ranges:
             position = positions[held.partition]
             if position < held.end:
                 indexed = self._indexed(sqlite, held.partition, position)
-                candidates.append((self._next(indexed, held.partition, position), indexed))
-        heap = [(found.begins, found.partition, found, indexed) for found, indexed in candidates]
+                first = self._next(indexed, held.partition, position)
+                heap.append((first.begins, held.partition, first, indexed))
         heapq.heapify(heap)
         chosen: list[_Found] = []
-        rows = size = 0
-        while heap and rows < rows_max and size < bytes_max:
+        enough = _Enough(rows_max, bytes_max)
+        while heap and not enough.before(heap[0][0]):
             _, partition, found, indexed = heap[0]
             chosen.append(found)
-            rows += found.records
-            size += found.bytes
+            enough.add(found)
             following = next(indexed, None)
             if following is None:
                 heapq.heappop(heap)
@@ -143,21 +142,24 @@ class BatchReader:
         for first_offset, records, first_time, max_time, size in rows:
             skip = max(position - first_offset, 0)
             begins = first_time
-            if skip and max_time != first_time:
-                begins = self._batch_at(sqlite, partition, first_offset).time_at(skip)
+            if skip:
+                size = size * (records - skip) // records
+                if max_time != first_time:
+                    begins = self._time_at(sqlite, partition, first_offset, position)
             begins = begins if highest is None else max(begins, highest)
-            highest = max_time if highest is None else max(highest, max_time)
-            yield _Found(begins, partition, first_offset + skip, records - skip, max_time, size)
+            highest = max(max_time, begins)
+            yield _Found(begins, partition, first_offset + skip, records - skip, highest, size)
 
-    def _batch_at(self, sqlite: sqlite3.Connection, partition: int, first_offset: int) -> Batch:
+    def _time_at(self, sqlite: sqlite3.Connection, partition: int, first_offset: int, position: int) -> int:
+        """Return the record time at `position`, which lies in the batch that starts at `first_offset`."""
         kept = self._kept.get(partition)
-        if kept is None or kept.first_offset != first_offset:
+        if kept is None or not kept.first_offset <= position < kept.first_offset + kept.records:
             row = sqlite.execute(
                 f"SELECT {ROW_COLUMNS} FROM batches WHERE stream = ? AND partition = ? AND first_offset = ?",
                 (self._stream, partition, first_offset),
             ).fetchone()
             kept = self._kept[partition] = decode(row, self._place)
-        return kept
+        return kept.time_at(position - kept.first_offset)
 
     def _fetched(self, sqlite: sqlite3.Connection, chosen: list[_Found]) -> list[Batch]:
         """Return the chosen batches themselves, in the same order."""
@@ -184,7 +186,6 @@ class BatchReader:
             for row in rows:
                 batch = decode(row, self._place)
                 batches[partition, at] = batch.since(at - batch.first_offset)
-                self._kept[partition] = batch
                 at = batch.first_offset + batch.records
         try:
             return [batches[found.partition, found.first_offset] for found in chosen]
@@ -194,11 +195,47 @@ class BatchReader:
                 fix="keep the file, and restore the log from a backup",
             ) from missing
 
-    def forget_read(self, positions: Mapping[int, int]) -> None:
-        """Drop kept batches in which no position lies, so that an idle reader holds no memory."""
-        for partition, batch in list(self._kept.items()):
-            if not batch.first_offset < positions[partition] < batch.first_offset + batch.records:
-                del self._kept[partition]
+    def keep(self, batches: Sequence[Batch], positions: Mapping[int, int]) -> None:
+        """Keep those of `batches` in which a position lies, so that the next read need not decode them again."""
+        self._kept = {
+            batch.partition: batch
+            for batch in batches
+            if batch.first_offset < positions[batch.partition] < batch.first_offset + batch.records
+        }
+
+
+class _Enough:
+    """Tells when the chosen batches hold enough records before a moment.
+
+    A batch that reaches beyond the moment gives only a part, taken as its share of time. Without this, partitions
+    whose batches overlap for long would give a few records a read, decoding whole batches for each.
+    """
+
+    def __init__(self, rows_max: int, bytes_max: int) -> None:
+        self._rows_max = rows_max
+        self._bytes_max = bytes_max
+        self._rows = 0
+        self._bytes = 0
+        self._open: list[_Found] = []
+
+    def add(self, found: _Found) -> None:
+        self._open.append(found)
+
+    def before(self, moment: int) -> bool:
+        """Return whether there is enough; moments never go back from call to call."""
+        still_open = []
+        rows, size = 0.0, 0.0
+        for found in self._open:
+            if found.max_time <= moment:
+                self._rows += found.records
+                self._bytes += found.bytes
+            else:
+                still_open.append(found)
+                share = (moment - found.begins) / (found.max_time - found.begins)
+                rows += found.records * share
+                size += found.bytes * share
+        self._open = still_open
+        return self._rows + rows >= self._rows_max or self._bytes + size >= self._bytes_max
 
 
 def arrange(
