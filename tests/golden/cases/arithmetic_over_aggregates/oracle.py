@@ -1,6 +1,6 @@
 from oracle_words import Grouped, Stream, aggregate, column, columns, count_rows, instant, integer, same, text
 
-STREAMS = [Stream("events", columns(at_required=instant, g=text, a=integer, b=integer), event_time="at")]
+STREAMS = [Stream("events", columns(seen_required=instant, g=text, a=integer, b=integer), event_time="seen")]
 TABLES = {
     "rates": Grouped(
         "events",

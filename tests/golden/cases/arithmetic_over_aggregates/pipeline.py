@@ -6,7 +6,7 @@ import headrace as hr
 
 pipeline = hr.Pipeline("arithmetic_over_aggregates")
 
-pipeline.stream("events", schema="at TIMESTAMP NOT NULL, g VARCHAR, a INT, b INT", event_time="at")
+pipeline.stream("events", schema="seen TIMESTAMP NOT NULL, g VARCHAR, a INT, b INT", event_time="seen")
 pipeline.table(
     "rates",
     """

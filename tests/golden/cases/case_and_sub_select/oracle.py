@@ -7,7 +7,7 @@ def size(row):
     return "small" if row["n"] < 5 else "middle" if row["n"] < 50 else "large"
 
 
-STREAMS = [Stream("events", columns(at_required=instant, user=text, n=integer), event_time="at")]
+STREAMS = [Stream("events", columns(seen_required=instant, user=text, n=integer), event_time="seen")]
 TABLES = {
     "sizes": Grouped(
         "events",

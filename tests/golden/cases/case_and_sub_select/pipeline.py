@@ -4,7 +4,7 @@ import headrace as hr
 
 pipeline = hr.Pipeline("case_and_sub_select")
 
-pipeline.stream("events", schema="at TIMESTAMP NOT NULL, user VARCHAR, n INT", event_time="at")
+pipeline.stream("events", schema="seen TIMESTAMP NOT NULL, user VARCHAR, n INT", event_time="seen")
 pipeline.table(
     "sizes",
     """

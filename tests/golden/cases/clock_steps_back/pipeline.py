@@ -8,8 +8,8 @@ pipeline = hr.Pipeline("clock_steps_back")
 
 pipeline.stream(
     "events",
-    schema="at TIMESTAMP NOT NULL, user VARCHAR, n INT",
-    event_time="at",
+    schema="seen TIMESTAMP NOT NULL, user VARCHAR, n INT",
+    event_time="seen",
     allowed_lateness="2 minutes",
 )
 pipeline.table(
@@ -17,7 +17,7 @@ pipeline.table(
     """
     SELECT window_start, count(*) AS events, sum(n) AS total
     FROM events
-    GROUP BY window(at, '1 minute')
+    GROUP BY window(seen, '1 minute')
     """,
 )
 pipeline.table(
@@ -25,7 +25,7 @@ pipeline.table(
     """
     SELECT "user", window_start, window_end, sum(n) AS total
     FROM events
-    GROUP BY session_window(at, '3 minutes'), "user"
+    GROUP BY session_window(seen, '3 minutes'), "user"
     """,
 )
-pipeline.table("latest", 'SELECT "user", at, n FROM events', key="user")
+pipeline.table("latest", 'SELECT "user", seen, n FROM events', key="user")

@@ -16,8 +16,8 @@ from oracle_words import (
 STREAMS = [
     Stream(
         "events",
-        columns(at_required=instant, type_required=text, user=text, amount=decimal(8, 2)),
-        event_time="at",
+        columns(seen_required=instant, type_required=text, user=text, amount=decimal(8, 2)),
+        event_time="seen",
         allowed_lateness=minutes(5),
     )
 ]
@@ -38,7 +38,7 @@ TABLES = {
         same("users", "times"),
         {
             "users": aggregate("count_distinct", column("user")),
-            "times": aggregate("count_distinct", column("at")),
+            "times": aggregate("count_distinct", column("seen")),
         },
     ),
     "visits": Grouped(

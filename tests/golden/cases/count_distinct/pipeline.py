@@ -8,8 +8,8 @@ pipeline = hr.Pipeline("count_distinct")
 
 pipeline.stream(
     "events",
-    schema="at TIMESTAMP NOT NULL, type VARCHAR NOT NULL, user VARCHAR, amount DECIMAL(8,2)",
-    event_time="at",
+    schema="seen TIMESTAMP NOT NULL, type VARCHAR NOT NULL, user VARCHAR, amount DECIMAL(8,2)",
+    event_time="seen",
     allowed_lateness="5 minutes",
 )
 pipeline.table(
@@ -17,13 +17,13 @@ pipeline.table(
     """
     SELECT window_start, type, count(*) AS events, count(DISTINCT "user") AS users, count(DISTINCT
            amount) AS amounts
-    FROM events GROUP BY window(at, '1 minute'), type
+    FROM events GROUP BY window(seen, '1 minute'), type
     """,
 )
 pipeline.table(
     "overall",
     """
-    SELECT count(DISTINCT "user") AS users, count(DISTINCT at) AS times
+    SELECT count(DISTINCT "user") AS users, count(DISTINCT seen) AS times
     FROM events
     """,
 )
@@ -32,6 +32,6 @@ pipeline.table(
     """
     SELECT "user", window_start, count(DISTINCT type) AS types
     FROM events
-    GROUP BY session_window(at, '45 seconds'), "user"
+    GROUP BY session_window(seen, '45 seconds'), "user"
     """,
 )

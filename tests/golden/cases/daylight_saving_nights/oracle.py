@@ -12,12 +12,12 @@ from oracle_words import (
     windowed,
 )
 
-STREAMS = [Stream("events", columns(at_required=instant), event_time="at", allowed_lateness=minutes(5))]
+STREAMS = [Stream("events", columns(seen_required=instant), event_time="seen", allowed_lateness=minutes(5))]
 TABLES = {
     "hours": Grouped(
         "events",
         {**windowed, **same("events", "first_event")},
-        {"events": count_rows(), "first_event": aggregate("min", column("at"))},
+        {"events": count_rows(), "first_event": aggregate("min", column("seen"))},
         window=Window(minutes(60)),
     ),
     "days": Grouped(
@@ -27,6 +27,6 @@ TABLES = {
         "events",
         same("day", "hour", "events"),
         {"events": count_rows()},
-        keys={"day": lambda row: row["at"].date(), "hour": lambda row: row["at"].hour},
+        keys={"day": lambda row: row["seen"].date(), "hour": lambda row: row["seen"].hour},
     ),
 }

@@ -6,13 +6,13 @@ import headrace as hr
 
 pipeline = hr.Pipeline("daylight_saving_nights")
 
-pipeline.stream("events", schema="at TIMESTAMP NOT NULL", event_time="at", allowed_lateness="5 minutes")
+pipeline.stream("events", schema="seen TIMESTAMP NOT NULL", event_time="seen", allowed_lateness="5 minutes")
 pipeline.table(
     "hours",
     """
-    SELECT window_start, window_end, count(*) AS events, min(at) AS first_event
+    SELECT window_start, window_end, count(*) AS events, min(seen) AS first_event
     FROM events
-    GROUP BY window(at, '1 hour')
+    GROUP BY window(seen, '1 hour')
     """,
 )
 pipeline.table(
@@ -20,14 +20,14 @@ pipeline.table(
     """
     SELECT window_start, window_end, count(*) AS events
     FROM events
-    GROUP BY window(at, '1 day')
+    GROUP BY window(seen, '1 day')
     """,
 )
 pipeline.table(
     "by_day",
     """
-    SELECT CAST(at AS DATE) AS day, hour(at) AS hour, count(*) AS events
+    SELECT CAST(seen AS DATE) AS day, hour(seen) AS hour, count(*) AS events
     FROM events
-    GROUP BY CAST(at AS DATE), hour(at)
+    GROUP BY CAST(seen AS DATE), hour(seen)
     """,
 )

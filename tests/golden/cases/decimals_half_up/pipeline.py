@@ -8,8 +8,8 @@ pipeline = hr.Pipeline("decimals_half_up")
 
 pipeline.stream(
     "events",
-    schema="at TIMESTAMP NOT NULL, user VARCHAR, amount DECIMAL(12,2)",
-    event_time="at",
+    schema="seen TIMESTAMP NOT NULL, user VARCHAR, amount DECIMAL(12,2)",
+    event_time="seen",
     allowed_lateness="5 minutes",
 )
 pipeline.table(

@@ -21,8 +21,8 @@ def number(row):
 STREAMS = [
     Stream(
         "events",
-        columns(at_required=instant, device=text, number=text, weight=integer),
-        event_time="at",
+        columns(seen_required=instant, device=text, number=text, weight=integer),
+        event_time="seen",
         derive={
             "is_mobile": is_value("device", "mobile"),
             "number_read": number,

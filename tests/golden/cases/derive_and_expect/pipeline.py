@@ -8,8 +8,8 @@ pipeline = hr.Pipeline("derive_and_expect")
 
 pipeline.stream(
     "events",
-    schema="at TIMESTAMP NOT NULL, device VARCHAR, number VARCHAR, weight INT",
-    event_time="at",
+    schema="seen TIMESTAMP NOT NULL, device VARCHAR, number VARCHAR, weight INT",
+    event_time="seen",
     derive={
         "is_mobile": "device = 'mobile'",
         "number_read": "CAST(number AS INTEGER)",

@@ -18,8 +18,8 @@ from oracle_words import (
 STREAMS = [
     Stream(
         "events",
-        columns(at_required=instant, user=text, n=integer),
-        event_time="at",
+        columns(seen_required=instant, user=text, n=integer),
+        event_time="seen",
         allowed_lateness=minutes(2),
     )
 ]
@@ -37,5 +37,5 @@ TABLES = {
         keys=same("user"),
         window=Window(minutes(3), session=True),
     ),
-    "latest": Plain("events", same("user", "at", "n"), key=["user"]),
+    "latest": Plain("events", same("user", "seen", "n"), key=["user"]),
 }

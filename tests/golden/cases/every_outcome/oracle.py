@@ -17,8 +17,8 @@ from oracle_words import (
 STREAMS = [
     Stream(
         "events",
-        columns(id_required=text, at_required=instant, n=integer),
-        event_time="at",
+        columns(id_required=text, seen_required=instant, n=integer),
+        event_time="seen",
         allowed_lateness=minutes(5),
         unique=["id"],
         expect={"positive": Rule(lambda row: None if row["n"] is None else row["n"] > 0)},

@@ -6,8 +6,8 @@ pipeline = hr.Pipeline("every_outcome")
 
 pipeline.stream(
     "events",
-    schema="id VARCHAR NOT NULL, at TIMESTAMP NOT NULL, n INT",
-    event_time="at",
+    schema="id VARCHAR NOT NULL, seen TIMESTAMP NOT NULL, n INT",
+    event_time="seen",
     allowed_lateness="5 minutes",
     unique="id",
     expect={"positive": "n > 0"},
@@ -17,6 +17,6 @@ pipeline.table(
     """
     SELECT window_start, count(*) AS events, sum(n) AS total
     FROM events
-    GROUP BY window(at, '1 minute')
+    GROUP BY window(seen, '1 minute')
     """,
 )

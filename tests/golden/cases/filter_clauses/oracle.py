@@ -20,8 +20,8 @@ def other(kind):
 STREAMS = [
     Stream(
         "events",
-        columns(at_required=instant, user_required=text, type=text, amount=decimal(8, 2)),
-        event_time="at",
+        columns(seen_required=instant, user_required=text, type=text, amount=decimal(8, 2)),
+        event_time="seen",
     )
 ]
 TABLES = {
@@ -37,7 +37,7 @@ TABLES = {
             "last_costly": aggregate(
                 "max_by",
                 column("type"),
-                column("at"),
+                column("seen"),
                 where=lambda row: None if row["amount"] is None else row["amount"] > 2,
             ),
             "returned": aggregate("count_if", is_value("type", "return")),

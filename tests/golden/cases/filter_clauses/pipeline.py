@@ -6,8 +6,8 @@ pipeline = hr.Pipeline("filter_clauses")
 
 pipeline.stream(
     "events",
-    schema="at TIMESTAMP NOT NULL, user VARCHAR NOT NULL, type VARCHAR, amount DECIMAL(8,2)",
-    event_time="at",
+    schema="seen TIMESTAMP NOT NULL, user VARCHAR NOT NULL, type VARCHAR, amount DECIMAL(8,2)",
+    event_time="seen",
 )
 pipeline.table(
     "users",
@@ -16,7 +16,7 @@ pipeline.table(
            count(*) FILTER (WHERE type <> 'buy') AS others,
            sum(amount) FILTER (WHERE type = 'buy') AS spent,
            count(DISTINCT amount) FILTER (WHERE type <> 'view') AS amounts,
-           max_by(type, at) FILTER (WHERE amount > 2) AS last_costly, count_if(type = 'return') AS returned
+           max_by(type, seen) FILTER (WHERE amount > 2) AS last_costly, count_if(type = 'return') AS returned
     FROM events GROUP BY "user"
     """,
 )

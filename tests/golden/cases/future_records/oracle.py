@@ -15,8 +15,8 @@ from oracle_words import (
 STREAMS = [
     Stream(
         "events",
-        columns(at_required=instant, n=integer),
-        event_time="at",
+        columns(seen_required=instant, n=integer),
+        event_time="seen",
         allowed_lateness=minutes(1),
         future_tolerance=minutes(30),
     )

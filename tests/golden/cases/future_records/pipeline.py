@@ -6,8 +6,8 @@ pipeline = hr.Pipeline("future_records")
 
 pipeline.stream(
     "events",
-    schema="at TIMESTAMP NOT NULL, n INT",
-    event_time="at",
+    schema="seen TIMESTAMP NOT NULL, n INT",
+    event_time="seen",
     allowed_lateness="1 minute",
     future_tolerance="30 minutes",
 )
@@ -16,6 +16,6 @@ pipeline.table(
     """
     SELECT window_start, count(*) AS events, sum(n) AS total
     FROM events
-    GROUP BY window(at, '15 minutes')
+    GROUP BY window(seen, '15 minutes')
     """,
 )

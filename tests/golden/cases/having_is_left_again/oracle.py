@@ -18,7 +18,7 @@ def over(limit):
     return lambda row: None if row["balance"] is None else row["balance"] > limit
 
 
-STREAMS = [Stream("events", columns(at_required=instant, user=text, n=integer), event_time="at")]
+STREAMS = [Stream("events", columns(seen_required=instant, user=text, n=integer), event_time="seen")]
 TABLES = {
     "rich": Grouped(
         "events",

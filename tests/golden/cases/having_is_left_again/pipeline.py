@@ -4,7 +4,7 @@ import headrace as hr
 
 pipeline = hr.Pipeline("having_is_left_again")
 
-pipeline.stream("events", schema="at TIMESTAMP NOT NULL, user VARCHAR, n INT", event_time="at")
+pipeline.stream("events", schema="seen TIMESTAMP NOT NULL, user VARCHAR, n INT", event_time="seen")
 pipeline.table(
     "rich",
     """
@@ -19,7 +19,7 @@ pipeline.table(
     """
     SELECT window_start, sum(n) AS balance
     FROM events
-    GROUP BY window(at, '2 minutes')
+    GROUP BY window(seen, '2 minutes')
     HAVING count(*) = 2 AND sum(n) > 0
     """,
 )

@@ -4,11 +4,11 @@ import headrace as hr
 
 pipeline = hr.Pipeline("keyed_totals")
 
-pipeline.stream("events", schema="at TIMESTAMP NOT NULL, user VARCHAR, n INT", event_time="at")
+pipeline.stream("events", schema="seen TIMESTAMP NOT NULL, user VARCHAR, n INT", event_time="seen")
 pipeline.table(
     "totals",
     """
-    SELECT "user", min(at) AS first_seen, max(at) AS last_seen, count(*) AS events, sum(n) AS total,
+    SELECT "user", min(seen) AS first_seen, max(seen) AS last_seen, count(*) AS events, sum(n) AS total,
            avg(n) AS average,
            sum(n) * 2 + count(*) AS score
     FROM events GROUP BY "user"

@@ -1,6 +1,6 @@
 from oracle_words import Grouped, Stream, aggregate, column, columns, count_rows, instant, integer, same
 
-STREAMS = [Stream("events", columns(at_required=instant, n=integer), event_time="at")]
+STREAMS = [Stream("events", columns(seen_required=instant, n=integer), event_time="seen")]
 TABLES = {
     "everything": Grouped(
         "events",

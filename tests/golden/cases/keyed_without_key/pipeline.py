@@ -4,7 +4,7 @@ import headrace as hr
 
 pipeline = hr.Pipeline("keyed_without_key")
 
-pipeline.stream("events", schema="at TIMESTAMP NOT NULL, n INT", event_time="at")
+pipeline.stream("events", schema="seen TIMESTAMP NOT NULL, n INT", event_time="seen")
 pipeline.table(
     "everything",
     """

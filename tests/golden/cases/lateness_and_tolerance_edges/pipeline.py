@@ -5,6 +5,6 @@ import headrace as hr
 pipeline = hr.Pipeline("lateness_and_tolerance_edges")
 
 pipeline.stream(
-    "events", schema="at TIMESTAMP NOT NULL, n INT", event_time="at", allowed_lateness="5 minutes"
+    "events", schema="seen TIMESTAMP NOT NULL, n INT", event_time="seen", allowed_lateness="5 minutes"
 )
-pipeline.table("kept", "SELECT at, n FROM events")
+pipeline.table("kept", "SELECT seen, n FROM events")

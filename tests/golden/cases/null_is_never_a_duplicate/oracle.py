@@ -16,8 +16,8 @@ from oracle_words import (
 STREAMS = [
     Stream(
         "events",
-        columns(id=text, at_required=instant, n=integer),
-        event_time="at",
+        columns(id=text, seen_required=instant, n=integer),
+        event_time="seen",
         allowed_lateness=minutes(5),
         unique=["id"],
     )
@@ -32,5 +32,5 @@ TABLES = {
             "total": aggregate("sum", column("n")),
         },
     ),
-    "kept": Plain("events", same("id", "at", "n")),
+    "kept": Plain("events", same("id", "seen", "n")),
 }

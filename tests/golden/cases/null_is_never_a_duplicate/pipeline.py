@@ -6,8 +6,8 @@ pipeline = hr.Pipeline("null_is_never_a_duplicate")
 
 pipeline.stream(
     "events",
-    schema="id VARCHAR, at TIMESTAMP NOT NULL, n INT",
-    event_time="at",
+    schema="id VARCHAR, seen TIMESTAMP NOT NULL, n INT",
+    event_time="seen",
     allowed_lateness="5 minutes",
     unique="id",
 )
@@ -18,4 +18,4 @@ pipeline.table(
     FROM events
     """,
 )
-pipeline.table("kept", "SELECT id, at, n FROM events")
+pipeline.table("kept", "SELECT id, seen, n FROM events")

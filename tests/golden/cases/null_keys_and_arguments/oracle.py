@@ -19,7 +19,9 @@ def over_three(row):
     return None if row["n"] is None else row["n"] > 3
 
 
-STREAMS = [Stream("events", columns(at_required=instant, user=text, n=integer, ok=boolean), event_time="at")]
+STREAMS = [
+    Stream("events", columns(seen_required=instant, user=text, n=integer, ok=boolean), event_time="seen")
+]
 TABLES = {
     "groups": Grouped(
         "events",
@@ -39,7 +41,7 @@ TABLES = {
             "least": aggregate("min", column("n")),
             "every_ok": aggregate("bool_and", column("ok")),
             "any_big": aggregate("bool_or", over_three),
-            "last_n": aggregate("max_by", column("n"), column("at")),
+            "last_n": aggregate("max_by", column("n"), column("seen")),
             "usual": aggregate("mode", column("n")),
         },
         keys=same("user", "ok"),

@@ -6,8 +6,8 @@ pipeline = hr.Pipeline("poison_bytes")
 
 pipeline.stream(
     "events",
-    schema="at TIMESTAMP NOT NULL, name VARCHAR, n INT",
-    event_time="at",
+    schema="seen TIMESTAMP NOT NULL, name VARCHAR, n INT",
+    event_time="seen",
     allowed_lateness="5 minutes",
 )
 pipeline.table(

@@ -20,8 +20,8 @@ def quantile(kind, share):
 STREAMS = [
     Stream(
         "events",
-        columns(at_required=instant, service=text, ms=integer),
-        event_time="at",
+        columns(seen_required=instant, service=text, ms=integer),
+        event_time="seen",
         allowed_lateness=minutes(10),
     )
 ]

@@ -6,8 +6,8 @@ pipeline = hr.Pipeline("quantiles")
 
 pipeline.stream(
     "events",
-    schema="at TIMESTAMP NOT NULL, service VARCHAR, ms INT",
-    event_time="at",
+    schema="seen TIMESTAMP NOT NULL, service VARCHAR, ms INT",
+    event_time="seen",
     allowed_lateness="10 minutes",
 )
 pipeline.table(
@@ -16,6 +16,6 @@ pipeline.table(
     SELECT window_start, service, quantile_cont(ms, 0.5) AS p50, quantile_cont(ms, 0.95) AS p95,
            quantile_disc(ms, 0.5) AS d50,
            quantile_disc(ms, 0.99) AS d99, median(ms) AS middle
-    FROM events GROUP BY window(at, '1 minute'), service
+    FROM events GROUP BY window(seen, '1 minute'), service
     """,
 )

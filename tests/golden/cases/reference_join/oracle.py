@@ -17,7 +17,9 @@ def worth(row):
     return row["quantity"] * PRODUCTS[row["product"]][1] if row["product"] in PRODUCTS else None
 
 
-STREAMS = [Stream("events", columns(at_required=instant, product=text, quantity=integer), event_time="at")]
+STREAMS = [
+    Stream("events", columns(seen_required=instant, product=text, quantity=integer), event_time="seen")
+]
 TABLES = {
     "by_category": Grouped(
         "events",
@@ -27,7 +29,7 @@ TABLES = {
     ),
     "known": Plain(
         "events",
-        {**same("at", "product"), "category": category},
+        {**same("seen", "product"), "category": category},
         where=lambda row: row["product"] in PRODUCTS,
     ),
 }

@@ -4,7 +4,7 @@ import headrace as hr
 
 pipeline = hr.Pipeline("reference_join")
 
-pipeline.stream("events", schema="at TIMESTAMP NOT NULL, product VARCHAR, quantity INT", event_time="at")
+pipeline.stream("events", schema="seen TIMESTAMP NOT NULL, product VARCHAR, quantity INT", event_time="seen")
 pipeline.reference(
     "products",
     "products.csv",
@@ -21,7 +21,7 @@ pipeline.table(
 pipeline.table(
     "known",
     """
-    SELECT e.at AS at, p.product AS product, p.category AS category
+    SELECT e.seen AS seen, p.product AS product, p.category AS category
     FROM events e JOIN products p ON e.product = p.product
     """,
 )

@@ -3,9 +3,9 @@ from oracle_words import Plain, Stream, columns, instant, minutes, same, text
 STREAMS = [
     Stream(
         "events",
-        columns(user=text, at_required=instant, page=text),
-        event_time="at",
+        columns(user=text, seen_required=instant, page=text),
+        event_time="seen",
         allowed_lateness=minutes(1),
     )
 ]
-TABLES = {"last_page": Plain("events", same("user", "at", "page"), key=["user"])}
+TABLES = {"last_page": Plain("events", same("user", "seen", "page"), key=["user"])}

@@ -6,8 +6,8 @@ pipeline = hr.Pipeline("rows_latest_by_key")
 
 pipeline.stream(
     "events",
-    schema="user VARCHAR, at TIMESTAMP NOT NULL, page VARCHAR",
-    event_time="at",
+    schema="user VARCHAR, seen TIMESTAMP NOT NULL, page VARCHAR",
+    event_time="seen",
     allowed_lateness="1 minute",
 )
-pipeline.table("last_page", 'SELECT "user", at, page FROM events', key="user")
+pipeline.table("last_page", 'SELECT "user", seen, page FROM events', key="user")

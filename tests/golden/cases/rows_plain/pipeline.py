@@ -4,11 +4,13 @@ import headrace as hr
 
 pipeline = hr.Pipeline("rows_plain")
 
-pipeline.stream("events", schema="id VARCHAR NOT NULL, at TIMESTAMP NOT NULL, amount INT", event_time="at")
+pipeline.stream(
+    "events", schema="id VARCHAR NOT NULL, seen TIMESTAMP NOT NULL, amount INT", event_time="seen"
+)
 pipeline.table(
     "big",
     """
-    SELECT id, at, amount * 2 AS twice, upper(id) AS loud
+    SELECT id, seen, amount * 2 AS twice, upper(id) AS loud
     FROM events WHERE amount >= 5
     """,
 )

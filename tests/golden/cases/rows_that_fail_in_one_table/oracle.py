@@ -8,7 +8,7 @@ def number(row):
         raise ArithmeticError from reason
 
 
-STREAMS = [Stream("events", columns(at_required=instant, number=text), event_time="at")]
+STREAMS = [Stream("events", columns(seen_required=instant, number=text), event_time="seen")]
 TABLES = {
     "totals": Grouped(
         "events", same("events", "total"), {"events": count_rows(), "total": aggregate("sum", number)}

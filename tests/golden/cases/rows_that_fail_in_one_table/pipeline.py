@@ -6,7 +6,7 @@ import headrace as hr
 
 pipeline = hr.Pipeline("rows_that_fail_in_one_table")
 
-pipeline.stream("events", schema="at TIMESTAMP NOT NULL, number VARCHAR", event_time="at")
+pipeline.stream("events", schema="seen TIMESTAMP NOT NULL, number VARCHAR", event_time="seen")
 pipeline.table(
     "totals",
     """

@@ -17,8 +17,8 @@ from oracle_words import (
 STREAMS = [
     Stream(
         "events",
-        columns(at_required=instant, user=text, n=integer),
-        event_time="at",
+        columns(seen_required=instant, user=text, n=integer),
+        event_time="seen",
         allowed_lateness=minutes(5),
     )
 ]
@@ -29,7 +29,7 @@ TABLES = {
         {
             "events": count_rows(),
             "total": aggregate("sum", column("n")),
-            "first_event": aggregate("min", column("at")),
+            "first_event": aggregate("min", column("seen")),
         },
         keys=same("user"),
         window=Window(minutes(10), session=True),

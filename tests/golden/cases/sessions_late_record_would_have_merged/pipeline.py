@@ -6,14 +6,14 @@ pipeline = hr.Pipeline("sessions_late_record_would_have_merged")
 
 pipeline.stream(
     "events",
-    schema="at TIMESTAMP NOT NULL, user VARCHAR, n INT",
-    event_time="at",
+    schema="seen TIMESTAMP NOT NULL, user VARCHAR, n INT",
+    event_time="seen",
     allowed_lateness="5 minutes",
 )
 pipeline.table(
     "sessions",
     """
-    SELECT "user", window_start, window_end, count(*) AS events, sum(n) AS total, min(at) AS first_event
-    FROM events GROUP BY session_window(at, '10 minutes'), "user"
+    SELECT "user", window_start, window_end, count(*) AS events, sum(n) AS total, min(seen) AS first_event
+    FROM events GROUP BY session_window(seen, '10 minutes'), "user"
     """,
 )

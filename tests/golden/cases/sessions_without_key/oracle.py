@@ -14,7 +14,10 @@ from oracle_words import (
 
 STREAMS = [
     Stream(
-        "events", columns(at_required=instant, bought=boolean), event_time="at", allowed_lateness=minutes(180)
+        "events",
+        columns(seen_required=instant, bought=boolean),
+        event_time="seen",
+        allowed_lateness=minutes(180),
     )
 ]
 TABLES = {
@@ -28,8 +31,8 @@ TABLES = {
         },
         {
             "events": count_rows(),
-            "first": aggregate("min", column("at")),
-            "ended": aggregate("max", column("at")),
+            "first": aggregate("min", column("seen")),
+            "ended": aggregate("max", column("seen")),
             "converted": aggregate("bool_or", column("bought")),
         },
         window=Window(minutes(30), session=True),

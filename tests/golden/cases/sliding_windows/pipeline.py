@@ -6,15 +6,15 @@ pipeline = hr.Pipeline("sliding_windows")
 
 pipeline.stream(
     "events",
-    schema="at TIMESTAMP NOT NULL, user VARCHAR, n INT",
-    event_time="at",
+    schema="seen TIMESTAMP NOT NULL, user VARCHAR, n INT",
+    event_time="seen",
     allowed_lateness="5 minutes",
 )
 pipeline.table(
     "activity",
     """
-    SELECT window_start, window_end, "user", count(*) AS events, sum(n) AS total, max(at) AS last_event
-    FROM events GROUP BY window(at, '5 minutes', '1 minute'), "user"
+    SELECT window_start, window_end, "user", count(*) AS events, sum(n) AS total, max(seen) AS last_event
+    FROM events GROUP BY window(seen, '5 minutes', '1 minute'), "user"
     """,
 )
 pipeline.table(
@@ -22,6 +22,6 @@ pipeline.table(
     """
     SELECT window_start, window_end, sum(n) AS total
     FROM events
-    GROUP BY window(at, '5 minutes', '2 minutes')
+    GROUP BY window(seen, '5 minutes', '2 minutes')
     """,
 )

@@ -1,6 +1,6 @@
 from oracle_words import Grouped, Stream, aggregate, bigint, column, columns, instant, same
 
-STREAMS = [Stream("events", columns(at_required=instant, n=bigint), event_time="at")]
+STREAMS = [Stream("events", columns(seen_required=instant, n=bigint), event_time="seen")]
 TABLES = {
     "total": Grouped(
         "events",

@@ -6,5 +6,5 @@ import headrace as hr
 
 pipeline = hr.Pipeline("sums_beyond_64_bits")
 
-pipeline.stream("events", schema="at TIMESTAMP NOT NULL, n BIGINT", event_time="at")
+pipeline.stream("events", schema="seen TIMESTAMP NOT NULL, n BIGINT", event_time="seen")
 pipeline.table("total", "SELECT sum(n) AS total, min(n) AS least, max(n) AS most FROM events")

@@ -1,6 +1,8 @@
 from oracle_words import Grouped, Stream, aggregate, column, columns, instant, integer, same, text
 
-STREAMS = [Stream("events", columns(at_required=instant, group=text, x=text, rank=integer), event_time="at")]
+STREAMS = [
+    Stream("events", columns(seen_required=instant, group=text, x=text, rank=integer), event_time="seen")
+]
 TABLES = {
     "ties": Grouped(
         "events",

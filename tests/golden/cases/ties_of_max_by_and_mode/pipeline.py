@@ -7,7 +7,7 @@ import headrace as hr
 pipeline = hr.Pipeline("ties_of_max_by_and_mode")
 
 pipeline.stream(
-    "events", schema='at TIMESTAMP NOT NULL, "group" VARCHAR, x VARCHAR, "rank" INT', event_time="at"
+    "events", schema='seen TIMESTAMP NOT NULL, "group" VARCHAR, x VARCHAR, "rank" INT', event_time="seen"
 )
 pipeline.table(
     "ties",

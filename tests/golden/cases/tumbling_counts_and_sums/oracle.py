@@ -17,8 +17,8 @@ from oracle_words import (
 STREAMS = [
     Stream(
         "events",
-        columns(at_required=instant, type_required=text, amount=decimal(12, 2)),
-        event_time="at",
+        columns(seen_required=instant, type_required=text, amount=decimal(12, 2)),
+        event_time="seen",
         allowed_lateness=minutes(15),
     )
 ]

@@ -6,8 +6,8 @@ pipeline = hr.Pipeline("tumbling_counts_and_sums")
 
 pipeline.stream(
     "events",
-    schema="at TIMESTAMP NOT NULL, type VARCHAR NOT NULL, amount DECIMAL(12,2)",
-    event_time="at",
+    schema="seen TIMESTAMP NOT NULL, type VARCHAR NOT NULL, amount DECIMAL(12,2)",
+    event_time="seen",
     allowed_lateness="15 minutes",
 )
 pipeline.table(
@@ -16,6 +16,6 @@ pipeline.table(
     SELECT window_start, window_end, type, count(*) AS events, count(amount) AS amounts, sum(amount) AS
            total,
            min(amount) AS least, max(amount) AS most
-    FROM events GROUP BY window(at, '10 minutes'), type
+    FROM events GROUP BY window(seen, '10 minutes'), type
     """,
 )

@@ -23,8 +23,10 @@ def net(tables):
 
 
 STREAMS = [
-    Stream("orders", columns(at_required=instant, n=integer), event_time="at"),
-    Stream("returns", columns(n=integer, at_required=instant), event_time="at", allowed_lateness=minutes(10)),
+    Stream("orders", columns(seen_required=instant, n=integer), event_time="seen"),
+    Stream(
+        "returns", columns(n=integer, seen_required=instant), event_time="seen", allowed_lateness=minutes(10)
+    ),
 ]
 TABLES = {
     **{

@@ -4,16 +4,16 @@ import headrace as hr
 
 pipeline = hr.Pipeline("two_streams")
 
-pipeline.stream("orders", schema="at TIMESTAMP NOT NULL, n INT", event_time="at")
+pipeline.stream("orders", schema="seen TIMESTAMP NOT NULL, n INT", event_time="seen")
 pipeline.stream(
-    "returns", schema="n INT, at TIMESTAMP NOT NULL", event_time="at", allowed_lateness="10 minutes"
+    "returns", schema="n INT, seen TIMESTAMP NOT NULL", event_time="seen", allowed_lateness="10 minutes"
 )
 pipeline.table(
     "ordered",
     """
     SELECT window_start, sum(n) AS n
     FROM orders
-    GROUP BY window(at, '2 minutes')
+    GROUP BY window(seen, '2 minutes')
     """,
 )
 pipeline.table(
@@ -21,7 +21,7 @@ pipeline.table(
     """
     SELECT window_start, sum(n) AS n
     FROM returns
-    GROUP BY window(at, '2 minutes')
+    GROUP BY window(seen, '2 minutes')
     """,
 )
 pipeline.table(

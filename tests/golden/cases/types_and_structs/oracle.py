@@ -26,7 +26,7 @@ STREAMS = [
     Stream(
         "events",
         columns(
-            at_required=instant,
+            seen_required=instant,
             flag=boolean,
             big=bigint,
             ratio=double,
@@ -34,11 +34,11 @@ STREAMS = [
             tags=list_of(text),
             place=struct(city=text, lat=double),
         ),
-        event_time="at",
+        event_time="seen",
     )
 ]
 TABLES = {
-    "all_columns": Plain("events", same("at", "flag", "big", "ratio", "day", "tags", "place")),
+    "all_columns": Plain("events", same("seen", "flag", "big", "ratio", "day", "tags", "place")),
     "cities": Grouped(
         "events",
         same("city", "events", "most_tags", "ratio"),

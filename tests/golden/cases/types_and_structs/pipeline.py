@@ -6,11 +6,11 @@ pipeline = hr.Pipeline("types_and_structs")
 
 pipeline.stream(
     "events",
-    schema="at TIMESTAMP NOT NULL, flag BOOLEAN, big BIGINT, ratio DOUBLE, day DATE, tags "
+    schema="seen TIMESTAMP NOT NULL, flag BOOLEAN, big BIGINT, ratio DOUBLE, day DATE, tags "
     "VARCHAR[], place STRUCT(city VARCHAR, lat DOUBLE)",
-    event_time="at",
+    event_time="seen",
 )
-pipeline.table("all_columns", "SELECT at, flag, big, ratio, day, tags, place FROM events")
+pipeline.table("all_columns", "SELECT seen, flag, big, ratio, day, tags, place FROM events")
 pipeline.table(
     "cities",
     """

@@ -6,7 +6,7 @@ import headrace as hr
 
 pipeline = hr.Pipeline("unicode_keys")
 
-pipeline.stream("events", schema="at TIMESTAMP NOT NULL, name VARCHAR, n INT", event_time="at")
+pipeline.stream("events", schema="seen TIMESTAMP NOT NULL, name VARCHAR, n INT", event_time="seen")
 pipeline.table(
     "names",
     """

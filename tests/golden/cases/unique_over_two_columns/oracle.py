@@ -3,8 +3,8 @@ from oracle_words import Grouped, Stream, columns, count_rows, instant, minutes,
 STREAMS = [
     Stream(
         "events",
-        columns(user=text, item=text, at_required=instant),
-        event_time="at",
+        columns(user=text, item=text, seen_required=instant),
+        event_time="seen",
         allowed_lateness=minutes(5),
         unique=["user", "item"],
     )

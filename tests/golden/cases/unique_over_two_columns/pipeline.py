@@ -6,8 +6,8 @@ pipeline = hr.Pipeline("unique_over_two_columns")
 
 pipeline.stream(
     "events",
-    schema="user VARCHAR, item VARCHAR, at TIMESTAMP NOT NULL",
-    event_time="at",
+    schema="user VARCHAR, item VARCHAR, seen TIMESTAMP NOT NULL",
+    event_time="seen",
     allowed_lateness="5 minutes",
     unique=("user", "item"),
 )

@@ -31,11 +31,11 @@ STREAMS = [
     Stream(
         "events",
         columns(
-            at_required=instant,
+            seen_required=instant,
             order_id=text,
             items=list_of(struct(product=text, quantity=integer, price=decimal(8, 2))),
         ),
-        event_time="at",
+        event_time="seen",
     )
 ]
 TABLES = {

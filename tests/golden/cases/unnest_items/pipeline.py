@@ -6,9 +6,9 @@ pipeline = hr.Pipeline("unnest_items")
 
 pipeline.stream(
     "events",
-    schema="at TIMESTAMP NOT NULL, order_id VARCHAR, items STRUCT(product VARCHAR, quantity "
-    "INT, price DECIMAL(8,2))[]",
-    event_time="at",
+    schema="seen TIMESTAMP NOT NULL, order_id VARCHAR, items STRUCT(product VARCHAR, "
+    "quantity INT, price DECIMAL(8,2))[]",
+    event_time="seen",
 )
 pipeline.table(
     "sales",
@@ -16,7 +16,7 @@ pipeline.table(
     SELECT window_start, item.product AS product, sum(item.quantity) AS bought, sum(item.quantity *
            item.price) AS revenue,
            count(*) AS lines, count(DISTINCT order_id) AS orders
-    FROM events, UNNEST(items) AS u(item) GROUP BY window(at, '1 hour'), item.product
+    FROM events, UNNEST(items) AS u(item) GROUP BY window(seen, '1 hour'), item.product
     """,
 )
 pipeline.table(

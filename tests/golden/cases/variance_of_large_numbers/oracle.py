@@ -1,6 +1,6 @@
 from oracle_words import Grouped, Stream, aggregate, bigint, column, columns, instant, same, text
 
-STREAMS = [Stream("events", columns(at_required=instant, g=text, n=bigint), event_time="at")]
+STREAMS = [Stream("events", columns(seen_required=instant, g=text, n=bigint), event_time="seen")]
 TABLES = {
     "spread": Grouped(
         "events",

@@ -4,7 +4,7 @@ import headrace as hr
 
 pipeline = hr.Pipeline("variance_of_large_numbers")
 
-pipeline.stream("events", schema="at TIMESTAMP NOT NULL, g VARCHAR, n BIGINT", event_time="at")
+pipeline.stream("events", schema="seen TIMESTAMP NOT NULL, g VARCHAR, n BIGINT", event_time="seen")
 pipeline.table(
     "spread",
     """

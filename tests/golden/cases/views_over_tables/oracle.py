@@ -34,7 +34,7 @@ def running(tables):
     ]
 
 
-STREAMS = [Stream("events", columns(at_required=instant, type_required=text), event_time="at")]
+STREAMS = [Stream("events", columns(seen_required=instant, type_required=text), event_time="seen")]
 TABLES = {
     **{
         name: Grouped(

@@ -4,13 +4,13 @@ import headrace as hr
 
 pipeline = hr.Pipeline("views_over_tables")
 
-pipeline.stream("events", schema="at TIMESTAMP NOT NULL, type VARCHAR NOT NULL", event_time="at")
+pipeline.stream("events", schema="seen TIMESTAMP NOT NULL, type VARCHAR NOT NULL", event_time="seen")
 pipeline.table(
     "views",
     """
     SELECT window_start, count(*) AS views
     FROM events WHERE type = 'view'
-    GROUP BY window(at, '10 minutes')
+    GROUP BY window(seen, '10 minutes')
     """,
 )
 pipeline.table(
@@ -18,7 +18,7 @@ pipeline.table(
     """
     SELECT window_start, count(*) AS purchases
     FROM events WHERE type = 'purchase'
-    GROUP BY window(at, '10 minutes')
+    GROUP BY window(seen, '10 minutes')
     """,
 )
 pipeline.table(

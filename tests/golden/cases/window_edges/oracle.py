@@ -14,7 +14,9 @@ from oracle_words import (
 )
 
 STREAMS = [
-    Stream("events", columns(at_required=instant, n=integer), event_time="at", allowed_lateness=minutes(10))
+    Stream(
+        "events", columns(seen_required=instant, n=integer), event_time="seen", allowed_lateness=minutes(10)
+    )
 ]
 TABLES = {
     "five": Grouped(

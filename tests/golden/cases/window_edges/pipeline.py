@@ -5,13 +5,13 @@ import headrace as hr
 pipeline = hr.Pipeline("window_edges")
 
 pipeline.stream(
-    "events", schema="at TIMESTAMP NOT NULL, n INT", event_time="at", allowed_lateness="10 minutes"
+    "events", schema="seen TIMESTAMP NOT NULL, n INT", event_time="seen", allowed_lateness="10 minutes"
 )
 pipeline.table(
     "five",
     """
     SELECT window_start, window_end, count(*) AS events, sum(n) AS total
     FROM events
-    GROUP BY window(at, '5 minutes')
+    GROUP BY window(seen, '5 minutes')
     """,
 )

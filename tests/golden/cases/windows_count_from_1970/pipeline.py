@@ -4,13 +4,13 @@ import headrace as hr
 
 pipeline = hr.Pipeline("windows_count_from_1970")
 
-pipeline.stream("events", schema="at TIMESTAMP NOT NULL", event_time="at")
+pipeline.stream("events", schema="seen TIMESTAMP NOT NULL", event_time="seen")
 pipeline.table(
     "minutes",
     """
     SELECT window_start, window_end, count(*) AS events
     FROM events
-    GROUP BY window(at, '7 minutes')
+    GROUP BY window(seen, '7 minutes')
     """,
 )
 pipeline.table(
@@ -18,6 +18,6 @@ pipeline.table(
     """
     SELECT window_start, window_end, count(*) AS events
     FROM events
-    GROUP BY window(at, '7 days')
+    GROUP BY window(seen, '7 days')
     """,
 )
