@@ -252,9 +252,9 @@ class Expressions:
             self.refuse(f"the aggregate {name}(...) cannot stand in {aggregates}",
                         "aggregates stand in SELECT and HAVING of a GROUP BY", node)  # fmt: skip
             return node
-        error = refuse_function(name, len(node["arguments"]), self._known)
-        if error:
-            self.refuse(error.what, error.fix, node)
+        wrong = refuse_function(name, len(node["arguments"]), self._known)
+        if wrong:
+            self.refuse(wrong.what, wrong.fix, node)
             return node
         if not any(argument["class"] == "LAMBDA" for argument in arguments_of(node)):
             return None

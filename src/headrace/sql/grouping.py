@@ -22,6 +22,7 @@ from headrace.sql.syntax import (
     constant,
     location_of,
     transformed,
+    walk,
 )
 
 __all__ = ["Grouped", "Use", "has_aggregate", "read_grouped"]
@@ -39,11 +40,10 @@ class Use:
     parameters: list[Node]
     distinct: bool
     node: Node
+    identity: str = field(init=False)  # equal for uses that have the same value
 
-    @property
-    def identity(self) -> str:
-        """What is equal for uses that have the same value."""
-        return canonical([self.function, self.distinct, self.arguments, self.parameters])
+    def __post_init__(self) -> None:
+        self.identity = canonical([self.function, self.distinct, self.arguments, self.parameters])
 
 
 @dataclass
@@ -95,7 +95,8 @@ class _Grouping:
         if len(query["group_sets"]) > 1:
             raise QueryError("GROUPING SETS, ROLLUP or CUBE", "declare a table for each grouping",
                              location_of(query["group_expressions"]))  # fmt: skip
-        window, keys = None, []
+        window: Window | None = None
+        keys: list[Node] = []
         for node in query["group_expressions"]:
             meant = self._group_item(node)
             if meant["class"] == "FUNCTION" and meant["function_name"].lower() in (
@@ -147,7 +148,8 @@ class _Grouping:
         if node["class"] == "COLUMN_REF" and len(node["column_names"]) == 1:
             word = node["column_names"][0].lower()
             if word in self._raw and self._source.scope.find(node["column_names"]) is None:
-                return self._raw[word]
+                item: Node = self._raw[word]
+                return item
         return node
 
     # -- the window ----------------------------------------------------------------------------------------
@@ -306,11 +308,8 @@ class _Grouping:
 
 
 def _is_value(node: Node) -> bool:
-    return node["class"] == "CONSTANT" and node["literal"]["kind"] != "NULL_LITERAL"
+    return bool(node["class"] == "CONSTANT" and node["literal"]["kind"] != "NULL_LITERAL")
 
 
 def _parts(nodes: list[Node]) -> list[Node]:
-    found: list[Node] = []
-    for node in nodes:
-        transformed(node, lambda part: found.append(part))  # type: ignore[func-returns-value]
-    return found
+    return [part for node in nodes for part in walk(node) if "class" in part]

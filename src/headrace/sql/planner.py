@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from headrace.declare import Pipeline, Place, Stream, Table
 from headrace.errors import DeclarationError, Problem
+from headrace.sql.advice import advice_for
 from headrace.sql.expressions import Expressions, Relation, Scope
 from headrace.sql.plan import Check, Derived, NamedColumn, PipelinePlan, StreamPlan, TablePlan
 from headrace.sql.session import Session
@@ -44,11 +45,7 @@ class _Planner:
     def plan(self) -> tuple[PipelinePlan, list[Problem]]:
         """Plan streams, then tables in the order in which they read each other, then panels and alerts."""
         pipeline = self._pipeline
-        for function in pipeline.functions:
-            try:
-                self._session.function(function)
-            except QueryError as error:
-                self._problem(function.place, f"function '{function.name}'", error, "")
+        self._functions()
         for stream in pipeline.streams:
             self._streams[stream.name] = self._stream(stream)
         references = self._references()
@@ -65,9 +62,9 @@ class _Planner:
         for alert in pipeline.alerts:
             columns = self._bound(alert.place, f"alert '{alert.name}'", alert.query, catalog)
             if columns and columns[0].type not in ("BOOLEAN", '"NULL"'):
-                error = QueryError(f"the first column is {columns[0].type}, not BOOLEAN",
-                                   "write a condition, for example SELECT max(errors) > 5 FROM ...")  # fmt: skip
-                self._problem(alert.place, f"alert '{alert.name}'", error, "")
+                what = f"the first column is {columns[0].type}, not BOOLEAN"
+                fix = "write a condition, for example SELECT max(errors) > 5 FROM ..."
+                self._problem(alert.place, f"alert '{alert.name}'", QueryError(what, fix), "")
         plan = PipelinePlan(
             pipeline=pipeline,
             streams=dict(self._streams),
@@ -75,8 +72,16 @@ class _Planner:
             references={reference.name: reference for reference in pipeline.references},
             panels=pipeline.panels,
             alerts=pipeline.alerts,
+            warnings=tuple(advice_for(pipeline, tables)),
         )
         return plan, self._problems
+
+    def _functions(self) -> None:
+        for function in self._pipeline.functions:
+            try:
+                self._session.function(function)
+            except QueryError as error:
+                self._problem(function.place, f"function '{function.name}'", error, "")
 
     def _problem(self, place: Place, subject: str, error: QueryError, text: str, part: str = "") -> None:
         where = place_in(text, error.at)
@@ -164,10 +169,9 @@ class _Planner:
         ordered, cycles = order_of_tables(queries)
         for cycle in cycles:
             table = by_name[cycle[0]]
-            error = QueryError(
-                f"views that read each other: {' -> '.join(cycle)}", "read the tables that they stand on"
-            )
-            self._problem(table.place, f"table '{table.name}'", error, "")
+            what = f"views that read each other: {' -> '.join(cycle)}"
+            wrong = QueryError(what, "read the tables that they stand on")
+            self._problem(table.place, f"table '{table.name}'", wrong, "")
         return ordered
 
     def _table(self, table: Table, query: Node, catalog: Catalog) -> TablePlan | None:

@@ -48,7 +48,8 @@ class Session:
         import duckdb
 
         try:
-            self._connection.create_function(
+            create: Any = self._connection.create_function  # its stubs refuse what it takes
+            create(
                 declared.name,
                 lambda *arrays: arrays[0],
                 [duckdb.type(kind) for kind in declared.arguments],
@@ -106,7 +107,8 @@ def _refusal(text: str, origin: Node | None, shift: int | None) -> QueryError:
     if facts.get("error_subtype") == "NO_MATCHING_FUNCTION" or "No function matches" in message:
         called = facts.get("call") or message.partition("'")[2].rpartition("'")[0]
         message = f"no function takes these arguments: {called}"
-        forms = [part.strip() for part in str(facts.get("candidates", "")).split(",") if "->" in part]
+        lines = str(facts.get("exception_message", "")).splitlines()
+        forms = [line.strip().replace('"', "").replace(", /)", ")") for line in lines if "->" in line]
         fix = "CAST the arguments" + (f"; it exists as {'; '.join(forms[:3])}" if forms else "")
     elif facts.get("candidates"):
         fix = f"did you mean '{str(facts['candidates']).split(',')[0]}'?"

@@ -238,7 +238,13 @@ def case_when(condition: Node, then: Node, otherwise: Node) -> Node:
 
 def select(items: list[Node], source: Node | None = None, where: Node | None = None) -> Node:
     """Return a query node: SELECT items FROM source WHERE where."""
-    empty = {"type": "EMPTY", "alias": "", "sample": None, "query_location": NOWHERE, "column_name_alias": []}
+    empty: Node = {
+        "type": "EMPTY",
+        "alias": "",
+        "sample": None,
+        "query_location": NOWHERE,
+        "column_name_alias": [],
+    }
     return {
         "type": "SELECT_NODE", "modifiers": [], "cte_map": {"map": []}, "select_list": items,
         "from_table": source or empty, "where_clause": where, "group_expressions": [], "group_sets": [],

@@ -31,6 +31,8 @@ __all__ = ["Refused", "plan_stream_table"]
 _TIME = "TIMESTAMP WITH TIME ZONE"
 _BOUNDS = (NamedColumn("window_start", _TIME), NamedColumn("window_end", _TIME))
 
+_FILLER = NamedColumn("_none", "INTEGER")  # a relation has to have a column
+
 
 class Refused(Exception):
     """A query has problems; `errors` holds all that were found."""
@@ -214,7 +216,7 @@ class _Planner:
         final = _numbered([argument for use in uses for argument in use.arguments])
         row_sql = self.row_part([*keys, *final.values()], where=where)
         described = self.session.describe(row_sql, origin=self.query)[4:]
-        self.session.relation("_arguments", described)
+        self.session.relation("_arguments", (*described, _FILLER))
         by_name = {known.name: known for known in described}
         built = []
         for position, use in enumerate(uses):
@@ -254,7 +256,7 @@ class _Planner:
         """Bind the result part and return its columns."""
         bounds = _BOUNDS if grouped.window else ()
         values = tuple(NamedColumn(aggregate.name, aggregate.type) for aggregate in aggregates)
-        self.session.relation("_groups", (*bounds, *keys, *values))
+        self.session.relation("_groups", (*bounds, *keys, *values, _FILLER))
         listed = ", ".join(f"{sql} AS {quoted(name)}" for name, sql in items)
         condition = f" WHERE {having}" if having else ""
         return self.session.describe(f"SELECT {listed} FROM _groups{condition}", origin=self.query)

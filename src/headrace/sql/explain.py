@@ -1,0 +1,136 @@
+"""What became of a query, in words: its class, its three parts, its state, and what each engine runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from headrace.declare import format_duration
+from headrace.declare.words import did_you_mean
+from headrace.errors import DeclarationError, Problem
+from headrace.sql.plan import Aggregate, PipelinePlan, TableClass, TablePlan
+
+__all__ = ["explain_table"]
+
+_SPARK = {
+    "count": "count", "count_if": "count_if", "sum": "sum", "avg": "sum, count", "min": "min", "max": "max",
+    "bool_and": "bool_and", "bool_or": "bool_or", "max_by": "max(struct)", "min_by": "min(struct)",
+    "var_samp": "count, mean, M2", "var_pop": "count, mean, M2", "stddev_samp": "count, mean, M2",
+    "stddev_pop": "count, mean, M2",
+}  # fmt: skip
+
+
+def explain_table(plan: PipelinePlan, name: str) -> str:
+    """Return the explanation of one table; raises DeclarationError when there is none of this name."""
+    table = next((table for table in plan.tables if table.name.lower() == name.lower()), None)
+    if table is None:
+        names = [table.name for table in plan.tables]
+        hint = f"there are {', '.join(names)}" if names else "declare one with pipeline.table"
+        raise DeclarationError(
+            [Problem("", 0, f"table '{name}'", f"there is none{did_you_mean(name, names)}", hint)]
+        )
+    return "\n".join(
+        [*_head(table), *(_view(table) if table.kind is TableClass.VIEW else _parts(plan, table))]
+    )
+
+
+def _head(table: TablePlan) -> Iterable[str]:
+    yield f"{table.name}: {table.kind}{_window(table)}"
+    yield f"  reads      {', '.join(table.sources)}"
+    if table.references:
+        yield f"  joins      {', '.join(table.references)} (as it was at the record's record time)"
+    yield f"  row key    {', '.join(table.key) or 'none'}"
+    yield "  columns    " + _listed(f"{column.name} {column.type}" for column in table.columns)
+
+
+def _window(table: TablePlan) -> str:
+    window = table.window
+    if window is None:
+        return ""
+    size, slide = format_duration(window.size), format_duration(window.slide)
+    if window.kind == "session":
+        return f", a session ends after a gap of {size}"
+    return f", {size} every {slide}" if window.kind == "sliding" else f", every {size}"
+
+
+def _listed(parts: Iterable[str]) -> str:
+    return "\n             ".join(parts)
+
+
+def _view(table: TablePlan) -> Iterable[str]:
+    yield ""
+    yield "view: DuckDB runs it when it is read"
+    yield f"  {table.view_sql}"
+    yield ""
+    yield "engines"
+    yield "  local      a view in the store"
+    yield "  spark      the same view in the same store"
+
+
+def _parts(plan: PipelinePlan, table: TablePlan) -> Iterable[str]:
+    yield ""
+    yield "row part: DuckDB over batches of records, on both engines"
+    yield f"  {table.row_sql}"
+    for derived in plan.streams[table.sources[0]].derived:
+        if derived.name not in table.row_sql:
+            continue
+        yield f"  derived    {derived.name} {derived.type} = {derived.sql}"
+    if table.kind is TableClass.ROWS:
+        yield ""
+        yield "engines"
+        latest = f", the latest per {', '.join(table.key)}" if table.key else ""
+        yield f"  local      INSERT of the new rows{latest}"
+        yield f"  spark      the rows of each micro-batch{latest}"
+        return
+    yield ""
+    yield "aggregate part: one row of state per " + _group(table)
+    for position, key in enumerate(table.keys):
+        yield f"  k{position}         {key.type}"
+    for aggregate in table.aggregates:
+        yield from _aggregate(aggregate)
+    yield ""
+    yield "result part: DuckDB, as a view over the state"
+    for column, sql in zip(table.columns, table.result_sql, strict=True):
+        yield f"  {column.name} = {sql}"
+    if table.having_sql:
+        yield f"  HAVING {table.having_sql}"
+    yield ""
+    yield "engines"
+    yield from _engines(table)
+
+
+def _group(table: TablePlan) -> str:
+    parts = [str(table.window.kind) + " window"] if table.window else []
+    parts += ["key"] if table.keys else []
+    return " and ".join(parts) or "table"
+
+
+def _aggregate(aggregate: Aggregate) -> Iterable[str]:
+    arguments = (
+        ", ".join([*(argument.name for argument in aggregate.arguments), *aggregate.parameters]) or "*"
+    )
+    mark = ", approximate" if aggregate.approximate else ""
+    yield f"  {aggregate.name}         {aggregate.function}({arguments}) {aggregate.type}{mark}"
+    for column in aggregate.state:
+        yield f"             {column.name} {column.type} = {column.partial}"
+    if aggregate.side:
+        yield f"             side table: values of {aggregate.side.argument} {aggregate.side.type} and their counts"
+
+
+def _engines(table: TablePlan) -> Iterable[str]:
+    sides = [aggregate for aggregate in table.aggregates if aggregate.side]
+    if table.kind is TableClass.SESSION:
+        yield "  local      sessions that touch are merged: DELETE and INSERT in one transaction"
+    else:
+        yield "  local      partial aggregates of the batch, then one MERGE INTO the state"
+    if sides:
+        yield f"             and one MERGE INTO a side table for {', '.join(known.name for known in sides)}"
+    native = dict.fromkeys(_SPARK.get(aggregate.function, "") for aggregate in table.aggregates)
+    names = [name for name in native if name]
+    mode = (
+        "append mode: a session is shown when it is closed"
+        if table.kind is TableClass.SESSION
+        else "update mode"
+    )
+    yield f"  spark      native aggregation in {mode}; {', '.join(names) or 'keys only'}"
+    if sides:
+        yield f"             collected sets and counted values for {', '.join(known.name for known in sides)}"
