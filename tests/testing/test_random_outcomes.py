@@ -1,4 +1,4 @@
-"""Random streams through the row stage alone: malformed, rejected, future and late records are the oracle's."""
+"""Random streams through the row stage alone: what it sets aside is what the oracle sets aside."""
 
 from typing import Any
 
