@@ -109,7 +109,9 @@ class LogConformance:
         for batch in range(12):
             times = after_noon(*[batch * 10 + at * 3 % 11 for at in range(batch)])
             values = [b"%d/%d" % (batch, at) for at in range(batch)]
-            log.append(records(*values, partition=[(batch * at) % 3 for at in range(batch)], record_time=times))
+            log.append(
+                records(*values, partition=[(batch * at) % 3 for at in range(batch)], record_time=times)
+            )
         whole = read_all(log)
         stepwise = read_all(log, rows_max=rows_max)
         order = [("partition", "ascending"), ("offset", "ascending")]
@@ -203,7 +205,9 @@ class LogConformance:
         with pytest.raises(IntegrityError, match="beyond the log's end 1"):
             log.read({0: 2}, rows_max=1, bytes_max=1, wait=NO_WAIT)
 
-    def test_a_position_in_a_partition_that_is_not_there_is_an_integrity_error(self, open_log: OpenLog) -> None:
+    def test_a_position_in_a_partition_that_is_not_there_is_an_integrity_error(
+        self, open_log: OpenLog
+    ) -> None:
         with pytest.raises(IntegrityError, match="partition 4"):
             open_log().read({4: 0}, rows_max=1, bytes_max=1, wait=NO_WAIT)
 

@@ -47,8 +47,8 @@ _TABLES = (
 
 FileIdentity = tuple[int, int]
 Synchronous = Literal["FULL", "NORMAL", "OFF"]
-"""When SQLite waits for the disk: at every commit; at checkpoints only (a power cut may undo the last commits,
-but the file stays whole); never."""
+"""When SQLite waits for the disk: at every commit; at checkpoints only (a power cut may undo the last
+commits, but the file stays whole); never."""
 
 
 def _translated(error: sqlite3.Error, path: Path) -> HeadraceError:

@@ -50,7 +50,7 @@ def open_embedded_log(
     """Open the log of `stream` in the file at `path`; file and stream are made when they are missing.
 
     `partitions` None: as many as there are, one for a new stream; more than there are: added; fewer:
-    RefusedError. Limits hold for what is appended through this log; sizes are as stored (JSON: about a third).
+    RefusedError. Limits hold for what is appended through this log; sizes are as stored.
     `durable=False` does not wait for the disk: for tests, a power cut may damage the file.
     """
     limits = Limits(retention_age, retention_bytes, bytes_max)
@@ -60,8 +60,8 @@ def open_embedded_log(
 class EmbeddedLog:
     """A `Log` (see protocol.py) in an SQLite file.
 
-    Appends, reads and the rest have a connection each, so that threads that do different things do not wait for
-    each other.
+    Appends, reads and the rest have a connection each, so that threads that do different things do not wait
+    for each other.
     """
 
     def __init__(

@@ -73,4 +73,5 @@ def partitions_of(keys: pa.Array, partitions: int) -> npt.NDArray[np.int32]:
     distinct = keys.dictionary_encode()
     positive = (murmur2(distinct.dictionary) & np.uint32(0x7FFFFFFF)).astype(np.int64)
     of_key = (positive % partitions).astype(np.int32)
-    return of_key[distinct.indices.to_numpy(zero_copy_only=False)]
+    indices: npt.NDArray[np.int32] = distinct.indices.to_numpy(zero_copy_only=False)
+    return of_key[indices]

@@ -1,7 +1,7 @@
 """The log of one stream: two verbs, `append` and `read`, whichever log it is.
 
-Nothing in `rows/`, `store/` or `engine/` may know more about a log than this page says. A stream's redrive lane
-is a log of its own (`Log.lane`), so that it has its own offsets.
+Nothing in `rows/`, `store/` or `engine/` may know more about a log than this page says. A stream's redrive
+lane is a log of its own (`Log.lane`), so that it has its own offsets.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ APPEND_SCHEMA = pa.schema(
         pa.field("headers", _HEADERS),
     ]
 )
-"""What `append` takes. A NULL partition: by the key's hash, or round robin without one. A NULL record time: the
-log's clock. Columns that are missing altogether are NULL."""
+"""What `append` takes. A NULL partition: by the key's hash, or round robin without one. A NULL record time:
+the log's clock. Columns that are missing altogether are NULL."""
 
 
 @dataclass(frozen=True)
@@ -115,8 +115,9 @@ class Log(Protocol):
         """The positions that readers published."""
 
     def load(self) -> AbstractContextManager[None]:
-        """While open, the stream is being loaded with records whose record times are given: the end of a
-        partition then says nothing about time. Ends with the process if that dies.
+        """While open, the stream is being loaded with records whose record times are given.
+
+        The end of a partition then says nothing about time. Ends with the process if that dies.
         """
 
     def lane(self, name: str) -> Log:

@@ -27,7 +27,11 @@ Integers = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """A batch in the index from `first_offset` on; `begins`: the highest record time up to its first record."""
+    """A batch in the index, from `first_offset` on.
+
+    begins    the highest record time up to its first record
+    max_time  the highest record time up to its last record
+    """
 
     begins: int
     partition: int
@@ -65,7 +69,7 @@ class BatchReader:
         unknown = sorted(set(positions) - {held.partition for held in ranges})
         if unknown:
             raise IntegrityError(
-                f"{self._place}: a position in partition {unknown[0]}, but there are {len(ranges)} partitions",
+                f"{self._place}: a position in partition {unknown[0]}; there are {len(ranges)} partitions",
                 fix="the position belongs to another log: use the store that was made with this one",
             )
         checked = {}
@@ -141,14 +145,12 @@ class BatchReader:
         highest = None
         for first_offset, records, first_time, max_time, size in rows:
             skip = max(position - first_offset, 0)
-            begins = first_time
-            if skip:
-                size = size * (records - skip) // records
-                if max_time != first_time:
-                    begins = self._time_at(sqlite, partition, first_offset, position)
+            begins, left = first_time, size * (records - skip) // records
+            if skip and max_time != first_time:
+                begins = self._time_at(sqlite, partition, first_offset, position)
             begins = begins if highest is None else max(begins, highest)
             highest = max(max_time, begins)
-            yield _Found(begins, partition, first_offset + skip, records - skip, highest, size)
+            yield _Found(begins, partition, first_offset + skip, records - skip, highest, left)
 
     def _time_at(self, sqlite: sqlite3.Connection, partition: int, first_offset: int, position: int) -> int:
         """Return the record time at `position`, which lies in the batch that starts at `first_offset`."""
@@ -196,7 +198,7 @@ class BatchReader:
             ) from missing
 
     def keep(self, batches: Sequence[Batch], positions: Mapping[int, int]) -> None:
-        """Keep those of `batches` in which a position lies, so that the next read need not decode them again."""
+        """Keep those of `batches` in which a position lies: the next read need not decode them again."""
         self._kept = {
             batch.partition: batch
             for batch in batches
@@ -207,8 +209,8 @@ class BatchReader:
 class _Enough:
     """Tells when the chosen batches hold enough records before a moment.
 
-    A batch that reaches beyond the moment gives only a part, taken as its share of time. Without this, partitions
-    whose batches overlap for long would give a few records a read, decoding whole batches for each.
+    A batch that reaches beyond the moment gives only a part, taken as its share of time. Without this,
+    partitions whose batches overlap for long would give a few records a read, decoding all of them for each.
     """
 
     def __init__(self, rows_max: int, bytes_max: int) -> None:
