@@ -1,0 +1,155 @@
+"""Writes the pages that are made of the code: `python docs/generate.py`. A test says when one is stale."""
+
+from __future__ import annotations
+
+import inspect
+import textwrap
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+DOCS = Path(__file__).parent
+_MADE = "<!-- made by docs/generate.py: edit the code, then run it -->"
+
+
+def _table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    names = list(header)
+    lines = [names, ["---"] * len(names), *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+def _commands(command: Any, words: tuple[str, ...]) -> Iterable[str]:
+    if subcommands := getattr(command, "commands", None):
+        for name, child in subcommands.items():
+            yield from _commands(child, (*words, name))
+        return
+    yield f"## `{' '.join(words)}`\n\n{_help_text(command)}"
+    rows = []
+    for parameter in command.params:
+        names = ", ".join(f"`{name}`" for name in (*parameter.opts, *parameter.secondary_opts))
+        if getattr(parameter, "param_type_name", "") == "argument":
+            names = f"`{(parameter.name or '').upper()}`"
+        rows.append((names, (getattr(parameter, "help", "") or "").replace("\n", " ")))
+    if rows:
+        yield _table(("option", "what it does"), rows)
+
+
+def _help_text(command: Any) -> str:
+    parts, example = [], []
+    for block in inspect.cleandoc(command.help or "").split("\n\n"):
+        lines = block.strip("\b\n").splitlines()
+        if lines and lines[0].strip().rstrip(":").lower().startswith("example"):
+            example = lines[1:]
+        else:
+            parts.append("\n".join(lines))
+    text = "\n\n".join(parts)
+    shown = textwrap.dedent("\n".join(example))
+    return f"{text}\n\n```sh\n{shown}\n```" if shown else text
+
+
+def commands_page() -> str:
+    """Return the page of every command with its example and options."""
+    import typer
+
+    from headrace.cli.app import app
+
+    root = typer.main.get_command(app)
+    return "\n\n".join(
+        [
+            "# Commands",
+            _MADE,
+            "Every command takes `--help`; a command that reads a project takes `-C FOLDER`. "
+            "Exit codes stand in [errors.md](errors.md).",
+            *_commands(root, ("headrace",)),
+        ]
+    )
+
+
+def profile_page() -> str:
+    """Return the page of every key of headrace.toml."""
+    from headrace.operate.options import describe_options
+    from headrace.operate.profiles import EngineOptions, StoreBinding, StreamBinding
+
+    parts = [
+        "# The profile: `headrace.toml`",
+        _MADE,
+        "Where a pipeline runs is not in the pipeline. Without this file everything is embedded. "
+        "A text may hold `${env:NAME}` or `${file:PATH}`; what stands for a secret is never printed.",
+        '```toml\n[profiles.local]\nengine = "local"\n'
+        'streams.events = { log = "embedded", partitions = 3, retention = "24 hours" }\n'
+        'store.path = ".headrace/store.duckdb"\nengine_settings.epoch_rows_max = 100000\n```',
+    ]
+    for title, kind in (
+        ("`streams.NAME`", StreamBinding),
+        ("`store`", StoreBinding),
+        ("`engine_settings`", EngineOptions),
+    ):
+        rows = ((f"`{line.name}`", line.takes, line.default, line.help) for line in describe_options(kind))
+        parts += [f"## {title}", _table(("key", "takes", "default", "what it does"), rows)]
+    return "\n\n".join(parts)
+
+
+def functions_page() -> str:
+    """Return the page of functions and aggregates."""
+    from headrace.sql import functions
+
+    def words(names: Iterable[str]) -> str:
+        return textwrap.fill(", ".join(f"`{name}`" for name in sorted(names)), 110, break_on_hyphens=False)
+
+    return "\n\n".join(
+        [
+            "# Functions",
+            _MADE,
+            "A query over streams may use every function of DuckDB whose value depends on its arguments "
+            "alone. What is refused, is refused when it is declared. Views, panels and alerts may use "
+            "everything that reads.",
+            "## Aggregates that are kept up to date",
+            words(functions.SHORT_LIST),
+            "## Refused in a query over streams",
+            _table(
+                ("because it depends on", "functions"),
+                (
+                    ("the order of records", words(functions.ORDERED_AGGREGATES).replace("\n", " ")),
+                    ("the clock", words(functions.CLOCK).replace("\n", " ")),
+                    ("chance", words(functions.CHANCE).replace("\n", " ")),
+                    ("files", words(functions.FILES).replace("\n", " ")),
+                    ("the session", words(functions.SESSION).replace("\n", " ")),
+                    ("state that is not kept", words(functions.OTHER_AGGREGATES).replace("\n", " ")),
+                ),
+            ),
+        ]
+    )
+
+
+def relations_page() -> str:
+    """Return the page of the relations that every store has."""
+    from headrace.sql.system import SYSTEM_RELATIONS
+
+    parts = [
+        "# Relations of every store",
+        _MADE,
+        "Beside the declared tables, `headrace sql`, views, panels and alerts may read these. "
+        "`late_STREAM` has the columns of the stream, then `_partition`, `_offset` and `_record_time`.",
+    ]
+    for name, columns in SYSTEM_RELATIONS.items():
+        rows = ((f"`{column.name}`", f"`{column.type}`") for column in columns)
+        parts += [f"## `{name}`", _table(("column", "type"), rows)]
+    return "\n\n".join(parts)
+
+
+PAGES = {
+    "commands.md": commands_page,
+    "profile.md": profile_page,
+    "functions.md": functions_page,
+    "relations.md": relations_page,
+}
+
+
+def main() -> None:
+    """Write every page."""
+    for name, page in PAGES.items():
+        (DOCS / name).write_text(page() + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
