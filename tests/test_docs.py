@@ -34,7 +34,7 @@ def blocks(text: str, language: str) -> list[str]:
 
 
 def whole_lines(block: str) -> Iterator[str]:
-    """Lines as the shell sees them: one ends where a quotation is closed and no backslash stands at its end."""
+    """Lines as the shell sees them: a line goes on after a backslash and inside a quotation."""
     line = ""
     for part in block.splitlines():
         line += part
