@@ -14,7 +14,7 @@ from headrace.sql import plan_pipeline
 from headrace.sql.plan import TablePlan
 
 SCHEMA = (
-    "id INT NOT NULL, at TIMESTAMP NOT NULL, user_id VARCHAR, kind VARCHAR, i INT, b BIGINT, h HUGEINT, d DOUBLE, "
+    "id INT NOT NULL, seen TIMESTAMP NOT NULL, user_id VARCHAR, kind VARCHAR, i INT, b BIGINT, h HUGEINT, d DOUBLE, "
     "f FLOAT, m DECIMAL(12,2), w DECIMAL(38,6), z DECIMAL(9,0), ok BOOLEAN, t TIMESTAMP, day DATE, "
     "items STRUCT(product_id VARCHAR, quantity INT, price DECIMAL(12,2))[], tags VARCHAR[], "
     "place STRUCT(city VARCHAR, zip INT)"
@@ -23,7 +23,7 @@ SCHEMA = (
 
 def pipeline_of(**tables: str) -> hr.Pipeline:
     pipeline = hr.Pipeline("test")
-    pipeline.stream("events", schema=SCHEMA, event_time="at")
+    pipeline.stream("events", schema=SCHEMA, event_time="seen")
     for name, query in tables.items():
         pipeline.table(name, query)
     return pipeline

@@ -14,7 +14,7 @@ from sql_cases import Batches, table_of
 COLUMNS = {
     "user_id": "VARCHAR", "kind": "VARCHAR", "i": "INT", "b": "BIGINT", "h": "HUGEINT", "d": "DOUBLE", "f": "FLOAT",
     "m": "DECIMAL(12,2)", "w": "DECIMAL(38,6)", "z": "DECIMAL(9,0)", "ok": "BOOLEAN", "t": "TIMESTAMPTZ",
-    "day": "DATE", "at": "TIMESTAMPTZ",
+    "day": "DATE", "seen": "TIMESTAMPTZ",
 }  # fmt: skip
 
 EXACT = [

@@ -18,7 +18,16 @@ from headrace.sql.syntax import (
     transformed,
 )
 
-__all__ = ["ALIAS", "GROUP", "Expressions", "Relation", "Scope", "is_aggregate", "refuse_function"]
+__all__ = [
+    "ALIAS",
+    "GROUP",
+    "Expressions",
+    "Relation",
+    "Scope",
+    "has_aggregate",
+    "is_aggregate",
+    "refuse_function",
+]
 
 ALIAS = "ALIAS_REF"
 """Class of a node of ours: a name that means an item of the same SELECT."""
@@ -95,6 +104,19 @@ def is_aggregate(name: str) -> bool:
     word = name.lower()
     known = (functions.SHORT_LIST, functions.ORDERED_AGGREGATES, functions.OTHER_AGGREGATES)
     return any(word in names for names in known)
+
+
+def has_aggregate(node: object) -> bool:
+    """Return whether an aggregate stands somewhere in a tree that no OVER makes a window function of."""
+    found = False
+
+    def look(part: Node) -> Node | None:
+        nonlocal found
+        found = found or (part["class"] == "FUNCTION" and is_aggregate(part["function_name"]))
+        return None
+
+    transformed(node, look)
+    return found
 
 
 def refuse_function(name: str, arguments: int, known: Collection[str]) -> QueryError | None:
@@ -185,6 +207,9 @@ class Expressions:
             "STAR": ("COLUMNS(...) or * inside an expression", "write the columns"),
             "DEFAULT": ("DEFAULT", "write the value itself"),
         }
+        if node["type"] == "GROUPING_FUNCTION":
+            self.refuse("grouping(...)", "declare a table for each grouping", node)
+            return node
         if kind in reasons:
             what, fix = reasons[kind]
             self.refuse(f"{what} cannot be used over a stream", fix, node)
@@ -212,12 +237,10 @@ class Expressions:
             return {**node, "column_names": found[1]}
         if word in self._aliases:
             return {**node, "class": ALIAS}
-        if (
-            len(names) == 1
-            and (error := refuse_function(word, 0, ()))
-            and not error.what.startswith("unknown")
-        ):
-            self._errors.append(QueryError(error.what, error.fix, location_of(node)))
+        if len(names) == 1 and (word in functions.CLOCK or word in functions.SESSION):
+            wrong = refuse_function(word, 0, ())
+            if wrong:
+                self.refuse(wrong.what, wrong.fix, node)
             return node
         self._unknown(node)
         return node

@@ -109,7 +109,7 @@ PURE = _words("""
     fmod format format_bytes formatReadableDecimalSize formatReadableSize from_base64 from_binary from_hex
     from_json from_json_strict gamma gcd generate_series get_bit get_type grade_up greatest
     greatest_common_divisor hamming hash hex hive_partition_component hour icu_sort_key if ilike_escape
-    instr invoke IS DISTINCT FROM IS NOT DISTINCT FROM is_histogram_other_bin isfinite isinf isnan isodow
+    instr invoke is_histogram_other_bin isfinite isinf isnan isodow
     isoyear jaccard jaro_similarity jaro_winkler_similarity json json_array json_array_length json_contains
     json_copy_strftime_if_date json_copy_strftime_if_timestamp json_deep_merge json_deserialize_sql
     json_exists json_extract json_extract_path json_extract_path_text json_extract_string json_insert
@@ -156,4 +156,5 @@ PURE = _words("""
 def is_pure(name: str) -> bool:
     """Return whether a function, or an operator, depends on its arguments alone."""
     word = name.lower()
-    return word in PURE or word.startswith(_PURE_PREFIXES) or not (word[:1].isalpha() or word[:1] == "_")
+    is_operator = " " in word or not (word[:1].isalpha() or word[:1] == "_")
+    return word in PURE or word.startswith(_PURE_PREFIXES) or is_operator

@@ -8,7 +8,7 @@ from datetime import timedelta
 from headrace.declare import parse_duration
 from headrace.sql import functions
 from headrace.sql.aggregates import AGGREGATES, canonical_name
-from headrace.sql.expressions import ALIAS, GROUP, Expressions, is_aggregate
+from headrace.sql.expressions import ALIAS, GROUP, Expressions, has_aggregate, is_aggregate
 from headrace.sql.plan import Window
 from headrace.sql.sources import Catalog, Source, is_event_time, output_name
 from headrace.sql.syntax import (
@@ -25,7 +25,7 @@ from headrace.sql.syntax import (
     walk,
 )
 
-__all__ = ["Grouped", "Use", "has_aggregate", "read_grouped"]
+__all__ = ["Grouped", "Use", "read_grouped"]
 
 _BOUNDS = {"window_start": "window_start", "window_end": "window_end"}
 _WITH_PARAMETER = frozenset({"quantile_cont", "quantile_disc", "approx_quantile"})
@@ -57,19 +57,6 @@ class Grouped:
     uses: dict[str, Use] = field(default_factory=dict)
     items: list[tuple[str, Node]] = field(default_factory=list)
     having: Node | None = None
-
-
-def has_aggregate(node: object) -> bool:
-    """Return whether an aggregate stands somewhere in a tree that no OVER makes a window function of."""
-    found = False
-
-    def look(part: Node) -> Node | None:
-        nonlocal found
-        found = found or (part["class"] == "FUNCTION" and is_aggregate(part["function_name"]))
-        return None
-
-    transformed(node, look)
-    return found
 
 
 def read_grouped(query: Node, source: Source, catalog: Catalog, errors: list[QueryError]) -> Grouped:
@@ -283,6 +270,10 @@ class _Grouping:
         arguments = arguments[: len(arguments) - len(parameters)]
         if any(part["class"] == "COLUMN_REF" for part in _parts(parameters)):
             self._refuse(f"the second argument of {name}() is not a constant", "write a number", node)
+            return node
+        wanted = 2 if canonical_word in ("max_by", "min_by") else 1
+        if len(arguments) != wanted and not (canonical_word == "count" and not arguments):
+            self._refuse(f"{name}() with {len(arguments)} arguments", f"it takes {wanted}", node)
             return node
         if canonical_word == "count" and arguments and not node["distinct"] and _is_value(arguments[0]):
             arguments = []

@@ -15,7 +15,7 @@ from headrace.sql.references import reference_columns
 from headrace.sql.syntax import Node, QueryError, place_in, transformed
 from headrace.sql.system import REFERENCE_COLUMNS, system_relations
 from headrace.sql.tables import Refused, plan_stream_table
-from headrace.sql.views import bind_query, order_of_tables, plan_view, reads_stream
+from headrace.sql.views import bind_query, order_of_tables, plan_view, reads_stream, relations_read
 
 __all__ = ["plan_pipeline"]
 
@@ -41,6 +41,9 @@ class _Planner:
         self._session = session
         self._problems = list(pipeline.problems)
         self._streams: dict[str, StreamPlan] = {}
+        self._wrong: set[str] = (
+            set()
+        )  # lower-case names of relations that are wrong: what reads them is not judged
 
     def plan(self) -> tuple[PipelinePlan, list[Problem]]:
         """Plan streams, then tables in the order in which they read each other, then panels and alerts."""
@@ -93,9 +96,14 @@ class _Planner:
     def _stream(self, stream: Stream) -> StreamPlan:
         columns = [NamedColumn(known.name, known.type.sql) for known in stream.schema.columns]
         derived, checks = [], []
+        if not columns:  # the schema could not be read, which is a problem already
+            self._wrong.add(stream.name.lower())
+            return StreamPlan(stream, (), (), (), ())
         for name, text in stream.derive:
             kind = self._expression(stream, f"derived column '{name}': ", text, columns)
-            if kind:
+            if kind is None:
+                self._wrong.add(stream.name.lower())
+            else:
                 derived.append(Derived(name, kind[0], kind[1]))
                 columns.append(NamedColumn(name, kind[1]))
         for name, expect in stream.expect:
@@ -128,10 +136,8 @@ class _Planner:
                 return sql, kind
         except QueryError as error:
             errors.append(error)
-        for error in errors:
-            at = None if error.at is None else error.at - len("SELECT (\n")
-            shown = QueryError(error.what, error.fix, at)
-            self._problem(stream.place, f"stream '{stream.name}'", shown, text, part)
+        for found in errors:
+            self._problem(stream.place, f"stream '{stream.name}'", found, text, part)
         return None
 
     def _references(self) -> Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]]:
@@ -141,6 +147,7 @@ class _Planner:
             try:
                 columns = reference_columns(reference)
             except QueryError as error:
+                self._wrong.add(reference.name.lower())
                 self._problem(reference.place, f"reference '{reference.name}'", error, "")
             self._session.relation(f"_reference_{reference.name}", (*columns, *REFERENCE_COLUMNS))
             found[reference.name] = (tuple(known.name for known in columns), reference.key)
@@ -154,13 +161,16 @@ class _Planner:
             try:
                 queries[table.name] = self._session.syntax.read(table.query)
             except QueryError as error:
+                self._wrong.add(table.name.lower())
                 self._problem(table.place, f"table '{table.name}'", error, table.query)
         plans = []
         by_name = {table.name: table for table in self._pipeline.tables}
         for name in self._ordered(queries, by_name):
             table, query = by_name[name], queries[name]
-            plan = self._table(table, query, catalog)
-            if plan is not None:
+            plan = None if self._reads_wrong(query) else self._table(table, query, catalog)
+            if plan is None:
+                self._wrong.add(name.lower())
+            else:
                 self._session.relation(name, plan.columns)
                 plans.append(plan)
         return tuple(plans)
@@ -169,6 +179,7 @@ class _Planner:
         ordered, cycles = order_of_tables(queries)
         for cycle in cycles:
             table = by_name[cycle[0]]
+            self._wrong |= {name.lower() for name in cycle}
             what = f"views that read each other: {' -> '.join(cycle)}"
             wrong = QueryError(what, "read the tables that they stand on")
             self._problem(table.place, f"table '{table.name}'", wrong, "")
@@ -184,12 +195,21 @@ class _Planner:
                 self._problem(table.place, f"table '{table.name}'", error, table.query)
             return None
 
+    def _reads_wrong(self, query: Node) -> bool:
+        return any(node["table_name"].lower() in self._wrong for node in relations_read(query))
+
     def _bound(self, place: Place, subject: str, text: str, catalog: Catalog) -> tuple[NamedColumn, ...]:
         try:
-            return bind_query(text, catalog, self._session)
+            query = self._session.syntax.read(text)
+            if self._reads_wrong(query):
+                return ()
+            return bind_query(text, query, catalog, self._session)
+        except QueryError as error:
+            self._problem(place, subject, error, text)
+            return ()
         except Refused as refused:
-            for error in refused.errors:
-                self._problem(place, subject, error, text)
+            for found in refused.errors:
+                self._problem(place, subject, found, text)
             return ()
 
 

@@ -7,6 +7,7 @@ reads a row or a file.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -115,12 +116,15 @@ def _refusal(text: str, origin: Node | None, shift: int | None) -> QueryError:
     at = None
     if shift is not None and "position" in facts:
         at = int(facts["position"]) - len(_DESCRIBE) - shift
-    elif origin is not None and "name" in facts:
-        at = _place_of_name(origin, str(facts["name"]))
+    elif origin is not None:
+        named = re.search(r"[\"']([^\"']+)[\"']", message)
+        at = _place_of_name(origin, str(facts.get("name") or (named[1] if named else "")))
     return QueryError(message, fix, at)
 
 
 def _place_of_name(tree: Node, name: str) -> int | None:
+    if not name:
+        return None
     for node in walk(tree):
         if name.lower() in (
             str(node.get("function_name", "")).lower(),

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from headrace.declare.words import did_you_mean
-from headrace.sql.expressions import ALIAS, Expressions, Relation, Scope
+from headrace.sql.expressions import ALIAS, Expressions, Relation, Scope, has_aggregate
 from headrace.sql.plan import StreamPlan
 from headrace.sql.syntax import (
     Node,
@@ -174,6 +174,10 @@ class _Reader:
     def _sub_select(self, node: Node) -> Source:
         query = node["subquery"]["node"]
         refuse_clauses(query, self._errors, where="a sub-select over a stream")
+        grouped = query["group_expressions"] or query.get("having") or query["select_list"]
+        if query["group_expressions"] or query.get("having") or has_aggregate(query["select_list"]):
+            raise QueryError("an aggregate in a sub-select over a stream",
+                             "make the inner query a table and write a view over it", location_of(grouped))  # fmt: skip
         source = read_source(query["from_table"], self._catalog, self._errors)
         items = output_items(query, source, self._catalog, self._errors)
         conditions = plain_columns(where_of(query, source, self._catalog, self._errors))
@@ -435,6 +439,3 @@ def refuse_clauses(query: Node, errors: list[QueryError], *, where: str) -> None
         errors.append(
             QueryError(f"USING SAMPLE in {where} takes rows by chance", "keep rows by a condition in WHERE")
         )
-    if where.startswith("a sub-select") and (query["group_expressions"] or query.get("having")):
-        raise QueryError("an aggregate of an aggregate", "make the inner query a table and write a view over it",
-                         location_of(query["group_expressions"] or query["having"]))  # fmt: skip

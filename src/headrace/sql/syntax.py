@@ -54,6 +54,22 @@ _SKIPPED = re.compile(
 _PLACES = ("query_location", "query_location_length")
 
 
+_BEFORE_EXPRESSION = "SELECT\n"
+
+
+def _in_expression(at: int | None) -> int | None:
+    return None if at is None else at - len(_BEFORE_EXPRESSION)
+
+
+def _shifted(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {
+            key: _in_expression(part) if key == "query_location" and part != NOWHERE else _shifted(part)
+            for key, part in value.items()
+        }
+    return [_shifted(part) for part in value] if isinstance(value, list) else value
+
+
 class QueryError(Exception):
     """What is wrong with a query; `at` is a place in its bytes. Callers turn it into a Problem."""
 
@@ -81,7 +97,7 @@ class Syntax:
             raise QueryError("the query is empty", "write a SELECT statement")
         answer = self._call("json_serialize_sql", _masked(text))
         if answer["error"]:
-            raise _syntax_error(answer)
+            raise self._syntax_error(answer, text)
         statements = answer["statements"]
         if len(statements) != 1:
             raise QueryError("there is more than one statement", "declare one table for each")
@@ -89,15 +105,22 @@ class Syntax:
         return node
 
     def read_expression(self, text: str) -> Node:
-        """Return the node of the expression in `text`; locations are those in `SELECT (TEXT\n)`."""
-        node = self.read(f"SELECT (\n{text}\n)")
-        plain = {"type": "SELECT_NODE", "aggregate_handling": "STANDARD_HANDLING"}
+        """Return the node of the one expression in `text`; locations are those in `text`."""
+        try:
+            node = self.read(f"{_BEFORE_EXPRESSION}{text}\n")
+        except QueryError as error:
+            raise QueryError(error.what, error.fix, _in_expression(error.at)) from None
         items = node.get("select_list", ())
-        if len(items) != 1 or any(node.get(key) != value for key, value in plain.items()) or any(
-            node.get(key) for key in ("modifiers", "where_clause", "group_expressions", "having", "qualify")
-        ) or node["from_table"]["type"] != "EMPTY":  # fmt: skip
-            raise QueryError("this is not one expression", "write a condition or a value, without SELECT")
-        found: Node = items[0]
+        more = ("modifiers", "where_clause", "group_expressions", "having", "qualify", "sample")
+        if (
+            len(items) != 1
+            or items[0].get("alias")
+            or items[0]["class"] == "STAR"
+            or any(node.get(key) for key in more)
+            or node["from_table"]["type"] != "EMPTY"
+        ):
+            raise QueryError("this is not one expression", "write one condition or one value")
+        found: Node = _shifted(items[0])
         return found
 
     def write(self, query: Node) -> str:
@@ -111,6 +134,27 @@ class Syntax:
     def write_expression(self, node: Node) -> str:
         """Return the text of an expression."""
         return self.write(select([{**node, "alias": ""}])).removeprefix("SELECT ")
+
+    def _syntax_error(self, answer: Node, text: str) -> QueryError:
+        message = str(answer["error_message"]).replace(WINDOW_FUNCTION, "window")
+        at = int(answer["position"]) if "position" in answer else None
+        if answer.get("error_type") == "not implemented":
+            if "Only SELECT" in message:
+                return QueryError("it is not a SELECT statement", "write one SELECT")
+            return QueryError(message, "write it in another way", at)
+        return QueryError(message, self._syntax_fix(text, at), at)
+
+    def _syntax_fix(self, text: str, at: int | None) -> str:
+        """Return what to write: names such as `at` need quotes, which nobody would guess."""
+        before = text.encode()[: at or 0].decode(errors="replace")
+        word = re.search(r"(\w+)\W*$", before)
+        if word:
+            category = self._connection.execute(
+                "SELECT keyword_category FROM duckdb_keywords() WHERE keyword_name = ?", [word[1].lower()]
+            ).fetchone()
+            if category and category[0] in ("type_function", "column_name"):
+                return f'if {word[1]} is a column, write it in quotes: "{word[1]}"'
+        return "correct the syntax (it is DuckDB's SQL)"
 
     def _call(self, name: str, text: str) -> Node:
         row = self._connection.execute(f"SELECT {name}(?::VARCHAR)", [text]).fetchone()
@@ -126,16 +170,6 @@ def _masked(text: str) -> str:
         return WINDOW_FUNCTION if is_word else found
 
     return _SKIPPED.sub(mask, text)
-
-
-def _syntax_error(answer: Node) -> QueryError:
-    message = str(answer["error_message"]).replace(WINDOW_FUNCTION, "window")
-    at = int(answer["position"]) if "position" in answer else None
-    if answer.get("error_type") == "not implemented":
-        if "Only SELECT" in message:
-            return QueryError("it is not a SELECT statement", "write one SELECT")
-        return QueryError(message, "write it in another way", at)
-    return QueryError(message, "correct the syntax (it is DuckDB's SQL)", at)
 
 
 def place_in(text: str, at: int | None) -> str:

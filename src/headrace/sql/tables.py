@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from headrace.declare import Table
 from headrace.sql.aggregates import build_aggregate, narrowed
-from headrace.sql.expressions import GROUP
-from headrace.sql.grouping import Grouped, Use, has_aggregate, read_grouped
+from headrace.sql.expressions import GROUP, has_aggregate
+from headrace.sql.grouping import Grouped, Use, read_grouped
 from headrace.sql.plan import Aggregate, NamedColumn, TableClass, TablePlan
 from headrace.sql.session import Session
 from headrace.sql.sources import (
@@ -31,6 +31,7 @@ __all__ = ["Refused", "plan_stream_table"]
 _TIME = "TIMESTAMP WITH TIME ZONE"
 _BOUNDS = (NamedColumn("window_start", _TIME), NamedColumn("window_end", _TIME))
 
+_NO_TYPE = '"NULL"'
 _FILLER = NamedColumn("_none", "INTEGER")  # a relation has to have a column
 
 
@@ -99,6 +100,7 @@ class _Planner:
         listed = [{**plain_columns(item.node), "alias": item.name} for item in items]
         row_sql = self.row_part(listed, where=where)
         columns = self.session.describe(row_sql, origin=self.query)[4:]
+        self.check_types(columns)
         return self.made(TableClass.ROWS, columns, self.table.key, row_sql, _fingerprint_of(columns))
 
     def check_names(self, names: list[str]) -> None:
@@ -113,6 +115,13 @@ class _Planner:
                 self.errors.append(QueryError(f"column '{name}' begins with _, which Headrace keeps for itself",
                                               f"write: ... AS {name.lstrip('_') or 'name'}"))  # fmt: skip
             seen.add(name.lower())
+
+    def check_types(self, columns: tuple[NamedColumn, ...]) -> None:
+        """Every column has a type; a bare NULL has none."""
+        for known in columns:
+            if known.type == _NO_TYPE:
+                self.errors.append(QueryError(f"'{known.name}' is always NULL and has no type",
+                                              "write for example CAST(NULL AS VARCHAR)"))  # fmt: skip
 
     def check_key(self, names: list[str]) -> None:
         """`key=` names columns that are there."""
@@ -170,6 +179,7 @@ class _Planner:
         items = [(name, self.written(node, names)) for name, node in grouped.items]
         having = self.written(grouped.having, names) if grouped.having else ""
         columns = self.result_columns(grouped, keys, aggregates, items, having)
+        self.check_types(columns)
         kind = TableClass.KEYED
         if grouped.window:
             kind = TableClass.SESSION if grouped.window.kind == "session" else TableClass.WINDOWED
@@ -216,6 +226,8 @@ class _Planner:
         final = _numbered([argument for use in uses for argument in use.arguments])
         row_sql = self.row_part([*keys, *final.values()], where=where)
         described = self.session.describe(row_sql, origin=self.query)[4:]
+        self.check_types(described)
+        self.stop_if_wrong()
         self.session.relation("_arguments", (*described, _FILLER))
         by_name = {known.name: known for known in described}
         built = []

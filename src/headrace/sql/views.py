@@ -14,7 +14,7 @@ from headrace.sql.sources import Catalog, output_name
 from headrace.sql.syntax import WINDOW_FUNCTION, Node, QueryError, location_of, walk
 from headrace.sql.tables import Refused
 
-__all__ = ["bind_query", "order_of_tables", "plan_view", "reads_stream"]
+__all__ = ["bind_query", "order_of_tables", "plan_view", "reads_stream", "relations_read"]
 
 _TABLE_FUNCTIONS = frozenset({"unnest", "range", "generate_series"})
 
@@ -117,11 +117,10 @@ def _spelled(name: str, catalog: Catalog) -> str:
     return next((known for known in catalog.tables if known.lower() == name.lower()), name)
 
 
-def bind_query(text: str, catalog: Catalog, session: Session) -> tuple[NamedColumn, ...]:
+def bind_query(text: str, query: Node, catalog: Catalog, session: Session) -> tuple[NamedColumn, ...]:
     """Return the columns of a panel's or an alert's query; raises Refused with every problem."""
     errors: list[QueryError] = []
     try:
-        query = session.syntax.read(text)
         _judge(query, catalog, errors, is_view=False)
         if not errors:
             return session.describe(text, shift=0)
