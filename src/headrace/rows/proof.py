@@ -10,10 +10,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
-__all__ = ["unproved_strings"]
+from headrace.rows.decode import TIMESTAMP_SHAPE
+
+__all__ = ["unproved_instants", "unproved_strings"]
 
 Mask = npt.NDArray[np.bool_]
+Bytes = npt.NDArray[np.uint8]
+
+_FIRST = -62_135_596_800_000_000  # 0001-01-01T00:00:00Z
+_LAST = 253_402_300_799_999_999  # 9999-12-31T23:59:59.999999Z
+_USUAL_LENGTHS = (20, 24, 27)
 
 # What a value that was no string can begin with once json_transform has made a VARCHAR of it.
 _STARTS = np.zeros(256, np.bool_)
@@ -39,6 +47,54 @@ def unproved_strings(column: pa.ChunkedArray) -> Mask | None:
         for chunk, mask in zip(column.chunks, masks, strict=True)
     ]
     return np.concatenate(parts)
+
+
+def unproved_instants(column: pa.ChunkedArray, texts: pa.ChunkedArray) -> Mask | None:
+    """Return which rows of a TIMESTAMP column may say something else than their texts; None: no row does.
+
+    DuckDB's cast takes more texts than we do: zones by name, spaces, `infinity`, years before 1.
+    """
+    mask = np.zeros(len(column), np.bool_)
+    if column.null_count != texts.null_count:
+        mask |= np.asarray(pc.xor(column.is_null(), texts.is_null()))
+    bounds = pc.min_max(column.cast(pa.int64())).as_py()
+    if bounds["min"] is not None and (bounds["min"] < _FIRST or bounds["max"] > _LAST):
+        micros = np.asarray(column.cast(pa.int64()).fill_null(0))
+        mask |= (micros < _FIRST) | (micros > _LAST)
+    start = 0
+    for chunk in texts.chunks:
+        _mark_unusual(chunk, mask[start : start + len(chunk)])
+        start += len(chunk)
+    return mask if mask.any() else None
+
+
+def _mark_unusual(array: Any, mask: Mask) -> None:
+    _, offsets_buffer, data_buffer = array.buffers()
+    if data_buffer is None or not len(array):
+        return
+    offsets = np.frombuffer(offsets_buffer, np.int32)[array.offset : array.offset + len(array) + 1]
+    starts, lengths = offsets[:-1], np.diff(offsets)
+    data = np.frombuffer(data_buffer, np.uint8)
+    usual = lengths == 0
+    for length in _USUAL_LENGTHS:
+        rows = np.flatnonzero(lengths == length)
+        if len(rows):
+            usual[rows] = _usual(data, starts[rows], length)
+    rest = np.flatnonzero(~usual | (lengths == 0))
+    if len(rest):
+        fits = pc.match_substring_regex(array.take(pa.array(rest)), f"^({TIMESTAMP_SHAPE})$").fill_null(True)
+        mask[rest] |= ~np.asarray(fits)
+
+
+def _usual(data: Bytes, starts: npt.NDArray[np.int32], length: int) -> Mask:
+    """Whether the texts are `YYYY-MM-DDTHH:MM:SS.ffffffZ`, with 0 to 6 digits after the second."""
+    good = np.ones(len(starts), np.bool_)
+    for at in range(length):
+        values = data[starts + at]
+        sign = b"----------T--:--:--."[at] if at in (4, 7, 10, 13, 16, 19) else 0
+        sign = ord("Z") if at == length - 1 else sign
+        good &= values == sign if sign else values - np.uint8(ord("0")) <= 9
+    return good
 
 
 def _unproved(array: pa.Array) -> Mask | None:

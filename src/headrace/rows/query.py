@@ -1,22 +1,22 @@
 """The one SELECT of the row stage: decode, derive, check, hash.
 
-It reads the relation "_documents": "doc" VARCHAR (what is decoded), "original" VARCHAR (the record's own
+It reads a relation with "doc" VARCHAR (what is decoded), "original" VARCHAR (the record's own
 text, only when trusting) and "record_time" TIMESTAMPTZ. It gives the plan's columns, then "_suspect",
-"_key_hash" and "_content_hash" where they apply, "_failed_N" per derived column (only when trying) and
+"_key_hash" and "_content_hash" where they apply, "_text_N" (what a TIMESTAMP was read from, unless trusting), "_failed_N" per derived column (only when trying) and
 "_violated_N" per check.
 """
 
 from __future__ import annotations
 
 from headrace.declare import Column
-from headrace.rows.decode import DecodeSql, decode_sql, quote
+from headrace.rows.decode import INSTANT, DecodeSql, decode_sql, quote
 from headrace.sql.plan import StreamPlan
 
 __all__ = ["row_query"]
 
 
-def row_query(plan: StreamPlan, *, trusting: bool, trying: bool) -> str:
-    """Return the SELECT over "_documents".
+def row_query(plan: StreamPlan, documents: str, *, trusting: bool, trying: bool) -> str:
+    """Return the SELECT over the relation `documents`.
 
     trusting  the documents were written by `strict`; nothing is doubted
     trying    a derived column or a check that raises fails for its record alone. DuckDB evaluates such an
@@ -25,7 +25,7 @@ def row_query(plan: StreamPlan, *, trusting: bool, trying: bool) -> str:
     columns = plan.stream.schema.columns
     decode = decode_sql(columns, trusting=trusting)
     original = "original" if trusting else "doc"
-    source = f"doc, {original} AS original, record_time FROM _documents"
+    source = f"doc, {original} AS original, record_time FROM {documents}"
     relation = f"SELECT json_transform(doc, {decode.structure}) AS t, {source}"
     relation = _typed(relation, columns, decode)
     name = quote(plan.stream.name)
@@ -43,6 +43,9 @@ def row_query(plan: StreamPlan, *, trusting: bool, trying: bool) -> str:
         )
     outputs = [quote(column.name) for column in plan.columns]
     outputs += ["_suspect", *_hashes(plan)]
+    if not trusting:
+        schema = plan.stream.schema.columns
+        outputs += [f"_text_{at}" for at, column in enumerate(schema) if column.type.sql == INSTANT]
     if trying:
         outputs += [f"_failed_{number}" for number in range(len(plan.derived))]
     for number, check in enumerate(plan.checks):
@@ -57,6 +60,11 @@ def _typed(relation: str, columns: tuple[Column, ...], decode: DecodeSql) -> str
     shape = "NOT (doc >= '{' AND doc < '|')"
     suspect = "false" if decode.suspect == "false" else f"coalesce({decode.suspect}, true)"
     outputs.append(f"({shape} OR {suspect}) AS _suspect")
+    outputs += [
+        f"t.{quote(column.name)} AS _text_{number}"
+        for number, column in enumerate(columns)
+        if column.type.sql == INSTANT
+    ]
     return f"SELECT {', '.join(outputs)}, original AS _original, record_time AS _taken FROM ({relation})"
 
 

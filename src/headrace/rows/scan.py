@@ -1,13 +1,12 @@
 """A first look at the bytes of a slice: what is text that DuckDB may read, and what needs `strict`.
 
-DuckDB's reader of JSON takes a comma before a closing bracket, NaN and Infinity, and any depth. These are found
-here, in all records at once: each test is a pass over a block that fits the processor's cache. A test may name a
-record that is good after all, never pass one that is not.
+DuckDB's reader of JSON takes a comma before a closing bracket, NaN and Infinity, and any depth. These are
+found here, in all records at once: each test is a pass over a block that fits the processor's cache. A test may
+name a record that is good after all, never pass one that is not.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,9 +22,9 @@ Rows = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 Bytes = npt.NDArray[np.uint8]
 
-_BLOCK = 1 << 17
+_BLOCK = 1 << 18
 _CELL = 512
-_SPACE_MAX = 32
+_MARGIN = 64
 _LITERAL_STARTS = np.zeros(256, np.bool_)
 _LITERAL_STARTS[[*b":[,- \t\r\n"]] = True
 
@@ -42,36 +41,38 @@ class Texts:
 def scan(values: pa.ChunkedArray) -> Texts:
     """Split `values` (binary) into texts and suspects."""
     suspect = np.zeros(len(values), np.bool_)
+    texts: list[pa.Array | None] = []
     start = 0
     for chunk in values.chunks:
-        _scan_chunk(chunk, suspect[start : start + len(chunk)])
+        texts.append(_scan_chunk(chunk, suspect[start : start + len(chunk)]))
         start += len(chunk)
     if not suspect.any():
-        return Texts(values.cast(pa.string()), np.arange(len(values)), np.zeros(0, np.int64))
+        return Texts(pa.chunked_array(texts, pa.string()), np.arange(len(values)), np.zeros(0, np.int64))
     kept = values.filter(pa.array(~suspect))
     return Texts(kept.cast(pa.string()), np.flatnonzero(~suspect), np.flatnonzero(suspect))
 
 
-def _scan_chunk(chunk: Any, suspect: Mask) -> None:
-    if not len(chunk):
-        return
+def _scan_chunk(chunk: Any, suspect: Mask) -> pa.Array | None:
+    """Mark the suspects of one chunk; its texts, unless some value is none."""
+    text = None
     if chunk.null_count:
         suspect |= np.asarray(chunk.is_null())
     try:
-        chunk.cast(pa.string())
+        text = chunk.cast(pa.string())
     except pa.ArrowInvalid:
         for row, value in enumerate(chunk.to_pylist()):
             suspect[row] |= not _is_text(value)
     _, offsets_buffer, data_buffer = chunk.buffers()
-    offsets = np.frombuffer(offsets_buffer, np.int32)[chunk.offset : chunk.offset + len(chunk) + 1]
-    if data_buffer is None or offsets[-1] == offsets[0]:
-        return
+    offsets = np.frombuffer(offsets_buffer or b"", np.int32)[chunk.offset : chunk.offset + len(chunk) + 1]
+    if data_buffer is None or not len(chunk) or offsets[-1] == offsets[0]:
+        return text
     data = np.frombuffer(data_buffer, np.uint8)[offsets[0] : offsets[-1]]
-    places, opened = _places(data)
+    places, closed = _places(data)
     ends = offsets[1:] - offsets[0]
-    if len(places):
-        suspect[np.searchsorted(ends, places, side="right")] = True
-    suspect |= _maybe_deep(opened, offsets[:-1] - offsets[0], ends)
+    suspect[np.searchsorted(ends, places, side="right")] = True
+    # As many brackets are closed in a record as it opens, or it is no JSON at all.
+    suspect |= closed[-(-ends // _CELL)] - closed[(offsets[:-1] - offsets[0]) // _CELL] > DEPTH_MAX
+    return text
 
 
 def _is_text(value: bytes | None) -> bool:
@@ -82,61 +83,59 @@ def _is_text(value: bytes | None) -> bool:
 
 
 def _places(data: Bytes) -> tuple[Rows, Rows]:
-    """Where something that is no JSON may stand, and how many brackets are opened before each cell."""
+    """Where something that is no JSON may stand, and how many brackets are closed before each cell."""
     found: list[Rows] = []
-    cells: list[Rows] = []
+    cells: list[Rows] = [np.zeros(1, np.int64)]
     for start in range(0, len(data), _BLOCK):
-        # Two bytes on either side, because what is looked for may cross the edge.
-        block = data[max(start - 2, 0) : start + _BLOCK + 2]
+        # Some bytes on either side, because what is looked for may cross the edge.
+        base = max(start - _MARGIN, 0)
+        block = data[base : start + _BLOCK + _MARGIN]
         lower = block | np.uint8(0x20)  # letters in lower case, [ and ] as { and }
-        first = start - max(start - 2, 0)
-        opening = (lower == ord("{"))[first : first + _BLOCK]
-        if len(opening) % _CELL:
-            opening = np.concatenate([opening, np.zeros(-len(opening) % _CELL, np.bool_)])
-        cells.append(
-            opening.view(np.uint64)
-            .reshape(-1, _CELL // 8)
-            .sum(axis=1)
-            .view(np.uint8)
-            .reshape(-1, 8)
-            .sum(axis=1, dtype=np.int64)
-        )
-        found += [places + (start - first) for places in _in_block(block, lower)]
-    opened = np.concatenate([np.zeros(1, np.int64), *cells]).cumsum()
-    return np.concatenate([np.zeros(0, np.int64), *found]), opened
+        closing = lower == ord("}")
+        cells.append(_count_by_cell(closing[start - base : start - base + _BLOCK]))
+        closers = np.flatnonzero(closing)
+        found.append(_after_comma(block, closers) + base)
+        found.append(_literals(block, lower) + base)
+    return np.concatenate(found), np.concatenate(cells).cumsum()
 
 
-def _in_block(block: Bytes, lower: Bytes) -> Iterator[Rows]:
-    closing = lower[1:] == ord("}")
-    yield np.flatnonzero((block[:-1] == ord(",")) & closing)
-    spaced = np.flatnonzero((block[:-1] <= ord(" ")) & closing)
-    if len(spaced):
-        yield _after_comma(block, spaced)
-    is_n = lower[:-1] == ord("n")
-    named = np.flatnonzero(is_n & (lower[1:] == ord("a")))
-    named = named[(named > 0) & (named + 2 < len(block))]
-    yield named[_LITERAL_STARTS[block[named - 1]] & (lower[named + 2] == ord("n"))]
-    endless = np.flatnonzero(is_n & (lower[1:] == ord("f")))
-    endless = endless[endless > 1]
-    yield endless[_LITERAL_STARTS[block[endless - 2]] & (lower[endless - 1] == ord("i"))]
+def _count_by_cell(flags: Mask) -> Rows:
+    if len(flags) % _CELL:
+        flags = np.concatenate([flags, np.zeros(-len(flags) % _CELL, np.bool_)])
+    # Eight flags at a time: no byte of a sum can overflow, because a cell has 64 words.
+    lanes = flags.view(np.uint64).reshape(-1, _CELL // 8).sum(axis=1)
+    counts: Rows = lanes.view(np.uint8).reshape(-1, 8).sum(axis=1, dtype=np.int64)
+    return counts
 
 
-def _after_comma(block: Bytes, places: Rows) -> Rows:
-    """Of the white space at `places`, what a comma stands before; also what is too long to look behind."""
+def _after_comma(block: Bytes, closers: Rows) -> Rows:
+    """The closing brackets that a comma stands before; white space between them is looked over."""
     doubtful: list[Rows] = []
-    at = places
-    for _ in range(_SPACE_MAX):
-        space = block[at] <= ord(" ")
-        doubtful.append(places[~space & (block[at] == ord(","))])
-        edge = space & (at == 0)
-        doubtful.append(places[edge])
-        at, places = at[space & ~edge] - 1, places[space & ~edge]
+    at = closers - 1
+    for _ in range(_MARGIN):
+        inside = at >= 0
+        at, closers = at[inside], closers[inside]
+        before = block[at]
+        doubtful.append(closers[before == ord(",")])
+        space = before <= ord(" ")
+        at, closers = at[space] - 1, closers[space]
         if not len(at):
             break
-    return np.concatenate([*doubtful, places])
+    # What has more white space before it than was looked over is in doubt.
+    return np.concatenate([*doubtful, closers])
 
 
-def _maybe_deep(opened: Rows, starts: Rows, ends: Rows) -> Mask:
-    """Which records stand in cells that open more brackets than one record may nest."""
-    deep: Mask = opened[-(-ends // _CELL)] - opened[starts // _CELL] > DEPTH_MAX
-    return deep
+def _literals(block: Bytes, lower: Bytes) -> Rows:
+    """Where NaN or Infinity may stand, in any spelling and outside a name or a string."""
+    is_n = lower[2:-1] == ord("n")
+    following = lower[3:]
+    places = np.flatnonzero(is_n & ((following == ord("a")) | (following == ord("f")))) + 2
+    if not len(places):
+        return places
+    infinite = lower[places + 1] == ord("f")
+    starts = places - infinite
+    before = _LITERAL_STARTS[block[starts - 1]]
+    third = lower[np.minimum(places + 2, len(lower) - 1)] == ord("n")
+    whole = np.where(infinite, lower[places - 1] == ord("i"), third)
+    literals: Rows = places[before & whole]
+    return literals

@@ -1,0 +1,138 @@
+"""The DuckDB instance of a row stage: in memory, shut off from files and network, its statements prepared once."""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from headrace.errors import InternalError
+from headrace.rows.functions import register_functions
+from headrace.rows.query import row_query
+from headrace.sql.plan import StreamPlan
+
+if TYPE_CHECKING:
+    import duckdb
+
+__all__ = ["RowDatabase", "Statement"]
+
+_BATCH_ROWS = 16_384
+
+
+class Statement(Enum):
+    """The statements of a row stage; the value is the relation that each reads.
+
+    `doc` VARCHAR and `record_time` TIMESTAMPTZ; the trusting ones read `original` VARCHAR as well.
+    """
+
+    DOUBTING = ("_doubted", "doubting")
+    DOUBTING_TRYING = ("_doubted", "doubting_trying")
+    TRUSTING = ("_trusted", "trusting")
+    TRUSTING_TRYING = ("_trusted", "trusting_trying")
+    VALID = ("_doubted", "valid")
+
+    @property
+    def relation(self) -> str:
+        """The relation that the statement reads."""
+        return self.value[0]
+
+    def text(self, plan: StreamPlan) -> str:
+        """The statement's SQL."""
+        if self is Statement.VALID:
+            return f"SELECT json_valid(doc) AS valid FROM {self.relation}"
+        trusting = self in (Statement.TRUSTING, Statement.TRUSTING_TRYING)
+        trying = self in (Statement.DOUBTING_TRYING, Statement.TRUSTING_TRYING)
+        return row_query(plan, self.relation, trusting=trusting, trying=trying)
+
+
+class _Feed:
+    """A relation whose rows change between calls, so that a prepared statement need not be planned again."""
+
+    def __init__(self, schema: pa.Schema) -> None:
+        self.schema = schema
+        self.table = schema.empty_table()
+
+    def __arrow_c_schema__(self) -> Any:
+        return self.schema.__arrow_c_schema__()
+
+    def __arrow_c_stream__(self, requested_schema: Any = None) -> Any:
+        return self.table.__arrow_c_stream__(requested_schema)
+
+
+_DOUBTED = pa.schema([("doc", pa.string()), ("record_time", pa.timestamp("us", "UTC"))])
+_SCHEMAS = {"_doubted": _DOUBTED, "_trusted": _DOUBTED.append(pa.field("original", pa.string()))}
+
+
+class RowDatabase:
+    """Runs a plan's statements over Arrow tables. Opened by its first use; one call at a time."""
+
+    def __init__(self, plan: StreamPlan, threads: int) -> None:
+        self._plan = plan
+        self._threads = threads
+        self._opened: duckdb.DuckDBPyConnection | None = None
+        self._feeds: dict[str, _Feed] = {}
+        self._prepared: set[Statement] = set()
+
+    def __getstate__(self) -> dict[str, object]:
+        return {**self.__dict__, "_opened": None, "_feeds": {}, "_prepared": set()}
+
+    def attempt(self, statement: Statement, source: pa.Table) -> pa.Table | None:
+        """Run `statement` over `source`; None when a record of it raised.
+
+        Raises InternalError when the statement cannot be run over any record.
+        """
+        import duckdb
+
+        try:
+            return self.run(statement, source)
+        except (duckdb.BinderException, duckdb.CatalogException, duckdb.ParserException) as error:
+            stream = self._plan.stream.name
+            raise InternalError(f"stream '{stream}': the row query does not run: {error}") from error
+        except duckdb.Error:
+            return None
+
+    def run(self, statement: Statement, source: pa.Table) -> pa.Table:
+        """Run `statement` over `source`; raises what DuckDB raises."""
+        connection = self._connection()
+        feed = self._feeds[statement.relation]
+        if self._threads > 1:
+            # A thread takes a batch at a time.
+            source = pa.Table.from_batches(source.to_batches(max_chunksize=_BATCH_ROWS), source.schema)
+        feed.table = source
+        name = statement.value[1]
+        try:
+            if statement not in self._prepared:
+                connection.execute(f"PREPARE {name} AS {statement.text(self._plan)}")
+                self._prepared.add(statement)
+            return connection.sql(f"EXECUTE {name}").to_arrow_table()
+        finally:
+            feed.table = feed.schema.empty_table()
+
+    def close(self) -> None:
+        """Give back the instance; the next use opens another."""
+        if self._opened is not None:
+            self._opened.close()
+        self._opened = None
+        self._feeds = {}
+        self._prepared = set()
+
+    def _connection(self) -> duckdb.DuckDBPyConnection:
+        if self._opened is None:
+            import duckdb
+
+            connection = duckdb.connect(":memory:", config={"threads": self._threads})
+            connection.execute("SET TimeZone = 'UTC'")
+            register_functions(connection, self._plan.functions)
+            for relation, schema in _SCHEMAS.items():
+                self._feeds[relation] = _Feed(schema)
+                connection.register(relation, self._feeds[relation])
+            for setting in (
+                "autoinstall_known_extensions",
+                "autoload_known_extensions",
+                "enable_external_access",
+            ):
+                connection.execute(f"SET {setting} = false")
+            connection.execute("SET lock_configuration = true")
+            self._opened = connection
+        return self._opened
