@@ -1,0 +1,77 @@
+"""Tables of class rows: every accepted row that the query keeps; with `key=`, the latest row of each key."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyarrow as pa
+
+from headrace.engine.local.compute import Delta, EpochContext, bounds_of, count_records
+from headrace.sql.plan import TablePlan
+from headrace.store.names import quoted, state_name
+
+__all__ = ["RowsTable"]
+
+_HIDDEN = ("_time", "_record_time", "_partition", "_offset")
+
+
+class RowsTable:
+    """Writes one table of class rows."""
+
+    def __init__(self, plan: TablePlan) -> None:
+        self.plan = plan
+        self._names = [quoted(column.name) for column in plan.columns] + list(_HIDDEN)
+        self._keys = [quoted(name) for name in plan.table.key]
+
+    def compute(self, connection: Any, rows: int) -> Delta:
+        """Return the rows that the query keeps of "_rows"; with a key, the latest of each in this batch."""
+        query = self.plan.row_sql
+        if self._keys:
+            latest = "_time DESC, _record_time DESC, _partition DESC, _offset DESC"
+            query = (
+                f"SELECT * FROM ({query}) QUALIFY row_number() OVER "
+                f"(PARTITION BY {', '.join(self._keys)} ORDER BY {latest}) = 1"
+            )
+        found = connection.sql(query).to_arrow_table()
+        kept = int(found.num_rows)
+        if self.plan.unnests or self._keys:
+            kept = count_records(connection, self.plan.row_sql, unnests=self.plan.unnests)
+        delta = Delta(found, kept=kept, filtered=rows - kept)
+        if found.num_rows:
+            delta.lowest, delta.highest = bounds_of(found.column("_time"))
+        return delta
+
+    def apply(self, context: EpochContext, delta: Delta) -> int:
+        """Append the rows, or put them in the place of older rows with their key."""
+        if not delta.rows.num_rows:
+            return 0
+        context.connection.register("_part", delta.rows)
+        state, names = state_name(self.plan.name), ", ".join(self._names)
+        if not self._keys:
+            context.connection.execute(
+                f"INSERT INTO {state} ({names}, _epoch) SELECT {names}, {context.epoch} FROM _part"
+            )
+            return int(delta.rows.num_rows)
+        matches = " AND ".join(f"t.{key} IS NOT DISTINCT FROM b.{key}" for key in self._keys)
+        newer = "({0}._time, {0}._record_time, {0}._partition, {0}._offset)"
+        sets = ", ".join(f"{name} = b.{name}" for name in self._names)
+        values = ", ".join(f"b.{name}" for name in self._names)
+        context.connection.execute(
+            f"MERGE INTO {state} AS t USING _part AS b ON {matches} "
+            f"WHEN MATCHED AND {newer.format('b')} > {newer.format('t')} "
+            f"THEN UPDATE SET {sets}, _epoch = {context.epoch} "
+            f"WHEN NOT MATCHED THEN INSERT ({names}, _epoch) VALUES ({values}, {context.epoch})"
+        )
+        return int(delta.rows.num_rows)
+
+    def first_time(self, bound: int) -> int:
+        """Rows have no windows: none is left out for what came before it."""
+        return bound
+
+    def last_end(self, event_times: pa.ChunkedArray) -> pa.ChunkedArray:
+        """Return the event times: a row is retired by its own."""
+        return event_times
+
+    def first_end(self, event_times: pa.ChunkedArray) -> pa.ChunkedArray | None:  # noqa: ARG002
+        """Rows have no windows that close."""
+        return None

@@ -1,0 +1,281 @@
+"""The local engine: reads the logs and writes the store, in epochs."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Mapping
+from datetime import timedelta
+from typing import Any
+
+from headrace.engine.local.appended import RowsTable
+from headrace.engine.local.closing import Closings
+from headrace.engine.local.compute import TableWriter
+from headrace.engine.local.epoch import Epoch
+from headrace.engine.local.grouped import GroupedTable
+from headrace.engine.local.reader import Batch, Positions, Reader
+from headrace.engine.local.rebuild import Rebuild
+from headrace.engine.local.sessions import SessionTable
+from headrace.engine.local.settings import EngineSettings, EpochReport
+from headrace.engine.local.start import begin_lanes
+from headrace.log.protocol import Log
+from headrace.rows.functions import register_functions
+from headrace.sql.plan import PipelinePlan, TableClass, TablePlan
+from headrace.store import Store
+from headrace.store.database import setting
+from headrace.store.duplicates import RememberedKeys
+from headrace.store.instants import instant_of, micros_of
+from headrace.store.names import keys_name
+
+__all__ = ["LocalEngine", "table_writer"]
+
+READER = "engine"
+"""The name under which committed positions are published to the logs."""
+
+_SMALL_ROWS = 2_000
+_WAIT = timedelta(milliseconds=500)
+_LINGER_SHARE = 3
+"""An epoch lingers this many times as long as the last ones took, so that small epochs take a quarter of a core."""
+
+
+def table_writer(plan: TablePlan, settings: EngineSettings) -> TableWriter:
+    """Return what writes a table of its class."""
+    if plan.kind is TableClass.ROWS:
+        return RowsTable(plan)
+    if plan.kind is TableClass.SESSION:
+        return SessionTable(plan, side_values_max=settings.side_values_max)
+    return GroupedTable(plan, side_values_max=settings.side_values_max)
+
+
+class LocalEngine:
+    """Runs epochs over one store. One thread calls `step` or `run`; the logs and the store belong to the caller.
+
+    `on_step` is told the name of each effect of an epoch right after it: "read", "duplicates", "table:NAME",
+    "outcomes", "closings", "ledger", "commit", "publish". What it raises stops the epoch there, as a crash would.
+    After any error the engine and the store are to be closed and opened again.
+    """
+
+    def __init__(
+        self,
+        plan: PipelinePlan,
+        logs: Mapping[str, Log],
+        store: Store,
+        *,
+        settings: EngineSettings | None = None,
+        on_step: Callable[[str], None] | None = None,
+    ) -> None:
+        self._plan = plan
+        self._store = store
+        self._settings = settings or EngineSettings()
+        self._on_step = on_step or (lambda name: None)
+        self._reader = Reader(plan, logs, self._settings)
+        self._threads = 0
+        self._seconds_small = 0.0
+        connection = store.connection
+        connection.execute(setting("memory_limit", self._settings.memory_limit))
+        functions = {f.name: f for stream in plan.streams.values() for f in stream.functions}
+        register_functions(connection, functions.values())
+        begin_lanes(plan, self._reader.logs, store)
+        self._writers = {
+            table.name: table_writer(table, self._settings)
+            for table in plan.tables
+            if table.kind is not TableClass.VIEW
+        }
+        self._keys = {
+            name: RememberedKeys(connection, keys_name(name), stream.stream.unique)
+            for name, stream in plan.streams.items()
+            if stream.stream.unique
+        }
+        self._closings = Closings(plan, connection, store.progress)
+        self._rebuild = Rebuild(plan, store, self._reader, self._writers, self._settings, self._on_step)
+        self._publish()
+
+    # --- one epoch
+
+    def step(self, *, wait: timedelta = timedelta(0), rows_max: int | None = None) -> EpochReport | None:
+        """Run one epoch in this thread; None when there was nothing to read, to close or to retire.
+
+        `wait` is how long to wait for a first record. While tables are rebuilt, a step is a chunk of that.
+        """
+        rebuilt = self._rebuild_step(rows_max)
+        if rebuilt is not None:
+            return rebuilt
+        batches = self._reader.read(
+            self._positions(), rows_max=rows_max or self._settings.epoch_rows_max, wait=wait
+        )
+        self._on_step("read")
+        return self._epoch(batches)
+
+    def _positions(self) -> Positions:
+        progress = self._store.progress
+        return {place: progress.positions(*place) for place in self._reader.logs}
+
+    def _rebuild_step(self, rows_max: int | None) -> EpochReport | None:
+        if not self._rebuild.pending:
+            return None
+        report = self._rebuild.step(rows_max or self._settings.epoch_rows_max)
+        if not self._rebuild.pending:
+            self._closings = Closings(self._plan, self._store.connection, self._store.progress)
+        return report
+
+    def _epoch(self, batches: list[Batch]) -> EpochReport | None:
+        epoch = Epoch(self._plan, self._store, self._writers, self._keys, self._closings, self._on_step)
+        self._set_threads(sum(batch.slice.records.num_rows for batch in batches))
+        begun = time.perf_counter()
+        epoch.take(batches)
+        if not any(batch.moved for batch in batches) and not self._closings.due(epoch.progress):
+            return None
+        clock = max(batch.clock for batch in batches)
+        epoch.commit(clock)
+        self._publish()
+        self._on_step("publish")
+        self._learn(time.perf_counter() - begun)
+        return self._report(epoch, batches)
+
+    def _set_threads(self, rows: int) -> None:
+        """Use one thread for a small epoch: handing work over costs more than the work."""
+        threads = 1 if rows <= _SMALL_ROWS else self._settings.threads
+        if threads != self._threads:
+            self._store.connection.execute(f"SET threads = {threads}")
+            self._threads = threads
+
+    def _publish(self) -> None:
+        for stream, lane in self._reader.logs:
+            positions = self._store.progress.positions(stream, lane)
+            if positions:
+                self._reader.logs[stream, lane].publish(READER, positions)
+
+    def _learn(self, seconds: float) -> None:
+        self._seconds_small = 0.8 * self._seconds_small + 0.2 * seconds if self._seconds_small else seconds
+
+    def _report(self, epoch: Epoch, batches: list[Batch]) -> EpochReport:
+        progress = epoch.progress
+        seconds = dict(epoch.watch.seconds)
+        seconds["read"] = sum(batch.seconds_read for batch in batches)
+        seconds["rows"] = sum(batch.seconds_rows for batch in batches)
+        frontiers = {name: epoch.stream_frontier(name) for name in self._plan.streams}
+        clocks = {batch.stream: batch.clock for batch in batches if batch.lane == "main"}
+        lag = {
+            name: None if frontier is None else max(0.0, (micros_of(clocks[name]) - frontier) / 1e6)
+            for name, frontier in frontiers.items()
+            if name in clocks
+        }
+        return EpochReport(
+            epoch=progress.epoch,
+            records=epoch.records(),
+            outcomes=epoch.outcomes(),
+            rows=epoch.rows,
+            seconds=seconds,
+            frontiers={name: instant_of(frontier) for name, frontier in frontiers.items()},
+            lag_records=self._unread(),
+            lag_seconds=lag,
+        )
+
+    def _unread(self) -> dict[str, int]:
+        unread = {}
+        for stream in self._plan.streams:
+            positions = self._store.progress.positions(stream)
+            ranges = self._reader.logs[stream, "main"].partitions()
+            unread[stream] = sum(max(0, r.end - positions.get(r.partition, r.start)) for r in ranges)
+        return unread
+
+    # --- a run
+
+    def run(
+        self,
+        stop: threading.Event,
+        *,
+        until_caught_up: bool = False,
+        on_epoch: Callable[[EpochReport], None] | None = None,
+    ) -> None:
+        """Run epochs until `stop` is set or, with `until_caught_up`, until a read found nothing.
+
+        A second thread reads and runs the row stage while this one writes the epoch before; one slice waits between
+        them at most. A stop takes effect at the end of an epoch. Errors of either thread are raised here.
+        """
+        tell = on_epoch or (lambda report: None)
+        while not stop.is_set():
+            report = self._rebuild_step(None)
+            if report is None:
+                break
+            tell(report)
+        ahead = _ReadAhead(self._reader, self._positions(), self._settings, self._linger)
+        ahead.start()
+        try:
+            while not stop.is_set():
+                batches = ahead.next(stop)
+                if batches is None:
+                    continue
+                self._on_step("read")
+                report = self._epoch(batches)
+                if report is not None:
+                    tell(report)
+                if until_caught_up and not any(batch.moved for batch in batches):
+                    return
+        finally:
+            ahead.close()
+
+    def _linger(self) -> timedelta:
+        """Return how long a small epoch waits for more: as long as keeps its share of a core small."""
+        return min(self._settings.linger, timedelta(seconds=_LINGER_SHARE * self._seconds_small))
+
+    def close(self) -> None:
+        """Give back what the engine opened itself; the store and the logs stay open."""
+        self._reader.close()
+
+
+class _ReadAhead:
+    """Reads and decodes the next slice in a thread of its own, while the one before is written."""
+
+    def __init__(
+        self, reader: Reader, positions: Positions, settings: EngineSettings, linger: Callable[[], timedelta]
+    ) -> None:
+        self._reader = reader
+        self._positions = positions
+        self._settings = settings
+        self._linger = linger
+        self._ready: queue.Queue[list[Batch] | BaseException] = queue.Queue(maxsize=1)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._read, name="headrace-reader", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def next(self, stop: threading.Event) -> list[Batch] | None:
+        """Return the next slice, or None to look whether to stop; raises what the reading raised."""
+        del stop
+        try:
+            found = self._ready.get(timeout=0.2)
+        except queue.Empty:
+            return None
+        if isinstance(found, BaseException):
+            raise found
+        return found
+
+    def _read(self) -> None:
+        try:
+            while not self._stop.is_set():
+                batches = self._reader.read(
+                    self._positions,
+                    rows_max=self._settings.epoch_rows_max,
+                    wait=_WAIT,
+                    linger=lambda: self._stop.wait(self._linger().total_seconds()) and None,
+                )
+                for batch in batches:
+                    self._positions[batch.stream, batch.lane] = dict(batch.slice.next)
+                self._put(batches)
+        except BaseException as error:  # noqa: BLE001 - raised again in the thread that runs the epochs
+            self._put(error)
+
+    def _put(self, item: list[Batch] | BaseException) -> None:
+        while not self._stop.is_set():
+            try:
+                self._ready.put(item, timeout=0.1)
+                return
+            except queue.Full:
+                continue
+
+    def close(self) -> None:
+        self._stop.set()
+        self._thread.join(timeout=5)

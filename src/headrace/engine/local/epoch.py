@@ -1,0 +1,357 @@
+"""One epoch: a batch of records becomes one transaction of the store.
+
+Everything that can fail because of a record is done before the transaction: outcomes, row parts, partial
+aggregates. Inside it stand only merges of what was computed, the counts and the positions. Offsets and state
+commit together. Apart, a crash between them would count the batch twice or not at all, and nothing would notice.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Any
+
+import pyarrow as pa
+
+from headrace.engine.local.closing import Closings
+from headrace.engine.local.compute import Delta, EpochContext, TableWriter, compute_delta
+from headrace.engine.local.frontier import advance, stream_frontier
+from headrace.engine.local.outcomes import Decided, decide, minutes_of
+from headrace.engine.local.reader import Batch
+from headrace.errors import IntegrityError
+from headrace.rows.result import Outcome
+from headrace.sql.plan import PipelinePlan
+from headrace.store import Store
+from headrace.store.duplicates import RememberedKeys
+from headrace.store.instants import micros_of, micros_of_length
+from headrace.store.ledger import check_balance
+from headrace.store.names import late_name, quoted
+from headrace.store.progress import LaneProgress, Progress
+
+__all__ = ["Epoch", "Stopwatch", "narrowed_rows"]
+
+_FAILED_SAMPLE = 20
+
+
+class Stopwatch:
+    """Adds up how long each stage of an epoch took."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Add the time of the block to the stage `name`."""
+        begun = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - begun
+
+
+class Epoch:
+    """Takes the batches of one epoch through the store. Made anew for each; `progress` is a working copy."""
+
+    def __init__(
+        self,
+        plan: PipelinePlan,
+        store: Store,
+        writers: Mapping[str, TableWriter],
+        keys: Mapping[str, RememberedKeys],
+        closings: Closings,
+        on_step: Callable[[str], None],
+    ) -> None:
+        self.plan = plan
+        self.store = store
+        self.connection = store.connection
+        self.progress: Progress = store.progress.copy()
+        self.progress.epoch += 1
+        self.rows: dict[str, int] = {}
+        self.watch = Stopwatch()
+        self._writers = writers
+        self._keys = keys
+        self._closings = closings
+        self._on_step = on_step
+        self._decided: list[Decided] = []
+        self._before = {
+            (stream, lane, partition, outcome): records
+            for stream, lane, partition, place in store.progress.places()
+            for outcome, records in place.counts.items()
+        }
+        self._deltas: list[tuple[str, Decided, Delta]] = []
+
+    # --- before the transaction
+
+    def take(self, batches: list[Batch]) -> None:
+        """Move positions and frontiers over `batches`; records get their outcomes, tables their partial rows."""
+        for batch in batches:
+            self._move(batch)
+        for batch in batches:
+            if batch.result is not None:
+                with self.watch.stage("duplicates"):
+                    decided = self._decide(batch)
+                with self.watch.stage("compute"):
+                    self._compute(decided)
+        self._on_step("duplicates")
+
+    def _move(self, batch: Batch) -> None:
+        places = self.progress.lane(batch.stream, batch.lane)
+        records = batch.slice.records
+        latest: dict[int, int] = {}
+        if records.num_rows:
+            found = records.group_by("partition").aggregate([("record_time", "max"), ("record_time", "min")])
+            latest = dict(zip(found["partition"].to_pylist(), _micros(found["record_time_max"]), strict=True))
+            first = dict(zip(found["partition"].to_pylist(), _micros(found["record_time_min"]), strict=True))
+        for partition, position in batch.slice.next.items():
+            place = places.get(partition)
+            if place is None:
+                place = places[partition] = LaneProgress(start=0, next=0)
+            if position < place.next:
+                raise IntegrityError(
+                    f"stream '{batch.stream}', partition {partition}: the log gave position {position}, "
+                    f"behind {place.next} where reading stood",
+                    fix="keep the store; the log was replaced or cut: bring the old one back",
+                )
+            place.next = position
+            place.gaps += batch.slice.gaps.get(partition, 0)
+            place.lost += batch.lost.get(partition, 0)
+            if place.first is None and partition in latest:
+                place.first = first[partition]
+            if batch.lane == "main":
+                advance(
+                    place,
+                    latest=latest.get(partition),
+                    clock=batch.clock,
+                    idle_since=batch.slice.idle_since.get(partition),
+                )
+
+    def _decide(self, batch: Batch) -> Decided:
+        writers = [writer for writer in self._writers.values() if batch.stream in writer.plan.sources]
+        decided = decide(self.connection, batch, self._keys.get(batch.stream), self.progress, writers)
+        decided.count(self.progress.lane(batch.stream, batch.lane))
+        self._decided.append(decided)
+        return decided
+
+    def _compute(self, decided: Decided) -> None:
+        accepted = decided.accepted
+        if not accepted.num_rows:
+            return
+        rows = with_lane(accepted, decided.batch.lane)
+        for name, writer in self._writers.items():
+            if decided.batch.stream not in writer.plan.sources:
+                continue
+            table = self.progress.tables[name]
+            fitting = narrowed_rows(writer, rows, table.floor, table.retired_through)
+            delta = compute_delta(self.connection, writer, fitting)
+            table.corrections += _corrections(writer, fitting, table.closed_through) if delta.kept else 0
+            table.accepted += rows.num_rows
+            table.kept += delta.kept
+            table.failed += len(delta.failed)
+            table.filtered += rows.num_rows - delta.kept - len(delta.failed)
+            self._deltas.append((name, decided, delta))
+
+    # --- the transaction
+
+    def commit(self, clock: datetime) -> None:
+        """Write everything and commit; when this returns, the epoch is durable and `store.progress` is new."""
+        with self.watch.stage("write"):
+            self.connection.execute("BEGIN")
+            try:
+                self._write(clock)
+                with self.watch.stage("commit"):
+                    self.connection.execute("COMMIT")
+            except BaseException:
+                self._roll_back()
+                raise
+        self.store.progress = self.progress
+        self._closings.committed()
+        self._on_step("commit")
+
+    def _roll_back(self) -> None:
+        import duckdb
+
+        self._closings.rolled_back()
+        try:
+            self.connection.execute("ROLLBACK")
+        except duckdb.Error:  # a commit that failed has rolled back by itself
+            pass
+
+    def _write(self, clock: datetime) -> None:
+        epoch = self.progress.epoch
+        for name, decided, delta in self._deltas:
+            context = EpochContext(self.connection, epoch, self.progress.tables[name])
+            touched = self._writers[name].apply(context, delta)
+            self.rows[name] = self.rows.get(name, 0) + touched
+            self._closings.touched(name, delta, context.progress)
+            self._write_failed(name, decided, delta)
+            self._on_step(f"table:{name}")
+        for decided in self._decided:
+            self._write_outcomes(decided)
+        for name, keys in self._keys.items():
+            frontier = self.stream_frontier(name)
+            if frontier is not None:
+                lateness = micros_of_length(self.plan.streams[name].stream.allowed_lateness)
+                keys.forget(frontier - lateness, step=max(lateness // 4, 1_000_000))
+        self._on_step("outcomes")
+        self._closings.close(self.connection, self.progress)
+        self._on_step("closings")
+        check_balance(self.progress)
+        self.store.save(self.progress)
+        records = sum(decided.batch.slice.records.num_rows for decided in self._decided)
+        seconds = sum(self.watch.seconds.values())
+        self.connection.execute(
+            "INSERT INTO _headrace.epochs VALUES (?, make_timestamptz(?), ?, ?)",
+            [epoch, micros_of(clock), records, seconds],
+        )
+        self._on_step("ledger")
+
+    def _write_outcomes(self, decided: Decided) -> None:
+        batch, epoch = decided.batch, self.progress.epoch
+        result = batch.result
+        assert result is not None  # noqa: S101 - only batches with records are decided
+        keys = self._keys.get(batch.stream)
+        if keys is not None and decided.accepted.num_rows:
+            keys.remember(decided.accepted)
+        if result.late.num_rows:
+            self._write_late(batch.stream, result.late)
+        if result.dead.num_rows:
+            self.connection.register("_dead", result.dead)
+            self.connection.execute(
+                'INSERT INTO _headrace.dead_letters SELECT ?, ?, partition, "offset", record_time, outcome, reasons, '
+                f'event_time, "key", "value", headers, {epoch} FROM _dead',
+                [batch.stream, batch.lane],
+            )
+        if decided.decision is not None and decided.decision.sample is not None:
+            self.connection.register("_sample", decided.decision.sample)
+            self.connection.execute(
+                f"INSERT INTO _headrace.duplicates SELECT ?, ?, _partition, _offset, _event_time, _value, conflicting, "
+                f"{epoch} FROM _sample",
+                [batch.stream, batch.lane],
+            )
+        write_addresses(self.connection, batch.stream, decided.addresses, epoch)
+        self._write_minutes(decided)
+
+    def _write_late(self, stream: str, late: pa.Table) -> None:
+        names = [quoted(column.name) for column in self.plan.streams[stream].columns]
+        listed = ", ".join([*names, "_partition", "_offset", "_record_time", "_event_time"])
+        self.connection.register("_late", late)
+        self.connection.execute(
+            f"INSERT INTO {late_name(stream)} ({listed}, _epoch) SELECT {listed}, {self.progress.epoch} FROM _late"
+        )
+
+    def _write_minutes(self, decided: Decided) -> None:
+        result, stream = decided.batch.result, decided.batch.stream
+        assert result is not None  # noqa: S101 - only batches with records are decided
+        counts: dict[tuple[str, int], int] = {}
+
+        def add(outcome: str, times: pa.ChunkedArray) -> None:
+            for minute, records in minutes_of(times).items():
+                counts[outcome, minute] = counts.get((outcome, minute), 0) + records
+
+        add(Outcome.ACCEPTED.value, decided.accepted.column("_record_time"))
+        add(Outcome.LATE.value, result.late.column("_record_time"))
+        for outcome, mask in ((Outcome.DUPLICATE, decided.duplicate), (Outcome.EXPIRED, decided.expired)):
+            if mask.any():
+                add(outcome.value, result.timely.column("_record_time").filter(pa.array(mask)))
+        if result.dead.num_rows:
+            for outcome in set(result.dead.column("outcome").to_pylist()):
+                mine = result.dead.filter(pa.compute.equal(result.dead.column("outcome"), outcome))
+                add(outcome, mine.column("record_time"))
+        rows = [(stream, minute, "outcome", name, n, 0, 0) for (name, minute), n in counts.items()]
+        rules = result.rules
+        if rules.num_rows:
+            columns = [rules.column(name).to_pylist() for name in ("rule", "checked", "warned", "rejected")]
+            rows += [
+                (stream, minute, "rule", *facts)
+                for minute, *facts in zip(_micros(rules.column("minute")), *columns, strict=True)
+            ]
+        self._insert_minutes(rows)
+
+    def _insert_minutes(self, rows: list[tuple[Any, ...]]) -> None:
+        if not rows:
+            return
+        names = ("stream", "minute", "kind", "name", "records", "warned", "rejected")
+        columns = list(zip(*rows, strict=True))
+        arrays = [pa.array(column) for column in columns]
+        arrays[1] = pa.array(columns[1], pa.int64()).cast(pa.timestamp("us", "UTC"))
+        self.connection.register("_minutes", pa.table(dict(zip(names, arrays, strict=True))))
+        self.connection.execute("INSERT INTO _headrace.minutes SELECT * FROM _minutes")
+
+    def _write_failed(self, name: str, decided: Decided, delta: Delta) -> None:
+        if delta.failed:
+            self.connection.executemany(
+                "INSERT INTO _headrace.failed_rows VALUES (?, ?, ?, ?, ?, ?, ?)",
+                [
+                    [name, decided.batch.stream, decided.batch.lane, row.partition, row.offset, row.reason,
+                     self.progress.epoch]
+                    for row in delta.failed[:_FAILED_SAMPLE]
+                ],
+            )  # fmt: skip
+
+    # --- afterwards
+
+    def records(self) -> dict[str, int]:
+        """Return how many records of each stream were in this epoch."""
+        counted = dict.fromkeys(self.plan.streams, 0)
+        for decided in self._decided:
+            counted[decided.batch.stream] += decided.batch.slice.records.num_rows
+        return counted
+
+    def outcomes(self) -> dict[str, dict[str, int]]:
+        """Return how many records of each stream got which outcome in this epoch."""
+        counted: dict[str, dict[str, int]] = {name: {} for name in self.plan.streams}
+        before = self._before
+        for stream, lane, partition, place in self.progress.places():
+            for outcome, records in place.counts.items():
+                more = records - before.get((stream, lane, partition, outcome), 0)
+                if more:
+                    counted[stream][outcome] = counted[stream].get(outcome, 0) + more
+        return counted
+
+    def stream_frontier(self, stream: str) -> int | None:
+        """Return how far a stream has come, in microseconds."""
+        return stream_frontier(self.progress, stream)
+
+
+def with_lane(rows: pa.Table, lane: str) -> pa.Table:
+    """Return accepted rows with the column that says by which lane they came."""
+    return rows.append_column("_lane", pa.repeat(lane, rows.num_rows))
+
+
+def write_addresses(connection: Any, stream: str, addresses: list[tuple[int, int]], epoch: int) -> None:
+    """Remember which addresses redriven records stand for, inside a transaction."""
+    if addresses:
+        connection.executemany(
+            f"INSERT INTO _headrace.redriven VALUES (?, ?, ?, {epoch})",
+            [[stream, *address] for address in addresses],
+        )
+
+
+def narrowed_rows(writer: TableWriter, rows: pa.Table, floor: int | None, retired: int | None) -> pa.Table:
+    """Return the rows that a table may still write: none of windows that may lack records, or that are retired."""
+    times = rows.column("_event_time").cast(pa.int64())
+    keep = None
+    if floor is not None:
+        low = writer.first_time(floor)
+        if pa.compute.min(times).as_py() < low:
+            keep = pa.compute.greater_equal(times, low)
+    if retired is not None:
+        alive = pa.compute.greater(writer.last_end(times), retired)
+        if not pa.compute.all(alive).as_py():
+            keep = alive if keep is None else pa.compute.and_(keep, alive)
+    return rows if keep is None else rows.filter(keep)
+
+
+def _corrections(writer: TableWriter, rows: pa.Table, closed: int | None) -> int:
+    """Return how many rows belong to a window that is closed already."""
+    if closed is None:
+        return 0
+    ends = writer.first_end(rows.column("_event_time").cast(pa.int64()))
+    return 0 if ends is None else int(pa.compute.sum(pa.compute.less_equal(ends, closed)).as_py() or 0)
+
+
+def _micros(column: pa.ChunkedArray) -> list[int]:
+    values: list[int] = column.cast(pa.int64()).to_pylist()
+    return values

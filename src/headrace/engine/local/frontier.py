@@ -1,0 +1,60 @@
+"""How far record time has come, and which windows are closed by that (DESIGN: time and outcomes)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+
+from headrace.sql.plan import Window
+from headrace.store.instants import micros_of, micros_of_length
+from headrace.store.progress import LaneProgress, Progress
+
+__all__ = ["advance", "closed_end", "floor_to", "stream_frontier", "table_frontier"]
+
+_IDLE_MARGIN = 5_000_000
+"""An end that was proved at a time says that nothing older is missing, but clocks of writers may differ by this."""
+
+
+def advance(place: LaneProgress, *, latest: int | None, clock: datetime, idle_since: datetime | None) -> None:
+    """Move the frontier of a partition: to the latest record time read, or behind a proof that its end was reached.
+
+    It is never ahead of the log's clock and never goes back.
+    """
+    candidates = [place.frontier] if place.frontier is not None else []
+    if latest is not None:
+        candidates.append(min(latest, micros_of(clock)))
+    if idle_since is not None:
+        candidates.append(micros_of(idle_since) - _IDLE_MARGIN)
+    place.frontier = max(candidates, default=None)
+
+
+def stream_frontier(progress: Progress, stream: str) -> int | None:
+    """Return the least frontier of a stream's partitions; None while one of them has shown nothing."""
+    places = progress.lanes.get(stream, {}).get("main", {})
+    least: int | None = None
+    for place in places.values():
+        if place.frontier is None:
+            return None
+        least = place.frontier if least is None else min(least, place.frontier)
+    return least
+
+
+def table_frontier(progress: Progress, streams: Iterable[str]) -> int | None:
+    """Return the least frontier over the streams that a table reads."""
+    frontiers = [stream_frontier(progress, stream) for stream in streams]
+    known = [frontier for frontier in frontiers if frontier is not None]
+    return min(known) if known and len(known) == len(frontiers) else None
+
+
+def floor_to(instant: int, step: int) -> int:
+    """Return the last multiple of `step` that is not after `instant`; also right before 1970."""
+    return instant - instant % step
+
+
+def closed_end(window: Window, frontier: int, lateness: int) -> int:
+    """Return the end of the last window that is closed: end + lateness < frontier."""
+    before = frontier - lateness - 1
+    if window.kind == "session":
+        return before
+    size, slide = micros_of_length(window.size), micros_of_length(window.slide)
+    return floor_to(before - size, slide) + size

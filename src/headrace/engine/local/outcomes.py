@@ -1,0 +1,144 @@
+"""Gives every record of a batch its outcome: what the row stage said, less duplicates and what came too late to redrive."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from headrace.engine.local.compute import TableWriter
+from headrace.engine.local.reader import Batch
+from headrace.rows.result import Outcome
+from headrace.store.duplicates import Decision, RememberedKeys
+from headrace.store.progress import LaneProgress, Progress
+
+__all__ = ["Decided", "decide", "minutes_of"]
+
+_ADDRESS = b"headrace.address"
+
+Mask = npt.NDArray[np.bool_]
+
+
+@dataclass
+class Decided:
+    """A batch with the outcomes of its timely rows: `outcomes` names one for each, and `accepted` are the rows."""
+
+    batch: Batch
+    accepted: pa.Table
+    duplicate: Mask
+    expired: Mask
+    decision: Decision | None
+    addresses: list[tuple[int, int]]
+
+    def count(self, places: dict[int, LaneProgress]) -> None:
+        """Add the outcomes of the batch to the counts of its lane."""
+        result = self.batch.result
+        if result is None:
+            return
+        timely = result.timely.column("_partition").to_numpy()
+        taken = self.duplicate | self.expired
+        conflicting = self.decision.conflicting if self.decision is not None else None
+        dead = result.dead.column("partition").to_numpy()
+        late = result.late.column("_partition").to_numpy()
+        names = pc.dictionary_encode(result.dead.column("outcome")).combine_chunks() if len(dead) else None
+        for partition, place in places.items():
+            mine = timely == partition
+            place.count(Outcome.ACCEPTED, int(np.count_nonzero(mine & ~taken)))
+            place.count(Outcome.DUPLICATE, int(np.count_nonzero(mine & self.duplicate)))
+            place.count(Outcome.EXPIRED, int(np.count_nonzero(mine & self.expired)))
+            place.count(Outcome.LATE, int(np.count_nonzero(late == partition)))
+            if conflicting is not None:
+                place.conflicting += int(np.count_nonzero(mine & conflicting))
+            if names is not None:
+                codes = names.indices.to_numpy()[dead == partition]
+                for code, name in enumerate(names.dictionary.to_pylist()):
+                    place.count(Outcome(name), int(np.count_nonzero(codes == code)))
+
+
+def decide(
+    connection: Any,
+    batch: Batch,
+    keys: RememberedKeys | None,
+    progress: Progress,
+    writers: list[TableWriter],
+    *,
+    redriven: str | None = None,
+) -> Decided:
+    """Return the outcomes of a batch's timely rows; looks only, and writes nothing.
+
+    `redriven` is the name under which accepted addresses of the redrive lane stand, if not the stream's.
+    """
+    assert batch.result is not None  # noqa: S101 - the caller has records
+    timely = batch.result.timely
+    none = np.zeros(timely.num_rows, dtype=np.bool_)
+    duplicate, expired, addresses = none, none, list[tuple[int, int]]()
+    if batch.lane == "redrive":
+        duplicate, addresses = _accepted_before(connection, redriven or batch.stream, batch, timely)
+        expired = _expired(timely, progress, writers) & ~duplicate
+    decision = None
+    open_rows = ~(duplicate | expired)
+    if keys is not None and timely.num_rows:
+        looked = timely if open_rows.all() else timely.filter(pa.array(open_rows))
+        found = keys.decide(looked)
+        if found.any:
+            wide, conflicting = none.copy(), none.copy()
+            wide[open_rows], conflicting[open_rows] = found.duplicate, found.conflicting
+            duplicate = duplicate | wide
+            decision = Decision(wide, conflicting, found.sample)
+    taken = duplicate | expired
+    accepted = timely.filter(pa.array(~taken)) if taken.any() else timely
+    kept = [address for address, gone in zip(addresses, taken, strict=True) if not gone] if addresses else []
+    return Decided(batch, accepted, duplicate, expired, decision, [a for a in kept if a[0] >= 0])
+
+
+def _accepted_before(
+    connection: Any, name: str, batch: Batch, timely: pa.Table
+) -> tuple[Mask, list[tuple[int, int]]]:
+    """Return which redriven rows stand for an address that was accepted before, and the address of each row."""
+    records = batch.slice.records
+    places = zip(records.column("partition").to_pylist(), records.column("offset").to_pylist(), strict=True)
+    stands_for = dict(zip(places, map(_address, records.column("headers").to_pylist()), strict=True))
+    mine = zip(timely.column("_partition").to_pylist(), timely.column("_offset").to_pylist(), strict=True)
+    addresses = [stands_for[place] for place in mine]
+    seen = set(
+        connection.execute(
+            'SELECT partition, "offset" FROM _headrace.redriven WHERE stream = ?', [name]
+        ).fetchall()
+    )
+    taken = np.zeros(len(addresses), dtype=np.bool_)
+    for row, address in enumerate(addresses):
+        taken[row] = address in seen
+        if address[0] >= 0:
+            seen.add(address)
+    return taken, addresses
+
+
+def _address(headers: list[dict[str, Any]] | None) -> tuple[int, int]:
+    """Return the address that a redriven record stands for; (-1, -1) when it names none."""
+    for header in headers or ():
+        if header["key"] == _ADDRESS.decode() and header["value"]:
+            partition, _, offset = header["value"].partition(b":")
+            if partition.isdigit() and offset.isdigit():
+                return int(partition), int(offset)
+    return -1, -1
+
+
+def _expired(timely: pa.Table, progress: Progress, writers: list[TableWriter]) -> Mask:
+    """Return which rows belong to windows that a table has retired: a row is in all its tables, or in none."""
+    expired = np.zeros(timely.num_rows, dtype=np.bool_)
+    times = timely.column("_event_time").cast(pa.int64())
+    for writer in writers:
+        retired = progress.tables[writer.plan.name].retired_through
+        if retired is not None:
+            expired |= writer.last_end(times).to_numpy() <= retired
+    return expired
+
+
+def minutes_of(column: pa.ChunkedArray) -> dict[int, int]:
+    """Return how many instants of a column lie in each minute, by the minute's start in microseconds."""
+    minutes, counts = np.unique(column.cast(pa.int64()).to_numpy() // 60_000_000, return_counts=True)
+    return dict(zip((minutes * 60_000_000).tolist(), counts.tolist(), strict=True))

@@ -1,0 +1,175 @@
+"""Reads slices of the logs and runs the row stage over them; the same way for a run, a step and a rebuild."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+
+import numpy as np
+import pyarrow as pa
+
+from headrace.engine.local.settings import EngineSettings
+from headrace.errors import RefusedError
+from headrace.log.protocol import Log, Slice
+from headrace.rows import RowStage
+from headrace.rows.result import RowResult
+from headrace.sql.plan import PipelinePlan
+
+__all__ = ["LANES", "Batch", "Positions", "Reader"]
+
+LANES = ("main", "redrive")
+
+_FEW = 5_000
+"""A read that gave less than this may be followed by a linger; catching up is never held back."""
+
+_REDRIVE_SECONDS = 0.5
+
+Positions = dict[tuple[str, str], dict[int, int]]
+"""Per (stream, lane) and partition, the offset to read next."""
+
+
+@dataclass
+class Batch:
+    """What one read of one lane gave, and what the row stage made of it. `clock` is the log's, before the read."""
+
+    stream: str
+    lane: str
+    slice: Slice
+    clock: datetime
+    result: RowResult | None = None
+    lost: Mapping[int, int] = field(default_factory=dict)
+    seconds_read: float = 0.0
+    seconds_rows: float = 0.0
+
+    @property
+    def moved(self) -> bool:
+        """Whether a position moved."""
+        return self.slice.records.num_rows > 0 or any(self.slice.gaps.values()) or any(self.lost.values())
+
+
+class Reader:
+    """Reads all lanes of all streams. One thread uses it at a time."""
+
+    def __init__(self, plan: PipelinePlan, logs: Mapping[str, Log], settings: EngineSettings) -> None:
+        self._plan = plan
+        self._settings = settings
+        self.logs: dict[tuple[str, str], Log] = {}
+        self._redrive_after: dict[str, float] = {}
+        for name in plan.streams:
+            self.logs[name, "main"] = logs[name]
+            self.logs[name, "redrive"] = logs[name].lane("redrive")
+        self._stages = {name: RowStage(stream) for name, stream in plan.streams.items()}
+
+    def read(
+        self,
+        positions: Positions,
+        *,
+        rows_max: int,
+        wait: timedelta,
+        linger: Callable[[], None] | None = None,
+    ) -> list[Batch]:
+        """Read every lane once, up to `rows_max` records each; wait for the first record when there is none.
+
+        With `linger`, a small first find is followed by that pause and a second look.
+        """
+        found: dict[tuple[str, str], Batch] = {}
+        for place in self._due():
+            found[place] = self._look(place, positions[place], rows_max=rows_max, wait=timedelta(0))
+        if wait and not any(batch.moved for batch in found.values()):
+            # Nothing is there. Each stream gets its share of the wait, so that a quiet one delays no other for long.
+            for name in self._stages:
+                place = (name, "main")
+                found[place] = self._look(
+                    place, positions[place], rows_max=rows_max, wait=wait / len(self._stages)
+                )
+                if found[place].moved:
+                    break
+        if linger is not None and 0 < sum(b.slice.records.num_rows for b in found.values()) < _FEW:
+            linger()
+            for place, batch in found.items():
+                if place[1] == "main":
+                    later = self._look(place, batch.slice.next, rows_max=rows_max, wait=timedelta(0))
+                    found[place] = _joined(batch, later)
+        for batch in found.values():
+            self._decode(batch)
+        return list(found.values())
+
+    def _due(self) -> list[tuple[str, str]]:
+        """Redrive lanes are looked at once a second at most: they are empty almost always."""
+        now = time.monotonic()
+        due = []
+        for place in self.logs:
+            if place[1] == "main":
+                due.append(place)
+            elif now >= self._redrive_after.get(place[0], 0.0):
+                self._redrive_after[place[0]] = now + _REDRIVE_SECONDS
+                due.append(place)
+        return due
+
+    def read_lane(self, place: tuple[str, str], positions: Mapping[int, int], *, rows_max: int) -> Batch:
+        """Read one lane without waiting, and run the row stage over what came."""
+        batch = self._look(place, positions, rows_max=rows_max, wait=timedelta(0))
+        self._decode(batch)
+        return batch
+
+    def read_until(
+        self, place: tuple[str, str], positions: Mapping[int, int], goal: Mapping[int, int], *, rows_max: int
+    ) -> Batch:
+        """Read one lane from `positions`, but nothing from `goal` on; for computing again what was read before."""
+        # A partition that is done is asked for at its end, so that what is new there cannot crowd out the others.
+        ends = {held.partition: held.end for held in self.logs[place].partitions()}
+        asked = {n: end if positions.get(n, 0) >= goal.get(n, 0) else positions[n] for n, end in ends.items()}
+        batch = self._look(place, asked, rows_max=rows_max, wait=timedelta(0))
+        records = batch.slice.records
+        limits = np.array([goal.get(n, 0) for n in range(max(ends, default=-1) + 1)], dtype=np.int64)
+        known = records.column("offset").to_numpy() < limits[records.column("partition").to_numpy()]
+        batch.slice = replace(batch.slice, records=records.filter(pa.array(known)))
+        self._decode(batch)
+        return batch
+
+    def _decode(self, batch: Batch) -> None:
+        begun = time.perf_counter()
+        if batch.slice.records.num_rows:
+            batch.result = self._stages[batch.stream].run(batch.slice.records, lane=batch.lane)
+        batch.seconds_rows = time.perf_counter() - begun
+
+    def _look(
+        self, place: tuple[str, str], positions: Mapping[int, int], *, rows_max: int, wait: timedelta
+    ) -> Batch:
+        log = self.logs[place]
+        begun = time.perf_counter()
+        clock = log.now()
+        lost: dict[int, int] = {}
+        try:
+            found = self._slice(log, positions, rows_max, wait)
+        except RefusedError:
+            if self._settings.on_data_loss == "stop":
+                raise
+            starts = {kept.partition: kept.start for kept in log.partitions()}
+            lost = {n: starts[n] - at for n, at in positions.items() if n in starts and starts[n] > at}
+            if not lost:
+                raise
+            found = self._slice(log, {n: at + lost.get(n, 0) for n, at in positions.items()}, rows_max, wait)
+        return Batch(place[0], place[1], found, clock, lost=lost, seconds_read=time.perf_counter() - begun)
+
+    def _slice(self, log: Log, positions: Mapping[int, int], rows_max: int, wait: timedelta) -> Slice:
+        return log.read(positions, rows_max=rows_max, bytes_max=self._settings.epoch_bytes_max, wait=wait)
+
+    def close(self) -> None:
+        """Give back the row stages; the logs belong to whoever opened them."""
+        for stage in self._stages.values():
+            stage.close()
+
+
+def _joined(first: Batch, later: Batch) -> Batch:
+    """Return one batch of two that follow each other."""
+    gaps = dict(first.slice.gaps)
+    for partition, count in later.slice.gaps.items():
+        gaps[partition] = gaps.get(partition, 0) + count
+    records = pa.concat_tables([first.slice.records, later.slice.records])
+    joined = Slice(records, later.slice.next, later.slice.idle_since, gaps)
+    seconds = first.seconds_read + later.seconds_read
+    lost = {**first.lost, **later.lost}
+    return Batch(first.stream, first.lane, joined, later.clock, lost=lost, seconds_read=seconds)

@@ -1,0 +1,190 @@
+"""Session tables: the sessions of a batch, merged with the open ones that they reach or touch (PARITY rule 6).
+
+A session is known by (keys, start). When its start changes, or when one takes in another, the old row leaves the
+table and that is written down; a changed end or total is an update.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from headrace.engine.local.compute import Delta, EpochContext, bounds_of, count_records
+from headrace.engine.local.grouped import append_sides, log_removals
+from headrace.sql.plan import Aggregate, TablePlan
+from headrace.store.instants import micros_of_length
+from headrace.store.names import quoted, state_name
+from headrace.store.schema import groups_sql, removal_key
+
+__all__ = ["SessionTable"]
+
+
+class SessionTable:
+    """Writes one session table."""
+
+    def __init__(self, plan: TablePlan, *, side_values_max: int) -> None:
+        assert plan.window is not None  # noqa: S101 - the planner gives every session table its gap
+        self.plan = plan
+        self.side_values_max = side_values_max
+        self._gap = micros_of_length(plan.window.size)
+        self._keys = [quoted(key.name) for key in plan.keys]
+        self._state = [state for aggregate in plan.aggregates for state in aggregate.state]
+        self._partial = self._partial_sql()
+        self._sides = {a.name: self._side_sql(a) for a in plan.aggregates if a.side is not None}
+
+    # --- the sessions of a batch
+
+    def _listed(self, prefix: str = "") -> str:
+        return "".join(f"{prefix}{key}, " for key in self._keys)
+
+    def _bucketed(self) -> str:
+        """Return the row part with a bucket of the gap's length: rows in one bucket are in one session for sure."""
+        before = f"((epoch_us(_time) % {self._gap}) + {self._gap}) % {self._gap}"
+        return f"(SELECT *, epoch_us(_time) - {before} AS _bucket FROM ({self.plan.row_sql}))"
+
+    def _chained(self, relation: str) -> str:
+        """Return `relation` (keys, "_low", "_end" in microseconds) with "_chain", one number per session and key.
+
+        A row that begins at or before the greatest end so far belongs to the same session: touching is merging.
+        """
+        over = f"PARTITION BY {', '.join(self._keys)} " if self._keys else ""
+        before = (
+            f"max(_end) OVER ({over}ORDER BY _low, _end ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING)"
+        )
+        return (
+            f"(SELECT *, sum(_new) OVER ({over}ORDER BY _low, _end ROWS UNBOUNDED PRECEDING) AS _chain FROM "
+            f"(SELECT *, CASE WHEN _low <= {before} THEN 0 ELSE 1 END AS _new FROM {relation}))"
+        )
+
+    def _combined(self, relation: str, more: str) -> str:
+        """Return one row for each session of a chained relation."""
+        combined = "".join(f"{state.combine} AS {quoted(state.name)}, " for state in self._state)
+        return (
+            f"SELECT make_timestamptz(min(_low)) AS window_start, make_timestamptz(max(_end)) AS window_end, "
+            f"{self._listed()}{combined}{more} FROM {self._chained(relation)} p GROUP BY {self._listed()}_chain"
+        )
+
+    def _partial_sql(self) -> str:
+        partials = "".join(f"{state.partial} AS {quoted(state.name)}, " for state in self._state)
+        buckets = (
+            f"(SELECT {self._listed()}epoch_us(min(_time)) AS _low, epoch_us(max(_time)) + {self._gap} AS _end, "
+            f"{partials}count(*) AS _n FROM {self._bucketed()} GROUP BY {self._listed()}_bucket)"
+        )
+        return self._combined(buckets, "CAST(sum(_n) AS BIGINT) AS _n, CAST(NULL AS BIGINT) AS _row, "
+                                       "CAST(0 AS INTEGER) AS _revision")  # fmt: skip
+
+    def _side_sql(self, aggregate: Aggregate) -> str:
+        assert aggregate.side is not None  # noqa: S101 - the caller looked
+        # The start of a piece lies within its session whatever that grows to, so side rows never move.
+        value = quoted(aggregate.side.argument)
+        return (
+            f'SELECT make_timestamptz(_at) AS window_start, {self._listed()}"_value", count(*) AS "_count" FROM '
+            f'(SELECT {self._listed()}{value} AS "_value", '
+            f"min(epoch_us(_time)) OVER (PARTITION BY {self._listed()}_bucket) AS _at FROM {self._bucketed()}) "
+            f'WHERE "_value" IS NOT NULL GROUP BY {self._listed()}_at, "_value"'
+        )
+
+    def compute(self, connection: Any, rows: int) -> Delta:
+        """Return the sessions that "_rows" has by itself."""
+        partial = connection.sql(self._partial).to_arrow_table()
+        if not partial.num_rows:
+            return Delta(partial, filtered=rows)
+        if self.plan.unnests:
+            kept = count_records(connection, self.plan.row_sql, unnests=True)
+        else:
+            kept = pc.sum(partial.column("_n")).as_py()
+        delta = Delta(partial.drop_columns(["_n"]), kept=kept, filtered=rows - kept)
+        for name, query in self._sides.items():
+            delta.sides[name] = connection.sql(query).to_arrow_table()
+        delta.lowest, _ = bounds_of(partial.column("window_start"))
+        _, delta.highest = bounds_of(partial.column("window_end"))
+        return delta
+
+    # --- the merge
+
+    def apply(self, context: EpochContext, delta: Delta) -> int:
+        """Merge the sessions of a batch with the stored ones that they reach."""
+        if not delta.rows.num_rows:
+            return 0
+        connection = context.connection
+        connection.register("_part", delta.rows)
+        found = connection.sql(self._found_sql(delta, context.progress.closed_through)).to_arrow_table()
+        merged = delta.rows
+        if found.num_rows:
+            connection.register("_found", found)
+            low = "epoch_us(window_start) AS _low, epoch_us(window_end) AS _end"
+            both = f"(SELECT *, {low} FROM (SELECT * FROM _part UNION ALL BY NAME SELECT * FROM _found))"
+            merged = connection.sql(
+                self._combined(both, "min(_row) AS _row, CAST(max(_revision) AS INTEGER) AS _revision")
+            ).to_arrow_table()
+        connection.register("_merged", merged)
+        if found.num_rows:
+            self._log_rekeyed(context)
+            # A session that was taken in, or begins earlier now, is another row: (keys, start) names it.
+            connection.execute(
+                f"DELETE FROM {state_name(self.plan.name)} WHERE rowid IN ({self._gone('_row')})"
+            )
+        connection.execute(self._merge_sql(context.epoch, delta))
+        append_sides(context, self.plan, delta, self.side_values_max)
+        if self.plan.having_sql:
+            log_removals(context, self.plan, None)
+        return int(merged.num_rows)
+
+    def _found_sql(self, delta: Delta, closed: int | None) -> str:
+        columns = "".join(f"t.{quoted(state.name)}, " for state in self._state)
+        same = "".join(f" AND t.{key} IS NOT DISTINCT FROM b.{key}" for key in self._keys)
+        # A session that was shown as closed and changes is a correction.
+        revision = "t._revision" if closed is None else (
+            f"t._revision + CAST(t.window_end <= make_timestamptz({closed}) AS INTEGER)"
+        )  # fmt: skip
+        return (
+            f"SELECT t.window_start, t.window_end, {self._listed('t.')}{columns}"
+            f"t.rowid AS _row, {revision} AS _revision FROM {state_name(self.plan.name)} t SEMI JOIN _part b "
+            f"ON t.window_start <= b.window_end AND t.window_end >= b.window_start{same} "
+            f"WHERE t.window_end >= make_timestamptz({delta.lowest}) "
+            f"AND t.window_start <= make_timestamptz({delta.highest})"
+        )
+
+    def _gone(self, what: str) -> str:
+        """Return a query over the sessions found whose (keys, start) is in the table no more."""
+        same = "".join(f" AND m.{key} IS NOT DISTINCT FROM f.{key}" for key in self._keys)
+        return f"SELECT {what} FROM _found f ANTI JOIN _merged m ON m.window_start = f.window_start{same}"
+
+    def _log_rekeyed(self, context: EpochContext) -> None:
+        rows = f"t.rowid IN ({self._gone('_row')})"
+        shown = " WHERE _shown" if self.plan.having_sql else ""
+        logged = context.connection.execute(
+            f"INSERT INTO _headrace._removed SELECT ?, {removal_key(self.plan)}, {context.epoch}, 're-keyed' "
+            f'FROM ({groups_sql(self.plan, where=rows)}) "_groups"{shown}',
+            [self.plan.name],
+        ).fetchall()[0][0]
+        context.progress.removed += logged
+
+    def _merge_sql(self, epoch: int, delta: Delta) -> str:
+        names = ["window_start", "window_end", *self._keys, *(quoted(state.name) for state in self._state)]
+        changing = ["window_end", *(quoted(state.name) for state in self._state)]
+        same = "".join(f" AND t.{key} IS NOT DISTINCT FROM b.{key}" for key in self._keys)
+        sets = ", ".join(f"{name} = b.{name}" for name in changing)
+        return (
+            f"MERGE INTO {state_name(self.plan.name)} AS t USING _merged AS b "
+            f"ON t.window_start = b.window_start{same} AND t.window_end >= make_timestamptz({delta.lowest}) "
+            f"WHEN MATCHED THEN UPDATE SET {sets}, _epoch = {epoch}, _revision = b._revision "
+            f"WHEN NOT MATCHED THEN INSERT ({', '.join(names)}, _epoch, _revision) "
+            f"VALUES ({', '.join(f'b.{name}' for name in names)}, {epoch}, b._revision)"
+        )
+
+    # --- bounds
+
+    def first_time(self, bound: int) -> int:
+        """Return the bound: what came before it may be lost."""
+        return bound
+
+    def last_end(self, event_times: pa.ChunkedArray) -> pa.ChunkedArray:
+        """Return the end that a session of one event would have."""
+        return pa.chunked_array([pa.array(event_times.to_numpy() + self._gap)])
+
+    def first_end(self, event_times: pa.ChunkedArray) -> pa.ChunkedArray | None:
+        """Return the end that a session of one event would have."""
+        return self.last_end(event_times)

@@ -1,0 +1,56 @@
+"""How the local engine may be set, and what it tells about an epoch."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, Literal
+
+from headrace.store.database import MEMORY_LIMIT
+
+__all__ = ["EngineSettings", "EpochReport"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineSettings:
+    """Bounds of an epoch and of the engine.
+
+    linger            how long an epoch waits at most for more records after its first; it adapts below that
+    on_data_loss      what to do when retention took records before they were read: stop, or count them as lost
+    side_values_max   values that the side table of one aggregate (distinct counts, modes, quantiles) may hold;
+                      the run stops when a table needs more
+    """
+
+    epoch_rows_max: int = 125_000
+    epoch_bytes_max: int = 64 * 1024 * 1024
+    linger: timedelta = timedelta(milliseconds=120)
+    threads: int = 2
+    memory_limit: str = MEMORY_LIMIT
+    on_data_loss: Literal["stop", "continue"] = "stop"
+    side_values_max: int = 50_000_000
+
+
+@dataclass(frozen=True)
+class EpochReport:
+    """What one epoch did.
+
+    records    read, per stream; outcomes: per stream and outcome; rows: groups or rows written, per table
+    seconds    how long each stage took: read, rows, duplicates, compute, write, commit
+    frontiers  per stream, None while a partition has shown nothing
+    lag        per stream: records in the log that were not read yet, seconds from the frontier to the log's clock
+    """
+
+    epoch: int
+    records: dict[str, int]
+    outcomes: dict[str, dict[str, int]]
+    rows: dict[str, int]
+    seconds: dict[str, float]
+    frontiers: dict[str, datetime | None]
+    lag_records: dict[str, int] = field(default_factory=dict)
+    lag_seconds: dict[str, float | None] = field(default_factory=dict)
+    rebuilding: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the report as plain values; times are ISO 8601 texts."""
+        times = {stream: None if at is None else at.isoformat() for stream, at in self.frontiers.items()}
+        return {**asdict(self), "frontiers": times}

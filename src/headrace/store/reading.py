@@ -1,0 +1,124 @@
+"""What can be asked of a store, running or stopped."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from headrace.store.database import connect, prepare_session
+from headrace.store.instants import instant_of
+from headrace.store.ledger import Ledger, StoreStatus, TableStatus, ledger_of, partitions_of
+from headrace.store.names import quoted
+from headrace.store.progress import Progress
+from headrace.store.queries import run_query
+
+__all__ = ["ReadStore", "StoreReading", "open_store_readonly"]
+
+Address = tuple[str, str, int, int]
+"""Stream, lane, partition, offset."""
+
+
+class StoreReading:
+    """Queries, ledger, status and dead letters. Every call ends its transaction before it returns."""
+
+    def __init__(self, path: Path, connection: Any) -> None:
+        self.path = path
+        self._root = connection
+        self._root_lock = threading.Lock()
+
+    def _cursor(self) -> Any:
+        with self._root_lock:
+            cursor = self._root.cursor()
+        prepare_session(cursor)
+        return cursor
+
+    def _fetch(self, sql: str, parameters: list[Any] | None = None) -> list[tuple[Any, ...]]:
+        cursor = self._cursor()
+        try:
+            rows: list[tuple[Any, ...]] = cursor.execute(sql, parameters or []).fetchall()
+            return rows
+        finally:
+            cursor.close()
+
+    def _progress(self) -> Progress:
+        return Progress.from_json(self._fetch("SELECT body FROM _headrace.progress")[0][0])
+
+    def _meta(self) -> dict[str, str]:
+        return dict(self._fetch("SELECT name, value FROM _headrace.meta"))
+
+    def query(self, sql: str, *, rows_max: int | None = None, seconds_max: float = 5.0) -> pa.Table:
+        """Run one SELECT beside the writer and return its rows (see `queries.run_query`)."""
+        cursor = self._cursor()
+        try:
+            return run_query(cursor, sql, rows_max=rows_max, seconds_max=seconds_max)
+        finally:
+            cursor.close()
+
+    def ledger(self) -> Ledger:
+        """Return what became of every record, as of the last committed epoch."""
+        return ledger_of(self._progress())
+
+    def status(self) -> StoreStatus:
+        """Return where the store stands, as of the last committed epoch."""
+        progress, meta = self._progress(), self._meta()
+        tables = []
+        for name, table in progress.tables.items():
+            rows = self._fetch(f"SELECT count(*) FROM _state.{quoted(name)}")[0][0]
+            tables.append(
+                TableStatus(
+                    name, meta.get(f"kind:{name}", ""), rows, instant_of(table.closed_through),
+                    instant_of(table.retired_through), instant_of(table.partial_since), table.corrections,
+                    table.removed, table.cells_failed, table.rebuild is not None,
+                )
+            )  # fmt: skip
+        files = [self.path, self.path.with_name(self.path.name + ".wal")]
+        size = sum(file.stat().st_size for file in files if file.exists())
+        return StoreStatus(meta["store_id"], progress.epoch, partitions_of(progress), tuple(tables), size)
+
+    def dead_letters(
+        self,
+        *,
+        stream: str | None = None,
+        outcome: str | None = None,
+        rule: str | None = None,
+        limit: int = 100,
+        after: Address | None = None,
+    ) -> pa.Table:
+        """Return dead letters in the order of their addresses, at most `limit`, behind the address `after`."""
+        conditions, values = ["true"], []
+        for column, wanted in (("stream", stream), ("outcome", outcome)):
+            if wanted is not None:
+                conditions.append(f"{column} = ?")
+                values.append(wanted)
+        if rule is not None:
+            conditions.append("list_contains(list_transform(reasons, lambda r: r.rule), ?)")
+            values.append(rule)
+        if after is not None:
+            conditions.append('(stream, lane, partition, "offset") > (?, ?, ?, ?)')
+            values.extend(after)
+        cursor = self._cursor()
+        try:
+            table: pa.Table = cursor.sql(
+                f"SELECT * FROM dead_letters WHERE {' AND '.join(conditions)} "
+                f'ORDER BY stream, lane, partition, "offset" LIMIT {int(limit)}',
+                params=values,
+            ).to_arrow_table()
+            return table
+        finally:
+            cursor.close()
+
+
+class ReadStore(StoreReading):
+    """The store of a stopped pipeline."""
+
+    def close(self) -> None:
+        """Give the file back."""
+        self._root.close()
+
+
+def open_store_readonly(path: Path) -> ReadStore:
+    """Open the store of a stopped pipeline for reading; raises RefusedError when a pipeline is running on it."""
+    return ReadStore(path, connect(path, read_only=True))

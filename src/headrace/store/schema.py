@@ -1,0 +1,252 @@
+"""The relations of a store: what the engine writes, and the views that users read."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from headrace.sql.plan import Aggregate, PipelinePlan, StreamPlan, TableClass, TablePlan
+from headrace.sql.system import SYSTEM_RELATIONS, late_columns
+from headrace.store.instants import micros_of_length
+from headrace.store.names import keys_name, late_name, quoted, side_name, state_name
+
+__all__ = [
+    "SCHEMA_VERSION",
+    "create_table",
+    "drop_table",
+    "groups_sql",
+    "key_columns",
+    "removal_key",
+    "result_columns",
+    "state_columns",
+    "stream_relations",
+    "system_statements",
+    "table_view",
+]
+
+SCHEMA_VERSION = 1
+
+TIME = "TIMESTAMP WITH TIME ZONE"
+
+_SYSTEM = """
+CREATE SCHEMA IF NOT EXISTS _state;
+CREATE SCHEMA IF NOT EXISTS _headrace;
+CREATE TABLE IF NOT EXISTS _headrace.meta (name VARCHAR, value VARCHAR);
+CREATE TABLE IF NOT EXISTS _headrace.progress (body VARCHAR);
+CREATE TABLE IF NOT EXISTS _headrace.epochs (
+    epoch BIGINT, committed_at TIMESTAMPTZ, records BIGINT, seconds DOUBLE);
+CREATE TABLE IF NOT EXISTS _headrace.minutes (
+    stream VARCHAR, minute TIMESTAMPTZ, kind VARCHAR, name VARCHAR, records BIGINT, warned BIGINT, rejected BIGINT);
+CREATE TABLE IF NOT EXISTS _headrace.dead_letters (
+    stream VARCHAR, lane VARCHAR, partition INTEGER, "offset" BIGINT, record_time TIMESTAMPTZ, outcome VARCHAR,
+    reasons STRUCT("rule" VARCHAR, detail VARCHAR)[], event_time TIMESTAMPTZ, "key" BLOB, "value" BLOB,
+    headers STRUCT("key" VARCHAR, "value" BLOB)[], epoch BIGINT);
+CREATE TABLE IF NOT EXISTS _headrace.duplicates (
+    stream VARCHAR, lane VARCHAR, partition INTEGER, "offset" BIGINT, event_time TIMESTAMPTZ, "value" VARCHAR,
+    conflicting BOOLEAN, epoch BIGINT);
+CREATE TABLE IF NOT EXISTS _headrace.failed_rows (
+    "table" VARCHAR, stream VARCHAR, lane VARCHAR, partition INTEGER, "offset" BIGINT, reason VARCHAR, epoch BIGINT);
+CREATE TABLE IF NOT EXISTS _headrace.redriven (
+    stream VARCHAR, partition INTEGER, "offset" BIGINT, epoch BIGINT);
+CREATE TABLE IF NOT EXISTS _headrace._removed ("table" VARCHAR, "key" VARCHAR, epoch BIGINT, reason VARCHAR);
+CREATE TABLE IF NOT EXISTS _headrace._closings ("table" VARCHAR, closed_through TIMESTAMPTZ, epoch BIGINT);
+CREATE TABLE IF NOT EXISTS _headrace."references" (
+    name VARCHAR, version VARCHAR, valid_from TIMESTAMPTZ, valid_to TIMESTAMPTZ);
+CREATE OR REPLACE VIEW outcomes_by_minute AS
+    SELECT stream, minute, name AS outcome, CAST(sum(records) AS BIGINT) AS records
+    FROM _headrace.minutes WHERE kind = 'outcome' GROUP BY ALL;
+CREATE OR REPLACE VIEW rule_checks AS
+    SELECT stream, minute, name AS "rule", CAST(sum(records) AS BIGINT) AS checked,
+           CAST(sum(warned) AS BIGINT) AS warned, CAST(sum(rejected) AS BIGINT) AS rejected
+    FROM _headrace.minutes WHERE kind = 'rule' GROUP BY ALL
+"""
+
+
+def system_statements() -> Iterator[str]:
+    """Give the statements that make what every store has; each may be run again."""
+    yield from _SYSTEM.split(";")
+    for name in ("dead_letters", "epochs"):
+        columns = ", ".join(quoted(column.name) for column in SYSTEM_RELATIONS[name])
+        yield f"CREATE OR REPLACE VIEW {quoted(name)} AS SELECT {columns} FROM _headrace.{quoted(name)}"
+
+
+def stream_relations(plan: StreamPlan) -> Iterator[str]:
+    """Give the statements that make what a stream needs: remembered unique values and late rows."""
+    name = plan.stream.name
+    if plan.stream.unique:
+        yield keys_relation(keys_name(name))
+    columns = ", ".join(f"{quoted(column.name)} {column.type}" for column in late_columns(plan))
+    yield f"CREATE TABLE IF NOT EXISTS {late_name(name)} ({columns}, _event_time {TIME}, _epoch BIGINT)"
+    shown = ", ".join(quoted(column.name) for column in late_columns(plan))
+    yield f"CREATE OR REPLACE VIEW {quoted(f'late_{name}')} AS SELECT {shown} FROM {late_name(name)}"
+
+
+def keys_relation(name: str) -> str:
+    """Return the statement that makes a relation of remembered unique values, which is kept in time order."""
+    return (
+        f"CREATE TABLE IF NOT EXISTS {name} "
+        f"(event_time {TIME}, key_hash UBIGINT, content_hash UBIGINT, value VARCHAR)"
+    )
+
+
+def state_columns(plan: TablePlan) -> list[tuple[str, str]]:
+    """Return the columns that a table's state holds for a group: bounds, keys, aggregates (name and type)."""
+    columns: list[tuple[str, str]] = []
+    if plan.window is not None:
+        columns.append(("window_start", TIME))
+    if plan.kind is TableClass.SESSION:
+        columns.append(("window_end", TIME))
+    columns += [(key.name, key.type) for key in plan.keys]
+    columns += [(state.name, state.type) for aggregate in plan.aggregates for state in aggregate.state]
+    return columns
+
+
+def key_columns(plan: TablePlan) -> list[str]:
+    """Return the quoted columns of the state by which its rows are told apart."""
+    start = ["window_start"] if plan.window is not None else []
+    return start + [quoted(key.name) for key in plan.keys]
+
+
+def create_table(plan: TablePlan) -> Iterator[str]:
+    """Give the statements that make the state of a table, empty."""
+    if plan.kind is TableClass.VIEW:
+        return
+    if plan.kind is TableClass.ROWS:
+        columns = ", ".join(f"{quoted(column.name)} {column.type}" for column in plan.columns)
+        yield (
+            f"CREATE TABLE {state_name(plan.name)} ({columns}, _time {TIME}, _record_time {TIME}, "
+            "_partition INTEGER, _offset BIGINT, _epoch BIGINT)"
+        )
+        return
+    columns = "".join(f"{quoted(name)} {kind}, " for name, kind in state_columns(plan))
+    shown = ", _shown BOOLEAN" if plan.having_sql else ""
+    yield f"CREATE TABLE {state_name(plan.name)} ({columns}_epoch BIGINT, _revision INTEGER{shown})"
+    start = f"window_start {TIME}, " if plan.window is not None else ""
+    keys = "".join(f"{quoted(key.name)} {key.type}, " for key in plan.keys)
+    for aggregate in plan.aggregates:
+        if aggregate.side is not None:
+            yield (
+                f"CREATE TABLE {side_name(plan.name, aggregate.name)} "
+                f'({start}{keys}"_value" {aggregate.side.type}, "_count" BIGINT, _epoch BIGINT)'
+            )
+    if plan.kind is TableClass.KEYED and not plan.keys:
+        # A table without keys has its one row from the start: the partial over no rows is the empty group.
+        empty = "".join(f"{state.partial}, " for a in plan.aggregates for state in a.state)
+        arguments = (
+            ", ".join(f"CAST(NULL AS {kind}) AS {quoted(name)}" for name, kind in _arguments(plan))
+            or "NULL AS _none"
+        )
+        hidden = ", NULL" if plan.having_sql else ""
+        yield (
+            f"INSERT INTO {state_name(plan.name)} SELECT {empty}0, 0{hidden} FROM (SELECT {arguments}) WHERE false"
+        )
+
+
+def _arguments(plan: TablePlan) -> list[tuple[str, str]]:
+    named = {column.name: column.type for aggregate in plan.aggregates for column in aggregate.arguments}
+    return list(named.items())
+
+
+def drop_table(plan_name: str, relations: list[str]) -> Iterator[str]:
+    """Give the statements that take a table out of the store: its view, its state, its side tables."""
+    yield f"DROP VIEW IF EXISTS {quoted(plan_name)}"
+    for relation in relations:
+        if relation == plan_name or re.fullmatch(re.escape(plan_name) + r"__g\d+", relation):
+            yield f"DROP TABLE IF EXISTS _state.{quoted(relation)}"
+
+
+def groups_sql(plan: TablePlan, *, where: str = "") -> str:
+    """Return the query that gives `_groups`: keys, bounds and the values of all aggregates, and `_epoch`."""
+    columns = []
+    if plan.kind is TableClass.WINDOWED and plan.window is not None:
+        size = micros_of_length(plan.window.size)
+        columns = ["t.window_start", f"make_timestamptz(epoch_us(t.window_start) + {size}) AS window_end"]
+    elif plan.kind is TableClass.SESSION:
+        columns = ["t.window_start", "t.window_end"]
+    columns += [f"t.{quoted(key.name)}" for key in plan.keys]
+    joins = ""
+    for aggregate in plan.aggregates:
+        if aggregate.side is None:
+            columns.append(f"{aggregate.value} AS {quoted(aggregate.name)}")
+            continue
+        alias = quoted(f"s_{aggregate.name}")
+        columns.append(f"{_side_value(aggregate, alias)} AS {quoted(aggregate.name)}")
+        matches = (
+            " AND ".join(f"{alias}.{key} IS NOT DISTINCT FROM t.{key}" for key in key_columns(plan)) or "true"
+        )
+        joins += f" LEFT JOIN ({_side_groups(plan, aggregate)}) {alias} ON {matches}"
+    hidden = ["t._epoch", "t._revision"] + (["t._shown"] if plan.having_sql else [])
+    condition = f" WHERE {where}" if where else ""
+    return f"SELECT {', '.join(columns + hidden)} FROM {state_name(plan.name)} t{joins}{condition}"
+
+
+def _side_value(aggregate: Aggregate, alias: str) -> str:
+    assert aggregate.side is not None  # noqa: S101 - the caller looked
+    empty = aggregate.side.empty
+    return f"CASE WHEN {alias}._there THEN {alias}._of_side ELSE {empty} END"
+
+
+def _side_groups(plan: TablePlan, aggregate: Aggregate) -> str:
+    """Return the value of every group of a side table; its rows are partial counts that add up."""
+    assert aggregate.side is not None  # noqa: S101 - the caller looked
+    keys = "".join(f"{key}, " for key in key_columns(plan))
+    source = f"{side_name(plan.name, aggregate.name)} x"
+    if plan.kind is TableClass.SESSION:
+        # A side row stands at the start of a piece of a session, which lies within the session whatever it grows to.
+        same = "".join(
+            f" AND x.{quoted(key.name)} IS NOT DISTINCT FROM s.{quoted(key.name)}" for key in plan.keys
+        )
+        source = (
+            f"(SELECT s.window_start, x.* EXCLUDE (window_start) FROM {source} JOIN {state_name(plan.name)} s "
+            f"ON x.window_start >= s.window_start AND x.window_start < s.window_end{same})"
+        )
+    counted = f'SELECT {keys}"_value", CAST(sum("_count") AS BIGINT) AS "_count" FROM {source} GROUP BY ALL'
+    group = f" GROUP BY {keys.rstrip(', ')}" if keys else ""
+    there = "" if keys else " HAVING count(*) > 0"
+    return f"SELECT {keys}{aggregate.side.value} AS _of_side, true AS _there FROM ({counted}){group}{there}"
+
+
+def _is_plain(expression: str) -> bool:
+    return re.fullmatch(r'"?\w+"?', expression.strip()) is not None
+
+
+def result_columns(plan: TablePlan, *, safe: bool = True) -> str:
+    """Return the select list of a table's result part; with `safe`, a cell that fails is NULL."""
+    cells = []
+    for column, expression in zip(plan.columns, plan.result_sql, strict=True):
+        text = expression if _is_plain(expression) or not safe else f"TRY({expression})"
+        cells.append(f"{text} AS {quoted(column.name)}")
+    return ", ".join(cells)
+
+
+def table_view(plan: TablePlan) -> str:
+    """Return the statement that makes a table's view, under its own name with its declared columns only."""
+    name = quoted(plan.name)
+    if plan.kind is TableClass.VIEW:
+        return f"CREATE OR REPLACE VIEW {name} AS {plan.view_sql}"
+    if plan.kind is TableClass.ROWS:
+        columns = ", ".join(quoted(column.name) for column in plan.columns)
+        return f"CREATE OR REPLACE VIEW {name} AS SELECT {columns} FROM {state_name(plan.name)}"
+    having = f" WHERE TRY({plan.having_sql})" if plan.having_sql else ""
+    return (
+        f'CREATE OR REPLACE VIEW {name} AS WITH "_groups" AS ({groups_sql(plan)}) '
+        f'SELECT {result_columns(plan)} FROM "_groups"{having}'
+    )
+
+
+def removal_key(plan: TablePlan) -> str:
+    """Return an expression over `_groups` that gives a row's key as JSON text, by output columns where it has any."""
+    expressions = dict(zip((column.name for column in plan.columns), plan.result_sql, strict=True))
+    if plan.key:
+        parts = [(name, expressions[name]) for name in plan.key]
+    else:
+        parts = [(name.strip('"'), name) for name in key_columns(plan)]
+    if not parts:
+        return "'{}'"
+    named = ", ".join(f"{quoted(name)} := {expression}" for name, expression in parts)
+    return f"CAST(to_json(struct_pack({named})) AS VARCHAR)"
+
+
+def plan_tables(plan: PipelinePlan) -> list[TablePlan]:
+    """Return the tables that have a state of their own."""
+    return [table for table in plan.tables if table.kind is not TableClass.VIEW]

@@ -1,0 +1,215 @@
+"""The store: one DuckDB file, held and written by one engine."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from headrace.errors import IntegrityError, RefusedError
+from headrace.sql.plan import PipelinePlan, TableClass, TablePlan
+from headrace.sql.system import late_columns
+from headrace.store.database import connect
+from headrace.store.lock import StoreLock
+from headrace.store.names import late_name, quoted
+from headrace.store.progress import Progress, RebuildProgress, TableProgress
+from headrace.store.reading import StoreReading
+from headrace.store.schema import (
+    SCHEMA_VERSION,
+    create_table,
+    drop_table,
+    plan_tables,
+    stream_relations,
+    system_statements,
+    table_view,
+)
+
+__all__ = ["Store"]
+
+
+class Store(StoreReading):
+    """One DuckDB file; the process that opens it holds it until `close` or its end.
+
+    The engine writes through `connection` inside `transaction()`; everybody else reads through `query`, `ledger`,
+    `status` and `dead_letters`, which never wait for the writer nor make it wait.
+    """
+
+    def __init__(self, path: Path, plan: PipelinePlan, connection: Any, lock: StoreLock) -> None:
+        super().__init__(path, connection.cursor())
+        self.plan = plan
+        self.connection = connection
+        self.progress = Progress()
+        self._lock = lock
+
+    @staticmethod
+    def open(
+        path: Path, plan: PipelinePlan, *, identities: Mapping[str, str], rebuild: tuple[str, ...] = ()
+    ) -> Store:
+        """Open the store of a pipeline, made when it is absent; `identities` are those of the streams' logs.
+
+        Tables named in `rebuild` begin again: the engine computes them from the log.
+        Raises RefusedError when another process holds it, when a table's query changed and is not in `rebuild`,
+        and when it cannot be opened; IntegrityError when it belongs to another log.
+        """
+        path = Path(path)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            lock = StoreLock(path)
+            lock.acquire()
+        except OSError as error:
+            raise RefusedError(
+                f"the folder of the store {path} cannot be written: {error.strerror or error}",
+                fix="name another folder in headrace.toml (store.path), or make this one writable",
+            ) from error
+        try:
+            store = Store(path, plan, connect(path), lock)
+        except BaseException:
+            lock.release()
+            raise
+        try:
+            store._begin(identities, rebuild)
+        except BaseException:
+            store.close()
+            raise
+        return store
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Run the block as one transaction: all of it is in the file afterwards, or none."""
+        self.connection.execute("BEGIN")
+        try:
+            yield
+            self.connection.execute("COMMIT")
+        except BaseException:
+            try:
+                self.connection.execute("ROLLBACK")
+            except duckdb.Error:  # the commit itself failed, and has rolled back
+                pass
+            raise
+
+    def save(self, progress: Progress) -> None:
+        """Write `progress` inside a transaction; it is `self.progress` once the caller has committed."""
+        self.connection.execute("UPDATE _headrace.progress SET body = ?", [progress.to_json()])
+
+    def close(self) -> None:
+        """Give the file and the lock back; what is not committed is gone. Twice is harmless."""
+        self._root.close()
+        self.connection.close()
+        self._lock.release()
+
+    # --- opening
+
+    def _begin(self, identities: Mapping[str, str], rebuild: tuple[str, ...]) -> None:
+        with self.transaction():
+            for statement in system_statements():
+                self.connection.execute(statement)
+            meta = dict(self.connection.execute("SELECT name, value FROM _headrace.meta").fetchall())
+            if not meta:
+                self._insert_meta({"store_id": uuid.uuid4().hex, "schema_version": str(SCHEMA_VERSION)})
+                self._insert_meta({"duckdb_version": duckdb.__version__, "pipeline": self.plan.pipeline.name})
+                self.connection.execute(
+                    "INSERT INTO _headrace.progress VALUES (?)", [self.progress.to_json()]
+                )
+            else:
+                self._check_version(meta)
+                body = self.connection.execute("SELECT body FROM _headrace.progress").fetchall()[0]
+                self.progress = Progress.from_json(body[0])
+            self._check_identities(meta, identities)
+            for stream in self.plan.streams.values():
+                self._keep_late_of_other_columns(stream.stream.name)
+                for statement in stream_relations(stream):
+                    self.connection.execute(statement)
+            self._adopt_tables(rebuild)
+            self.save(self.progress)
+        self.connection.execute("CHECKPOINT")
+
+    def _insert_meta(self, facts: Mapping[str, str]) -> None:
+        for name, value in facts.items():
+            self.connection.execute("DELETE FROM _headrace.meta WHERE name = ?", [name])
+            self.connection.execute("INSERT INTO _headrace.meta VALUES (?, ?)", [name, value])
+
+    def _check_version(self, meta: Mapping[str, str]) -> None:
+        if int(meta["schema_version"]) != SCHEMA_VERSION:
+            raise RefusedError(
+                f"the store {self.path} has layout {meta['schema_version']}; this version writes layout {SCHEMA_VERSION}",
+                fix="run the version of Headrace that wrote it, or move the file away to begin again from the log",
+            )
+
+    def _check_identities(self, meta: Mapping[str, str], identities: Mapping[str, str]) -> None:
+        for stream, identity in identities.items():
+            known = meta.get(f"log:{stream}")
+            if known is None:
+                self._insert_meta({f"log:{stream}": identity})
+            elif known != identity:
+                raise IntegrityError(
+                    f"the store was filled from another log of stream '{stream}': its offsets mean nothing here",
+                    fix="bring the log back, or move the store away to begin again from this log",
+                )
+
+    def _keep_late_of_other_columns(self, stream: str) -> None:
+        """A stream whose columns changed gets a new relation for late rows; the old one is kept under another name."""
+        found = self.connection.execute(
+            "SELECT column_name, data_type FROM information_schema.columns "
+            "WHERE table_schema = '_state' AND table_name = ? ORDER BY ordinal_position",
+            [f"late_{stream}"],
+        ).fetchall()
+        wanted = [(column.name, column.type) for column in late_columns(self.plan.streams[stream])]
+        if found and found[: len(wanted)] + [] != wanted or len(found) not in (0, len(wanted) + 2):
+            number = self.progress.epoch
+            self.connection.execute(f"DROP VIEW IF EXISTS {quoted(f'late_{stream}')}")
+            self.connection.execute(
+                f"ALTER TABLE {late_name(stream)} RENAME TO {quoted(f'late_{stream}__until_{number}')}"
+            )
+
+    def _adopt_tables(self, rebuild: tuple[str, ...]) -> None:
+        tables = {table.name: table for table in plan_tables(self.plan)}
+        changed = [
+            name
+            for name, table in tables.items()
+            if name in self.progress.tables and self.progress.tables[name].fingerprint != table.fingerprint
+        ]
+        unknown = [name for name in rebuild if name not in tables]
+        if unknown:
+            raise RefusedError(
+                f"no table with a state of its own is called {', '.join(unknown)}",
+                fix=f"one of: {', '.join(tables)}",
+            )
+        refused = [name for name in changed if name not in rebuild]
+        if refused:
+            raise RefusedError(
+                "the store holds another query's answers for " + ", ".join(f"'{name}'" for name in refused),
+                fix="compute them again from the log: "
+                + " ".join(["run", *(f"--rebuild {name}" for name in refused)]),
+            )
+        relations = [
+            name
+            for (name,) in self.connection.execute(
+                "SELECT table_name FROM information_schema.tables WHERE table_schema = '_state'"
+            ).fetchall()
+        ]
+        for name in list(self.progress.tables):
+            if name not in tables or name in rebuild:
+                for statement in drop_table(name, relations):
+                    self.connection.execute(statement)
+                del self.progress.tables[name]
+        for table in self.plan.tables:
+            if table.kind is not TableClass.VIEW and table.name not in self.progress.tables:
+                self._create(table)
+            self.connection.execute(table_view(table))
+
+    def _create(self, table: TablePlan) -> None:
+        for statement in create_table(table):
+            self.connection.execute(statement)
+        self._insert_meta({f"kind:{table.name}": table.kind.value})
+        progress = TableProgress(table.fingerprint)
+        goal = {
+            lane: self.progress.positions(table.sources[0], lane)
+            for lane in self.progress.lanes.get(table.sources[0], {})
+        }
+        if any(goal.values()):
+            progress.rebuild = RebuildProgress(next={}, goal=goal)
+        self.progress.tables[table.name] = progress
