@@ -1,4 +1,4 @@
-"""What every log must do, whichever it is: subclass `LogConformance` and give it an `open_log` fixture.
+"""What every log must do: subclass `LogConformance` and give it an `open_log` fixture.
 
 `open_log(name="events", partitions=1, clock=...)` opens a log of that stream; the same name gives the same log.
 """

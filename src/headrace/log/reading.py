@@ -105,8 +105,8 @@ class BatchReader:
         for held in ranges:
             position = positions[held.partition]
             if position < held.end:
-                indexed = self._indexed(sqlite, held.partition, position)
-                first = self._next(indexed, held.partition, position)
+                indexed = self._indexed(sqlite, held, position)
+                first = next(indexed)
                 heap.append((first.begins, held.partition, first, indexed))
         heapq.heapify(heap)
         chosen: list[_Found] = []
@@ -124,17 +124,9 @@ class BatchReader:
         begins = np.fromiter((found.begins for found in chosen), np.int64, len(chosen))
         return self._fetched(sqlite, chosen), begins, bound
 
-    def _next(self, indexed: Iterator[_Found], partition: int, position: int) -> _Found:
-        found = next(indexed, None)
-        if found is None:
-            raise IntegrityError(
-                f"{self._place}, partition {partition}: no batch holds offset {position}",
-                fix="keep the file, and restore the log from a backup",
-            )
-        return found
-
-    def _indexed(self, sqlite: sqlite3.Connection, partition: int, position: int) -> Iterator[_Found]:
-        """Give what the index says of the batches from `position` on."""
+    def _indexed(self, sqlite: sqlite3.Connection, held: PartitionRange, position: int) -> Iterator[_Found]:
+        """Give what the index says of the batches from `position` on; together they reach to the end."""
+        partition = held.partition
         here = (self._stream, partition)
         rows = sqlite.execute(
             "SELECT first_offset, records, first_time, max_time, bytes FROM batches "
@@ -144,13 +136,21 @@ class BatchReader:
         )
         highest = None
         for first_offset, records, first_time, max_time, size in rows:
-            skip = max(position - first_offset, 0)
+            skip = position - first_offset
+            if not 0 <= skip < records:
+                break
             begins, left = first_time, size * (records - skip) // records
             if skip and max_time != first_time:
                 begins = self._time_at(sqlite, partition, first_offset, position)
             begins = begins if highest is None else max(begins, highest)
             highest = max(max_time, begins)
-            yield _Found(begins, partition, first_offset + skip, records - skip, highest, left)
+            yield _Found(begins, partition, position, records - skip, highest, left)
+            position = first_offset + records
+        if position != held.end:
+            raise IntegrityError(
+                f"{self._place}, partition {partition}: no batch holds offset {position}",
+                fix="keep the file, and restore the log from a backup",
+            )
 
     def _time_at(self, sqlite: sqlite3.Connection, partition: int, first_offset: int, position: int) -> int:
         """Return the record time at `position`, which lies in the batch that starts at `first_offset`."""
