@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
-from headrace.blueprints import BLUEPRINTS, project_files, write_project
+from headrace.blueprints import BLUEPRINTS, make_generator, project_files, write_project
 from headrace.blueprints.commerce.pipeline import pipeline
 from headrace.errors import ProfileError, RefusedError
 from headrace.operate.project import load_project
@@ -195,3 +195,28 @@ def test_the_lessons_windows_hold_the_numbers_that_it_shows():
         datetime(2026, 3, 1, 12, 0, 10),  # noqa: DTZ001 - compared as text would be
         datetime(2026, 3, 1, 12, 45),  # noqa: DTZ001
     ]
+
+
+def test_a_generator_takes_its_settings_as_text():
+    generator = make_generator(
+        "commerce", seed=3, settings=["review_share=1", "users = 7", "disorder=500 ms"]
+    )
+    assert (generator.seed, generator.users, generator.disorder) == (3, 7, timedelta(milliseconds=500))
+    batch = generator.batch(datetime(2026, 3, 1, tzinfo=UTC), 100, rate=10.0)
+    assert sum(b"product_review" in value for value in batch["value"].to_pylist()) > 90
+
+
+@pytest.mark.parametrize(
+    ("setting", "says"),
+    [
+        ("reviewshare=1", "no setting 'reviewshare'; did you mean 'review_share'"),
+        ("stream=x", "no setting 'stream'"),
+        ("users", "'users' is not a setting"),
+        ("users=many", "the setting users of the generator cannot be 'many'"),
+        ("disorder=soon", "cannot be 'soon'"),
+        ("late_share=7", "shares of the commerce generator"),
+    ],
+)
+def test_a_setting_that_does_not_exist_or_fit_is_refused(setting, says):
+    with pytest.raises(ProfileError, match=says):
+        make_generator("commerce", settings=[setting])

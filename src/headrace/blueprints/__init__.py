@@ -7,14 +7,21 @@ them.) Its generator, which `headrace generate NAME` runs, stays in the package.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import fields
+from datetime import timedelta
 from importlib import import_module, resources
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from headrace.declare.durations import parse_duration
 from headrace.declare.words import did_you_mean
 from headrace.errors import ProfileError, RefusedError
 
-__all__ = ["BLUEPRINTS", "project_files", "write_project"]
+if TYPE_CHECKING:
+    from headrace.produce.generator import Generator
+
+__all__ = ["BLUEPRINTS", "make_generator", "project_files", "write_project"]
 
 BLUEPRINTS: tuple[str, ...] = ("commerce",)
 """The names of the blueprints."""
@@ -29,6 +36,41 @@ def project_files(blueprint: str) -> dict[str, bytes]:
     files: Mapping[str, str] = import_module(f"headrace.blueprints.{blueprint}").PROJECT_FILES
     source = resources.files(f"headrace.blueprints.{blueprint}")
     return {path: source.joinpath(*stored.split("/")).read_bytes() for stored, path in files.items()}
+
+
+def make_generator(blueprint: str, *, seed: int = 0, settings: Iterable[str] = ()) -> Generator:
+    """Return the generator of the blueprint; `settings` are texts such as `"late_share=0.05"`.
+
+    The settings are the fields of the generator's class, of the types of their defaults. Raises ProfileError
+    for an unknown blueprint or setting, and for a value that cannot be read.
+    """
+    project_files(blueprint)  # says which blueprints there are
+    module: Any = import_module(f"headrace.blueprints.{blueprint}.generator")
+    maker = getattr(module, f"{blueprint.capitalize()}Generator")
+    defaults: dict[str, Any] = {
+        field.name: field.default for field in fields(maker) if field.name not in ("seed", "stream")
+    }
+    values: dict[str, Any] = {}
+    for setting in settings:
+        name, equals, text = (word.strip() for word in setting.partition("="))
+        if not equals or name not in defaults:
+            raise ProfileError(
+                f"the generator of '{blueprint}' has no setting '{name}'{did_you_mean(name, defaults)}"
+                if equals
+                else f"'{setting}' is not a setting",
+                fix=f"write NAME=VALUE with one of: {', '.join(defaults)}",
+            )
+        kind = type(defaults[name])
+        try:
+            values[name] = parse_duration(text) if kind is timedelta else kind(text)
+        except ValueError:
+            example = "2 seconds" if kind is timedelta else str(defaults[name])
+            raise ProfileError(
+                f"the setting {name} of the generator cannot be '{text}'",
+                fix=f"write for example {name}={example}",
+            ) from None
+    made: Generator = maker(seed=seed, **values)
+    return made
 
 
 def write_project(blueprint: str, folder: Path) -> tuple[Path, ...]:
