@@ -1,4 +1,4 @@
-"""The DuckDB instance of a row stage: in memory, shut off from files and network, its statements prepared once."""
+"""The DuckDB instance of a row stage: in memory, shut off from files and network, its statements prepared."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
 """The one SELECT of the row stage: decode, derive, check, hash.
 
-It reads a relation with "doc" VARCHAR (what is decoded), "original" VARCHAR (the record's own
-text, only when trusting) and "record_time" TIMESTAMPTZ. It gives the plan's columns, then "_suspect",
-"_key_hash" and "_content_hash" where they apply, "_text_N" (what a TIMESTAMP was read from, unless trusting), "_failed_N" per derived column (only when trying) and
-"_violated_N" per check.
+It reads a relation with "doc" VARCHAR (what is decoded), "original" VARCHAR (the record's own text, only when
+trusting) and "record_time" TIMESTAMPTZ. It gives the plan's columns, then "_suspect", "_key_hash" and
+"_content_hash" where they apply, "_text_N" (what a TIMESTAMP was read from, unless trusting), "_failed_N" per
+derived column (only when trying) and "_violated_N" per check.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """A first look at the bytes of a slice: what is text that DuckDB may read, and what needs `strict`.
 
 DuckDB's reader of JSON takes a comma before a closing bracket, NaN and Infinity, and any depth. These are
-found here, in all records at once: each test is a pass over a block that fits the processor's cache. A test may
-name a record that is good after all, never pass one that is not.
+found here, in all records at once: each test is a pass over a block that fits the processor's cache. A test
+may name a record that is good after all, never pass one that is not.
 """
 
 from __future__ import annotations
