@@ -1,6 +1,6 @@
 """What every log must do: subclass `LogConformance` and give it an `open_log` fixture.
 
-`open_log(name="events", partitions=1, clock=...)` opens a log of that stream; the same name gives the same log.
+`open_log(name="events", partitions=1, clock=...)` opens a log of that stream; the same name, the same log.
 """
 
 from __future__ import annotations

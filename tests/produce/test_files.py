@@ -27,7 +27,8 @@ def stream(**options: str) -> Stream:
     pipeline = hr.Pipeline("test")
     pipeline.stream(
         "events",
-        schema="id VARCHAR NOT NULL, at TIMESTAMP, amount DECIMAL(12,2), count INT, ok BOOLEAN, tags VARCHAR[]",
+        schema="id VARCHAR NOT NULL, at TIMESTAMP, amount DECIMAL(12,2), count INT, ok BOOLEAN, "
+        "tags VARCHAR[]",
         **options,
     )
     return pipeline.streams[0]
@@ -292,7 +293,8 @@ def test_parquet_rows_keep_their_types(log: EmbeddedLog, tmp_path: Path) -> None
         f"""COPY (SELECT 'x"y' AS id, 12345678901234567890.1234::DECIMAL(38,4) AS amount, 42::BIGINT AS count,
             1.5::DOUBLE AS d, 'NaN'::DOUBLE AS nan, TIMESTAMP '2026-03-01 10:00:00.5' AS at,
             TIMESTAMPTZ '2026-03-01 10:00:00+02' AS zoned, true AS ok, NULL::INT AS nothing,
-            ['a', NULL] AS tags, {{'q': 1, 'when': [DATE '2026-03-01'], 'more': {{'z': 0.10::DECIMAL(4,2)}}}} AS s,
+            ['a', NULL] AS tags,
+            {{'q': 1, 'when': [DATE '2026-03-01'], 'more': {{'z': 0.10::DECIMAL(4,2)}}}} AS s,
             MAP {{'k': 1.50::DECIMAL(4,2), 'n': NULL}} AS m, '\\x00\\xFF'::BLOB AS raw
             FROM range(2)) TO '{file}'"""
     )

@@ -20,6 +20,7 @@ _FORMAT = 1
 _PAGE_BYTES = 8192
 _WAL_PAGES = 16 * 1024 * 1024 // _PAGE_BYTES
 _BUSY_MS = 10_000
+_LOCK_ASKED_EVERY_S = 0.0005
 
 # `batches` keeps its large columns last, so that reading the small ones does not touch overflow pages; the
 # index holds everything that choosing batches needs.
@@ -127,7 +128,7 @@ class Connection:
     def writing(self) -> Iterator[sqlite3.Connection]:
         """Hold the connection and the file's write lock; all of it is committed, or none."""
         with self.held() as sqlite:
-            sqlite.execute("BEGIN IMMEDIATE")
+            _begin_writing(sqlite)
             try:
                 yield sqlite
                 sqlite.execute("COMMIT")
@@ -155,6 +156,27 @@ class Connection:
             if self._sqlite is not None:
                 self._sqlite.close()
                 self._sqlite = None
+
+
+def _begin_writing(sqlite: sqlite3.Connection) -> None:
+    """Take the file's write lock, or raise SQLITE_BUSY after `_BUSY_MS`.
+
+    SQLite's own waiting sleeps up to 100 ms at a time; beside a producer at full speed the lock was free and
+    taken again in between, and an engine's commit waited for seconds.
+    """
+    deadline = time.monotonic() + _BUSY_MS / 1000
+    sqlite.execute("PRAGMA busy_timeout = 0")
+    try:
+        while True:
+            try:
+                sqlite.execute("BEGIN IMMEDIATE")
+                return
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                    raise
+                time.sleep(_LOCK_ASKED_EVERY_S)
+    finally:
+        sqlite.execute(f"PRAGMA busy_timeout = {_BUSY_MS}")
 
 
 def _roll_back(sqlite: sqlite3.Connection) -> None:
