@@ -272,7 +272,8 @@ class Expressions:
                     "qualified_name": {"path": [name]}}  # fmt: skip
             return self._visit(node, bound, aggregates)
         if aggregates and is_aggregate(name):
-            self.refuse(f"the aggregate {name}(...) cannot stand in {aggregates}",
+            shown = name.replace("count_star", "count")
+            self.refuse(f"the aggregate {shown}(...) cannot stand in {aggregates}",
                         "aggregates stand in SELECT and HAVING of a GROUP BY", node)  # fmt: skip
             return node
         wrong = refuse_function(name, len(node["arguments"]), self._known)

@@ -6,7 +6,7 @@ and event time on its way through sub-selects.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -179,10 +179,10 @@ class _Reader:
             raise QueryError("an aggregate in a sub-select over a stream",
                              "make the inner query a table and write a view over it", location_of(grouped))  # fmt: skip
         source = read_source(query["from_table"], self._catalog, self._errors)
-        items = output_items(query, source, self._catalog, self._errors)
+        given = node.get("column_name_alias") or []
+        items = output_items(query, source, self._catalog, self._errors, given=given)
         conditions = plain_columns(where_of(query, source, self._catalog, self._errors))
         alias = node["alias"] or "_sub"
-        given = node.get("column_name_alias") or []
         names, listed, event_time = [], [], set()
         for position, item in enumerate(expanded(items, source.scope)):
             own = given[position] if position < len(given) else item.name
@@ -235,7 +235,7 @@ class _Reader:
         rewritten = {**right, "alias": alias, "function": {
             **call, "arguments": [{"name": "", "expression": argument}]}}  # fmt: skip
         scope = Scope([*source.scope.relations, relation], set(source.scope.merged))
-        joined = {**node, "left": source.node, "right": rewritten}
+        joined = {**node, "left": source.node, "right": rewritten, "is_implicit": False}
         if node.get("condition"):
             joined["condition"] = Expressions(scope, self._catalog.functions, self._errors).resolved(
                 node["condition"], aggregates="ON"
@@ -350,7 +350,9 @@ def plain_columns(node: Any) -> Any:
     return transformed(node, lambda part: {**part, "class": "COLUMN_REF"} if part["class"] == ALIAS else None)
 
 
-def output_items(query: Node, source: Source, catalog: Catalog, errors: list[QueryError]) -> list[Item]:
+def output_items(
+    query: Node, source: Source, catalog: Catalog, errors: list[QueryError], *, given: Sequence[str] = ()
+) -> list[Item]:
     """Return the items of SELECT, resolved; a star stays a star that leaves the hidden columns out."""
     aliases = [item["alias"] for item in query["select_list"] if item.get("alias")]
     names = Expressions(source.scope, catalog.functions, errors, aliases=aliases)
@@ -360,7 +362,9 @@ def output_items(query: Node, source: Source, catalog: Catalog, errors: list[Que
             items.append(_star(node, source.scope, names, errors))
             continue
         resolved = names.resolved(node, aggregates="a query without GROUP BY")
-        items.append(Item(output_name(node, errors, len(items)), resolved))
+        is_named = len(items) < len(given)
+        name = given[len(items)] if is_named else output_name(node, errors, len(items))
+        items.append(Item(name, resolved))
     return items
 
 
@@ -393,8 +397,9 @@ def expanded(items: list[Item], scope: Scope) -> list[Item]:
             found.append(item)
             continue
         star = item.node
-        left_out = {str(name).lower() for name in star["exclude_list"]}
-        renamed = {str(entry["key"]).lower(): entry["value"] for entry in star.get("rename_list", ())}
+        excluded = [*star["exclude_list"], *(entry["column"] for entry in star["qualified_exclude_list"])]
+        left_out = {str(name).lower() for name in excluded}
+        renamed = {entry["key"]["column"].lower(): entry["value"] for entry in star["rename_list"]}
         replaced = {str(entry["key"]).lower(): entry["value"] for entry in star["replace_list"]}
         seen: set[str] = set()
         for known in scope.relations:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from dataclasses import dataclass
 
 from headrace.declare import Table
 from headrace.sql.aggregates import build_aggregate, narrowed
 from headrace.sql.expressions import GROUP, has_aggregate
 from headrace.sql.grouping import Grouped, Use, read_grouped
-from headrace.sql.plan import Aggregate, NamedColumn, TableClass, TablePlan
+from headrace.sql.plan import Aggregate, NamedColumn, StreamPlan, TableClass, TablePlan
 from headrace.sql.session import Session
 from headrace.sql.sources import (
     ADDRESS,
@@ -23,7 +24,7 @@ from headrace.sql.sources import (
     refuse_clauses,
     where_of,
 )
-from headrace.sql.syntax import Node, QueryError, canonical, column, quoted, select, transformed
+from headrace.sql.syntax import Node, QueryError, canonical, column, location_of, quoted, select, transformed
 from headrace.sql.system import HIDDEN_COLUMNS
 
 __all__ = ["Refused", "plan_stream_table"]
@@ -97,6 +98,7 @@ class _Planner:
         self.check_names([item.name for item in items])
         self.check_key([item.name for item in items])
         self.stop_if_wrong()
+        self.check_condition(where, "WHERE")
         listed = [{**plain_columns(item.node), "alias": item.name} for item in items]
         row_sql = self.row_part(listed, where=where)
         columns = self.session.describe(row_sql, origin=self.query)[4:]
@@ -123,6 +125,16 @@ class _Planner:
                 self.errors.append(QueryError(f"'{known.name}' is always NULL and has no type",
                                               "write for example CAST(NULL AS VARCHAR)"))  # fmt: skip
 
+    def check_condition(self, condition: Node | None, word: str) -> None:
+        """A condition is BOOLEAN: another type would fail, or mean something else, row by row."""
+        if condition is None:
+            return
+        sql = self.session.syntax.write(select([{**condition, "alias": "value"}], self.source.node))
+        kind = self.session.describe(sql, origin=self.query)[0].type
+        if kind not in ("BOOLEAN", _NO_TYPE):
+            self.errors.append(QueryError(f"{word} is {kind}, not BOOLEAN", "write a condition, for example x > 0",
+                                          location_of(condition)))  # fmt: skip
+
     def check_key(self, names: list[str]) -> None:
         """`key=` names columns that are there."""
         for name in self.table.key:
@@ -137,7 +149,7 @@ class _Planner:
         """Return the plan; `state` is what tells incompatible states apart beside the row part."""
         stream = self.source.stream
         assert stream is not None  # noqa: S101 - read_source sees to it
-        derived = [[known.name, known.sql] for known in stream.derived]
+        derived = _derived_in(row_sql, stream)
         identity = [
             kind,
             stream.stream.name,
@@ -172,6 +184,7 @@ class _Planner:
                 QueryError("key= with GROUP BY", "leave key= out: the keys are those of GROUP BY")
             )
         self.stop_if_wrong()
+        self.check_condition(where, "WHERE")
         uses = sorted(grouped.uses.values(), key=lambda use: use.identity)
         row_sql, keys, aggregates = self.aggregates(grouped, uses, where)
         self.stop_if_wrong()
@@ -284,3 +297,14 @@ def _numbered(arguments: list[Node]) -> dict[str, Node]:
 
 def _fingerprint_of(columns: tuple[NamedColumn, ...]) -> list[list[str]]:
     return [[known.name, known.type] for known in columns]
+
+
+def _derived_in(row_sql: str, stream: StreamPlan) -> list[list[str]]:
+    """Return the derived columns that a row part stands on, directly or through each other."""
+    found: list[list[str]] = []
+    text = row_sql
+    for known in reversed(stream.derived):
+        if re.search(rf"\b{re.escape(known.name)}\b", text):
+            found.append([known.name, known.sql])
+            text += " " + known.sql
+    return found
