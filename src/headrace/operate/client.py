@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from headrace.log import Log
 
-__all__ = ["StoreClient", "connect", "running_process"]
+__all__ = ["StoreClient", "connect", "is_running", "running_process"]
 
 _ANSWER_S = 15.0
 
@@ -63,20 +63,26 @@ def running_process(home: Home) -> dict[str, Any] | None:
     return facts if usable else None
 
 
+def is_running(home: Home) -> bool:
+    """Return whether a process answers for this project; what a killed one left behind does not."""
+    facts = running_process(home)
+    if facts is None:
+        return False
+    try:
+        ask(Path(facts["socket"]), "hello", timeout_s=_ANSWER_S)
+    except OSError:
+        return False
+    return True
+
+
 def connect(home: Home) -> StoreClient:
     """Return a client of the project's running pipeline, or else of its store, opened read-only.
 
     Raises RefusedError when there is no store yet, or another process holds it without answering.
     """
     facts = running_process(home)
-    if facts is not None:
-        socket = Path(facts["socket"])
-        try:
-            ask(socket, "hello", timeout_s=_ANSWER_S)
-        except OSError:
-            pass  # what a killed process left behind: nobody listens there
-        else:
-            return _RunningClient(socket)
+    if facts is not None and is_running(home):
+        return _RunningClient(Path(facts["socket"]))
     if not home.store_path.exists():
         raise RefusedError(
             f"nothing has run in {home.folder} yet: there is no store", fix="run it: headrace run"

@@ -163,9 +163,10 @@ def engine_settings(project: Project) -> EngineSettings:
     """Return the engine's settings: its own defaults, where the profile says nothing."""
     from headrace.engine.local import EngineSettings
 
-    given = {
-        name: value for name, value in asdict(project.profile.engine_settings).items() if value is not None
-    }
+    options = project.profile.engine_settings
+    given = {name: value for name, value in asdict(options).items() if value is not None}
+    if options.memory_limit is not None:
+        given["memory_limit"] = f"{options.memory_limit}B"  # the way DuckDB reads a size
     return EngineSettings(**given)
 
 

@@ -1,0 +1,60 @@
+"""Arguments and options that several commands share, and what they mean."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from headrace.errors import ProfileError
+
+if TYPE_CHECKING:
+    from datetime import timedelta
+
+    from headrace.operate import Home
+
+__all__ = ["Format", "JsonOption", "ProfileOption", "ProjectOption", "duration_of", "examples", "home_of"]
+
+ProjectOption = Annotated[
+    Path, typer.Option("--project", "-C", help="The project's folder, or one inside it.", show_default=False)
+]
+ProfileOption = Annotated[
+    str | None,
+    typer.Option("--profile", help="A section [profiles.NAME] of headrace.toml.", show_default=False),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
+
+
+class Format(StrEnum):
+    """How rows are printed."""
+
+    TABLE = "table"
+    JSON = "json"
+    CSV = "csv"
+
+
+def home_of(project: Path, profile: str | None) -> Home:
+    """Return the project that a command is about."""
+    from headrace.operate import find_home
+
+    return find_home(project, profile=profile)
+
+
+def duration_of(option: str, text: str | None) -> timedelta | None:
+    """Read a duration that was given on the command line. Raises ProfileError that names the option."""
+    from headrace.declare.durations import parse_duration
+
+    if text is None:
+        return None
+    try:
+        return parse_duration(f"{text} s" if text.strip().isdecimal() else text)
+    except ValueError as error:
+        raise ProfileError(f"{option}: {error}") from None
+
+
+def examples(*lines: str) -> str:
+    """Return what stands at the end of a command's `--help`."""
+    # The first character tells typer to keep the lines as they are.
+    return "\b\nExample:\n" + "\n".join(f"  {line}" for line in lines)

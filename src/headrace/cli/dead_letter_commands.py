@@ -1,0 +1,234 @@
+"""`dead-letters`: looks at records that were set aside, and gives them back."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from headrace.cli.arguments import JsonOption, ProfileOption, ProjectOption, examples, home_of
+from headrace.cli.store_commands import client_of
+from headrace.errors import ProfileError
+
+__all__ = ["register"]
+
+StreamOption = Annotated[str | None, typer.Option("--stream", help="Only of this stream.")]
+OutcomeOption = Annotated[
+    str | None, typer.Option("--outcome", help="Only malformed, rejected or future ones.")
+]
+RuleOption = Annotated[
+    str | None, typer.Option("--rule", help="Only those that broke this rule, such as expect:known_type.")
+]
+NONE = "no dead letters - nothing was set aside"
+_PREVIEW_BYTES = 160
+
+commands = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="See records that were set aside, and give them back.",
+)
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands."""
+    app.add_typer(commands, name="dead-letters")
+
+
+@commands.command(
+    "list",
+    epilog=examples(
+        "headrace dead-letters list", "headrace dead-letters list --rule expect:known_type --limit 100"
+    ),
+)
+def list_letters(
+    project: ProjectOption = Path(),
+    profile: ProfileOption = None,
+    stream: StreamOption = None,
+    outcome: OutcomeOption = None,
+    rule: RuleOption = None,
+    limit: Annotated[int, typer.Option("--limit", min=1, help="Show at most so many.")] = 20,
+    as_json: JsonOption = False,
+) -> None:
+    """List records that were set aside: address, reason, beginning of the bytes."""
+    from headrace.cli.output import console, print_json, rows_table
+
+    with client_of(project, profile) as client:
+        letters = client.dead_letters(stream=stream, outcome=outcome, rule=rule, limit=limit + 1).to_pylist()
+    if as_json:
+        print_json([_document(letter) for letter in letters[:limit]])
+        return
+    if not letters:
+        filtered = any(word is not None for word in (stream, outcome, rule))
+        typer.echo("no dead letter matches" if filtered else NONE)
+        return
+    rows = []
+    for letter in letters[:limit]:
+        document = _document(letter)
+        rules = ", ".join(reason["rule"] for reason in document["reasons"])
+        rows.append((document["address"], letter["outcome"], rules, (document["value"] or "")[:60]))
+    console().print(rows_table(("address", "outcome", "rules", "record"), rows))
+    if len(letters) > limit:
+        typer.echo(f"the first {limit}; --limit shows more")
+    typer.echo(f"look at one: headrace dead-letters show {rows[0][0]}")
+
+
+@commands.command(
+    "show",
+    epilog=examples(
+        "headrace dead-letters show events:0:1234",
+        "headrace dead-letters show events:0:1234 --raw > record.json",
+    ),
+)
+def show(
+    address: Annotated[str, typer.Argument(help="STREAM:PARTITION:OFFSET")],
+    project: ProjectOption = Path(),
+    profile: ProfileOption = None,
+    as_json: JsonOption = False,
+    raw: Annotated[bool, typer.Option("--raw", help="Print the record's bytes and nothing else.")] = False,
+) -> None:
+    """Show one record that was set aside: bytes, address, times, every reason."""
+    from headrace.cli.output import cell, print_facts, print_json
+    from headrace.operate.redrive import Address, find_letters
+
+    with client_of(project, profile) as client:
+        letter = find_letters(client, [Address.parse(address)])[0]
+    if raw:
+        sys.stdout.buffer.write(letter["value"] or b"")
+        return
+    document = _document(letter)
+    if as_json:
+        print_json(document)
+        return
+    print_facts(
+        [
+            ("address", document["address"]),
+            ("outcome", document["outcome"]),
+            *(("reason", f"{reason['rule']}: {reason['detail']}") for reason in document["reasons"]),
+            ("record time", cell(letter["record_time"])),
+            ("event time", "" if letter["event_time"] is None else cell(letter["event_time"])),
+            ("key", document["key"] or ""),
+            *(("header", f"{key}: {value}") for key, value in document["headers"].items()),
+        ]
+    )
+    typer.echo(f"\n{document['value'] if letter['value'] is not None else '(a tombstone: no value)'}")
+    typer.echo(
+        f"\ncorrect it: headrace dead-letters redrive {document['address']} --set field=value", err=True
+    )
+
+
+@commands.command(
+    "redrive",
+    epilog=examples(
+        "headrace dead-letters redrive events:0:1234 --set device=mobile",
+        "headrace dead-letters redrive --rule expect:known_type --dry-run",
+        "headrace dead-letters redrive events:0:1234 --with record.json --yes",
+    ),
+)
+def redrive(  # noqa: PLR0913, PLR0917 - each is an option of the command
+    addresses: Annotated[
+        list[str] | None, typer.Argument(help="STREAM:PARTITION:OFFSET; none: those of the filters.")
+    ] = None,
+    project: ProjectOption = Path(),
+    profile: ProfileOption = None,
+    stream: StreamOption = None,
+    outcome: OutcomeOption = None,
+    rule: RuleOption = None,
+    everything: Annotated[bool, typer.Option("--all", help="Every dead letter there is.")] = False,
+    replacement: Annotated[
+        Path | None, typer.Option("--with", help="A file with the corrected record, for one address.")
+    ] = None,
+    assignments: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="field=value of a JSON record; may be given several times."),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what would be done, and do nothing.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+) -> None:
+    """Give records that were set aside to the engine again, as they were or corrected.
+
+    Each goes to the stream's redrive lane, without checks of time, and is accepted at most once.
+    """
+    from headrace.operate import open_log
+    from headrace.operate.redrive import Address, append_redriven, find_letters, prepare
+
+    chosen = [Address.parse(text) for text in addresses or ()]
+    if not chosen and not everything and (stream, outcome, rule) == (None, None, None):
+        raise ProfileError(
+            "nothing was chosen", fix="name addresses, or --stream, --outcome, --rule, or --all"
+        )
+    change = _change(chosen, replacement, assignments)
+    home = home_of(project, profile)
+    with client_of(project, profile) as client:
+        records = prepare(find_letters(client, chosen, stream=stream, outcome=outcome, rule=rule), change)
+        running = client.running
+    if not records:
+        typer.echo("no dead letter matches" if (stream, outcome, rule) != (None, None, None) else NONE)
+        return
+    count = f"{len(records)} record" + ("s" if len(records) != 1 else "")
+    _preview(records)
+    if dry_run:
+        typer.echo(f"{count} would be given back; nothing was done")
+        return
+    if not yes and not typer.confirm(f"give {count} back?"):
+        typer.echo("nothing was done")
+        raise typer.Exit(1)
+    append_redriven(records, lambda name: open_log(home, name))
+    then = "the running pipeline takes them now" if running else "`headrace run` takes them"
+    typer.echo(f"{count} given back; {then}, and `headrace ledger` shows what became of them")
+
+
+def _change(chosen: list[Any], replacement: Path | None, assignments: list[str] | None) -> Any:
+    from headrace.operate.redrive import replace_bytes, set_fields
+
+    if replacement is not None and assignments:
+        raise ProfileError("--with and --set at once", fix="give one of them")
+    if replacement is not None:
+        if len(chosen) != 1:
+            raise ProfileError("--with corrects one record", fix="name its address")
+        try:
+            return replace_bytes(
+                sys.stdin.buffer.read() if str(replacement) == "-" else replacement.read_bytes()
+            )
+        except OSError as error:
+            raise ProfileError(f"{replacement} cannot be read: {error.strerror}") from None
+    return set_fields(assignments) if assignments else None
+
+
+def _preview(records: list[Any]) -> None:
+    from headrace.cli.output import cell
+
+    for record in records[:3]:
+        typer.echo(f"{record.address}  {record.outcome}")
+        if record.value != record.before:
+            typer.echo(f"  - {cell(record.before or b'')}")
+        typer.echo(f"  {'+' if record.value != record.before else ' '} {cell(record.value or b'')}")
+    if len(records) > 3:
+        typer.echo(f"… and {len(records) - 3} more")
+
+
+def _document(letter: dict[str, Any]) -> dict[str, Any]:
+    from headrace.operate.redrive import Address
+
+    times = {name: letter[name] and letter[name].isoformat() for name in ("record_time", "event_time")}
+    return {
+        "address": str(Address.of(letter)),
+        **{name: letter[name] for name in ("stream", "lane", "partition", "offset", "outcome")},
+        **times,
+        "reasons": letter["reasons"],
+        "key": _shown(letter["key"]),
+        "value": _shown(letter["value"]),
+        "headers": {header["key"]: _shown(header["value"]) for header in letter["headers"] or ()},
+    }
+
+
+def _shown(value: bytes | None) -> str | None:
+    if value is None:
+        return None
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return "\\x" + value.hex()

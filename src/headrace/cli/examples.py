@@ -1,0 +1,133 @@
+"""What `new`, `demo` and `generate` take from the blueprints, and the project that needs none."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from headrace.errors import RefusedError
+
+if TYPE_CHECKING:
+    from headrace.produce.generator import Generator
+
+__all__ = ["generator_of", "write_blueprint", "write_minimal"]
+
+# Blueprints are looked up by name when somebody asks for one: they are examples that stand on everything
+# else, so nothing in the package may be built on them.
+_BLUEPRINTS = "headrace.blueprints"
+
+
+def write_blueprint(name: str, folder: Path) -> tuple[Path, ...]:
+    """Write a project of a blueprint into `folder`; see `headrace.blueprints.write_project`."""
+    written: tuple[Path, ...] = import_module(_BLUEPRINTS).write_project(name, folder)
+    return written
+
+
+def generator_of(name: str, seed: int, settings: Iterable[str] = ()) -> Generator:
+    """Return the generator of a blueprint; see `headrace.blueprints.make_generator`."""
+    made: Generator = import_module(_BLUEPRINTS).make_generator(name, seed=seed, settings=settings)
+    return made
+
+
+def write_minimal(folder: Path) -> tuple[Path, ...]:
+    """Write a project with one stream and one table. Raises RefusedError when `folder` cannot be written."""
+    name = re.sub(r"[^a-z0-9]+", "_", folder.resolve().name.lower()).strip("_") or "pipeline"
+    if not name[0].isalpha():
+        name = f"p_{name}"
+    written = []
+    for path, text in _MINIMAL.items():
+        target = folder / path
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with target.open("x", encoding="utf-8") as file:
+                file.write(text.replace("NAME", name))
+        except OSError as error:
+            raise RefusedError(
+                f"{target} cannot be written: {error.strerror}", fix="choose a folder that you may write to"
+            ) from error
+        written.append(target)
+    return tuple(written)
+
+
+_MINIMAL = {
+    "pipeline.py": '''"""Temperatures by sensor and minute."""
+
+import headrace as hr
+
+pipeline = hr.Pipeline("NAME")
+
+pipeline.stream(
+    "readings",
+    schema="sensor VARCHAR NOT NULL, measured_at TIMESTAMP NOT NULL, celsius DOUBLE NOT NULL",
+    event_time="measured_at",
+    allowed_lateness="1 minute",
+    expect={"plausible": "celsius BETWEEN -90 AND 60"},
+)
+
+pipeline.table(
+    "by_minute",
+    """
+    SELECT window_start, sensor, count(*) AS readings, avg(celsius) AS average, max(celsius) AS highest
+    FROM readings
+    GROUP BY window(measured_at, '1 minute'), sensor
+    """,
+)
+''',
+    "readings.ndjson": """\
+{"sensor": "roof", "measured_at": "2026-01-01T12:00:05Z", "celsius": 3.5}
+{"sensor": "cellar", "measured_at": "2026-01-01T12:00:20Z", "celsius": 11.0}
+{"sensor": "roof", "measured_at": "2026-01-01T12:00:45Z", "celsius": 4.5}
+{"sensor": "roof", "measured_at": "2026-01-01T12:01:10Z", "celsius": 999}
+{"sensor": "roof", "measured_at": "2026-01-01T12:01:30Z", "celsius": 5.0}
+""",
+    "headrace.toml": """\
+# Where the pipeline runs. Without this file everything is embedded, with these very settings.
+
+[profiles.local]
+engine = "local"
+streams.readings = { log = "embedded", partitions = 1 }
+""",
+    "tests/test_pipeline.py": '''"""What the pipeline answers, in virtual time: no server, no waiting."""
+
+from pathlib import Path
+
+from headrace.operate import load_pipeline
+from headrace.testing import PipelineTest
+
+PIPELINE = load_pipeline(Path(__file__).parent.parent / "pipeline.py")
+
+
+def reading(measured_at, celsius):
+    return {"sensor": "roof", "measured_at": measured_at, "celsius": celsius}
+
+
+def test_readings_are_averaged_by_minute():
+    with PipelineTest(PIPELINE, start="2026-01-01T12:00:00") as test:
+        test.send("readings", reading("2026-01-01T12:00:05", 3.5), at="2026-01-01T12:00:06")
+        test.send("readings", reading("2026-01-01T12:00:45", 4.5), at="2026-01-01T12:00:46")
+        test.advance("5 minutes")
+        [row] = test.table("by_minute")
+        assert (row["sensor"], row["readings"], row["average"]) == ("roof", 2, 4.0)
+
+
+def test_an_implausible_reading_is_set_aside():
+    with PipelineTest(PIPELINE, start="2026-01-01T12:00:00") as test:
+        test.send("readings", reading("2026-01-01T12:00:00", 999.0))
+        test.advance("5 minutes")
+        assert test.outcomes("readings")["rejected"] == 1
+''',
+    ".gitignore": ".headrace/\n__pycache__/\n.venv/\n",
+    "README.md": """\
+# NAME
+
+    headrace check                                                  everything that is wrong with pipeline.py
+    headrace produce readings readings.ndjson --record-time event   put records into the log
+    headrace run --until-caught-up                                  read them
+    headrace tables by_minute                                       the answer
+    headrace dead-letters list                                      what was set aside, and why
+    pytest                                                          the pipeline's tests
+""",
+}

@@ -1,0 +1,154 @@
+"""`generate`: made-up events for a pipeline, from a process of its own."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from headrace.cli.arguments import ProfileOption, ProjectOption, duration_of, examples
+from headrace.errors import ProfileError
+
+if TYPE_CHECKING:
+    from headrace.operate import Project
+
+__all__ = ["rate_of", "register", "seed_or_random"]
+
+_RATE_DEFAULT = "14"
+
+
+def register(app: typer.Typer) -> None:
+    """Add this command."""
+    app.command(
+        epilog=examples(
+            "headrace generate commerce",
+            'headrace generate commerce --rate 500 --for "1 minute"',
+            "headrace generate commerce --rate unlimited --count 1000000 --seed 7",
+            'headrace generate commerce --set late_share=0.05 --set "disorder=30 s"',
+        )
+    )(generate)
+
+
+def generate(
+    blueprint: Annotated[str, typer.Argument(help="Whose generator, such as commerce.")],
+    project: ProjectOption = Path(),
+    profile: ProfileOption = None,
+    rate: Annotated[
+        str, typer.Option("--rate", envvar="EVENTS_PER_SECOND", help="Events a second, or: unlimited.")
+    ] = _RATE_DEFAULT,
+    count: Annotated[int | None, typer.Option("--count", min=1, help="End after so many events.")] = None,
+    duration: Annotated[
+        str | None, typer.Option("--for", help="End after so long: '30 s', '5 minutes'.")
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option("--seed", min=0, help="The same seed makes the same events.")
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="A setting of the generator, NAME=VALUE; may be given several times."),
+    ] = None,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="A line per event, with its id.")] = False,
+) -> None:
+    """Append made-up events to the log until Ctrl-C.
+
+    It is a process of its own, beside `headrace run` or without one.
+    """
+    from headrace.cli.examples import generator_of
+    from headrace.cli.output import spell_number
+    from headrace.operate import load_project, open_log
+    from headrace.operate.supervise import StopSignals
+    from headrace.produce.generator import run_generator
+
+    pace = rate_of(rate)
+    length = duration_of("--for", duration)
+    seed = seed_or_random(seed)
+    generator: Any = generator_of(blueprint, seed, settings or ())
+    loaded = load_project(project, profile=profile)
+    _require_stream(loaded, generator.stream, blueprint)
+    stop = threading.Event()
+    log = open_log(loaded, generator.stream)
+    shown = "as fast as the log takes them" if pace is None else f"{spell_number(pace)} events/s"
+    typer.echo(f"appending to '{generator.stream}', {shown}, seed {seed}; Ctrl-C stops")
+    try:
+        with StopSignals(stop, lambda note: None):
+            report = run_generator(
+                generator,
+                log,
+                rate=pace,
+                count=count,
+                duration=length,
+                stop=stop,
+                on_progress=lambda done: typer.echo(
+                    f"{spell_number(done.events)} events, {spell_number(done.rate)}/s"
+                    + (f", {done.failed} failed" if done.failed else "")
+                ),
+                on_batch=_tell_events if verbose else None,
+            )
+    finally:
+        log.close()
+    typer.echo(
+        f"{spell_number(report.events)} events in {report.seconds:.1f} s, {spell_number(report.rate)}/s; "
+        f"an append took {report.append_p50_s * 1000:.1f} ms (p99 {report.append_p99_s * 1000:.1f} ms)"
+        + (f"; {report.failed} failed" if report.failed else "")
+    )
+    _tell_figures(generator)
+
+
+def rate_of(text: str) -> float | None:
+    """Read events a second; None: unlimited. Raises ProfileError."""
+    if text.strip().lower() in ("unlimited", "none", "max"):
+        return None
+    try:
+        rate = float(text)
+    except ValueError:
+        rate = 0.0
+    if not 0 < rate < 1e9:
+        raise ProfileError(
+            f"--rate: '{text}' is not a rate", fix="write events a second, such as 500, or unlimited"
+        )
+    return rate
+
+
+def seed_or_random(seed: int | None) -> int:
+    """Return the seed, or one by chance: two runs make the same events only if somebody wants it."""
+    if seed is not None:
+        return seed
+    from secrets import randbits
+
+    return randbits(31)
+
+
+def _require_stream(project: Project, stream: str, blueprint: str) -> None:
+    known = [each.name for each in project.pipeline.streams]
+    if stream not in known:
+        raise ProfileError(
+            f"the generator of '{blueprint}' is for a stream '{stream}'; this pipeline has: {', '.join(known)}",
+            fix=f"go to a project of that blueprint: headrace new --blueprint {blueprint} shop",
+        )
+
+
+def _tell_events(batch: Any) -> None:
+    import json
+
+    for value in batch.column("value").to_pylist():
+        try:
+            event = json.loads(value)
+            typer.echo(
+                f"{event['event_id']}  {event['event_type']}  {event['user_id']}  {event['timestamp']}"
+            )
+        except (ValueError, KeyError, TypeError):
+            typer.echo(f"(spoilt on purpose)  {value[:80]!r}")
+
+
+def _tell_figures(generator: Any) -> None:
+    figures = generator.figures
+    if not figures.events:
+        return
+    places = sorted(figures.events_by_location.items(), key=lambda place: -place[1])
+    typer.echo(f"average purchase     {figures.average_purchase:.2f} over {figures.purchases:,} purchases")
+    typer.echo(f"most popular device  {figures.most_popular_device}")
+    typer.echo(
+        "events per location  " + ", ".join(f"{place} {events:,}" for place, events in places if events)
+    )

@@ -1,0 +1,65 @@
+"""`run`: the engine at work."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from headrace.cli.arguments import ProfileOption, ProjectOption, examples
+
+__all__ = ["register"]
+
+
+def register(app: typer.Typer) -> None:
+    """Add this command."""
+    app.command(
+        epilog=examples("headrace run", "headrace run --until-caught-up", "headrace run --rebuild revenue")
+    )(run)
+
+
+def run(
+    project: ProjectOption = Path(),
+    profile: ProfileOption = None,
+    until_caught_up: Annotated[
+        bool, typer.Option("--until-caught-up", help="End when everything present has been read.")
+    ] = False,
+    rebuild: Annotated[
+        list[str] | None,
+        typer.Option("--rebuild", help="Compute this table anew from the log; may be given several times."),
+    ] = None,
+) -> None:
+    """Run the pipeline until Ctrl-C."""
+    from headrace.cli.view import RunFigures, RunView
+    from headrace.operate import Runtime, load_project
+    from headrace.operate.supervise import StopSignals, supervise
+
+    loaded = load_project(project, profile=profile)
+    stop = threading.Event()
+    figures = RunFigures()
+    view = RunView(loaded.pipeline.name, figures)
+    with StopSignals(stop, view.tell) as signals:
+        runtime = Runtime.open(loaded, rebuild=rebuild or ())
+        try:
+            if not view.live:
+                typer.echo(
+                    f"running '{loaded.pipeline.name}' with profile '{loaded.profile.name}'; Ctrl-C stops"
+                )
+            with view:
+                supervise(
+                    runtime,
+                    stop,
+                    until_caught_up=until_caught_up,
+                    on_epoch=figures.take,
+                    draw=view.draw,
+                    draw_every_s=view.draw_every_s,
+                )
+            balanced = runtime.store.ledger().balanced
+        finally:
+            runtime.close()
+    typer.echo(
+        f"{'caught up' if until_caught_up and not signals.received else 'stopped'}: {figures.line()}; "
+        f"the ledger {'balances' if balanced else 'does NOT balance'}"
+    )

@@ -1,0 +1,207 @@
+"""`status`, `tables`, `sql`, `ledger`: asks the store, whether the pipeline runs or not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from headrace.cli.arguments import Format, JsonOption, ProfileOption, ProjectOption, examples, home_of
+
+if TYPE_CHECKING:
+    from headrace.operate import StoreClient
+
+__all__ = ["client_of", "register"]
+
+RowsOption = Annotated[int, typer.Option("--rows", min=1, max=1_000_000, help="Show at most so many rows.")]
+FormatOption = Annotated[Format, typer.Option("--format", help="How rows are printed.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands."""
+    app.command(epilog=examples("headrace status", "headrace status --json"))(status)
+    app.command(epilog=examples("headrace tables", "headrace tables revenue --rows 50"))(tables)
+    app.command(
+        epilog=examples(
+            'headrace sql "SELECT * FROM revenue ORDER BY window_start DESC LIMIT 5"',
+            'headrace sql "SELECT outcome, sum(records) FROM outcomes_by_minute GROUP BY ALL" --format json',
+        )
+    )(sql)
+    app.command(epilog=examples("headrace ledger", "headrace ledger --json"))(ledger)
+
+
+@contextmanager
+def client_of(project: Path, profile: str | None) -> Iterator[StoreClient]:
+    """Connect to the project's store for one command."""
+    from headrace.operate import connect
+
+    client = connect(home_of(project, profile))
+    try:
+        yield client
+    finally:
+        client.close()
+
+
+def status(
+    project: ProjectOption = Path(), profile: ProfileOption = None, as_json: JsonOption = False
+) -> None:
+    """Show positions, lag, frontiers, outcomes, tables."""
+    from headrace.cli.output import console, print_json, rows_table, spell_number
+
+    with client_of(project, profile) as client:
+        document = client.status()
+    if as_json:
+        print_json(document)
+        return
+    state = "running" if document["running"] else "stopped"
+    typer.echo(f"{state}; epoch {document['epoch']}; store {spell_number(document['state_bytes'] / 1e6)} MB")
+    for name, stream in document["streams"].items():
+        outcomes = ", ".join(f"{spell_number(n)} {outcome}" for outcome, n in stream["outcomes"].items() if n)
+        typer.echo(f"\nstream {name}: {outcomes or 'nothing read yet'}")
+        rows = [
+            (
+                line["partition"] if line["lane"] == "main" else f"{line['partition']} ({line['lane']})",
+                line["position"],
+                line.get("end"),
+                line.get("lag_records"),
+                _time(line["frontier"]),
+            )
+            for line in stream["partitions"]
+        ]
+        console().print(rows_table(("partition", "next offset", "end", "lag", "frontier"), rows))
+        if stream["lag_records"]:
+            lag = spell_number(stream["lag_records"])
+            typer.echo(f"lag: {lag} records, the oldest waits for {spell_number(stream['lag_seconds'])} s")
+    typer.echo("\ntables")
+    _print_tables(document["tables"])
+
+
+def tables(
+    name: Annotated[str | None, typer.Argument(help="Show the rows of this table.")] = None,
+    project: ProjectOption = Path(),
+    profile: ProfileOption = None,
+    rows: RowsOption = 20,
+    form: FormatOption = Format.TABLE,
+    as_json: JsonOption = False,
+) -> None:
+    """List the tables, or show the rows of one."""
+    from headrace.cli.output import print_json, print_rows
+
+    with client_of(project, profile) as client:
+        listed = client.status()["tables"]
+        if name is None:
+            print_json(listed) if as_json else _print_tables(listed)
+            return
+        _require_table(name, client, listed)
+        quoted = '"' + name.replace('"', '""') + '"'
+        # One row more than shown tells whether there are more, without counting them all.
+        found = client.query(f"SELECT * FROM {quoted} LIMIT {rows + 1}", rows_max=rows + 1)
+    print_rows(found.slice(0, rows), Format.JSON if as_json else form)
+    if form is Format.TABLE and not as_json:
+        if not found.num_rows:
+            typer.echo(f"{name} has no rows yet")
+        elif found.num_rows > rows:
+            typer.echo(f'the first {rows} rows; more: headrace sql "SELECT * FROM {name} ORDER BY 1 DESC"')
+
+
+def sql(
+    query: Annotated[str, typer.Argument(help="A SELECT over the tables; - reads it from standard input.")],
+    project: ProjectOption = Path(),
+    profile: ProfileOption = None,
+    form: FormatOption = Format.TABLE,
+    rows: RowsOption = 10_000,
+    seconds: Annotated[
+        float, typer.Option("--seconds", min=0.1, max=60, help="Give up after so long.")
+    ] = 5.0,
+) -> None:
+    """Query the tables in DuckDB's SQL.
+
+    On a running pipeline it sees the latest epoch.
+    """
+    import sys
+
+    from headrace.cli.output import print_rows
+
+    text = sys.stdin.read() if query == "-" else query
+    with client_of(project, profile) as client:
+        found = client.query(text, rows_max=rows + 1, seconds_max=seconds)
+    print_rows(found.slice(0, rows), form)
+    if found.num_rows > rows:
+        typer.secho(f"cut off after {rows} rows; --rows gives more", fg="yellow", err=True)
+
+
+def ledger(
+    project: ProjectOption = Path(), profile: ProfileOption = None, as_json: JsonOption = False
+) -> None:
+    """Show what became of every record.
+
+    Each has exactly one outcome, and the counts add up; if they do not, the exit code is 3.
+    """
+    from headrace.cli.output import console, print_json, rows_table, spell_number
+
+    with client_of(project, profile) as client:
+        document = client.ledger()
+    if as_json:
+        print_json(document)
+        return
+    for name, stream in document["streams"].items():
+        typer.echo(f"stream {name}: {spell_number(stream['read'])} records read")
+        console().print(
+            rows_table(("outcome", "records"), [(k, v) for k, v in stream["outcomes"].items() if v])
+        )
+    if document["tables"]:
+        names = ("table", "accepted", "kept", "filtered", "failed", "corrections")
+        console().print(rows_table(names, [[line[key] for key in names] for line in document["tables"]]))
+    typer.echo("the ledger balances" if document["balanced"] else "the ledger does NOT balance")
+    if not document["balanced"]:
+        raise typer.Exit(3)
+
+
+def _print_tables(listed: list[dict[str, Any]]) -> None:
+    from headrace.cli.output import console, rows_table
+
+    if not listed:
+        typer.echo('no tables yet - declare one in pipeline.py: pipeline.table("name", "SELECT …")')
+        return
+    rows = [
+        (line["table"], line["kind"], line["rows"], _time(line.get("closed_through")), _notes(line))
+        for line in listed
+    ]
+    console().print(rows_table(("table", "class", "rows", "closed through", ""), rows))
+
+
+def _notes(line: dict[str, Any]) -> str:
+    notes = []
+    if line.get("rebuilding"):
+        notes.append("rebuilding")
+    if line.get("partial_since"):
+        notes.append(f"complete from {_time(line['partial_since'])} on")
+    if line.get("corrections"):
+        notes.append(f"{line['corrections']} corrections")
+    if line.get("cells_failed"):
+        notes.append(f"{line['cells_failed']} cells failed")
+    return ", ".join(notes)
+
+
+def _require_table(name: str, client: StoreClient, listed: list[dict[str, Any]]) -> None:
+    from headrace.declare.words import did_you_mean
+    from headrace.errors import RefusedError
+
+    known = [line["table"] for line in listed]
+    if name in known:
+        return
+    found = client.query(
+        "SELECT table_name FROM information_schema.tables WHERE table_schema = 'main'"
+    ).column(0)
+    known = sorted({*known, *found.to_pylist()})
+    if name not in known:
+        raise RefusedError(
+            f"there is no table '{name}'{did_you_mean(name, known)}", fix="there are: " + ", ".join(known)
+        )
+
+
+def _time(text: str | None) -> str:
+    return "" if text is None else text.replace("T", " ").removesuffix("+00:00").partition(".")[0]

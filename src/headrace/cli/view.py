@@ -1,0 +1,179 @@
+"""What a run looks like while it works: a live picture in a terminal, a line every few seconds elsewhere.
+
+It is made of the engine's epoch reports: the store is not asked. There are at most four pictures a second.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from headrace.cli.output import cell, console, spell_number
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from headrace.engine.local import EpochReport
+
+__all__ = ["OUTCOMES", "RunFigures", "RunView"]
+
+OUTCOMES = ("accepted", "duplicate", "late", "future", "rejected", "malformed", "expired")
+LIVE_EVERY_S = 0.25
+LINE_EVERY_S = 5.0
+_RATE_OVER_S = 5.0
+
+
+@dataclass
+class RunFigures:
+    """Adds up epoch reports; written by the engine's thread, read by the one that draws."""
+
+    epoch: int = 0
+    records: int = 0
+    outcomes: dict[str, int] = field(default_factory=dict)
+    rows: dict[str, int] = field(default_factory=dict)
+    frontiers: dict[str, datetime] = field(default_factory=dict)
+    lag_records: int = 0
+    lag_seconds: float = 0.0
+    started: float = field(default_factory=time.monotonic)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _recent: deque[tuple[float, int]] = field(default_factory=deque)
+
+    def take(self, report: EpochReport) -> None:
+        """Add what one epoch did."""
+        with self._lock:
+            self.epoch = report.epoch
+            self.records += sum(report.records.values())
+            for counts in report.outcomes.values():
+                for outcome, records in counts.items():
+                    self.outcomes[outcome] = self.outcomes.get(outcome, 0) + records
+            for table, rows in report.rows.items():
+                self.rows[table] = self.rows.get(table, 0) + rows
+            self.frontiers.update({k: v for k, v in report.frontiers.items() if v is not None})
+            self.lag_records = sum(report.lag_records.values())
+            self.lag_seconds = max((s for s in report.lag_seconds.values() if s is not None), default=0.0)
+            self._recent.append((time.monotonic(), sum(report.records.values())))
+
+    def rate(self) -> float:
+        """Return the records a second of the last few seconds."""
+        now = time.monotonic()
+        with self._lock:
+            while self._recent and self._recent[0][0] < now - _RATE_OVER_S:
+                self._recent.popleft()
+            records = sum(each for _, each in self._recent)
+        return records / min(_RATE_OVER_S, max(now - self.started, 0.001))
+
+    @property
+    def seconds(self) -> float:
+        """How long it has been running."""
+        return time.monotonic() - self.started
+
+    def outcome_words(self) -> str:
+        """Return the outcomes that occurred: `980 accepted + 20 late`."""
+        found = [
+            f"{spell_number(self.outcomes[name])} {name}" for name in OUTCOMES if self.outcomes.get(name)
+        ]
+        return " + ".join(found) or "none yet"
+
+    def line(self) -> str:
+        """Return how things stand, in one line."""
+        frontier = max(self.frontiers.values(), default=None)
+        return (
+            f"{spell_number(self.records)} records, {spell_number(self.rate())}/s, lag {self.lag_words()}: "
+            f"{self.outcome_words()}" + (f"; read up to {_clock(frontier)}" if frontier else "")
+        )
+
+    def lag_words(self) -> str:
+        """Return the lag: `none`, `120 records (0.4 s)`."""
+        if not self.lag_records:
+            return "none"
+        return f"{spell_number(self.lag_records)} records ({spell_number(self.lag_seconds)} s)"
+
+
+class RunView:
+    """Shows `figures` until it is closed; `extra` gives what stands below them in a terminal.
+
+    `draw` is called often and does what is due; in a terminal it draws, elsewhere it prints a line now and then.
+    """
+
+    def __init__(
+        self, title: str, figures: RunFigures, *, extra: Callable[[], RenderableType | None] | None = None
+    ) -> None:
+        self.figures = figures
+        self.live = sys.stdout.isatty()
+        self.draw_every_s = LIVE_EVERY_S if self.live else LINE_EVERY_S
+        self._title = title
+        self._extra = extra
+        self._note = ""
+        self._screen: Any = None
+        self._told = -1
+
+    def __enter__(self) -> RunView:
+        if self.live:
+            from rich.live import Live
+
+            # We say when to draw: rich's own thread would draw also when nothing changed.
+            self._screen = Live(self._picture(), console=console(), auto_refresh=False, transient=False)
+            self._screen.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._screen is not None:
+            self._screen.update(self._picture(), refresh=True)
+            self._screen.stop()
+
+    def draw(self) -> None:
+        """Show how things stand now."""
+        if self._screen is not None:
+            self._screen.update(self._picture(), refresh=True)
+        elif self.figures.records != self._told:
+            self._told = self.figures.records
+            typer.echo(self.figures.line())
+
+    def tell(self, note: str) -> None:
+        """Show a note; may be called from a signal handler."""
+        self._note = note
+        if self._screen is None:
+            typer.echo(note)
+
+    def _picture(self) -> RenderableType:
+        from rich.console import Group
+        from rich.text import Text
+
+        figures = self.figures
+        head = Text.assemble(
+            (self._title, "bold"),
+            f"   {spell_number(figures.records)} records   {spell_number(figures.rate())}/s   ",
+            ("lag " + figures.lag_words(), "yellow" if figures.lag_seconds > 5 else "green"),
+            f"   epoch {figures.epoch}   {figures.seconds:.0f} s",
+        )
+        parts: list[RenderableType] = [head, Text("  " + figures.outcome_words(), style="dim")]
+        for stream, frontier in sorted(figures.frontiers.items()):
+            parts.append(Text(f"  {stream}: read up to {_clock(frontier)}", style="dim"))
+        below = self._extra() if self._extra is not None else _rows_changed(figures.rows)
+        if below is not None:
+            parts += [Text(), below]
+        parts.append(Text(self._note or "Ctrl-C stops", style="yellow" if self._note else "dim"))
+        return Group(*parts)
+
+
+def _rows_changed(rows: Mapping[str, int]) -> RenderableType | None:
+    from headrace.cli.output import rows_table
+
+    if not rows:
+        return None
+    return rows_table(("table", "rows written"), [(name, rows[name]) for name in sorted(rows)])
+
+
+def _clock(time_: datetime | None) -> str:
+    return "" if time_ is None else cell(time_.replace(microsecond=0))
