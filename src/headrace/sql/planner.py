@@ -9,10 +9,10 @@ from headrace.errors import DeclarationError, Problem
 from headrace.sql.advice import advice_for
 from headrace.sql.expressions import Expressions, Relation, Scope
 from headrace.sql.plan import Check, Derived, NamedColumn, PipelinePlan, StreamPlan, TablePlan
+from headrace.sql.references import reference_columns
 from headrace.sql.session import Session
 from headrace.sql.sources import Catalog
-from headrace.sql.references import reference_columns
-from headrace.sql.syntax import Node, QueryError, place_in, transformed
+from headrace.sql.syntax import Node, QueryError, place_in, quoted, transformed
 from headrace.sql.system import REFERENCE_COLUMNS, system_relations
 from headrace.sql.tables import Refused, plan_stream_table
 from headrace.sql.views import bind_query, order_of_tables, plan_view, reads_stream, relations_read
@@ -41,9 +41,7 @@ class _Planner:
         self._session = session
         self._problems = list(pipeline.problems)
         self._streams: dict[str, StreamPlan] = {}
-        self._wrong: set[str] = (
-            set()
-        )  # lower-case names of relations that are wrong: what reads them is not judged
+        self._wrong: set[str] = set()  # relations that are wrong: what reads them is not judged
 
     def plan(self) -> tuple[PipelinePlan, list[Problem]]:
         """Plan streams, then tables in the order in which they read each other, then panels and alerts."""
@@ -94,11 +92,14 @@ class _Planner:
     # -- streams -------------------------------------------------------------------------------------------
 
     def _stream(self, stream: Stream) -> StreamPlan:
-        columns = [NamedColumn(known.name, known.type.sql) for known in stream.schema.columns]
         derived, checks = [], []
-        if not columns:  # the schema could not be read, which is a problem already
+        if not stream.schema.columns:  # the schema could not be read, which is a problem already
             self._wrong.add(stream.name.lower())
             return StreamPlan(stream, (), (), (), ())
+        # Types as DuckDB prints them (which fields of a STRUCT are quoted): a store compares them with those of
+        # its relations, and would take another spelling for another type.
+        nulls = (f"NULL::{known.type.sql} AS {quoted(known.name)}" for known in stream.schema.columns)
+        columns = list(self._session.describe(f"SELECT {', '.join(nulls)}"))
         for name, text in stream.derive:
             kind = self._expression(stream, f"derived column '{name}': ", text, columns)
             if kind is None:
