@@ -138,7 +138,8 @@ def create_table(plan: TablePlan) -> Iterator[str]:
         )
         hidden = ", NULL" if plan.having_sql else ""
         yield (
-            f"INSERT INTO {state_name(plan.name)} SELECT {empty}0, 0{hidden} FROM (SELECT {arguments}) WHERE false"
+            f"INSERT INTO {state_name(plan.name)} SELECT {empty}0, 0{hidden} FROM (SELECT {arguments}) "
+            "WHERE false HAVING count(*) >= 0"
         )
 
 

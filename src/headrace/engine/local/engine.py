@@ -16,6 +16,7 @@ from headrace.engine.local.epoch import Epoch
 from headrace.engine.local.grouped import GroupedTable
 from headrace.engine.local.reader import Batch, Positions, Reader
 from headrace.engine.local.rebuild import Rebuild
+from headrace.engine.local.references import References
 from headrace.engine.local.sessions import SessionTable
 from headrace.engine.local.settings import EngineSettings, EpochReport
 from headrace.engine.local.start import begin_lanes
@@ -77,6 +78,7 @@ class LocalEngine:
         functions = {f.name: f for stream in plan.streams.values() for f in stream.functions}
         register_functions(connection, functions.values())
         begin_lanes(plan, self._reader.logs, store)
+        self._references = References(plan, store, self._reader.logs)
         self._writers = {
             table.name: table_writer(table, self._settings)
             for table in plan.tables
@@ -120,6 +122,7 @@ class LocalEngine:
         return report
 
     def _epoch(self, batches: list[Batch]) -> EpochReport | None:
+        self._references.refresh()
         epoch = Epoch(self._plan, self._store, self._writers, self._keys, self._closings, self._on_step)
         self._set_threads(sum(batch.slice.records.num_rows for batch in batches))
         begun = time.perf_counter()

@@ -119,7 +119,7 @@ class GroupedTable:
             kept = count_records(connection, self.plan.row_sql, unnests=True)
         else:
             kept = pc.sum(partial.column("_n")).as_py()
-        delta = Delta(partial.drop_columns(["_n"]), kept=kept, filtered=rows - kept)
+        delta = Delta(partial, kept=kept, filtered=rows - kept)
         for name, query in self._sides.items():
             delta.sides[name] = connection.sql(query).to_arrow_table()
         if self.plan.window is not None:

@@ -95,7 +95,7 @@ class SessionTable:
             kept = count_records(connection, self.plan.row_sql, unnests=True)
         else:
             kept = pc.sum(partial.column("_n")).as_py()
-        delta = Delta(partial.drop_columns(["_n"]), kept=kept, filtered=rows - kept)
+        delta = Delta(partial, kept=kept, filtered=rows - kept)
         for name, query in self._sides.items():
             delta.sides[name] = connection.sql(query).to_arrow_table()
         delta.lowest, _ = bounds_of(partial.column("window_start"))
