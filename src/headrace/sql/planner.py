@@ -96,8 +96,8 @@ class _Planner:
         if not stream.schema.columns:  # the schema could not be read, which is a problem already
             self._wrong.add(stream.name.lower())
             return StreamPlan(stream, (), (), (), ())
-        # Types as DuckDB prints them (which fields of a STRUCT are quoted): a store compares them with those of
-        # its relations, and would take another spelling for another type.
+        # Types as DuckDB prints them (which fields of a STRUCT are quoted): a store compares them with those
+        # of its relations, and would take another spelling for another type.
         nulls = (f"NULL::{known.type.sql} AS {quoted(known.name)}" for known in stream.schema.columns)
         columns = list(self._session.describe(f"SELECT {', '.join(nulls)}"))
         for name, text in stream.derive:
