@@ -124,7 +124,7 @@ def _require_stream(project: Project, stream: str, blueprint: str) -> None:
     known = [each.name for each in project.pipeline.streams]
     if stream not in known:
         raise ProfileError(
-            f"the generator of '{blueprint}' is for a stream '{stream}'; this pipeline has: {', '.join(known)}",
+            f"the generator of '{blueprint}' is for a stream '{stream}', this pipeline has {known}",
             fix=f"go to a project of that blueprint: headrace new --blueprint {blueprint} shop",
         )
 

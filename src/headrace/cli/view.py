@@ -101,7 +101,7 @@ class RunFigures:
 class RunView:
     """Shows `figures` until it is closed; `extra` gives what stands below them in a terminal.
 
-    `draw` is called often and does what is due; in a terminal it draws, elsewhere it prints a line now and then.
+    `draw` is called every `draw_every_s`: in a terminal it draws, elsewhere it prints a line.
     """
 
     def __init__(

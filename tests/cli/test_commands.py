@@ -1,0 +1,212 @@
+"""Every command, in this process: what it prints and how it ends."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.main import get_command
+
+from headrace.cli.app import app, run
+
+
+def ok(*words: str) -> None:
+    assert run(words) == 0
+
+
+@pytest.fixture
+def project(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Path:
+    folder = tmp_path / "weather"
+    ok("new", str(folder))
+    ok("produce", "readings", str(folder / "readings.ndjson"), "-C", str(folder), "--record-time", "event")
+    ok("run", "--until-caught-up", "-C", str(folder))
+    out = capsys.readouterr().out
+    assert "5 records appended to 'readings'" in out
+    assert "4 accepted + 1 rejected" in out
+    assert "the ledger balances" in out
+    return folder
+
+
+def commands() -> list[Any]:
+    group: Any = get_command(app)
+    found = []
+    for command in group.commands.values():
+        found.extend(getattr(command, "commands", {"": command}).values())
+    return found
+
+
+def test_every_command_shows_an_example_in_its_help() -> None:
+    assert len(commands()) >= 14
+    for command in commands():
+        assert "Example:" in command.epilog, command.name
+        assert command.help, command.name
+
+
+def test_a_wrong_word_is_answered_with_usage_and_exit_code_two(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["rum"]) == 2
+    assert run(["run", "--profil", "x"]) == 2
+    assert "Did you mean" in capsys.readouterr().err
+
+
+def test_versions_are_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    ok("--version")
+    ok("version", "--json")
+    assert "duckdb" in capsys.readouterr().out
+
+
+def test_a_pipeline_that_is_wrong_gives_its_problems_and_no_trace(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "pipeline.py").write_text(
+        "import headrace as hr\npipeline = hr.Pipeline('p')\n"
+        "pipeline.stream('s', schema='a VARCHA', event_tim='a')\n"
+    )
+    assert run(["check", "-C", str(tmp_path)]) == 2
+    err = capsys.readouterr().err
+    assert "pipeline.py:3" in err
+    assert "VARCHAR" in err
+    assert "event_time" in err
+    assert "Traceback" not in err
+    assert run(["check", "-C", str(tmp_path), "--debug"]) == 2
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_check_and_explain_say_what_a_pipeline_is(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ok("check", "-C", str(project))
+    assert "1 stream, 1 table" in capsys.readouterr().out
+    ok("explain", "by_minute", "-C", str(project))
+    assert "by_minute" in capsys.readouterr().out
+    assert run(["explain", "by_minut", "-C", str(project)]) != 0
+
+
+def test_a_folder_where_nothing_ran_says_what_to_do(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ok("new", str(tmp_path / "new"))
+    for command in (["status"], ["tables"], ["ledger"], ["sql", "SELECT 1"], ["dead-letters", "list"]):
+        assert run([*command, "-C", str(tmp_path / "new")]) == 1
+        assert "fix: run it: headrace run" in capsys.readouterr().err
+    assert run(["status", "-C", str(tmp_path)]) == 2
+    assert "headrace new" in capsys.readouterr().err
+
+
+def test_a_folder_that_is_not_empty_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").touch()
+    assert run(["new", str(tmp_path)]) == 1
+    assert run(["new", str(tmp_path / "file")]) == 1
+    assert run(["new", "--blueprint", "comerce", str(tmp_path / "shop")]) == 2
+    assert "did you mean 'commerce'" in capsys.readouterr().err
+
+
+def test_status_tables_and_sql_answer_for_people_and_for_scripts(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ok("status", "-C", str(project))
+    assert "stopped; epoch 1" in capsys.readouterr().out
+    ok("status", "--json", "-C", str(project))
+    status = json.loads(capsys.readouterr().out)
+    assert status["running"] is False
+    assert status["streams"]["readings"]["lag_records"] == 0
+    ok("tables", "-C", str(project))
+    assert "by_minute" in capsys.readouterr().out
+    ok("tables", "by_minute", "--rows", "1", "-C", str(project))
+    assert "the first 1 rows" in capsys.readouterr().out
+    assert run(["tables", "by_minut", "-C", str(project)]) == 1
+    assert "did you mean 'by_minute'" in capsys.readouterr().err
+    query = "SELECT sensor, readings, average::DECIMAL(9,2) AS average FROM by_minute ORDER BY ALL LIMIT 1"
+    ok("sql", query, "--format", "json", "-C", str(project))
+    assert capsys.readouterr().out == '[{"sensor": "cellar", "readings": 1, "average": 11.00}]\n'
+    ok("sql", query, "--format", "csv", "-C", str(project))
+    assert capsys.readouterr().out == "sensor,readings,average\ncellar,1,11.00\n"
+    ok("sql", "SELECT * FROM range(5)", "--rows", "2", "-C", str(project))
+    assert "cut off after 2 rows" in capsys.readouterr().err
+    for wrong in ("SELEC 1", "DROP TABLE by_minute", "SELECT * FROM nothing", "SELECT 1; SELECT 2"):
+        assert run(["sql", wrong, "-C", str(project)]) == 1
+
+
+def test_the_ledger_counts_every_record(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ok("ledger", "--json", "-C", str(project))
+    document = json.loads(capsys.readouterr().out)
+    assert document["balanced"] is True
+    assert document["streams"]["readings"]["read"] == 5
+    assert document["streams"]["readings"]["outcomes"] == {"accepted": 4, "rejected": 1}
+    ok("ledger", "-C", str(project))
+    assert "the ledger balances" in capsys.readouterr().out
+
+
+def test_a_dead_letter_is_seen_corrected_and_accepted_once(
+    project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    here = ("-C", str(project))
+    ok("dead-letters", "list", *here)
+    assert "readings:0:3" in capsys.readouterr().out
+    ok("dead-letters", "list", "--json", "--rule", "expect:plausible", *here)
+    assert json.loads(capsys.readouterr().out)[0]["address"] == "readings:0:3"
+    ok("dead-letters", "show", "readings:0:3", *here)
+    assert "expect:plausible" in capsys.readouterr().out
+    ok("dead-letters", "redrive", "--all", "--dry-run", *here)
+    assert "nothing was done" in capsys.readouterr().out
+    assert run(["dead-letters", "redrive", *here]) == 2
+    assert run(["dead-letters", "redrive", "readings:0:4", *here]) == 1
+    assert run(["dead-letters", "redrive", "readings:0:3", "--set", "celsius", *here]) == 1
+    for _ in range(2):
+        ok("dead-letters", "redrive", "readings:0:3", "--set", "celsius=6.5", "--yes", *here)
+    ok("run", "--until-caught-up", *here)
+    capsys.readouterr()
+    ok(
+        "sql",
+        "SELECT readings, highest FROM by_minute ORDER BY window_start DESC LIMIT 1",
+        "--format",
+        "csv",
+        *here,
+    )
+    assert capsys.readouterr().out == "readings,highest\n2,6.5\n"
+
+
+def test_nothing_set_aside_is_said_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    here = ("-C", str(tmp_path / "w"))
+    ok("new", str(tmp_path / "w"))
+    ok("run", "--until-caught-up", *here)
+    capsys.readouterr()
+    ok("dead-letters", "list", *here)
+    ok("dead-letters", "redrive", "--all", *here)
+    assert capsys.readouterr().out.count("no dead letters - nothing was set aside") == 2
+
+
+def test_events_are_generated_and_their_figures_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shop = tmp_path / "shop"
+    ok("new", "--blueprint", "commerce", str(shop))
+    ok("generate", "commerce", "--rate", "unlimited", "--count", "2000", "--seed", "1", "-C", str(shop))
+    out = capsys.readouterr().out
+    assert "2,000 events" in out
+    assert "average purchase" in out
+    assert "most popular device" in out
+    ok("generate", "commerce", "--rate", "1000", "--count", "3", "--verbose", "-C", str(shop))
+    assert capsys.readouterr().out.count("user_") >= 1
+    assert run(["generate", "commerce", "--rate", "fast", "-C", str(shop)]) == 2
+    assert run(["generate", "commerce", "--for", "a while", "-C", str(shop)]) == 2
+    ok("new", str(tmp_path / "other"))
+    assert run(["generate", "commerce", "-C", str(tmp_path / "other")]) == 2
+    assert "stream 'events'" in capsys.readouterr().err
+
+
+def test_produce_names_the_stream_that_was_meant(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["produce", "reading", "x.ndjson", "-C", str(project)]) == 2
+    assert "did you mean 'readings'" in capsys.readouterr().err
+    assert run(["produce", "readings", "missing.ndjson", "-C", str(project)]) == 1
+
+
+def test_a_demo_tells_what_it_did(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    place = tmp_path / "demo"
+    for _ in range(2):
+        ok("demo", "commerce", "--seconds", "1", "--history", "0.05", "--folder", str(place), "--seed", "1")
+    out = capsys.readouterr().out
+    assert "balances: every record has exactly one outcome" in out
+    assert "try next" in out
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "file").touch()
+    assert run(["demo", "--folder", str(tmp_path / "mine")]) == 1
