@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -24,7 +26,7 @@ __all__ = ["EmbeddedLog", "open_embedded_log", "utc_now"]
 
 # How often a waiting read asks whether the file changed; one question costs about 10 us.
 _PAUSE_FIRST_S = 0.0005
-_PAUSE_MAX_S = 0.010
+_PAUSE_MAX_S = 0.020
 _PAUSE_GROWTH = 1.5
 
 _RETENTION_EVERY_S = 10.0
@@ -91,6 +93,8 @@ class EmbeddedLog:
         self._lanes: dict[str, EmbeddedLog] = {}
         self._lanes_lock = threading.Lock()
         self._closed = threading.Event()
+        self._pause_s = _PAUSE_FIRST_S
+        self._quiet: tuple[int, Slice] | None = None
         self._retention_due = 0.0
         self._retention_bytes = 0
         try:
@@ -197,18 +201,29 @@ class EmbeddedLog:
         """Read from `positions` in record-time order over all partitions; see `Log.read`."""
         self._require_same_file()
         deadline = time.monotonic() + wait.total_seconds()
-        with self._reader.held():
+        with self._reader.held() as sqlite:
             while True:
-                seen = self._file_version()
-                given = self._read_now(positions, rows_max, bytes_max)
+                # Asked before the end is looked at: what is appended after that is not claimed to be absent.
+                asked = self.now()
+                seen = _file_version(sqlite)
+                given = self._still_quiet(seen, positions, asked)
+                if given is None:
+                    given = self._read_now(asked, positions, rows_max, bytes_max)
+                    quiet = not given.records.num_rows and len(given.idle_since) == len(given.next)
+                    self._quiet = (seen, given) if quiet else None
                 if given.records.num_rows or time.monotonic() >= deadline or self._closed.is_set():
                     return given
-                self._wait_for_change(seen, deadline)
+                self._wait_for_change(sqlite, seen, deadline)
 
-    def _read_now(self, positions: Mapping[int, int], rows_max: int, bytes_max: int) -> Slice:
-        asked = (
-            self.now()
-        )  # before the end is looked at: what is appended after it is not claimed to be absent
+    def _still_quiet(self, seen: int, positions: Mapping[int, int], asked: datetime) -> Slice | None:
+        """Return the last read's empty answer if nothing was committed since: waiting is nearly free."""
+        if self._quiet is None or self._quiet[0] != seen or self._quiet[1].next != positions:
+            return None
+        return replace(self._quiet[1], idle_since=dict.fromkeys(positions, asked))
+
+    def _read_now(
+        self, asked: datetime, positions: Mapping[int, int], rows_max: int, bytes_max: int
+    ) -> Slice:
         with self._reader.reading() as sqlite:
             ranges = partition_ranges(sqlite, self._stream)
             starts = self._batches.start_positions(ranges, positions)
@@ -225,17 +240,15 @@ class EmbeddedLog:
         idle = {held.partition: asked for held in ranges if following[held.partition] == held.end}
         return Slice(records, following, {} if loading else idle)
 
-    def _file_version(self) -> int:
-        with self._reader.held() as sqlite:
-            return int(sqlite.execute("PRAGMA data_version").fetchone()[0])
-
-    def _wait_for_change(self, seen: int, deadline: float) -> None:
+    def _wait_for_change(self, sqlite: sqlite3.Connection, seen: int, deadline: float) -> None:
         """Return when another connection committed something, or at `deadline`, or when the log is closed."""
-        pause = _PAUSE_FIRST_S
         while (left := deadline - time.monotonic()) > 0:
-            if self._closed.wait(min(pause, left)) or self._file_version() != seen:
+            if self._closed.wait(min(self._pause_s, left)):
                 return
-            pause = min(pause * _PAUSE_GROWTH, _PAUSE_MAX_S)
+            if _file_version(sqlite) != seen:
+                self._pause_s = _PAUSE_FIRST_S
+                return
+            self._pause_s = min(self._pause_s * _PAUSE_GROWTH, _PAUSE_MAX_S)
 
     def publish(self, reader: str, positions: Mapping[int, int]) -> None:
         """Make a reader's committed positions known; see `Log.publish`."""
@@ -291,3 +304,8 @@ class EmbeddedLog:
                 f"{self._place}: the file was deleted or replaced while it was open",
                 fix="stop every process that uses it, then start again",
             )
+
+
+def _file_version(sqlite: sqlite3.Connection) -> int:
+    """Return a number that changes when another connection commits."""
+    return int(sqlite.execute("PRAGMA data_version").fetchone()[0])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pyarrow as pa
@@ -54,8 +54,8 @@ class Fields:
     A record whose time is missing gets that of the one before it; in front of the first time found, that one.
     """
 
-    def __init__(self, connection: Any, key: str | None, time: str | None) -> None:
-        self._connection = connection
+    def __init__(self, connect: Callable[[], Any], key: str | None, time: str | None) -> None:
+        self._connect = connect
         self._key = key
         self._time = time
         self._last_time: pa.Scalar | None = None
@@ -95,11 +95,12 @@ class Fields:
             SELECT encode(f[1]) AS key, CASE WHEN isfinite(t) THEN t END AS time
             FROM (SELECT f, TRY_CAST(f[{len(names)}] AS TIMESTAMPTZ) AS t
                   FROM (SELECT TRY(json_extract_string(decode(value), [{paths}])) AS f FROM produced))"""
-        self._connection.register("produced", pa.table([values], names=["value"]))
+        connection = self._connect()
+        connection.register("produced", pa.table([values], names=["value"]))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # DuckDB 2.0 warns about a copy that is small here
-            found = self._connection.sql(query).to_arrow_table()
-        self._connection.unregister("produced")
+            found = connection.sql(query).to_arrow_table()
+        connection.unregister("produced")
         keys, times = (found.column(name).combine_chunks() for name in ("key", "time"))
         return (
             keys.cast(pa.binary()) if self._key is not None else pa.nulls(len(values), pa.binary()),

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from threading import Event
 from typing import Any, Literal
@@ -93,18 +94,19 @@ def produce_files(
     field = time_field(stream, record_time)
     formats = [_format_of(file, format) for file in files]
     run = _Run(log, rate, skip, stop or Event(), on_progress, _total_bytes(files))
-    connection = utc_connection()
+    connect = cache(utc_connection)  # plain lines need none, and loading DuckDB takes a while
     try:
         with log.load() if field is not None else nullcontext():
             for file, kind in zip(files, formats, strict=True):
-                fields = Fields(connection, stream.key, field)
-                run.append_file(_chunks(file, kind, stream, connection, run.stop), fields)
+                fields = Fields(connect, stream.key, field)
+                run.append_file(_chunks(file, kind, stream, connect, run.stop), fields)
     except HeadraceError as error:
         resumable = f"; go on with skip = {run.skipped + run.records}" if run.records else ""
         error.message += f" ({run.records:,} records were appended before{resumable})"
         raise
     finally:
-        connection.close()
+        if connect.cache_info().currsize:
+            connect().close()
     return run.report()
 
 
@@ -143,12 +145,12 @@ def _total_bytes(files: Sequence[str | Path]) -> int | None:
 
 
 def _chunks(
-    file: str | Path, kind: FileFormat, stream: Stream, connection: Any, stop: Event
+    file: str | Path, kind: FileFormat, stream: Stream, connect: Callable[[], Any], stop: Event
 ) -> Iterator[Chunk]:
     if kind == "parquet":
-        return parquet_chunks(Path(file), connection)
+        return parquet_chunks(Path(file), connect())
     if kind == "csv":
-        return csv_chunks(Path(file), stream, connection)
+        return csv_chunks(Path(file), stream, connect())
     if str(file).endswith(".json"):
         _require_lines(Path(file))
     return line_chunks(file, stop)
