@@ -1,5 +1,6 @@
 """A small engine over plans: cuts rows into batches, merges, and reads the result."""
 
+# ruff: noqa: E501 - a case is a line
 from __future__ import annotations
 
 from decimal import Decimal

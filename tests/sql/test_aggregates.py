@@ -1,5 +1,6 @@
 """Every aggregate of the short list: cut into batches, merged or combined, it is DuckDB's own over all rows."""
 
+# ruff: noqa: E501 - a case is a line
 from __future__ import annotations
 
 import math

@@ -1,5 +1,6 @@
 """Plans of whole pipelines: streams, views in order, panels, alerts, functions, advice, explanations."""
 
+# ruff: noqa: E501 - a case is a line
 from __future__ import annotations
 
 import pyarrow as pa

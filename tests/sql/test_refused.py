@@ -1,5 +1,6 @@
 """What is refused says what is wrong, where, and what to write instead."""
 
+# ruff: noqa: E501 - a case is a line
 from __future__ import annotations
 
 import pytest
@@ -66,9 +67,9 @@ SELECT i FROM events HAVING i > 1 | HAVING without GROUP BY | WHERE
 SELECT kind, i, count(*) AS n FROM events GROUP BY kind | 'i' is neither a key nor inside an aggregate | max(i)
 SELECT kind, count(*) FROM events GROUP BY kind | column 2 has no name | ... AS name
 SELECT kind, count(*) AS n, sum(i) AS N FROM events GROUP BY kind | two columns are named 'N' | AS another_name
-SELECT i AS _x FROM events | column '_x' begins with _ | AS x
+SELECT i AS _x FROM events | column '_x' begins with _, which is Headrace's | AS x
 SELECT * FROM events GROUP BY kind | * in a query with GROUP BY | keys and the aggregates
-SELECT max(i) AS m FROM events GROUP BY 3 | GROUP BY 3: there are 1 columns | the key itself
+SELECT max(i) AS m FROM events GROUP BY 3 | GROUP BY 3: there are 1 columns | the key
 SELECT COLUMNS('a.*') FROM events | COLUMNS(...) or * inside an expression | write the columns
 SELECT $1 AS x FROM events | a parameter cannot be used over a stream | the value
 SELECT #1 AS x FROM events | a positional reference cannot be used over a stream | name
@@ -95,7 +96,7 @@ SELECT 1 AS x | it reads no stream | FROM
 SELECT i FROM range(10) t(i) | the table function 'range' in FROM | pipeline.reference
 SELECT i FROM read_csv('file.csv') | the table function 'read_csv' in FROM | pipeline.reference
 SELECT i FROM 'file.csv' | there is no stream or table 'file.csv' | there are
-SELECT i FROM (SELECT sum(i) AS i FROM events) s | an aggregate in a sub-select over a stream | view over it
+SELECT i FROM (SELECT sum(i) AS i FROM events) s | an aggregate in a sub-select over a stream | a view of it
 SELECT i FROM (SELECT i FROM events LIMIT 5) s | LIMIT in a sub-select over a stream | view
 SELECT seen, i FROM events e (a, b) | a list of column names after a stream | sub-select
 INSERT INTO events VALUES (1) | it is not a SELECT statement | SELECT

@@ -1,5 +1,6 @@
 """What is printed means what was read: DuckDB evaluates both texts to the same value."""
 
+# ruff: noqa: E501 - a case is a line
 from __future__ import annotations
 
 import duckdb

@@ -1,5 +1,6 @@
 """Queries over a stream, taken apart: run by their plan they answer what DuckDB answers to the query itself."""
 
+# ruff: noqa: E501 - a case is a line
 from __future__ import annotations
 
 import pickle

@@ -26,7 +26,7 @@ def advice_for(pipeline: Pipeline, tables: Iterable[TablePlan]) -> Iterator[Prob
             if column.type.sql in _DOUBLES and _MONEY.search(column.name):
                 yield Problem(
                     stream.place.file, stream.place.line, f"stream '{stream.name}'",
-                    f"'{column.name}' looks like money and is a {column.type.sql}: sums of it differ in their last digits",
+                    f"'{column.name}' looks like money and is a {column.type.sql}, whose sums are inexact",
                     f"declare it DECIMAL, for example {column.name} DECIMAL(12,2)",
                 )  # fmt: skip
     for table in tables:

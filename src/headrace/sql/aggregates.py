@@ -1,8 +1,8 @@
 """The short list of aggregates, each with the columns of its state and how they are computed and merged.
 
-Every formula is DuckDB's SQL over fixed names: "a0" is an argument in the row part, `t` the state row, `b` the
-partial row that is merged into it, `p` several state rows that are combined (see `plan.StateColumn`). A partial
-over no rows and the merge of two such are the state of the empty group: counts 0, all else NULL.
+Every formula is DuckDB's SQL over fixed names: "a0" is an argument in the row part, `t` the state row, `b`
+the partial row that is merged into it, `p` several state rows that are combined (see `plan.StateColumn`). A
+partial over no rows and the merge of two such are the state of the empty group: counts 0, all else NULL.
 """
 
 from __future__ import annotations
@@ -25,20 +25,10 @@ SCALE_MAX = 18
 _EXTRA_SCALE = 4
 """An average of DECIMAL(p,s) has s + 4 digits after the point."""
 
-_INTEGERS = frozenset(
-    "TINYINT SMALLINT INTEGER BIGINT HUGEINT UTINYINT USMALLINT UINTEGER UBIGINT UHUGEINT BOOLEAN".split()
-)
-_SIGNED = {
-    "UTINYINT",
-    "USMALLINT",
-    "UINTEGER",
-    "UBIGINT",
-    "TINYINT",
-    "SMALLINT",
-    "INTEGER",
-    "BIGINT",
-    "BOOLEAN",
-}
+_INTEGERS = (
+    "TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT",
+    "UHUGEINT", "BOOLEAN",
+)  # fmt: skip
 
 _SYNONYMS = {
     "count_star": "count",
@@ -218,7 +208,7 @@ def _average_type(call: _Call) -> str:
 
 
 def _ratio(total: str, count: str, kind: str) -> str:
-    """Return total / count: for a DECIMAL in whole numbers, half up (away from zero), never through DOUBLE."""
+    """Return total / count: a DECIMAL in whole numbers, half up (away from zero), never through DOUBLE."""
     if kind == "DOUBLE":
         return f"CAST({total} AS DOUBLE) / nullif({count}, 0)"
     scale = int(decimal_of(kind)[1]) - _EXTRA_SCALE  # type: ignore[index]
@@ -227,12 +217,13 @@ def _ratio(total: str, count: str, kind: str) -> str:
     rest = f"CAST(CAST({total} - trunc({total}) AS DECIMAL({scale + 1},{scale})) * {10**scale} AS HUGEINT)"
     digits = f"({whole} + {rest})" if scale else f"CAST({total} AS HUGEINT)"
     more = 10**_EXTRA_SCALE
-    # The rest of the division is below the count, so that scaling it up cannot overflow as scaling the sum could.
+    # The rest of the division is below the count: scaling it up cannot overflow, as scaling the sum could.
     left = f"(({digits} % {count}) * {more})"
     half = f"(CASE WHEN {total} < 0 THEN -1 ELSE 1 END) * ({count} // 2)"
     # |rest| * 2 >= count rounds away from zero: (rest + sign * count // 2) // count, truncated, does that.
     units = f"(({digits} // {count}) * {more} + ({left} + {half}) // {count})"
-    step = f"CAST('0.{'0' * (scale + _EXTRA_SCALE - 1)}1' AS DECIMAL({scale + _EXTRA_SCALE + 1},{scale + _EXTRA_SCALE}))"
+    places = scale + _EXTRA_SCALE
+    step = f"CAST('0.{'0' * (places - 1)}1' AS DECIMAL({places + 1},{places}))"
     return f"CASE WHEN {count} > 0 THEN CAST(CAST({units} AS DECIMAL(38,0)) * {step} AS {kind}) END"
 
 
@@ -263,7 +254,7 @@ def _bool(name: str, word: str) -> Callable[[_Call], Aggregate]:
     def build(call: _Call) -> Aggregate:
         state = call.state(
             "all" if word == "AND" else "any", "BOOLEAN", f'{name}("{call.arguments[0].name}")',
-            "coalesce(t.@x {0} b.@x, t.@x, b.@x)".format(word).replace("@x", "@all" if word == "AND" else "@any"),
+            f"coalesce(t.@x {word} b.@x, t.@x, b.@x)".replace("@x", "@all" if word == "AND" else "@any"),
             f"{name}(p.@{'all' if word == 'AND' else 'any'})",
         )  # fmt: skip
         return call.made(state, value="@all" if word == "AND" else "@any")
@@ -276,7 +267,7 @@ def _extreme_by(keep: str) -> Callable[[_Call], Aggregate]:
     beats = ">" if keep == "max" else "<"
 
     def chosen(value: str, order: str) -> str:
-        # The least sort key stands for the best order and, among equals, the least value: no tie is left to chance.
+        # The least sort key stands for the best order and, among equals, the least value: no tie is open.
         rank = f"create_sort_key({order}, '{direction} NULLS LAST', {value}, 'ASC NULLS LAST')"
         return f"arg_min({value}, {rank}) FILTER (WHERE {value} IS NOT NULL AND {order} IS NOT NULL)"
 

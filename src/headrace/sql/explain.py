@@ -113,7 +113,8 @@ def _aggregate(aggregate: Aggregate) -> Iterable[str]:
     for column in aggregate.state:
         yield f"             {column.name} {column.type} = {column.partial}"
     if aggregate.side:
-        yield f"             side table: values of {aggregate.side.argument} {aggregate.side.type} and their counts"
+        side = aggregate.side
+        yield f"             side table: values of {side.argument} {side.type} and their counts"
 
 
 def _engines(table: TablePlan) -> Iterable[str]:

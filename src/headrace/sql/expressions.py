@@ -44,8 +44,10 @@ _LAMBDA_TAKERS = frozenset(
 
 @dataclass(frozen=True)
 class Relation:
-    """A relation in FROM. `hidden` columns are there, but `*` does not give them; `event_time` holds the lower-case
-    names of the columns that are the stream's event time.
+    """A relation in FROM.
+
+    `hidden` columns are there, but `*` does not give them; those that are `nameable` may be written.
+    `event_time` holds the lower-case names of the columns that are the stream's event time.
     """
 
     name: str
@@ -130,10 +132,10 @@ def refuse_function(name: str, arguments: int, known: Collection[str]) -> QueryE
             "use the event time or _record_time; now() may stand in panels and alerts",
         )
     reasons = (
-        (functions.CHANCE, "answers differently every time", "take a value from the record, or hash(...) of one"),
-        (functions.FILES, "reads the machine that it runs on", "declare a reference table with pipeline.reference"),
+        (functions.CHANCE, "answers differently every time", "take hash(...) of a value of the record"),
+        (functions.FILES, "reads the machine that it runs on", "declare a pipeline.reference"),
         (functions.SESSION, "reads DuckDB's session or catalog, not the record", "write the value itself"),
-        (functions.ROW_MAKING, "makes several rows of one", "write it in FROM: FROM stream, UNNEST(list) AS t(item)"),
+        (functions.ROW_MAKING, "makes several rows of one", "write FROM stream, UNNEST(list) AS t(item)"),
     )  # fmt: skip
     for names, what, fix in reasons:
         if word in names:

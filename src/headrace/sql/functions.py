@@ -1,7 +1,7 @@
 """Which of DuckDB's functions a query may use: our own lists, for DuckDB 2.0.
 
-DuckDB's `stability` column is not true enough (`first`, `list`, `current_localtime` and `version` are CONSISTENT
-in it). A test fails when DuckDB has a scalar function, macro or aggregate that stands in no list here.
+DuckDB's `stability` column is not true enough (`first`, `list`, `current_localtime` and `version` are
+CONSISTENT in it). A test fails when DuckDB has a scalar function, macro or aggregate that stands in no list.
 """
 
 from __future__ import annotations

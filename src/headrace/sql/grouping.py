@@ -48,8 +48,10 @@ class Use:
 
 @dataclass
 class Grouped:
-    """What GROUP BY comes to. In `items` and `having` the groups' columns are nodes of class GROUP_REF, and an
-    aggregate is one whose name is its identity in `uses`.
+    """What GROUP BY comes to.
+
+    In `items` and `having` the groups' columns are nodes of class GROUP_REF; an aggregate is one whose name
+    is its identity in `uses`.
     """
 
     window: Window | None
@@ -128,7 +130,7 @@ class _Grouping:
             position = int(node["literal"]["text"])
             items = self._query["select_list"]
             if not 1 <= position <= len(items):
-                raise QueryError(f"GROUP BY {position}: there are {len(items)} columns", "write the key itself",
+                raise QueryError(f"GROUP BY {position}: there are {len(items)} columns", "write the key",
                                  location_of(node))  # fmt: skip
             meant: Node = items[position - 1]
             return meant
@@ -221,7 +223,7 @@ class _Grouping:
             return node  # a lambda's parameter
         shown = ".".join(names[1:])
         self._refuse(f"'{shown}' is neither a key nor inside an aggregate",
-                     f"add it to GROUP BY, or write an aggregate of it, for example max({shown})", node)  # fmt: skip
+                     f"add it to GROUP BY, or write an aggregate such as max({shown})", node)  # fmt: skip
         return node
 
     def _alias(self, node: Node) -> Node:

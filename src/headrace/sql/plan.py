@@ -1,15 +1,15 @@
 """What planning a pipeline gives: every query taken apart into row part, aggregate part and result part.
 
-Plans are frozen values made of SQL text and names; `rows/` and `engine/` run them, and nothing else looks into
-the user's SQL. The names inside a plan are fixed, so that no text has to be substituted:
+Plans are frozen values made of SQL text and names; `rows/` and `engine/` run them, and nothing else looks
+into the user's SQL. The names inside a plan are fixed, so that no text has to be substituted:
 
     "_rows"     the relation that a row part reads: the stream's declared and derived columns, then
                 "_partition" INTEGER, "_offset" BIGINT, "_record_time" TIMESTAMPTZ, "_lane" VARCHAR
     "_time"     the event time, TIMESTAMPTZ, in the output of a row part
     "k0", "k1"  the grouping keys, in the output of a row part and in the state
     "a0", "a1"  the arguments of aggregates, in the output of a row part
-    "g0", "g1"  the values of aggregates, in the relation "_groups" that a result part reads; it also holds the
-                keys and, for windowed and session tables, "window_start" and "window_end" TIMESTAMPTZ
+    "g0", "g1"  the values of aggregates, in the relation "_groups" that a result part reads; it also holds
+                the keys and, for windowed and session tables, "window_start" and "window_end" TIMESTAMPTZ
     "g0_n"      columns of the state start with the name of their aggregate
 """
 
@@ -77,7 +77,7 @@ class Check:
 
 @dataclass(frozen=True)
 class StreamPlan:
-    """What the row stage does with one stream. `columns` is what tables see: declared, then derived columns."""
+    """What the row stage does with one stream. `columns` is what tables see: declared, then derived."""
 
     stream: Stream
     derived: tuple[Derived, ...]
@@ -119,8 +119,8 @@ class SideTable:
     """Values kept apart from the state, one row per group and value: "_value" and "_count" BIGINT.
 
     `argument` is the row part's column that is counted (NULL is not). `value` is the aggregate over the side
-    rows of one group that gives the aggregate's value, for example `count(*)` for a distinct count; `empty` is
-    the value of a group that has no side rows.
+    rows of one group that gives the aggregate's value, for example `count(*)` for a distinct count;
+    `empty` is the value of a group that has no side rows.
     """
 
     argument: str
@@ -131,10 +131,12 @@ class SideTable:
 
 @dataclass(frozen=True)
 class Aggregate:
-    """An aggregate of the short list. `value` is an expression over its state columns; with a `side` table, the
-    value is `side.value` instead and `state` is empty. `function` is the name that an engine maps, `arguments`
-    are columns of the row part, `parameters` are literals (a quantile's fraction). `approximate` marks the ones
-    that engines need not answer equally.
+    """An aggregate of the short list.
+
+    `value` is an expression over its state columns; with a `side` table, the value is `side.value` instead
+    and `state` is empty. `function` is the name that an engine maps (`count_distinct` for a distinct count),
+    `arguments` are columns of the row part, `parameters` are literals (a quantile's fraction). `approximate`
+    marks the ones that engines need not answer equally.
     """
 
     name: str
@@ -152,8 +154,9 @@ class Aggregate:
 class TablePlan:
     """One table. What is None or empty does not apply to its class.
 
-    row_sql     SELECT over "_rows" (and reference relations) that gives "_partition", "_offset", "_record_time",
-                "_time", then keys and arguments; for class rows the output columns under their own names.
+    row_sql     SELECT over "_rows" (and reference relations) that gives "_partition", "_offset",
+                "_record_time", "_time", then keys and arguments; for class rows the output columns under
+                their own names.
     unnests     whether one record may give several rows there, so that records kept must be counted apart.
     result_sql  expressions over "_groups", one per column of `columns`, in their order.
     view_sql    the whole query of a view, over tables.
@@ -187,8 +190,10 @@ class TablePlan:
 
 @dataclass(frozen=True)
 class PipelinePlan:
-    """Everything an engine needs. `tables` are ordered so that a view stands after what it reads; `warnings` are
-    advice to the author (`headrace check` prints them).
+    """Everything an engine needs.
+
+    `tables` are ordered so that a view stands after what it reads; `warnings` are advice to the author
+    (`headrace check` prints them).
     """
 
     pipeline: Pipeline

@@ -1,7 +1,7 @@
 """An in-memory DuckDB with empty relations: what is bound here is what will run.
 
-Names, types and functions are checked by binding the generated SQL against relations without rows; nothing here
-reads a row or a file.
+Names, types and functions are checked by binding the generated SQL against relations without rows; nothing
+here reads a row or a file.
 """
 
 from __future__ import annotations
@@ -67,8 +67,8 @@ class Session:
     ) -> tuple[NamedColumn, ...]:
         """Return the columns of a query, or raise QueryError with what DuckDB's binder says against it.
 
-        The place of a mistake is searched in `origin`, the author's tree, by the name that the binder gives; or,
-        when `sql` is the author's own text but for `shift` bytes before it, it is the binder's own.
+        The place of a mistake is searched in `origin`, the author's tree, by the name that the binder gives;
+        or, when `sql` is the author's own text but for `shift` bytes before it, it is the binder's own.
         """
         try:
             rows = self._connection.execute(_DESCRIBE + sql).fetchall()
@@ -90,7 +90,7 @@ class Session:
 def _facts(text: str) -> Node:
     start = text.find("{")
     try:
-        facts = json.loads(text[start:].split("\n\nLINE")[0]) if start >= 0 else {}
+        facts = json.loads(text[start:].split("\n\nLINE", maxsplit=1)[0]) if start >= 0 else {}
     except ValueError:
         facts = {}
     return facts if isinstance(facts, dict) else {}
@@ -98,7 +98,8 @@ def _facts(text: str) -> Node:
 
 def _message(text: str) -> str:
     message = str(_facts(text).get("exception_message", text))
-    return message.split("\n")[0].rstrip(". ").removesuffix(". You might need to add explicit type casts")
+    first = message.split("\n", maxsplit=1)[0].rstrip(". ")
+    return first.removesuffix(". You might need to add explicit type casts")
 
 
 def _refusal(text: str, origin: Node | None, shift: int | None) -> QueryError:

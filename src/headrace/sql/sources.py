@@ -1,7 +1,7 @@
-"""FROM of a query over a stream: one stream, sub-selects of it, UNNEST of its lists, joins with reference tables.
+"""FROM of a query over a stream: one stream, sub-selects of it, UNNEST of its lists, joins with references.
 
-What is read is rewritten to stand over "_rows" and "_reference_NAME", and keeps a record's address, record time
-and event time on its way through sub-selects.
+What is read is rewritten to stand over "_rows" and "_reference_NAME", and keeps a record's address, record
+time and event time on its way through sub-selects.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def read_source(node: Node, catalog: Catalog, errors: list[QueryError]) -> Sourc
 
 
 def _leftmost(node: Node) -> Node:
-    """Return joins nested to the left: a, (b JOIN c) is (a, b) JOIN c, since the ON of the inner sees b and c only."""
+    """Return joins nested to the left: a, (b JOIN c) is (a, b) JOIN c, as the inner ON sees b and c only."""
     if node["type"] != "JOIN":
         return node
     left, right = _leftmost(node["left"]), _leftmost(node["right"])
@@ -165,10 +165,10 @@ class _Reader:
 
     def _refuse_decorations(self, node: Node) -> None:
         if node.get("sample"):
-            self._errors.append(QueryError("TABLESAMPLE takes rows by chance", "keep rows by a condition in WHERE",
+            self._errors.append(QueryError("TABLESAMPLE takes rows by chance", "write a condition in WHERE",
                                            location_of(node)))  # fmt: skip
         if node.get("column_name_alias") or node.get("at_clause"):
-            self._errors.append(QueryError("a list of column names after a stream", "name the columns in a sub-select",
+            self._errors.append(QueryError("a list of column names after a stream", "write a sub-select",
                                            location_of(node)))  # fmt: skip
 
     def _sub_select(self, node: Node) -> Source:
@@ -177,7 +177,7 @@ class _Reader:
         grouped = query["group_expressions"] or query.get("having") or query["select_list"]
         if query["group_expressions"] or query.get("having") or has_aggregate(query["select_list"]):
             raise QueryError("an aggregate in a sub-select over a stream",
-                             "make the inner query a table and write a view over it", location_of(grouped))  # fmt: skip
+                             "make it a table, and a view of it", location_of(grouped))  # fmt: skip
         source = read_source(query["from_table"], self._catalog, self._errors)
         given = node.get("column_name_alias") or []
         items = output_items(query, source, self._catalog, self._errors, given=given)
@@ -225,7 +225,7 @@ class _Reader:
         if call["function_name"].lower() != "unnest" or len(call["arguments"]) != 1:
             self._refuse_function(right)
         if node["ref_type"] != "CROSS" and node["join_type"] != "INNER":
-            self._errors.append(QueryError("an outer join with UNNEST", "write FROM stream, UNNEST(list) AS t(item)",
+            self._errors.append(QueryError("an outer join with UNNEST", "write FROM stream, UNNEST(list)",
                                            location_of(right)))  # fmt: skip
         names = Expressions(source.scope, self._catalog.functions, self._errors)
         argument = names.resolved(call["arguments"][0]["expression"], aggregates="UNNEST")
@@ -256,8 +256,9 @@ class _Reader:
         merged = source.scope.merged | {word.lower() for word in using}
         scope = Scope([*source.scope.relations, relation], merged)
         if node["ref_type"] != "REGULAR" or node["join_type"] not in ("INNER", "LEFT"):
+            kind = node["join_type"] if node["ref_type"] == "REGULAR" else node["ref_type"]
             raise QueryError(
-                f"a {node['join_type'] if node['ref_type'] == 'REGULAR' else node['ref_type']} join with '{name}'",
+                f"a {kind} join with '{name}'",
                 f"write JOIN or LEFT JOIN {name} ON an equality with {_listed(key)}", location_of(right),
             )  # fmt: skip
         condition = self._condition(node, source, relation, scope, using)
@@ -265,7 +266,8 @@ class _Reader:
         if missing:
             self._errors.append(QueryError(
                 f"the join with '{name}' does not fix its key {_listed(missing)}",
-                f"write ON {' AND '.join(f'{relation.name}.{part} = ...' for part in key)}", location_of(right),
+                f"write ON {' AND '.join(f'{relation.name}.{part} = ...' for part in key)}",
+                location_of(right),
             ))  # fmt: skip
         at = column(source.owner, "_record_time")
         since, until = (column(relation.name, known.name) for known in REFERENCE_COLUMNS)
@@ -293,7 +295,7 @@ class _Reader:
         right = Expressions(Scope([relation]), self._catalog.functions, self._errors)
         here = {"query_location": location_of(node["right"]) or 0}
         return both([
-            comparison("COMPARE_EQUAL", left.resolved({**column(word), **here}), right.resolved({**column(word), **here}))
+            comparison("COMPARE_EQUAL", *(side.resolved({**column(word), **here}) for side in (left, right)))
             for word in using
         ])  # fmt: skip
 
@@ -307,7 +309,7 @@ def _by_name(known: Mapping[str, Any], name: str) -> Any:
 
 
 def _fixes(condition: Node, relation: str, key: str) -> bool:
-    """Return whether `condition` makes a reference's key column equal to something that is not the reference's."""
+    """Return whether `condition` makes a reference's key column equal to something of another relation."""
     if condition["class"] == "CONJUNCTION" and condition["type"] == "CONJUNCTION_AND":
         return any(_fixes(part, relation, key) for part in condition["children"])
     if condition["class"] != "COMPARISON" or condition["type"] != "COMPARE_EQUAL":
@@ -328,6 +330,7 @@ def is_event_time(node: Node, scope: Scope) -> bool:
 
 
 def where_of(query: Node, source: Source, catalog: Catalog, errors: list[QueryError]) -> Node | None:
+    """Return WHERE, resolved, with the items of SELECT that it names put in; None when there is none."""
     if not query.get("where_clause"):
         return None
     aliases = [item["alias"] for item in query["select_list"] if item.get("alias")]
@@ -438,7 +441,7 @@ def refuse_clauses(query: Node, errors: list[QueryError], *, where: str) -> None
         word, fix = fixes.get(modifier["type"], (modifier["type"], "leave it out"))
         errors.append(QueryError(f"{word} in {where}", fix, location_of(modifier)))
     if query.get("qualify"):
-        errors.append(QueryError(f"QUALIFY in {where}", "write a view over the table: it may use window functions",
+        errors.append(QueryError(f"QUALIFY in {where}", "write a view over the table: it may do so",
                                  location_of(query["qualify"])))  # fmt: skip
     if query.get("sample"):
         errors.append(

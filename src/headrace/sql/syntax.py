@@ -1,11 +1,11 @@
 """DuckDB's own syntax tree of a query: read, walked, changed and printed.
 
 DuckDB parses and prints here (`json_serialize_sql`, `json_deserialize_sql`), so that nothing is renamed or
-rewritten on the way: what is printed is bound and run by the same DuckDB that read it. A node is the JSON that
-DuckDB gives; `class` tells its kind. Two things are ours:
+rewritten on the way: what is printed is bound and run by the same DuckDB that read it. A node is the JSON
+that DuckDB gives; `class` tells its kind. To know:
 
-    GROUP BY window(at, '5 minutes')    WINDOW is a reserved word, so it is masked with a name of the same length
-    query_location                      is a place in the text's UTF-8 bytes; `place_in` makes line and column of it
+    GROUP BY window(...)    WINDOW is a reserved word, so it is masked with a name of the same length
+    query_location          is a place in the text's UTF-8 bytes; `place_in` makes line and column of it
 """
 
 from __future__ import annotations
@@ -204,7 +204,7 @@ def walk(value: Any) -> Iterator[Node]:
 
 
 def transformed(value: Any, change: Callable[[Node], Node | None]) -> Any:
-    """Return a copy in which every expression for which `change` gives one is replaced; its parts are not visited."""
+    """Return a copy in which expressions for which `change` gives one are replaced, and not looked into."""
     if isinstance(value, dict):
         if "class" in value:
             replaced = change(value)
@@ -265,7 +265,8 @@ def function(name: str, *arguments: Node) -> Node:
 def case_when(condition: Node, then: Node, otherwise: Node) -> Node:
     """Return CASE WHEN condition THEN then ELSE otherwise END."""
     return {
-        "class": "CASE", "type": "CASE_EXPR", "alias": "", "query_location": NOWHERE, "query_location_length": 0,
+        "class": "CASE", "type": "CASE_EXPR", "alias": "", "query_location": NOWHERE,
+        "query_location_length": 0,
         "case_checks": [{"when_expr": condition, "then_expr": then}], "else_expr": otherwise,
     }  # fmt: skip
 
@@ -289,7 +290,8 @@ def select(items: list[Node], source: Node | None = None, where: Node | None = N
 def comparison(kind: str, left: Node, right: Node) -> Node:
     """Return a comparison; `kind` is DuckDB's name of it, for example COMPARE_EQUAL."""
     return {
-        "class": "COMPARISON", "type": kind, "alias": "", "query_location": NOWHERE, "query_location_length": 0,
+        "class": "COMPARISON", "type": kind, "alias": "", "query_location": NOWHERE,
+        "query_location_length": 0,
         "left": left, "right": right,
     }  # fmt: skip
 

@@ -114,7 +114,7 @@ class _Planner:
                     QueryError(f"two columns are named '{name}'", "write: ... AS another_name")
                 )
             if name.startswith("_"):
-                self.errors.append(QueryError(f"column '{name}' begins with _, which Headrace keeps for itself",
+                self.errors.append(QueryError(f"column '{name}' begins with _, which is Headrace's",
                                               f"write: ... AS {name.lstrip('_') or 'name'}"))  # fmt: skip
             seen.add(name.lower())
 
@@ -132,7 +132,7 @@ class _Planner:
         sql = self.session.syntax.write(select([{**condition, "alias": "value"}], self.source.node))
         kind = self.session.describe(sql, origin=self.query)[0].type
         if kind not in ("BOOLEAN", _NO_TYPE):
-            self.errors.append(QueryError(f"{word} is {kind}, not BOOLEAN", "write a condition, for example x > 0",
+            self.errors.append(QueryError(f"{word} is {kind}, not BOOLEAN", "write a condition",
                                           location_of(condition)))  # fmt: skip
 
     def check_key(self, names: list[str]) -> None:
@@ -143,7 +143,8 @@ class _Planner:
                                               f"there are {', '.join(names)}"))  # fmt: skip
 
     def made(
-        self, kind: TableClass, columns: tuple[NamedColumn, ...], key: tuple[str, ...], row_sql: str, state: object,
+        self, kind: TableClass, columns: tuple[NamedColumn, ...], key: tuple[str, ...], row_sql: str,
+        state: object,
         **parts: object,
     ) -> TablePlan:  # fmt: skip
         """Return the plan; `state` is what tells incompatible states apart beside the row part."""
@@ -216,7 +217,7 @@ class _Planner:
         return self.session.syntax.write_expression(transformed(node, change))
 
     def key_of(self, grouped: Grouped, items: list[tuple[str, str]]) -> tuple[str, ...]:
-        """Return the columns that identify a row: those that show the keys and the window's start, if all do."""
+        """Return the columns that identify a row: the window's start and the keys, if all are shown."""
         wanted = ["window_start"] if grouped.window else []
         wanted += [f"k{position}" for position in range(len(grouped.keys))]
         shown = {sql: name for name, sql in reversed(items)}

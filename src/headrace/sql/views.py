@@ -1,4 +1,4 @@
-"""Queries over tables: views, panels and alerts. DuckDB runs them as they are; here they are bound and judged."""
+"""Queries over tables: views, panels and alerts. DuckDB runs them as they are; here they are judged."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def bind_query(text: str, query: Node, catalog: Catalog, session: Session) -> tu
 
 
 def _judge(query: Node, catalog: Catalog, errors: list[QueryError], *, is_view: bool) -> None:
-    """Collect what no query over tables may do; a view, which is replicated, may not ask for time or chance."""
+    """Collect what no query over tables may do; a view is replicated: it may not ask for time or chance."""
     for node in relations_read(query):
         name = node["table_name"]
         if name.lower() in catalog.tables:
@@ -159,7 +159,7 @@ def _judge(query: Node, catalog: Catalog, errors: list[QueryError], *, is_view: 
 
 def _clock(name: str, node: Node) -> QueryError:
     return QueryError(f"'{name}' in a view: it would change although no table did",
-                      "write it in the panel or the alert that reads the view", location_of(node))  # fmt: skip
+                      "write it in the panel or the alert over the view", location_of(node))  # fmt: skip
 
 
 def _judge_function(node: Node, errors: list[QueryError], *, is_view: bool) -> None:
