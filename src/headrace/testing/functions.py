@@ -32,7 +32,7 @@ def check_function(
     """
     import pyarrow as pa
 
-    call: Callable[..., Any] = getattr(function, "call", function)
+    call: Any = getattr(function, "call", function)
     name = str(getattr(function, "name", None) or getattr(function, "__name__", "the function"))
     columns = [part if isinstance(part, pa.Array) else pa.array(part) for part in arguments]
     rows = len(columns[0]) if columns else 0

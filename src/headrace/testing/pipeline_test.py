@@ -5,13 +5,14 @@ from __future__ import annotations
 import random
 import tempfile
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from headrace.declare import Pipeline
+from headrace.declare import Pipeline, Reference
 from headrace.declare.durations import parse_duration
 from headrace.testing.clock import VirtualClock, instant
 from headrace.testing.crash import CrashPolicy, SimulatedCrash, once
@@ -73,32 +74,27 @@ class PipelineTest:
         self._steps_of_epoch: dict[str, int] = {}
 
     def __enter__(self) -> PipelineTest:
-        from headrace.log import open_embedded_log
         from headrace.sql import plan_pipeline
 
+        plan = plan_pipeline(self.pipeline)
+        beside = {name: _beside_its_declaration(one) for name, one in plan.references.items()}
+        self._plan = replace(plan, references=beside)
         if self._folder is None:
             self._temporary = tempfile.TemporaryDirectory(prefix="headrace-test-")
             self._folder = Path(self._temporary.name)
-        self._folder.mkdir(parents=True, exist_ok=True)
-        self._plan = plan_pipeline(self.pipeline)
-        for stream in self.pipeline.streams:
-            self._logs[stream.name] = open_embedded_log(
-                self._folder / "log.db",
-                stream.name,
-                partitions=self._partitions_of(stream.name),
-                clock=self.clock,
-            )
-        self._open()
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._open_logs(self._folder)
+            self._open()
+        except BaseException:
+            self._give_back()
+            raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._close()
-        for log in self._logs.values():
-            log.close()
-        if self._temporary is not None:
-            self._temporary.cleanup()
+        self._give_back()
 
     # --- what goes in
 
@@ -222,6 +218,10 @@ class PipelineTest:
         """The store's ledger: `.lanes`, `.tables`, `.balanced`."""
         return self.store.ledger()
 
+    def log(self, stream: str) -> Log:
+        """The opened log of `stream`."""
+        return self._logs[stream]
+
     @property
     def store(self) -> Store:
         """The opened store, for what this class does not show."""
@@ -257,6 +257,26 @@ class PipelineTest:
             append_table(values, keys=keys, record_time=record_time, partition=partition)
         )
 
+    def _open_logs(self, folder: Path) -> None:
+        from headrace.log import open_embedded_log
+
+        for stream in self.pipeline.streams:
+            self._logs[stream.name] = open_embedded_log(
+                folder / "log.db",
+                stream.name,
+                partitions=self._partitions_of(stream.name),
+                clock=self.clock,
+                durable=False,  # a test's crash is a process's, not a power cut
+            )
+
+    def _give_back(self) -> None:
+        self._close()
+        for log in self._logs.values():
+            log.close()
+        self._logs = {}
+        if self._temporary is not None:
+            self._temporary.cleanup()
+
     def _open(self) -> None:
         from headrace.engine.local import EngineSettings, LocalEngine
         from headrace.store import Store
@@ -286,6 +306,11 @@ class PipelineTest:
         self._steps_of_epoch[step] = count + 1
         if [True for policy in self._policies if policy(self._epoch, step, count)]:
             raise SimulatedCrash(self._epoch, step)
+
+
+def _beside_its_declaration(reference: Reference) -> Reference:
+    """A reference file lies in the project's folder, which to a test is that of the declaring file."""
+    return replace(reference, path=str(Path(reference.place.file).absolute().parent / reference.path))
 
 
 def _quoted(name: str) -> str:

@@ -75,7 +75,7 @@ class Reader:
         With `linger`, a small first find is followed by that pause and a second look.
         """
         found: dict[tuple[str, str], Batch] = {}
-        for place in self._due():
+        for place in self._due(everything=not wait):
             found[place] = self._look(place, positions[place], rows_max=rows_max, wait=timedelta(0))
         if wait and not any(batch.moved for batch in found.values()):
             # Nothing is there. Each stream gets its share of the wait, so that a quiet one delays no other for long.
@@ -96,14 +96,17 @@ class Reader:
             self._decode(batch)
         return list(found.values())
 
-    def _due(self) -> list[tuple[str, str]]:
-        """Redrive lanes are looked at once a second at most: they are empty almost always."""
+    def _due(self, *, everything: bool) -> list[tuple[str, str]]:
+        """Redrive lanes are looked at twice a second at most: they are empty almost always.
+
+        A caller that does not wait asks what is there now, so `everything` is looked at.
+        """
         now = time.monotonic()
         due = []
         for place in self.logs:
             if place[1] == "main":
                 due.append(place)
-            elif now >= self._redrive_after.get(place[0], 0.0):
+            elif everything or now >= self._redrive_after.get(place[0], 0.0):
                 self._redrive_after[place[0]] = now + _REDRIVE_SECONDS
                 due.append(place)
         return due

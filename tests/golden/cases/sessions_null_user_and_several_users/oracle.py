@@ -25,7 +25,7 @@ STREAMS = [
 TABLES = {
     "sessions": Grouped(
         "events",
-        {**windowed, **same("user", "events", "total", "first_event")},
+        {**same("user"), **windowed, **same("events", "total", "first_event")},
         {
             "events": count_rows(),
             "total": aggregate("sum", column("n")),
