@@ -1,0 +1,203 @@
+"""Real processes: started, asked while they run, stopped, killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+HEADRACE = [sys.executable, "-m", "headrace"]
+DEADLINE_S = 60
+
+
+def headrace(*words: str, cwd: Path, check: bool = True) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*HEADRACE, *words], cwd=cwd, capture_output=True, text=True, timeout=DEADLINE_S, check=check
+    )
+
+
+class Running:
+    """`headrace run` in a process of its own; made when it answers on its socket."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.process = subprocess.Popen(
+            [*HEADRACE, "run"], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            if line.startswith("running"):
+                return
+        raise AssertionError(f"run ended with {self.process.wait()}")
+
+    def stop(self, number: int) -> float:
+        began = time.monotonic()
+        self.process.send_signal(number)
+        self.process.wait(DEADLINE_S)
+        return time.monotonic() - began
+
+    def rest(self) -> str:
+        assert self.process.stdout is not None
+        with self.process.stdout as out:
+            return out.read()
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    headrace("new", "weather", cwd=tmp_path)
+    return tmp_path / "weather"
+
+
+@pytest.fixture
+def running(project: Path) -> Iterator[Running]:
+    started = Running(project)
+    yield started
+    if started.process.poll() is None:
+        started.process.kill()
+    started.process.wait(DEADLINE_S)
+    if started.process.stdout is not None:
+        started.process.stdout.close()
+
+
+def produced(project: Path) -> None:
+    headrace("produce", "readings", "readings.ndjson", "--record-time", "event", cwd=project)
+
+
+def wait_until_read(project: Path, records: int) -> None:
+    end = time.monotonic() + DEADLINE_S
+    while time.monotonic() < end:
+        document = json.loads(headrace("ledger", "--json", cwd=project).stdout)
+        if document["streams"].get("readings", {}).get("read") == records:
+            return
+    raise AssertionError(f"{records} records were not read in time")
+
+
+def test_a_running_pipeline_answers_like_a_stopped_one(project: Path, running: Running) -> None:
+    produced(project)
+    wait_until_read(project, 5)
+    questions = (
+        ["ledger", "--json"],
+        ["sql", "FROM by_minute ORDER BY ALL"],
+        ["dead-letters", "list", "--json"],
+    )
+    alive = [headrace(*question, cwd=project).stdout for question in questions]
+    assert json.loads(headrace("status", "--json", cwd=project).stdout)["running"] is True
+    assert headrace("sql", "DELETE FROM by_minute", cwd=project, check=False).returncode == 1
+    running.stop(signal.SIGTERM)
+    assert json.loads(headrace("status", "--json", cwd=project).stdout)["running"] is False
+    stopped = [headrace(*question, cwd=project).stdout for question in questions]
+    # Idle epochs may be counted between the two; everything else must be the same.
+    assert [_without_epoch(text) for text in alive] == [_without_epoch(text) for text in stopped]
+
+
+def _without_epoch(text: str) -> str:
+    return "\n".join(line for line in text.splitlines() if '"epoch"' not in line)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_stops_a_run_at_an_epoch_within_two_seconds(running: Running, number: int) -> None:
+    assert running.stop(number) < 2
+    assert running.process.returncode == 0
+    out = running.rest()
+    assert "stopping after this epoch" in out
+    assert "the ledger balances" in out
+    assert not (running.folder / ".headrace" / "run.json").exists()
+
+
+def test_a_second_run_is_told_about_the_first(project: Path, running: Running) -> None:
+    second = headrace("run", cwd=project, check=False)
+    assert second.returncode == 1
+    assert str(running.process.pid) in second.stderr
+    assert "Traceback" not in second.stderr
+    assert json.loads(headrace("status", "--json", cwd=project).stdout)["running"] is True
+
+
+def test_a_killed_run_leaves_nothing_in_the_way(project: Path, running: Running) -> None:
+    produced(project)
+    wait_until_read(project, 5)
+    running.stop(signal.SIGKILL)
+    assert (project / ".headrace" / "run.json").exists()
+    assert json.loads(headrace("status", "--json", cwd=project).stdout)["running"] is False
+    out = headrace("run", "--until-caught-up", cwd=project).stdout
+    assert "the ledger balances" in out
+
+
+def test_what_another_process_produces_is_seen_and_redriven_while_it_runs(
+    project: Path, running: Running
+) -> None:
+    produced(project)
+    wait_until_read(project, 5)
+    given = headrace("dead-letters", "redrive", "--all", "--set", "celsius=1", "--yes", cwd=project).stdout
+    assert "the running pipeline takes them now" in given
+    wait_until_read(project, 6)
+
+
+def test_run_json_belongs_to_its_owner(running: Running) -> None:
+    path = running.folder / ".headrace" / "run.json"
+    assert path.stat().st_mode & 0o777 == 0o600
+    facts = json.loads(path.read_text())
+    assert facts["pid"] == running.process.pid
+    assert Path(facts["socket"]).stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("blueprint", [None, "commerce"])
+def test_a_new_project_passes_its_own_tests(tmp_path: Path, blueprint: str | None) -> None:
+    chosen = [] if blueprint is None else ["--blueprint", blueprint]
+    headrace("new", *chosen, "made", cwd=tmp_path)
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"],
+        cwd=tmp_path / "made",
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+
+
+def test_generate_is_a_process_of_its_own_beside_run(tmp_path: Path) -> None:
+    headrace("new", "--blueprint", "commerce", "shop", cwd=tmp_path)
+    running = Running(tmp_path / "shop")
+    try:
+        headrace("generate", "commerce", "--rate", "unlimited", "--count", "3000", cwd=tmp_path / "shop")
+        end = time.monotonic() + DEADLINE_S
+        read = 0
+        while read < 3000 and time.monotonic() < end:
+            document = json.loads(headrace("ledger", "--json", cwd=tmp_path / "shop").stdout)
+            read = document["streams"].get("events", {}).get("read", 0)
+        assert read == 3000
+        assert document["balanced"]
+    finally:
+        running.stop(signal.SIGINT)
+        running.rest()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_that_cannot_be_written_is_a_clear_error(project: Path) -> None:
+    shutil.rmtree(project / ".headrace", ignore_errors=True)
+    project.chmod(0o500)
+    try:
+        failed = headrace("run", cwd=project, check=False)
+    finally:
+        project.chmod(0o700)
+    assert failed.returncode == 1
+    assert "cannot be made" in failed.stderr
+
+
+def test_a_reader_that_goes_away_is_no_error(tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [*HEADRACE, "--help"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path
+    )
+    assert process.stdout is not None and process.stderr is not None
+    process.stdout.close()
+    assert "Traceback" not in process.stderr.read()
+    process.stderr.close()
+    process.wait(DEADLINE_S)
