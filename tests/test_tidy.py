@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 import re
 import subprocess
+import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -34,7 +36,7 @@ ROOMS = (
 # These rooms are told the time; they never ask for it.
 TIMELESS = ("declare", "sql", "rows", "store", "engine")
 CLOCKS = {"now", "utcnow", "today", "time", "time_ns"}
-ONE_USER = {"sqlglot": "sql", "sqlite3": "log", "fastapi": "web", "typer": "cli", "rich": "cli"}
+ONE_USER = {"sqlite3": "log", "fastapi": "web", "typer": "cli", "rich": "cli"}
 VAGUE_NAMES = ("util", "utils", "helper", "helpers", "common", "manager", "misc")
 LINES_MAX, FUNCTION_LINES_MAX = 500, 70
 
@@ -87,6 +89,19 @@ def test_a_library_with_one_home_is_imported_only_there() -> None:
             home = ONE_USER.get(module.split(".")[0])
             if home is not None and room_of(path) != home:
                 problems.append(f"{path.relative_to(ROOT)}:{line}: {module} belongs to {home}/")
+    found(problems)
+
+
+def test_every_library_that_is_imported_is_a_declared_dependency() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    declared = {re.split(r"[<>=\[ ]", line)[0].replace("-", "_") for line in project["dependencies"]}
+    optional = {"pytest"}  # only in a user's tests
+    problems = []
+    for path in sources("src"):
+        for line, module in imports_of(ast.parse(path.read_text())):
+            name = module.split(".")[0]
+            if name not in declared | optional | {"headrace"} and name not in sys.stdlib_module_names:
+                problems.append(f"{path.relative_to(ROOT)}:{line}: {name} is no dependency")
     found(problems)
 
 

@@ -64,7 +64,7 @@ def version(as_json: JsonOption = False) -> None:
     from headrace.cli.output import print_facts, print_json
 
     versions = {"headrace": version_of("headrace"), "python": platform.python_version()}
-    versions |= {name: version_of(name) for name in ("duckdb", "pyarrow", "sqlglot")}
+    versions |= {name: version_of(name) for name in ("duckdb", "pyarrow")}
     versions["system"] = f"{platform.system()} {platform.machine()}"
     if as_json:
         print_json(versions)
