@@ -7,6 +7,7 @@ import json
 import os
 import socket
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
@@ -37,9 +38,14 @@ class StoreLock:
                 f"the store is held by {holder_of(self._path)}",
                 fix="stop that process, or ask the running pipeline (`headrace status`, `headrace sql`)",
             ) from error
-        file.truncate(0)
-        json.dump({"pid": os.getpid(), "host": socket.gethostname(), "command": " ".join(sys.argv)}, file)
-        file.flush()
+        try:
+            file.truncate(0)
+            json.dump({"pid": os.getpid(), "host": socket.gethostname(), "command": " ".join(sys.argv)}, file)
+            file.flush()
+        except OSError:  # a full disk: closing tries to write again, and closes all the same
+            with suppress(OSError):
+                file.close()
+            raise
         self._file = file
 
     def release(self) -> None:

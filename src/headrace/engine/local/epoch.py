@@ -7,20 +7,24 @@ commit together. Apart, a crash between them would count the batch twice or not 
 
 from __future__ import annotations
 
+import errno
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from typing import Any
 
+import duckdb
 import pyarrow as pa
 
 from headrace.engine.local.closing import Closings
 from headrace.engine.local.compute import Delta, EpochContext, TableWriter, compute_delta
 from headrace.engine.local.frontier import advance, stream_frontier
 from headrace.engine.local.outcomes import Decided, decide, minutes_of
+from headrace.engine.local.queries import Queries
 from headrace.engine.local.reader import Batch
-from headrace.errors import IntegrityError
+from headrace.errors import IntegrityError, RefusedError
 from headrace.rows.result import Outcome
 from headrace.sql.plan import PipelinePlan
 from headrace.store import Store
@@ -58,6 +62,7 @@ class Epoch:
         self,
         plan: PipelinePlan,
         store: Store,
+        queries: Queries,
         writers: Mapping[str, TableWriter],
         keys: Mapping[str, RememberedKeys],
         closings: Closings,
@@ -66,6 +71,7 @@ class Epoch:
         self.plan = plan
         self.store = store
         self.connection = store.connection
+        self._queries = queries
         self.progress: Progress = store.progress.copy()
         self.progress.epoch += 1
         self.rows: dict[str, int] = {}
@@ -139,12 +145,17 @@ class Epoch:
         if not accepted.num_rows:
             return
         rows = with_lane(accepted, decided.batch.lane)
+        self._queries.batch(rows)
         for name, writer in self._writers.items():
             if decided.batch.stream not in writer.plan.sources:
                 continue
             table = self.progress.tables[name]
             fitting = narrowed_rows(writer, rows, table.floor, table.retired_through)
-            delta = compute_delta(self.connection, writer, fitting)
+            if fitting is not rows:
+                self._queries.batch(fitting)
+            delta = compute_delta(self._queries, writer, fitting)
+            if fitting is not rows:
+                self._queries.batch(rows)
             table.corrections += _corrections(writer, fitting, table.closed_through) if delta.kept else 0
             table.accepted += rows.num_rows
             table.kept += delta.kept
@@ -162,26 +173,27 @@ class Epoch:
                 self._write(clock)
                 with self.watch.stage("commit"):
                     self.connection.execute("COMMIT")
-            except BaseException:
+            except BaseException as error:
                 self._roll_back()
+                if _disk_is_full(error):
+                    raise RefusedError(
+                        f"the disk of the store {self.store.path} is full; nothing of the epoch was written",
+                        fix="make room on it, then run again: reading goes on where the last epoch ended",
+                    ) from error
                 raise
         self.store.progress = self.progress
         self._closings.committed()
         self._on_step("commit")
 
     def _roll_back(self) -> None:
-        import duckdb
-
         self._closings.rolled_back()
-        try:
+        with suppress(duckdb.Error):  # a commit that failed has rolled back by itself
             self.connection.execute("ROLLBACK")
-        except duckdb.Error:  # a commit that failed has rolled back by itself
-            pass
 
     def _write(self, clock: datetime) -> None:
         epoch = self.progress.epoch
         for name, decided, delta in self._deltas:
-            context = EpochContext(self.connection, epoch, self.progress.tables[name])
+            context = EpochContext(self._queries, epoch, self.progress.tables[name])
             touched = self._writers[name].apply(context, delta)
             self.rows[name] = self.rows.get(name, 0) + touched
             self._closings.touched(name, delta, context.progress)
@@ -313,6 +325,11 @@ class Epoch:
     def stream_frontier(self, stream: str) -> int | None:
         """Return how far a stream has come, in microseconds."""
         return stream_frontier(self.progress, stream)
+
+
+def _disk_is_full(error: BaseException) -> bool:
+    """Whether DuckDB says so; it has no class of its own for it, and passes on what the system said."""
+    return os.strerror(errno.ENOSPC) in str(error)
 
 
 def with_lane(rows: pa.Table, lane: str) -> pa.Table:
