@@ -22,7 +22,7 @@ CHECKPOINT_BYTES = "16MiB"
 
 def connect(path: Path, *, read_only: bool = False) -> Any:
     """Open the file, made when it is absent; raises RefusedError with what the system said, or who holds it."""
-    config = {
+    config: dict[str, str | bool | int | float | list[str]] = {
         "memory_limit": MEMORY_LIMIT,
         "threads": str(min(2, os.cpu_count() or 1)),
         "temp_directory": str(path.with_name(path.name + ".tmp")),

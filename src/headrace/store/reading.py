@@ -88,7 +88,8 @@ class StoreReading:
         after: Address | None = None,
     ) -> pa.Table:
         """Return dead letters in the order of their addresses, at most `limit`, behind the address `after`."""
-        conditions, values = ["true"], []
+        conditions: list[str] = ["true"]
+        values: list[object] = []
         for column, wanted in (("stream", stream), ("outcome", outcome)):
             if wanted is not None:
                 conditions.append(f"{column} = ?")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -85,10 +85,8 @@ class Store(StoreReading):
             yield
             self.connection.execute("COMMIT")
         except BaseException:
-            try:
+            with suppress(duckdb.Error):  # a commit that failed has rolled back by itself
                 self.connection.execute("ROLLBACK")
-            except duckdb.Error:  # the commit itself failed, and has rolled back
-                pass
             raise
 
     def save(self, progress: Progress) -> None:
@@ -158,7 +156,7 @@ class Store(StoreReading):
             [f"late_{stream}"],
         ).fetchall()
         wanted = [(column.name, column.type) for column in late_columns(self.plan.streams[stream])]
-        if found and found[: len(wanted)] + [] != wanted or len(found) not in (0, len(wanted) + 2):
+        if found and (found[: len(wanted)] != wanted or len(found) != len(wanted) + 2):
             number = self.progress.epoch
             self.connection.execute(f"DROP VIEW IF EXISTS {quoted(f'late_{stream}')}")
             self.connection.execute(

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pyarrow as pa
 
 from headrace.engine.local.compute import Delta, EpochContext, bounds_of, count_records
+from headrace.engine.local.queries import Queries
 from headrace.sql.plan import TablePlan
 from headrace.store.names import quoted, state_name
 
@@ -23,7 +22,7 @@ class RowsTable:
         self._names = [quoted(column.name) for column in plan.columns] + list(_HIDDEN)
         self._keys = [quoted(name) for name in plan.table.key]
 
-    def compute(self, connection: Any, rows: int) -> Delta:
+    def compute(self, queries: Queries, rows: int) -> Delta:
         """Return the rows that the query keeps of "_rows"; with a key, the latest of each in this batch."""
         query = self.plan.row_sql
         if self._keys:
@@ -32,10 +31,10 @@ class RowsTable:
                 f"SELECT * FROM ({query}) QUALIFY row_number() OVER "
                 f"(PARTITION BY {', '.join(self._keys)} ORDER BY {latest}) = 1"
             )
-        found = connection.sql(query).to_arrow_table()
+        found = queries.table(query)
         kept = int(found.num_rows)
         if self.plan.unnests or self._keys:
-            kept = count_records(connection, self.plan.row_sql, unnests=self.plan.unnests)
+            kept = count_records(queries.connection, self.plan.row_sql, unnests=self.plan.unnests)
         delta = Delta(found, kept=kept, filtered=rows - kept)
         if found.num_rows:
             delta.lowest, delta.highest = bounds_of(found.column("_time"))
@@ -72,6 +71,6 @@ class RowsTable:
         """Return the event times: a row is retired by its own."""
         return event_times
 
-    def first_end(self, event_times: pa.ChunkedArray) -> pa.ChunkedArray | None:  # noqa: ARG002
+    def first_end(self, event_times: pa.ChunkedArray) -> pa.ChunkedArray | None:
         """Rows have no windows that close."""
         return None

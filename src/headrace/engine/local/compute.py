@@ -5,7 +5,6 @@ This comes before the transaction of an epoch: an error inside a transaction wou
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -13,6 +12,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from headrace.engine.local.queries import Queries
 from headrace.errors import HeadraceError, InternalError
 from headrace.sql.plan import TablePlan
 from headrace.store.progress import TableProgress
@@ -52,9 +52,14 @@ class Delta:
 class EpochContext:
     """What a table needs to know while it is written: the epoch and its own progress, which it may change."""
 
-    connection: Any
+    queries: Queries
     epoch: int
     progress: TableProgress
+
+    @property
+    def connection(self) -> Any:
+        """The connection that writes."""
+        return self.queries.connection
 
 
 class TableWriter(Protocol):
@@ -62,7 +67,7 @@ class TableWriter(Protocol):
 
     plan: TablePlan
 
-    def compute(self, connection: Any, rows: int) -> Delta:
+    def compute(self, queries: Queries, rows: int) -> Delta:
         """Return what the relation "_rows" (of so many rows) changes; raises duckdb.Error when a row fails."""
 
     def apply(self, context: EpochContext, delta: Delta) -> int:
@@ -78,29 +83,30 @@ class TableWriter(Protocol):
         """Return the end of the first window that event times are in; None for a table without windows."""
 
 
-def compute_delta(connection: Any, writer: TableWriter, rows: pa.Table) -> Delta:
-    """Return what `rows` change in a table. The whole batch is tried first; only on an error are the rows looked at
+def compute_delta(queries: Queries, writer: TableWriter, rows: pa.Table) -> Delta:
+    """Return what `rows`, which are in place, change in a table.
+
+    The whole batch is tried first; only on an error are the rows looked at
     one by one (by halves), and those that fail are set aside.
     """
-    connection.register("_rows", rows)
     try:
-        return writer.compute(connection, rows.num_rows)
+        return writer.compute(queries, rows.num_rows)
     except (duckdb.Error, HeadraceError) as error:
         first = error
-    good, failed = _isolated(connection, writer.plan.row_sql, rows)
+    good, failed = _isolated(queries.connection, writer.plan.row_sql, rows)
     if not failed:
         raise InternalError(
             f"table '{writer.plan.name}': {type(first).__name__}: {_reason(first)}"
         ) from first
-    connection.register("_rows", good)
+    queries.batch(good)
     try:
-        delta = writer.compute(connection, good.num_rows)
+        delta = writer.compute(queries, good.num_rows)
     except (duckdb.Error, HeadraceError) as error:
         raise InternalError(
             f"table '{writer.plan.name}': {type(error).__name__}: {_reason(error)}"
         ) from error
     finally:
-        connection.register("_rows", rows)
+        queries.batch(rows)
     return replace(delta, failed=tuple(failed))
 
 
@@ -142,6 +148,3 @@ def bounds_of(column: pa.ChunkedArray) -> tuple[int | None, int | None]:
     """Return the least and the greatest of a column of instants, in microseconds."""
     found = pc.min_max(column.cast(pa.int64()))
     return found["min"].as_py(), found["max"].as_py()
-
-
-Compute = Callable[[Any, int], Delta]

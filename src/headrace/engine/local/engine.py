@@ -7,13 +7,13 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from datetime import timedelta
-from typing import Any
 
 from headrace.engine.local.appended import RowsTable
 from headrace.engine.local.closing import Closings
 from headrace.engine.local.compute import TableWriter
 from headrace.engine.local.epoch import Epoch
 from headrace.engine.local.grouped import GroupedTable
+from headrace.engine.local.queries import Queries
 from headrace.engine.local.reader import Batch, Positions, Reader
 from headrace.engine.local.rebuild import Rebuild
 from headrace.engine.local.references import References
@@ -77,6 +77,7 @@ class LocalEngine:
         connection.execute(setting("memory_limit", self._settings.memory_limit))
         functions = {f.name: f for stream in plan.streams.values() for f in stream.functions}
         register_functions(connection, functions.values())
+        self._queries = Queries(connection)
         begin_lanes(plan, self._reader.logs, store)
         self._references = References(plan, store, self._reader.logs)
         self._writers = {
@@ -90,7 +91,9 @@ class LocalEngine:
             if stream.stream.unique
         }
         self._closings = Closings(plan, connection, store.progress)
-        self._rebuild = Rebuild(plan, store, self._reader, self._writers, self._settings, self._on_step)
+        self._rebuild = Rebuild(
+            plan, store, self._queries, self._reader, self._writers, self._settings, self._on_step
+        )
         self._publish()
 
     # --- one epoch
@@ -123,7 +126,9 @@ class LocalEngine:
 
     def _epoch(self, batches: list[Batch]) -> EpochReport | None:
         self._references.refresh()
-        epoch = Epoch(self._plan, self._store, self._writers, self._keys, self._closings, self._on_step)
+        epoch = Epoch(
+            self._plan, self._store, self._queries, self._writers, self._keys, self._closings, self._on_step
+        )
         self._set_threads(sum(batch.slice.records.num_rows for batch in batches))
         begun = time.perf_counter()
         epoch.take(batches)
@@ -263,13 +268,16 @@ class _ReadAhead:
                     self._positions,
                     rows_max=self._settings.epoch_rows_max,
                     wait=_WAIT,
-                    linger=lambda: self._stop.wait(self._linger().total_seconds()) and None,
+                    linger=self._pause,
                 )
                 for batch in batches:
                     self._positions[batch.stream, batch.lane] = dict(batch.slice.next)
                 self._put(batches)
         except BaseException as error:  # noqa: BLE001 - raised again in the thread that runs the epochs
             self._put(error)
+
+    def _pause(self) -> None:
+        self._stop.wait(self._linger().total_seconds())
 
     def _put(self, item: list[Batch] | BaseException) -> None:
         while not self._stop.is_set():

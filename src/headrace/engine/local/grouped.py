@@ -7,12 +7,12 @@ spread over their windows: the batch's rows are read once, however many windows 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from headrace.engine.local.compute import Delta, EpochContext, bounds_of, count_records
+from headrace.engine.local.queries import Queries
 from headrace.errors import RefusedError
 from headrace.sql.plan import Aggregate, TablePlan
 from headrace.store.instants import micros_of_length
@@ -110,18 +110,18 @@ class GroupedTable:
             f"(SELECT unnest(range({self._spread})) AS _i) GROUP BY ALL"
         )
 
-    def compute(self, connection: Any, rows: int) -> Delta:
+    def compute(self, queries: Queries, rows: int) -> Delta:
         """Return the partial aggregates of "_rows"."""
-        partial = connection.sql(self._partial).to_arrow_table()
+        partial = queries.table(self._partial)
         if not partial.num_rows:
             return Delta(partial, filtered=rows)
         if self.plan.unnests:
-            kept = count_records(connection, self.plan.row_sql, unnests=True)
+            kept = count_records(queries.connection, self.plan.row_sql, unnests=True)
         else:
             kept = pc.sum(partial.column("_n")).as_py()
         delta = Delta(partial, kept=kept, filtered=rows - kept)
         for name, query in self._sides.items():
-            delta.sides[name] = connection.sql(query).to_arrow_table()
+            delta.sides[name] = queries.table(query)
         if self.plan.window is not None:
             delta.lowest, delta.highest = bounds_of(partial.column("window_start"))
         return delta

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from headrace.engine.local.compute import EpochContext, TableWriter, compute_delta
 from headrace.engine.local.epoch import Stopwatch, narrowed_rows, with_lane, write_addresses
 from headrace.engine.local.outcomes import decide
+from headrace.engine.local.queries import Queries
 from headrace.engine.local.reader import LANES, Batch, Reader
 from headrace.engine.local.settings import EngineSettings, EpochReport
 from headrace.engine.local.start import first_known, mark_start
@@ -32,6 +33,7 @@ class Rebuild:
         self,
         plan: PipelinePlan,
         store: Store,
+        queries: Queries,
         reader: Reader,
         writers: Mapping[str, TableWriter],
         settings: EngineSettings,
@@ -39,6 +41,7 @@ class Rebuild:
     ) -> None:
         self._plan = plan
         self._store = store
+        self._queries = queries
         self._reader = reader
         self._writers = writers
         self._settings = settings
@@ -136,14 +139,14 @@ class Rebuild:
         rows = with_lane(accepted, batch.lane)
         for name in names:
             writer, table = self._writers[name], progress.tables[name]
-            delta = compute_delta(
-                connection, writer, narrowed_rows(writer, rows, table.floor, table.retired_through)
-            )
+            fitting = narrowed_rows(writer, rows, table.floor, table.retired_through)
+            self._queries.batch(fitting)
+            delta = compute_delta(self._queries, writer, fitting)
             table.accepted += rows.num_rows
             table.kept += delta.kept
             table.failed += len(delta.failed)
             table.filtered += rows.num_rows - delta.kept - len(delta.failed)
-            written[name] = writer.apply(EpochContext(connection, progress.epoch, table), delta)
+            written[name] = writer.apply(EpochContext(self._queries, progress.epoch, table), delta)
         if keys is not None:
             keys.remember(accepted)
         write_addresses(connection, f"{batch.stream}__rebuild", decided.addresses, progress.epoch)

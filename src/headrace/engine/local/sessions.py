@@ -6,13 +6,12 @@ table and that is written down; a changed end or total is an update.
 
 from __future__ import annotations
 
-from typing import Any
-
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from headrace.engine.local.compute import Delta, EpochContext, bounds_of, count_records
 from headrace.engine.local.grouped import append_sides, log_removals
+from headrace.engine.local.queries import Queries
 from headrace.sql.plan import Aggregate, TablePlan
 from headrace.store.instants import micros_of_length
 from headrace.store.names import quoted, state_name
@@ -86,18 +85,18 @@ class SessionTable:
             f'WHERE "_value" IS NOT NULL GROUP BY {self._listed()}_at, "_value"'
         )
 
-    def compute(self, connection: Any, rows: int) -> Delta:
+    def compute(self, queries: Queries, rows: int) -> Delta:
         """Return the sessions that "_rows" has by itself."""
-        partial = connection.sql(self._partial).to_arrow_table()
+        partial = queries.table(self._partial)
         if not partial.num_rows:
             return Delta(partial, filtered=rows)
         if self.plan.unnests:
-            kept = count_records(connection, self.plan.row_sql, unnests=True)
+            kept = count_records(queries.connection, self.plan.row_sql, unnests=True)
         else:
             kept = pc.sum(partial.column("_n")).as_py()
         delta = Delta(partial, kept=kept, filtered=rows - kept)
         for name, query in self._sides.items():
-            delta.sides[name] = connection.sql(query).to_arrow_table()
+            delta.sides[name] = queries.table(query)
         delta.lowest, _ = bounds_of(partial.column("window_start"))
         _, delta.highest = bounds_of(partial.column("window_end"))
         return delta
@@ -116,11 +115,12 @@ class SessionTable:
             connection.register("_found", found)
             low = "epoch_us(window_start) AS _low, epoch_us(window_end) AS _end"
             both = f"(SELECT *, {low} FROM (SELECT * FROM _part UNION ALL BY NAME SELECT * FROM _found))"
-            merged = connection.sql(
-                self._combined(both, "min(_row) AS _row, CAST(max(_revision) AS INTEGER) AS _revision")
-            ).to_arrow_table()
+            same_start = "min(_low) FILTER (WHERE _row IS NOT NULL) = min(_low)"
+            gone = f"count(_row) - CAST(coalesce({same_start}, false) AS INTEGER) AS _gone"
+            revision = "CAST(max(_revision) AS INTEGER) AS _revision"
+            merged = context.queries.table(self._combined(both, f"min(_row) AS _row, {revision}, {gone}"))
         connection.register("_merged", merged)
-        if found.num_rows:
+        if found.num_rows and pc.sum(merged.column("_gone")).as_py():
             self._log_rekeyed(context)
             # A session that was taken in, or begins earlier now, is another row: (keys, start) names it.
             connection.execute(
