@@ -93,7 +93,7 @@ def compute_delta(queries: Queries, writer: TableWriter, rows: pa.Table) -> Delt
         return writer.compute(queries, rows.num_rows)
     except (duckdb.Error, HeadraceError) as error:
         first = error
-    good, failed = _isolated(queries.connection, writer.plan.row_sql, rows)
+    good, failed = _isolated(queries, writer.plan.row_sql, rows)
     if not failed:
         raise InternalError(
             f"table '{writer.plan.name}': {type(first).__name__}: {_reason(first)}"
@@ -110,15 +110,15 @@ def compute_delta(queries: Queries, writer: TableWriter, rows: pa.Table) -> Delt
     return replace(delta, failed=tuple(failed))
 
 
-def _isolated(connection: Any, row_sql: str, rows: pa.Table) -> tuple[pa.Table, list[FailedRow]]:
+def _isolated(queries: Queries, row_sql: str, rows: pa.Table) -> tuple[pa.Table, list[FailedRow]]:
     """Return the rows on which the row part works, and the others."""
     good: list[pa.Table] = []
     failed: list[FailedRow] = []
 
     def look(part: pa.Table) -> None:
-        connection.register("_rows", part)
+        queries.batch(part)
         try:
-            connection.sql(row_sql).to_arrow_table()
+            queries.connection.sql(row_sql).to_arrow_table()
         except (duckdb.Error, HeadraceError) as error:
             if part.num_rows == 1:
                 address = part.select(["_partition", "_offset"]).to_pylist()[0]

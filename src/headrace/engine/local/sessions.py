@@ -118,7 +118,8 @@ class SessionTable:
             same_start = "min(_low) FILTER (WHERE _row IS NOT NULL) = min(_low)"
             gone = f"count(_row) - CAST(coalesce({same_start}, false) AS INTEGER) AS _gone"
             revision = "CAST(max(_revision) AS INTEGER) AS _revision"
-            merged = context.queries.table(self._combined(both, f"min(_row) AS _row, {revision}, {gone}"))
+            query = self._combined(both, f"min(_row) AS _row, {revision}, {gone}")
+            merged = connection.sql(query).to_arrow_table()
         connection.register("_merged", merged)
         if found.num_rows and pc.sum(merged.column("_gone")).as_py():
             self._log_rekeyed(context)

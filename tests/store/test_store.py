@@ -1,0 +1,180 @@
+"""The store as a file: who holds it, what it refuses, and what can be asked of it."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+import headrace as hr
+from headrace.errors import IntegrityError, RefusedError, TransientError
+from headrace.sql import plan_pipeline
+from headrace.sql.plan import PipelinePlan
+from headrace.store import Store, open_store_readonly
+from headrace.store.duplicates import RememberedKeys
+from headrace.store.ledger import check_balance
+from headrace.store.progress import LaneProgress, Progress, RebuildProgress, TableProgress
+from headrace.store.schema import keys_relation
+
+
+def plan(query: str = "SELECT count(*) AS n FROM events") -> PipelinePlan:
+    pipeline = hr.Pipeline("p")
+    pipeline.stream("events", schema="id VARCHAR, seen TIMESTAMP NOT NULL", event_time="seen", unique="id")
+    pipeline.table("counted", query)
+    return plan_pipeline(pipeline)
+
+
+def opened(path: Path, **more: object) -> Store:
+    return Store.open(path / "s.duckdb", plan(), identities={"events": "log-1"}, **more)  # type: ignore[arg-type]
+
+
+def test_a_second_process_is_told_which_one_holds_the_store(tmp_path: Path) -> None:
+    store = opened(tmp_path)
+    code = (
+        "import sys; from pathlib import Path; sys.path.insert(0, sys.argv[2]);"
+        "from headrace.store import open_store_readonly, Store; from headrace.errors import RefusedError;"
+        "import test_store as t\n"
+        "for attempt in (lambda p: t.opened(p), lambda p: open_store_readonly(p / 's.duckdb')):\n"
+        "    try:\n        attempt(Path(sys.argv[1]))\n    except RefusedError as error:\n        print(error.message)"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path), str(Path(__file__).parent)]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert said.count(f"process {os.getpid()} on") == 2
+    store.close()
+
+
+def test_a_lock_file_left_by_a_killed_process_blocks_nobody(tmp_path: Path) -> None:
+    (tmp_path / "s.duckdb.lock").write_text(json.dumps({"pid": 1, "host": "h", "command": "c"}))
+    opened(tmp_path).close()
+    opened(tmp_path).close()
+
+
+def test_a_store_of_another_log_is_an_integrity_error(tmp_path: Path) -> None:
+    opened(tmp_path).close()
+    with pytest.raises(IntegrityError, match="another log"):
+        Store.open(tmp_path / "s.duckdb", plan(), identities={"events": "log-2"})
+
+
+def test_a_changed_query_is_refused_by_name_and_an_unknown_rebuild_too(tmp_path: Path) -> None:
+    opened(tmp_path).close()
+    other = plan("SELECT id, count(*) AS n FROM events GROUP BY id")
+    with pytest.raises(RefusedError, match="'counted'") as refused:
+        Store.open(tmp_path / "s.duckdb", other, identities={"events": "log-1"})
+    assert "--rebuild counted" in str(refused.value)
+    Store.open(tmp_path / "s.duckdb", other, identities={"events": "log-1"}, rebuild=("counted",)).close()
+    with pytest.raises(RefusedError, match="nowhere"):
+        Store.open(tmp_path / "s.duckdb", other, identities={"events": "log-1"}, rebuild=("nowhere",))
+
+
+def test_a_folder_that_cannot_be_made_is_refused_with_the_reason(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RefusedError, match="cannot be written"):
+        Store.open(tmp_path / "file" / "s.duckdb", plan(), identities={})
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "INSERT INTO _headrace.meta VALUES ('a', 'b')",
+        "DROP VIEW counted",
+        "SELECT 1; SELECT 2",
+        "SET threads = 1",
+        "COPY (SELECT 1) TO '/tmp/x'",
+        "SELECT * FROM read_csv('/etc/passwd')",
+        "SELECT nothing FROM counted",
+        "ATTACH '/tmp/other.duckdb'",
+    ],
+)
+def test_a_query_may_only_read_the_store(tmp_path: Path, sql: str) -> None:
+    store = opened(tmp_path)
+    with pytest.raises(RefusedError):
+        store.query(sql)
+    store.close()
+
+
+def test_a_query_has_a_limit_of_rows_and_of_seconds(tmp_path: Path) -> None:
+    store = opened(tmp_path)
+    assert store.query("FROM range(100000)", rows_max=10).num_rows == 10
+    with pytest.raises(TransientError, match="more than"):
+        store.query("SELECT sum(a.range * b.range) FROM range(1000000) a, range(1000000) b", seconds_max=0.1)
+    assert store.query("SELECT n FROM counted").to_pylist() == [{"n": 0}]
+    store.close()
+
+
+def test_a_stopped_store_can_be_read(tmp_path: Path) -> None:
+    opened(tmp_path).close()
+    store = open_store_readonly(tmp_path / "s.duckdb")
+    assert store.query("SELECT n FROM counted").to_pylist() == [{"n": 0}]
+    assert store.ledger().balanced
+    assert [table.table for table in store.status().tables] == ["counted"]
+    assert store.dead_letters(rule="json", stream="events", after=("events", "main", 0, 1)).num_rows == 0
+    json.dumps(store.status().to_json())
+    json.dumps(store.ledger().to_json())
+    store.close()
+
+
+def test_progress_survives_being_written_and_read() -> None:
+    lane = LaneProgress(0, 7, gaps=1, counts={"accepted": 6})
+    table = TableProgress("f", rebuild=RebuildProgress({"main": {0: 3}}, {"main": {0: 7}}))
+    progress = Progress(3, {"events": {"main": {0: lane}}}, {"counted": table})
+    assert Progress.from_json(progress.to_json()) == progress
+    copy = progress.copy()
+    copy.lane("events", "main")[0].next = 9
+    assert progress.positions("events") == {0: 7}
+
+
+def test_a_ledger_that_does_not_balance_stops_the_epoch() -> None:
+    progress = Progress(1, {"events": {"main": {0: LaneProgress(0, 7, counts={"accepted": 6})}}})
+    with pytest.raises(IntegrityError, match="partition 0"):
+        check_balance(progress)
+    with pytest.raises(IntegrityError, match="table 't'"):
+        check_balance(Progress(1, {}, {"t": TableProgress("f", accepted=2, kept=1)}))
+
+
+def rows(values: list[str | None], *, at: int = 0, content: int = 1) -> pa.Table:
+    count = len(values)
+    hashes = [None if value is None else hash(value) % 2**63 for value in values]
+    instants = pa.array([at] * count, pa.timestamp("us", "UTC"))
+    return pa.table(
+        {
+            "id": pa.array(values, pa.string()),
+            "_event_time": instants,
+            "_record_time": instants,
+            "_partition": pa.array([0] * count, pa.int32()),
+            "_offset": pa.array(range(count), pa.int64()),
+            "_key_hash": pa.array(hashes, pa.uint64()),
+            "_content_hash": pa.array([content] * count, pa.uint64()),
+        }
+    )
+
+
+def test_copies_are_found_within_a_batch_and_across_batches_and_null_is_none(tmp_path: Path) -> None:
+    store = opened(tmp_path)
+    store.connection.execute(keys_relation("_headrace.k"))
+    keys = RememberedKeys(store.connection, "_headrace.k", ("id",))
+    batch = rows(["a", "b", "a", None, None])
+    assert keys.decide(batch).duplicate.tolist() == [False, False, True, False, False]
+    keys.remember(batch.slice(0, 2))
+    again = RememberedKeys(store.connection, "_headrace.k", ("id",))
+    for memory in (keys, again):
+        found = memory.decide(rows(["b", "c"], content=2))
+        assert (found.duplicate.tolist(), found.conflicting.tolist()) == ([True, False], [True, False])
+        assert not memory.decide(rows(["b"], at=5)).any
+    keys.forget(1, step=1)
+    assert not keys.decide(rows(["b"])).any
+    store.close()
+
+
+def test_the_filter_of_remembered_keys_lets_few_new_ones_through(tmp_path: Path) -> None:
+    from headrace.store.duplicates import _Filter
+
+    chance = np.random.default_rng(1)
+    known, new = (chance.integers(0, 2**63, 200_000).astype(np.uint64) for _ in range(2))
+    made = _Filter(200_000)
+    made.add(known)
+    assert made.may_hold(known).all()
+    assert made.may_hold(new).mean() < 0.05
