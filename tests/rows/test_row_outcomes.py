@@ -260,3 +260,18 @@ def test_a_stage_can_be_pickled_before_and_after_it_ran():
         copy.close()
         stage.run(records([record()]))
     stage.close()
+
+
+def test_a_column_of_strings_made_of_digits_is_told_from_numbers():
+    plan = stream_plan("id VARCHAR, parts STRUCT(n VARCHAR)[], m MAP(VARCHAR, VARCHAR)", event_time=None)
+    strings = [b'{"id":"%d","parts":[{"n":"7"},null,{}],"m":{"x":"1"}}' % at for at in range(300)]
+    numbers = [
+        b'{"id":%d}',
+        b'{"id":"%d","parts":[{"n":7}]}',
+        b'{"id":"%d","m":{"x":1}}',
+        b'{"id":"%d","parts":[7]}',
+    ]
+    result = run(plan, strings + [text % at for text in numbers for at in range(60)])
+    assert sorted(result.timely.column("_offset").to_pylist()) == list(range(300))
+    assert result.timely.sort_by("_offset").column("id").to_pylist() == [str(at) for at in range(300)]
+    assert outcomes(result)[300:] == ["malformed"] * 240

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from headrace.errors import InternalError
+from headrace.rows.decode import strings_sql
 from headrace.rows.functions import register_functions
 from headrace.rows.query import row_query
 from headrace.sql.plan import StreamPlan
@@ -31,6 +32,7 @@ class Statement(Enum):
     TRUSTING = ("_trusted", "trusting")
     TRUSTING_TRYING = ("_trusted", "trusting_trying")
     VALID = ("_doubted", "valid")
+    STRINGS = ("_doubted", "strings")
 
     @property
     def relation(self) -> str:
@@ -41,6 +43,9 @@ class Statement(Enum):
         """The statement's SQL."""
         if self is Statement.VALID:
             return f"SELECT json_valid(doc) AS valid FROM {self.relation}"
+        if self is Statement.STRINGS:
+            condition = strings_sql(plan.stream.schema.columns) or "false"
+            return f"SELECT coalesce({condition}, false) AS strings FROM {self.relation}"
         trusting = self in (Statement.TRUSTING, Statement.TRUSTING_TRYING)
         trying = self in (Statement.DOUBTING_TRYING, Statement.TRUSTING_TRYING)
         return row_query(plan, self.relation, trusting=trusting, trying=trying)

@@ -1,6 +1,7 @@
-"""Two looks at whole batches of bytes with NumPy, for what SQL would pay a multiple for.
+"""Looks at whole columns with NumPy, for what SQL would pay a multiple for.
 
-Both answer "which records need a second look", and may name too many, never too few.
+Is what stands in a column what its record says? `json_transform` and casts are kinder than we are, so each
+value is compared with the token that it was read from. The answer may name too many rows, never too few.
 """
 
 from __future__ import annotations
@@ -12,60 +13,174 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from headrace.rows.decode import TIMESTAMP_SHAPE
+from headrace.declare import Column, DataType, ListType, MapType, ScalarType, StructType
+from headrace.rows.decode import INSTANT, INTEGERS, TIMESTAMP_SHAPE, provable
 
-__all__ = ["unproved_instants", "unproved_strings"]
+__all__ = ["unproved_rows", "unproved_strings"]
 
 Mask = npt.NDArray[np.bool_]
 Bytes = npt.NDArray[np.uint8]
+Offsets = npt.NDArray[np.int32]
 
 _FIRST = -62_135_596_800_000_000  # 0001-01-01T00:00:00Z
 _LAST = 253_402_300_799_999_999  # 9999-12-31T23:59:59.999999Z
 _USUAL_LENGTHS = (20, 24, 27)
 
+
+def _set_of(signs: bytes) -> Mask:
+    members = np.zeros(256, np.bool_)
+    members[[*signs]] = True
+    return members
+
+
+_DIGIT = _set_of(b"0123456789")
+_IN_INTEGER = _set_of(b"0123456789-")
+_IN_DECIMAL = _set_of(b"0123456789-.")
+_IN_NUMBER = _set_of(b"0123456789+-.eE")
 # What a value that was no string can begin with once json_transform has made a VARCHAR of it.
-_STARTS = np.zeros(256, np.bool_)
-_STARTS[[*b"0123456789-{[tf"]] = True
-_IN_NUMBER = np.zeros(256, np.bool_)
-_IN_NUMBER[[*b"0123456789+-.eE"]] = True
-_DIGIT = np.zeros(256, np.bool_)
-_DIGIT[[*b"0123456789"]] = True
-_PLACES = (0.5, 0.3, 0.7, 0.2, 0.4, 0.6, 0.8, 0.9)
+_STARTS = _set_of(b"0123456789-{[tf")
+_TENTHS = (5, 3, 7, 2, 4, 6, 8, 9)
 
 
-def unproved_strings(column: pa.ChunkedArray) -> Mask | None:
+def unproved_rows(table: pa.Table, number: int, column: Column) -> Mask | None:
+    """Return which rows of the doubting query's `table` are not proved in `column`, the schema's `number`th.
+
+    None: every row is, but for its strings: they are `unproved_strings`. A column of a type that is not
+    `provable` is doubted by the query and not looked at here.
+    """
+    values = table.column(column.name).chunks
+    if not provable(column.type) or column.type.sql in ("VARCHAR", "JSON"):
+        return None
+    if isinstance(column.type, ScalarType):
+        texts = table.column(f"_text_{number}").chunks
+        masks = [_scalars(column.type.sql, *pair) for pair in zip(values, texts, strict=True)]
+    else:
+        texts, parts = table.column(f"_text_{number}").chunks, table.column(f"_parts_{number}").chunks
+        masks = [_nested(column.type, *three) for three in zip(values, texts, parts, strict=True)]
+    return _joined(values, masks)
+
+
+def unproved_strings(values: pa.ChunkedArray, kind: DataType) -> Mask | None:
     """Return which rows hold a VARCHAR, at any depth, that may have been something else in the JSON.
 
     None: no row does. A number, `true`, `false`, a list and an object keep their text when json_transform
     makes a VARCHAR of them, so only a text that looks like one of these is in doubt.
     """
-    masks = [_unproved(chunk) for chunk in column.chunks]
+    return _joined(values.chunks, [_strings(kind, chunk) for chunk in values.chunks])
+
+
+def _joined(chunks: list[Any], masks: list[Mask | None]) -> Mask | None:
     if all(mask is None for mask in masks):
         return None
-    parts = [
-        np.zeros(len(chunk), np.bool_) if mask is None else mask
-        for chunk, mask in zip(column.chunks, masks, strict=True)
-    ]
-    return np.concatenate(parts)
+    lengths = [len(chunk) for chunk in chunks]
+    return np.concatenate(
+        [np.zeros(n, np.bool_) if m is None else m for n, m in zip(lengths, masks, strict=True)]
+    )
 
 
-def unproved_instants(column: pa.ChunkedArray, texts: pa.ChunkedArray) -> Mask | None:
-    """Return which rows of a TIMESTAMP column may say something else than their texts; None: no row does.
+def _strings(kind: DataType, array: Any) -> Mask | None:
+    """Rows with an unproved VARCHAR at any depth."""
+    if isinstance(kind, ListType):
+        return _rows_of(array, _strings(kind.item, array.flatten()))
+    if isinstance(kind, MapType):
+        # A map array whose offset is 0, as DuckDB gives it: `items` are the values of its rows.
+        return _rows_of(array, _strings(kind.value, array.items))
+    if isinstance(kind, StructType):
+        return _either(
+            [_strings(part, values) for (_, part), values in zip(kind.fields, array.flatten(), strict=True)]
+        )
+    return _unproved_texts(array) if kind.sql == "VARCHAR" else None
 
-    DuckDB's cast takes more texts than we do: zones by name, spaces, `infinity`, years before 1.
-    """
-    mask = np.zeros(len(column), np.bool_)
-    if column.null_count != texts.null_count:
-        mask |= np.asarray(pc.xor(column.is_null(), texts.is_null()))
-    bounds = pc.min_max(column.cast(pa.int64())).as_py()
-    if bounds["min"] is not None and (bounds["min"] < _FIRST or bounds["max"] > _LAST):
-        micros = np.asarray(column.cast(pa.int64()).fill_null(0))
-        mask |= (micros < _FIRST) | (micros > _LAST)
-    start = 0
-    for chunk in texts.chunks:
-        _mark_unusual(chunk, mask[start : start + len(chunk)])
-        start += len(chunk)
+
+def _nested(kind: DataType, array: Any, texts: Any, parts: Any) -> Mask | None:
+    """A provable list or struct: the token's first sign, then what is inside."""
+    if array.null_count == len(array) == texts.null_count:
+        return None
+    data, offsets = _bytes_of(texts)
+    sign = ord("[") if isinstance(kind, ListType) else ord("{")
+    starts = offsets[:-1][np.diff(offsets) > 0]
+    shape: Mask | None = None
+    if (data[starts] != sign).any():
+        shape = np.zeros(len(array), np.bool_)
+        shape[np.flatnonzero(np.diff(offsets) > 0)[data[starts] != sign]] = True
+    if isinstance(kind, StructType):
+        return _either([shape, *_fields(kind, array, parts)])
+    assert isinstance(kind, ListType)  # noqa: S101 - the only other kind that is provable
+    items, item_parts = array.flatten(), parts.flatten()
+    if isinstance(kind.item, StructType):
+        hollow = np.asarray(item_parts.is_valid())
+        for part in item_parts.flatten():
+            hollow = hollow & np.asarray(part.is_null())
+        # json_transform makes a struct of NULLs out of an item that is no object.
+        inside = _either([hollow if hollow.any() else None, *_fields(kind.item, items, item_parts)])
+    else:
+        inside = _scalars(kind.item.sql, items, item_parts)
+    return _either([shape, _rows_of(array, inside)])
+
+
+def _fields(kind: StructType, array: Any, parts: Any) -> list[Mask | None]:
+    columns = zip(kind.fields, array.flatten(), parts.flatten(), strict=True)
+    return [_scalars(part.sql, values, texts) for (_, part), values, texts in columns]
+
+
+def _scalars(kind: str, values: Any, texts: Any) -> Mask | None:
+    """Rows whose value may not be what its token says."""
+    if kind in ("VARCHAR", "JSON") or not len(values) or texts.null_count == len(texts):
+        return None
+    mask = np.zeros(len(values), np.bool_)
+    if values.null_count != texts.null_count:
+        mask |= np.asarray(pc.xor(values.is_null(), texts.is_null()))
+    if kind == INSTANT:
+        _mark_instants(values, texts, mask)
+    elif kind in INTEGERS:
+        # 1.0 and 1e2 cast to INTEGER as well, so the signs of the token decide.
+        _mark_signs(texts, _IN_INTEGER, mask)
+    elif kind.startswith("DECIMAL"):
+        _mark_signs(texts, _IN_DECIMAL, mask)
+        _mark_rounded(kind, texts, mask)
+    elif kind in ("DOUBLE", "FLOAT"):
+        _mark_signs(texts, _IN_NUMBER, mask)
+        mask |= ~np.isfinite(np.asarray(values.fill_null(0)))
     return mask if mask.any() else None
+
+
+def _bytes_of(texts: Any) -> tuple[Bytes, Offsets]:
+    _, offsets_buffer, data_buffer = texts.buffers()
+    offsets = np.frombuffer(offsets_buffer, np.int32)[texts.offset : texts.offset + len(texts) + 1]
+    return np.frombuffer(data_buffer or b"", np.uint8), offsets
+
+
+def _mark_signs(texts: Any, allowed: Mask, mask: Mask) -> None:
+    """Mark the rows with a sign that is not `allowed`."""
+    data, offsets = _bytes_of(texts)
+    places = np.flatnonzero(~allowed[data[offsets[0] : offsets[-1]]]) + offsets[0]
+    mask[np.searchsorted(offsets[1:], places, side="right")] = True
+
+
+def _mark_rounded(kind: str, texts: Any, mask: Mask) -> None:
+    """Mark what a double may have changed.
+
+    A token that is not an integer went through a double, which keeps 15 digits. It says what the record says
+    if it has no more decimals than the scale, so that nothing was rounded, and at most 15 digits.
+    """
+    precision, scale = (int(part) for part in kind.removeprefix("DECIMAL(").removesuffix(")").split(","))
+    data, offsets = _bytes_of(texts)
+    points = np.flatnonzero(data[offsets[0] : offsets[-1]] == ord(".")) + offsets[0]
+    rows = np.searchsorted(offsets[1:], points, side="right")
+    mask[rows[offsets[1:][rows] - points - 1 > scale]] = True
+    if precision > 15:
+        # The scale may add zeros: 1.5 at a scale of 20 has 15 digits of which the double knows no more.
+        whole = points - offsets[:-1][rows]
+        mask[rows[whole + scale > 15]] = True
+
+
+def _mark_instants(values: Any, texts: Any, mask: Mask) -> None:
+    """Mark the instants that DuckDB's cast takes and we do not: zones by name, spaces, years before 1."""
+    bounds = pc.min_max(values.cast(pa.int64())).as_py()
+    if bounds["min"] is not None and (bounds["min"] < _FIRST or bounds["max"] > _LAST):
+        micros = np.asarray(values.cast(pa.int64()).fill_null(0))
+        mask |= (micros < _FIRST) | (micros > _LAST)
+    _mark_unusual(texts, mask)
 
 
 def _mark_unusual(array: Any, mask: Mask) -> None:
@@ -95,24 +210,6 @@ def _usual(data: Bytes, starts: npt.NDArray[np.int32], length: int) -> Mask:
         sign = ord("Z") if at == length - 1 else sign
         good &= values == sign if sign else values - np.uint8(ord("0")) <= 9
     return good
-
-
-def _unproved(array: pa.Array) -> Mask | None:
-    kind = array.type
-    if pa.types.is_string(kind):
-        return _unproved_texts(array)
-    if pa.types.is_list(kind):
-        return _rows_of(array, _unproved(array.flatten()))
-    if pa.types.is_map(kind):
-        # `items` leaves out nothing for NULL maps in these arrays: they have no entries.
-        return _rows_of(array, _unproved(array.items)) if not array.offset else _unproved(_compact(array))
-    if pa.types.is_struct(kind):
-        return _either([_unproved(part) for part in array.flatten()])
-    return None
-
-
-def _compact(array: pa.Array) -> pa.Array:
-    return pa.concat_arrays([array, array.slice(0, 0)]).take(pa.array(np.arange(len(array))))
 
 
 def _either(masks: list[Mask | None]) -> Mask | None:
@@ -146,15 +243,19 @@ def _unproved_texts(array: Any) -> Mask | None:
         return None
     starts, ends, first = starts[rows], ends[rows], first[rows]
     lengths = ends - starts
-    # A number ends in a digit and has nothing but digits, signs, a point and an e: look at a few places, then
-    # at the whole text of what is left. NaN and Infinity do not come here, `scan` keeps them back.
+    # A number ends in a digit and has nothing but digits, a point, an e and signs, a minus only at its start
+    # or behind the e: look at a few places, then at the whole text of what is left. NaN and Infinity do not
+    # come here, `scan` keeps them back.
     number = _IN_NUMBER[first] & _DIGIT[data[ends - 1]]
-    rows_of_number = np.flatnonzero(number)
-    for part in _PLACES:
-        at = starts[rows_of_number] + (lengths[rows_of_number] * part).astype(np.int32)
-        rows_of_number = rows_of_number[_IN_NUMBER[data[at]]]
+    left = np.flatnonzero(number)
+    for tenths in _TENTHS:
+        at = starts[left] + lengths[left] * tenths // 10
+        sign = data[at]
+        fits = _IN_NUMBER[sign]
+        fits &= (sign != ord("-")) | (at == starts[left]) | ((data[at - 1] | 0x20) == ord("e"))
+        left = left[fits]
     number[:] = False
-    number[rows_of_number] = True
+    number[left] = True
     word = ((first == ord("t")) & (lengths == 4)) | ((first == ord("f")) & (lengths == 5))
     rows = rows[number | word | (first == ord("{")) | (first == ord("["))]
     texts = array.take(pa.array(rows)).to_pylist()

@@ -2,14 +2,14 @@
 
 It reads a relation with "doc" VARCHAR (what is decoded), "original" VARCHAR (the record's own text, only when
 trusting) and "record_time" TIMESTAMPTZ. It gives the plan's columns, then "_suspect", "_key_hash" and
-"_content_hash" where they apply, "_text_N" (what a TIMESTAMP was read from, unless trusting), "_failed_N" per
-derived column (only when trying) and "_violated_N" per check.
+"_content_hash" where they apply, "_text_N" and "_parts_N" (see DecodeSql), "_failed_N" per derived column
+(only when trying) and "_violated_N" per check.
 """
 
 from __future__ import annotations
 
 from headrace.declare import Column
-from headrace.rows.decode import INSTANT, DecodeSql, decode_sql, quote
+from headrace.rows.decode import DecodeSql, decode_sql, quote
 from headrace.sql.plan import StreamPlan
 
 __all__ = ["row_query"]
@@ -43,9 +43,7 @@ def row_query(plan: StreamPlan, documents: str, *, trusting: bool, trying: bool)
         )
     outputs = [quote(column.name) for column in plan.columns]
     outputs += ["_suspect", *_hashes(plan)]
-    if not trusting:
-        schema = plan.stream.schema.columns
-        outputs += [f"_text_{at}" for at, column in enumerate(schema) if column.type.sql == INSTANT]
+    outputs += [name for name, _ in decode.proofs]
     if trying:
         outputs += [f"_failed_{number}" for number in range(len(plan.derived))]
     for number, check in enumerate(plan.checks):
@@ -60,11 +58,7 @@ def _typed(relation: str, columns: tuple[Column, ...], decode: DecodeSql) -> str
     shape = "NOT (doc >= '{' AND doc < '|')"
     suspect = "false" if decode.suspect == "false" else f"coalesce({decode.suspect}, true)"
     outputs.append(f"({shape} OR {suspect}) AS _suspect")
-    outputs += [
-        f"t.{quote(column.name)} AS _text_{number}"
-        for number, column in enumerate(columns)
-        if column.type.sql == INSTANT
-    ]
+    outputs += [f"{text} AS {name}" for name, text in decode.proofs]
     return f"SELECT {', '.join(outputs)}, original AS _original, record_time AS _taken FROM ({relation})"
 
 

@@ -8,9 +8,8 @@ import pyarrow as pa
 
 from headrace.errors import InternalError
 from headrace.rows.database import RowDatabase, Statement
-from headrace.rows.decode import INSTANT
 from headrace.rows.outcomes import Decoded, Malformed, outcomes
-from headrace.rows.proof import unproved_instants, unproved_strings
+from headrace.rows.proof import unproved_rows, unproved_strings
 from headrace.rows.result import RowResult
 from headrace.rows.scan import scan
 from headrace.rows.strict import Reading, read_record
@@ -21,6 +20,7 @@ __all__ = ["RowStage"]
 Rows = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 _NO_ROWS: Rows = np.zeros(0, np.int64)
+_FEW = 50
 
 
 class RowStage:
@@ -41,8 +41,8 @@ class RowStage:
         Never raises for a record. Raises InternalError when a query of the plan cannot be run at all.
         """
         texts = scan(records.column("value"))
-        decoded, doubtful = self._read(texts.documents, texts.rows, records.column("record_time"))
-        doubts = self._doubts(decoded.table)
+        decoded, doubtful, documents = self._read(texts.documents, texts.rows, records.column("record_time"))
+        doubts = self._doubts(decoded.table, documents)
         parts = [decoded.where(~doubts)]
         suspects = np.sort(np.concatenate([texts.suspects, doubtful, decoded.rows[doubts]]))
         malformed: list[Malformed] = []
@@ -55,14 +55,16 @@ class RowStage:
         """Give back the DuckDB instance."""
         self._database.close()
 
-    def _read(self, documents: pa.ChunkedArray, rows: Rows, times: pa.ChunkedArray) -> tuple[Decoded, Rows]:
-        """Decode `documents`; gives the rows that could be, and those of documents that are no JSON."""
+    def _read(
+        self, documents: pa.ChunkedArray, rows: Rows, times: pa.ChunkedArray
+    ) -> tuple[Decoded, Rows, pa.Table]:
+        """Decode `documents`; gives what could be, the rows of what could not, the documents that could."""
         if len(rows) < len(times):
             times = times.take(pa.array(rows))
         source = pa.table({"doc": documents, "record_time": times})
         table = self._database.attempt(Statement.DOUBTING, source)
         if table is not None:
-            return Decoded(table, rows), _NO_ROWS
+            return Decoded(table, rows), _NO_ROWS, source
         # One document that is no JSON takes the whole statement with it: part them, and go on with the good.
         valid: Mask = np.asarray(self._database.run(Statement.VALID, source).column("valid"))
         if not valid.all():
@@ -72,25 +74,32 @@ class RowStage:
             table = self._database.attempt(Statement.DOUBTING_TRYING, source)
         if table is None:
             valid = np.zeros(len(rows), np.bool_)
-            table = self._database.run(Statement.DOUBTING, source.slice(0, 0))
-        return Decoded(table, rows[valid]), rows[~valid]
+            source = source.slice(0, 0)
+            table = self._database.run(Statement.DOUBTING, source)
+        return Decoded(table, rows[valid]), rows[~valid], source
 
-    def _doubts(self, table: pa.Table) -> Mask:
-        """Which rows of the doubting query are not proved to be what their record says."""
+    def _doubts(self, table: pa.Table, documents: pa.Table) -> Mask:
+        """Which rows of the doubting query are not proved to be what their record in `documents` says."""
         doubts: Mask = np.array(table.column("_suspect"), np.bool_)
+        texts: Mask = np.zeros(len(doubts), np.bool_)
         for at, column in enumerate(self._plan.stream.schema.columns):
             values = table.column(column.name)
             needed = not column.nullable or column.name == self._plan.stream.event_time
             if needed and values.null_count:
                 doubts |= np.asarray(values.is_null())
-            unproved = None
-            if column.type.sql == INSTANT:
-                unproved = unproved_instants(values, table.column(f"_text_{at}"))
-            elif column.type.sql != "JSON":
-                unproved = unproved_strings(values)
+            unproved = unproved_rows(table, at, column)
             if unproved is not None:
                 doubts |= unproved
-        return doubts
+            unproved = unproved_strings(values, column.type)
+            if unproved is not None:
+                texts |= unproved
+        texts &= ~doubts
+        if texts.sum() > _FEW:
+            # Identifiers made of digits are common; asking DuckDB for their type costs less than `strict`.
+            found = self._database.attempt(Statement.STRINGS, documents.filter(pa.array(texts)))
+            if found is not None:
+                texts[texts] = ~np.asarray(found.column("strings"))
+        return doubts | texts
 
     def _judge(self, records: pa.Table, suspects: Rows) -> tuple[list[Decoded], list[Malformed]]:
         """Read the suspects exactly: the good ones as a decoded part, the others with their reasons."""
