@@ -27,11 +27,14 @@ def shop(**tables: str) -> hr.Pipeline:
 
 
 EVERY_CLASS = {
-    "per_user": "SELECT window_start, user_id, count(*) AS n, sum(amount) AS total, count(DISTINCT amount) AS amounts "
-    "FROM events GROUP BY window(seen, '10 minutes'), user_id",
-    "sliding": "SELECT window_start, count(*) AS n FROM events GROUP BY window(seen, '5 minutes', '2 minutes')",
-    "visits": "SELECT user_id, window_start, window_end, count(*) AS n FROM events "
-    "GROUP BY session_window(seen, '3 minutes'), user_id",
+    "per_user": """
+        SELECT window_start, user_id, count(*) AS n, sum(amount) AS total, count(DISTINCT amount) AS amounts
+        FROM events GROUP BY window(seen, '10 minutes'), user_id""",
+    "sliding": """
+        SELECT window_start, count(*) AS n FROM events GROUP BY window(seen, '5 minutes', '2 minutes')""",
+    "visits": """
+        SELECT user_id, window_start, window_end, count(*) AS n
+        FROM events GROUP BY session_window(seen, '3 minutes'), user_id""",
     "totals": "SELECT user_id, avg(amount) AS average FROM events GROUP BY user_id HAVING count(*) < 4",
     "overall": "SELECT count(*) AS n, count(DISTINCT user_id) AS users FROM events",
     "large": "SELECT id, amount FROM events WHERE amount >= 3",

@@ -39,7 +39,8 @@ def test_a_second_process_is_told_which_one_holds_the_store(tmp_path: Path) -> N
         "from headrace.store import open_store_readonly, Store; from headrace.errors import RefusedError;"
         "import test_store as t\n"
         "for attempt in (lambda p: t.opened(p), lambda p: open_store_readonly(p / 's.duckdb')):\n"
-        "    try:\n        attempt(Path(sys.argv[1]))\n    except RefusedError as error:\n        print(error.message)"
+        "    try:\n        attempt(Path(sys.argv[1]))\n    except RefusedError as error:\n "
+        "       print(error.message)"
     )
     command = [sys.executable, "-c", code, str(tmp_path), str(Path(__file__).parent)]
     said = subprocess.run(command, capture_output=True, text=True, check=True).stdout

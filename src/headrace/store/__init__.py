@@ -1,4 +1,7 @@
-"""The store: one DuckDB file with the tables, the ledger, the dead letters and how far everything has come."""
+"""The store: one DuckDB file with the tables.
+
+The ledger, the dead letters and how far everything has come.
+"""
 
 from headrace.store.ledger import LaneLedger, Ledger, PartitionStatus, StoreStatus, TableLedger, TableStatus
 from headrace.store.reading import ReadStore, open_store_readonly

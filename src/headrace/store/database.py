@@ -21,7 +21,10 @@ CHECKPOINT_BYTES = "16MiB"
 
 
 def connect(path: Path, *, read_only: bool = False) -> Any:
-    """Open the file, made when it is absent; raises RefusedError with what the system said, or who holds it."""
+    """Open the file, made when it is absent.
+
+    Raises RefusedError with what the system said, or who holds it.
+    """
     config: dict[str, str | bool | int | float | list[str]] = {
         "memory_limit": MEMORY_LIMIT,
         "threads": str(min(2, os.cpu_count() or 1)),
@@ -60,7 +63,10 @@ def _refused(path: Path, said: str) -> RefusedError:
         )
     return RefusedError(
         f"the store {path} cannot be opened: {said.strip()}",
-        fix="check that the folder exists and may be written, that the disk has room, and that the file is a store",
+        fix=(
+            "check that the folder exists and may be written, that the disk has room, and "
+            "that the file is a store"
+        ),
     )
 
 

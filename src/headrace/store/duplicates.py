@@ -1,8 +1,11 @@
-"""Which records are copies of accepted ones: remembered unique values, in time order, behind a filter in memory.
+"""Which records are copies of accepted ones: remembered unique values, behind a filter in memory.
 
-A copy has the same unique value and the same event time. So the values to remember are those whose event time is
-younger than the frontier less the lateness: an older copy is late anyway. They stand in time order, without an
-index; a look-up touches the time range of its batch only, and only for candidates that the filter lets through.
+A copy has the same unique value and the same event time. So the values to remember are those whose event
+time is
+younger than the frontier less the lateness: an older copy is late anyway. They stand in time order, without
+an
+index; a look-up touches the time range of its batch only, and only for candidates that the filter lets
+through.
 """
 
 from __future__ import annotations
@@ -27,7 +30,10 @@ Mask = npt.NDArray[np.bool_]
 
 
 class _Filter:
-    """A blocked Bloom filter over 64-bit hashes: three bits in one word; says 'surely new' or 'perhaps known'."""
+    """A blocked Bloom filter over 64-bit hashes: three bits in one word.
+
+    Says 'surely new' or 'perhaps known'.
+    """
 
     def __init__(self, capacity: int) -> None:
         words = max(1 << 10, capacity * _BITS_OF_KEY // 64)
@@ -36,7 +42,8 @@ class _Filter:
         self.filled = 0
 
     def _places(self, hashes: Hashes) -> tuple[npt.NDArray[np.intp], Hashes]:
-        # DuckDB's hash is good in all its bits, yet grouping by it leaves runs of equal high bits in a partition.
+        # DuckDB's hash is good in all its bits, yet grouping by it leaves runs of equal high bits in a
+        # partition.
         mixed = hashes * np.uint64(0x9E3779B97F4A7C15)
         mixed ^= mixed >> np.uint64(29)
         six = np.uint64(63)
@@ -58,7 +65,10 @@ class _Filter:
 
 @dataclass(frozen=True)
 class Decision:
-    """For every row of a batch whether it is a copy; how many of these have other content; a sample of them."""
+    """For every row of a batch whether it is a copy.
+
+    How many of these have other content; a sample of them.
+    """
 
     duplicate: Mask
     conflicting: Mask
@@ -71,11 +81,11 @@ class Decision:
 
 
 class RememberedKeys:
-    """The unique values of one stream that a copy may still arrive for. Rows: event_time, key_hash, content_hash,
-    value (the unique values as one text).
+    """The unique values of one stream that a copy may still arrive for.
 
-    `decide` looks only; `remember` and `forget` write inside the transaction of an epoch. The filter may know more
-    than the relation after a transaction that failed: that costs a look-up, never an answer.
+    Its relation holds event_time, key_hash, content_hash and value (the unique values as one text).
+    `decide` looks only; `remember` and `forget` write inside the transaction of an epoch. The filter may
+    know more than the relation after a transaction that failed: that costs a look-up, never an answer.
     """
 
     def __init__(self, connection: Any, relation: str, unique: tuple[str, ...]) -> None:
@@ -101,7 +111,10 @@ class RememberedKeys:
         return made
 
     def decide(self, timely: pa.Table) -> Decision:
-        """Say which rows of `timely` (see `RowResult`) are copies: of a remembered row, or of one before in it."""
+        """Say which rows of `timely` (see `RowResult`) are copies: of a remembered row.
+
+        Or of one before in it.
+        """
         rows = timely.num_rows
         none = np.zeros(rows, dtype=np.bool_)
         hashes, known = _hashes_of(timely)

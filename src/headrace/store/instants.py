@@ -1,4 +1,7 @@
-"""Instants as microseconds since 1970-01-01 UTC, and back: one way to count time inside the store and the engine."""
+"""Instants as microseconds since 1970-01-01 UTC.
+
+And back: one way to count time inside the store and the engine.
+"""
 
 from __future__ import annotations
 

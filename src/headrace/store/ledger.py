@@ -178,19 +178,25 @@ def partitions_of(progress: Progress) -> tuple[PartitionStatus, ...]:
 
 
 def check_balance(progress: Progress) -> None:
-    """Raise IntegrityError unless every line of the ledger balances; called inside the transaction of an epoch."""
+    """Raise IntegrityError unless every line of the ledger balances.
+
+    Called inside the transaction of an epoch.
+    """
     ledger = ledger_of(progress)
     for line in ledger.lanes:
         if not line.balanced:
             raise IntegrityError(
-                f"the ledger does not balance: stream '{line.stream}', lane {line.lane}, partition {line.partition}: "
-                f"offsets {line.start} to {line.end}, but outcomes {line.outcomes}, gaps {line.gaps}, lost {line.lost}",
+                f"the ledger does not balance: stream '{line.stream}', lane {line.lane}, "
+                f"partition {line.partition}: "
+                f"offsets {line.start} to {line.end}, but outcomes {line.outcomes}, gaps "
+                f"{line.gaps}, lost {line.lost}",
                 fix="nothing was written; keep the project's .headrace folder and report this",
             )
     for entry in ledger.tables:
         if not entry.balanced:
             raise IntegrityError(
-                f"the ledger does not balance: table '{entry.table}': {entry.accepted} accepted, but {entry.kept} kept "
+                f"the ledger does not balance: table '{entry.table}': {entry.accepted} "
+                f"accepted, but {entry.kept} kept "
                 f"+ {entry.filtered} filtered + {entry.failed} failed",
                 fix="nothing was written; keep the project's .headrace folder and report this",
             )

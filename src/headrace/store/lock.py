@@ -51,7 +51,8 @@ class StoreLock:
     def release(self) -> None:
         """Give the lock back; twice is harmless."""
         if self._file is not None:
-            # The file stays: removing it would let a process that waits on the old file and one that makes a new
+            # The file stays: removing it would let a process that waits on the old file and one that makes
+            # a new
             # one both believe that they hold the lock.
             self._file.truncate(0)
             self._file.close()

@@ -1,4 +1,4 @@
-"""How far a store has come: positions, frontiers and counts, written as one value in every epoch's transaction.
+"""How far a store has come: positions, frontiers and counts, one value in each transaction.
 
 It is one document on purpose. Positions, frontiers and the ledger are a few hundred numbers; a statement for
 each kind would cost a small epoch more than its data does.
@@ -24,7 +24,8 @@ class LaneProgress:
     """One partition of one lane of a stream.
 
     start     the offset at which reading began, next: the offset to read next
-    gaps      offsets passed over that never held a record; lost: offsets that retention took before they were read
+    gaps      offsets passed over that never held a record; lost: offsets that retention took before they
+    were read
     frontier  how far record time has come, None before the first record
     first     the record time of the first record that was read
     """
@@ -51,7 +52,10 @@ class LaneProgress:
 
 @dataclass(slots=True)
 class RebuildProgress:
-    """A table that is being computed again from the log: where each partition of each lane stands, and its goal."""
+    """A table that is being computed again from the log: where each partition of each lane stands.
+
+    And its goal.
+    """
 
     next: dict[str, dict[int, int]]
     goal: dict[str, dict[int, int]]

@@ -18,7 +18,8 @@ _BATCH_ROWS = 10_000
 def run_query(cursor: Any, sql: str, *, rows_max: int | None, seconds_max: float) -> pa.Table:
     """Run one SELECT on `cursor` and return its rows; the cursor's transaction ends before this returns.
 
-    At most `rows_max` rows come back (the rest is not computed). Raises RefusedError for anything but a SELECT and
+    At most `rows_max` rows come back (the rest is not computed). Raises RefusedError for anything but a
+    SELECT and
     for a query that DuckDB refuses, TransientError for one that took more than `seconds_max`.
     """
     _refuse_writing(cursor, sql)

@@ -87,7 +87,10 @@ class StoreReading:
         limit: int = 100,
         after: Address | None = None,
     ) -> pa.Table:
-        """Return dead letters in the order of their addresses, at most `limit`, behind the address `after`."""
+        """Return dead letters in the order of their addresses.
+
+        At most `limit`, behind the address `after`.
+        """
         conditions: list[str] = ["true"]
         values: list[object] = []
         for column, wanted in (("stream", stream), ("outcome", outcome)):
@@ -121,5 +124,8 @@ class ReadStore(StoreReading):
 
 
 def open_store_readonly(path: Path) -> ReadStore:
-    """Open the store of a stopped pipeline for reading; raises RefusedError when a pipeline is running on it."""
+    """Open the store of a stopped pipeline for reading.
+
+    Raises RefusedError when a pipeline is running on it.
+    """
     return ReadStore(path, connect(path, read_only=True))

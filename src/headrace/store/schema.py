@@ -36,16 +36,19 @@ CREATE TABLE IF NOT EXISTS _headrace.progress (body VARCHAR);
 CREATE TABLE IF NOT EXISTS _headrace.epochs (
     epoch BIGINT, committed_at TIMESTAMPTZ, records BIGINT, seconds DOUBLE);
 CREATE TABLE IF NOT EXISTS _headrace.minutes (
-    stream VARCHAR, minute TIMESTAMPTZ, kind VARCHAR, name VARCHAR, records BIGINT, warned BIGINT, rejected BIGINT);
+    stream VARCHAR, minute TIMESTAMPTZ, kind VARCHAR, name VARCHAR, records BIGINT, warned BIGINT, rejected
+    BIGINT);
 CREATE TABLE IF NOT EXISTS _headrace.dead_letters (
-    stream VARCHAR, lane VARCHAR, partition INTEGER, "offset" BIGINT, record_time TIMESTAMPTZ, outcome VARCHAR,
+    stream VARCHAR, lane VARCHAR, partition INTEGER, "offset" BIGINT, record_time TIMESTAMPTZ,
+    outcome VARCHAR,
     reasons STRUCT("rule" VARCHAR, detail VARCHAR)[], event_time TIMESTAMPTZ, "key" BLOB, "value" BLOB,
     headers STRUCT("key" VARCHAR, "value" BLOB)[], epoch BIGINT);
 CREATE TABLE IF NOT EXISTS _headrace.duplicates (
     stream VARCHAR, lane VARCHAR, partition INTEGER, "offset" BIGINT, event_time TIMESTAMPTZ, "value" VARCHAR,
     conflicting BOOLEAN, epoch BIGINT);
 CREATE TABLE IF NOT EXISTS _headrace.failed_rows (
-    "table" VARCHAR, stream VARCHAR, lane VARCHAR, partition INTEGER, "offset" BIGINT, reason VARCHAR, epoch BIGINT);
+    "table" VARCHAR, stream VARCHAR, lane VARCHAR, partition INTEGER, "offset" BIGINT,
+    reason VARCHAR, epoch BIGINT);
 CREATE TABLE IF NOT EXISTS _headrace.redriven (
     stream VARCHAR, partition INTEGER, "offset" BIGINT, epoch BIGINT);
 CREATE TABLE IF NOT EXISTS _headrace._removed ("table" VARCHAR, "key" VARCHAR, epoch BIGINT, reason VARCHAR);
@@ -193,12 +196,14 @@ def _side_groups(plan: TablePlan, aggregate: Aggregate) -> str:
     keys = "".join(f"{key}, " for key in key_columns(plan))
     source = f"{side_name(plan.name, aggregate.name)} x"
     if plan.kind is TableClass.SESSION:
-        # A side row stands at the start of a piece of a session, which lies within the session whatever it grows to.
+        # A side row stands at the start of a piece of a session, which lies within the session whatever it
+        # grows to.
         same = "".join(
             f" AND x.{quoted(key.name)} IS NOT DISTINCT FROM s.{quoted(key.name)}" for key in plan.keys
         )
         source = (
-            f"(SELECT s.window_start, x.* EXCLUDE (window_start) FROM {source} JOIN {state_name(plan.name)} s "
+            f"(SELECT s.window_start, x.* EXCLUDE (window_start) FROM {source} JOIN "
+            f"{state_name(plan.name)} s "
             f"ON x.window_start >= s.window_start AND x.window_start < s.window_end{same})"
         )
     counted = f'SELECT {keys}"_value", CAST(sum("_count") AS BIGINT) AS "_count" FROM {source} GROUP BY ALL'
@@ -236,7 +241,10 @@ def table_view(plan: TablePlan) -> str:
 
 
 def removal_key(plan: TablePlan) -> str:
-    """Return an expression over `_groups` that gives a row's key as JSON text, by output columns where it has any."""
+    """Return an expression over `_groups` that gives a row's key as JSON text.
+
+    By output columns where it has any.
+    """
     expressions = dict(zip((column.name for column in plan.columns), plan.result_sql, strict=True))
     if plan.key:
         parts = [(name, expressions[name]) for name in plan.key]

@@ -34,7 +34,8 @@ __all__ = ["Store"]
 class Store(StoreReading):
     """One DuckDB file; the process that opens it holds it until `close` or its end.
 
-    The engine writes through `connection` inside `transaction()`; everybody else reads through `query`, `ledger`,
+    The engine writes through `connection` inside `transaction()`; everybody else reads through `query`,
+    `ledger`,
     `status` and `dead_letters`, which never wait for the writer nor make it wait.
     """
 
@@ -52,7 +53,8 @@ class Store(StoreReading):
         """Open the store of a pipeline, made when it is absent; `identities` are those of the streams' logs.
 
         Tables named in `rebuild` begin again: the engine computes them from the log.
-        Raises RefusedError when another process holds it, when a table's query changed and is not in `rebuild`,
+        Raises RefusedError when another process holds it, when a table's query changed and is not in
+        `rebuild`,
         and when it cannot be opened; IntegrityError when it belongs to another log.
         """
         path = Path(path)
@@ -133,8 +135,12 @@ class Store(StoreReading):
     def _check_version(self, meta: Mapping[str, str]) -> None:
         if int(meta["schema_version"]) != SCHEMA_VERSION:
             raise RefusedError(
-                f"the store {self.path} has layout {meta['schema_version']}; this version writes layout {SCHEMA_VERSION}",
-                fix="run the version of Headrace that wrote it, or move the file away to begin again from the log",
+                f"the store {self.path} has layout {meta['schema_version']}; this version "
+                f"writes layout {SCHEMA_VERSION}",
+                fix=(
+                    "run the version of Headrace that wrote it, or move the file away to "
+                    "begin again from the log"
+                ),
             )
 
     def _check_identities(self, meta: Mapping[str, str], identities: Mapping[str, str]) -> None:
@@ -144,12 +150,16 @@ class Store(StoreReading):
                 self._insert_meta({f"log:{stream}": identity})
             elif known != identity:
                 raise IntegrityError(
-                    f"the store was filled from another log of stream '{stream}': its offsets mean nothing here",
+                    f"the store was filled from another log of stream '{stream}': its "
+                    "offsets mean nothing here",
                     fix="bring the log back, or move the store away to begin again from this log",
                 )
 
     def _keep_late_of_other_columns(self, stream: str) -> None:
-        """A stream whose columns changed gets a new relation for late rows; the old one is kept under another name."""
+        """A stream whose columns changed gets a new relation for late rows.
+
+        The old one is kept under another name.
+        """
         found = self.connection.execute(
             "SELECT column_name, data_type FROM information_schema.columns "
             "WHERE table_schema = '_state' AND table_name = ? ORDER BY ordinal_position",

@@ -1,4 +1,7 @@
-"""Closes windows behind the frontier, and takes closed ones out of the store once they are older than `keep`."""
+"""Closes windows behind the frontier.
+
+And takes closed ones out of the store once they are older than `keep`.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +50,10 @@ class Closings:
         self._before: dict[str, _Ends] | None = None
 
     def _until(self, table: TablePlan, through: int) -> str:
-        """Return the condition for rows that end at `through` or before, on a plain column so that it is cheap."""
+        """Return the condition for rows that end at `through` or before.
+
+        On a plain column so that it is cheap.
+        """
         if table.kind is TableClass.ROWS:
             return f"_time <= make_timestamptz({through})"
         if table.kind is TableClass.SESSION or table.window is None:
@@ -147,7 +153,8 @@ class Closings:
         expression, done = self._end(table), facts.closed_through
         lowest = f"NOT ({self._until(table, done)})" if done is not None else "true"
         count, following = connection.execute(
-            f"SELECT count(*) FILTER (WHERE {expression} <= {end}), min({expression}) FILTER (WHERE {expression} > {end}) "
+            f"SELECT count(*) FILTER (WHERE {expression} <= {end}), min({expression}) "
+            f"FILTER (WHERE {expression} > {end}) "
             f"FROM {state_name(table.name)} WHERE {lowest}"
         ).fetchall()[0]
         self._ends[table.name].open = following

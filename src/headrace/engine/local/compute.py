@@ -68,7 +68,10 @@ class TableWriter(Protocol):
     plan: TablePlan
 
     def compute(self, queries: Queries, rows: int) -> Delta:
-        """Return what the relation "_rows" (of so many rows) changes; raises duckdb.Error when a row fails."""
+        """Return what the relation "_rows" (of so many rows) changes.
+
+        Raises duckdb.Error when a row fails.
+        """
 
     def apply(self, context: EpochContext, delta: Delta) -> int:
         """Write `delta`, inside the transaction; returns how many groups or rows were touched."""
@@ -139,7 +142,10 @@ def _reason(error: BaseException) -> str:
 
 
 def count_records(connection: Any, row_sql: str, *, unnests: bool) -> int:
-    """Return how many records of "_rows" a row part keeps; only needed where one record may give several rows."""
+    """Return how many records of "_rows" a row part keeps.
+
+    Only needed where one record may give several rows.
+    """
     address = "SELECT DISTINCT _partition, _offset" if unnests else "SELECT _partition"
     return int(connection.execute(f"SELECT count(*) FROM ({address} FROM ({row_sql}))").fetchall()[0][0])
 

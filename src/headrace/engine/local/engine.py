@@ -37,7 +37,10 @@ READER = "engine"
 _SMALL_ROWS = 2_000
 _WAIT = timedelta(milliseconds=500)
 _LINGER_SHARE = 3
-"""An epoch lingers this many times as long as the last ones took, so that small epochs take a quarter of a core."""
+"""An epoch lingers this many times as long as the last ones took.
+
+So that small epochs take a quarter of a core.
+"""
 
 
 def table_writer(plan: TablePlan, settings: EngineSettings) -> TableWriter:
@@ -50,10 +53,11 @@ def table_writer(plan: TablePlan, settings: EngineSettings) -> TableWriter:
 
 
 class LocalEngine:
-    """Runs epochs over one store. One thread calls `step` or `run`; the logs and the store belong to the caller.
+    """Runs epochs over one store. One thread calls `step` or `run`; logs and store are the caller's.
 
     `on_step` is told the name of each effect of an epoch right after it: "read", "duplicates", "table:NAME",
-    "outcomes", "closings", "ledger", "commit", "publish". What it raises stops the epoch there, as a crash would.
+    "outcomes", "closings", "ledger", "commit", "publish".
+    What it raises stops the epoch there, as a crash would.
     After any error the engine and the store are to be closed and opened again.
     """
 
@@ -199,7 +203,8 @@ class LocalEngine:
     ) -> None:
         """Run epochs until `stop` is set or, with `until_caught_up`, until a read found nothing.
 
-        A second thread reads and runs the row stage while this one writes the epoch before; one slice waits between
+        A second thread reads and runs the row stage while this one writes the epoch before; one slice waits
+        between
         them at most. A stop takes effect at the end of an epoch. Errors of either thread are raised here.
         """
         tell = on_epoch or (lambda report: None)

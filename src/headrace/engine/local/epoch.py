@@ -2,7 +2,8 @@
 
 Everything that can fail because of a record is done before the transaction: outcomes, row parts, partial
 aggregates. Inside it stand only merges of what was computed, the counts and the positions. Offsets and state
-commit together. Apart, a crash between them would count the batch twice or not at all, and nothing would notice.
+commit together. Apart, a crash between them would count the batch twice or not at all, and nothing would
+notice.
 """
 
 from __future__ import annotations
@@ -91,7 +92,10 @@ class Epoch:
     # --- before the transaction
 
     def take(self, batches: list[Batch]) -> None:
-        """Move positions and frontiers over `batches`; records get their outcomes, tables their partial rows."""
+        """Move positions and frontiers over `batches`.
+
+        Records get their outcomes, tables their partial rows.
+        """
         for batch in batches:
             self._move(batch)
         for batch in batches:
@@ -166,7 +170,10 @@ class Epoch:
     # --- the transaction
 
     def commit(self, clock: datetime) -> None:
-        """Write everything and commit; when this returns, the epoch is durable and `store.progress` is new."""
+        """Write everything and commit.
+
+        When this returns, the epoch is durable and `store.progress` is new.
+        """
         with self.watch.stage("write"):
             self.connection.execute("BEGIN")
             try:
@@ -231,14 +238,16 @@ class Epoch:
         if result.dead.num_rows:
             self.connection.register("_dead", result.dead)
             self.connection.execute(
-                'INSERT INTO _headrace.dead_letters SELECT ?, ?, partition, "offset", record_time, outcome, reasons, '
+                'INSERT INTO _headrace.dead_letters SELECT ?, ?, partition, "offset", '
+                "record_time, outcome, reasons, "
                 f'event_time, "key", "value", headers, {epoch} FROM _dead',
                 [batch.stream, batch.lane],
             )
         if decided.decision is not None and decided.decision.sample is not None:
             self.connection.register("_sample", decided.decision.sample)
             self.connection.execute(
-                f"INSERT INTO _headrace.duplicates SELECT ?, ?, _partition, _offset, _event_time, _value, conflicting, "
+                "INSERT INTO _headrace.duplicates SELECT ?, ?, _partition, _offset, "
+                "_event_time, _value, conflicting, "
                 f"{epoch} FROM _sample",
                 [batch.stream, batch.lane],
             )
@@ -250,7 +259,8 @@ class Epoch:
         listed = ", ".join([*names, "_partition", "_offset", "_record_time", "_event_time"])
         self.connection.register("_late", late)
         self.connection.execute(
-            f"INSERT INTO {late_name(stream)} ({listed}, _epoch) SELECT {listed}, {self.progress.epoch} FROM _late"
+            f"INSERT INTO {late_name(stream)} ({listed}, _epoch) SELECT {listed}, "
+            f"{self.progress.epoch} FROM _late"
         )
 
     def _write_minutes(self, decided: Decided) -> None:
@@ -347,7 +357,10 @@ def write_addresses(connection: Any, stream: str, addresses: list[tuple[int, int
 
 
 def narrowed_rows(writer: TableWriter, rows: pa.Table, floor: int | None, retired: int | None) -> pa.Table:
-    """Return the rows that a table may still write: none of windows that may lack records, or that are retired."""
+    """Return the rows that a table may still write: none of windows that may lack records.
+
+    Or that are retired.
+    """
     times = rows.column("_event_time").cast(pa.int64())
     keep = None
     if floor is not None:

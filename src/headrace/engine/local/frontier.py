@@ -12,11 +12,14 @@ from headrace.store.progress import LaneProgress, Progress
 __all__ = ["advance", "closed_end", "floor_to", "stream_frontier", "table_frontier"]
 
 _IDLE_MARGIN = 5_000_000
-"""An end that was proved at a time says that nothing older is missing, but clocks of writers may differ by this."""
+"""An end that was proved at a time says that nothing older is missing.
+
+But clocks of writers may differ by this.
+"""
 
 
 def advance(place: LaneProgress, *, latest: int | None, clock: datetime, idle_since: datetime | None) -> None:
-    """Move the frontier of a partition: to the latest record time read, or behind a proof that its end was reached.
+    """Move a frontier to the latest record time read, or behind a proof that the end was reached.
 
     It is never ahead of the log's clock and never goes back.
     """

@@ -1,6 +1,7 @@
 """Windowed and keyed tables: partial aggregates of a batch, merged into one row per window and key.
 
-A sliding window whose size is a multiple of its slide is aggregated per slide first (a pane), and the panes are
+A sliding window whose size is a multiple of its slide is aggregated per slide first (a pane), and the panes
+are
 spread over their windows: the batch's rows are read once, however many windows they fall into.
 """
 
@@ -209,7 +210,8 @@ def check_side_limit(
     held = context.connection.execute(f"SELECT count(*) FROM {relation}").fetchall()[0][0]
     if held > values_max:
         raise RefusedError(
-            f"table '{plan.name}' must remember {held} distinct values for an exact answer; the limit is {values_max}",
+            f"table '{plan.name}' must remember {held} distinct values for an exact answer; "
+            f"the limit is {values_max}",
             fix="give the table `keep`, use approx_count_distinct over fewer keys, or raise side_values_max",
         )
 

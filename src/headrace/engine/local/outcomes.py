@@ -1,4 +1,7 @@
-"""Gives every record of a batch its outcome: what the row stage said, less duplicates and what came too late to redrive."""
+"""Gives every record of a batch its outcome: what the row stage said.
+
+Less duplicates and what came too late to redrive.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,10 @@ Mask = npt.NDArray[np.bool_]
 
 @dataclass
 class Decided:
-    """A batch with the outcomes of its timely rows: `outcomes` names one for each, and `accepted` are the rows."""
+    """A batch with the outcomes of its timely rows: `outcomes` names one for each.
+
+    And `accepted` are the rows.
+    """
 
     batch: Batch
     accepted: pa.Table
@@ -98,7 +104,10 @@ def decide(
 def _accepted_before(
     connection: Any, name: str, batch: Batch, timely: pa.Table
 ) -> tuple[Mask, list[tuple[int, int]]]:
-    """Return which redriven rows stand for an address that was accepted before, and the address of each row."""
+    """Return which redriven rows stand for an address that was accepted before.
+
+    And the address of each row.
+    """
     records = batch.slice.records
     places = zip(records.column("partition").to_pylist(), records.column("offset").to_pylist(), strict=True)
     stands_for = dict(zip(places, map(_address, records.column("headers").to_pylist()), strict=True))
@@ -128,7 +137,10 @@ def _address(headers: list[dict[str, Any]] | None) -> tuple[int, int]:
 
 
 def _expired(timely: pa.Table, progress: Progress, writers: list[TableWriter]) -> Mask:
-    """Return which rows belong to windows that a table has retired: a row is in all its tables, or in none."""
+    """Return which rows belong to windows that a table has retired: a row is in all its tables.
+
+    Or in none.
+    """
     expired = np.zeros(timely.num_rows, dtype=np.bool_)
     times = timely.column("_event_time").cast(pa.int64())
     for writer in writers:

@@ -17,8 +17,10 @@ _BATCHES_MAX = 1_000
 class Queries:
     """Asks one connection about the relation "_rows".
 
-    For a small batch, planning a query costs ten times what running it does: queries are prepared, once. A prepared
-    query stays bound to the Arrow table that it saw first, so a small batch is copied into a table that stays the
+    For a small batch, planning a query costs ten times what running it does: queries are prepared, once. A
+    prepared
+    query stays bound to the Arrow table that it saw first, so a small batch is copied into a table that
+    stays the
     same. A large batch is read where it lies, by queries that are planned each time.
     """
 

@@ -32,7 +32,10 @@ Positions = dict[tuple[str, str], dict[int, int]]
 
 @dataclass
 class Batch:
-    """What one read of one lane gave, and what the row stage made of it. `clock` is the log's, before the read."""
+    """What one read of one lane gave.
+
+    And what the row stage made of it. `clock` is the log's, before the read.
+    """
 
     stream: str
     lane: str
@@ -78,7 +81,8 @@ class Reader:
         for place in self._due(everything=not wait):
             found[place] = self._look(place, positions[place], rows_max=rows_max, wait=timedelta(0))
         if wait and not any(batch.moved for batch in found.values()):
-            # Nothing is there. Each stream gets its share of the wait, so that a quiet one delays no other for long.
+            # Nothing is there. Each stream gets its share of the wait, so that a quiet one delays no other
+            # for long.
             for name in self._stages:
                 place = (name, "main")
                 found[place] = self._look(
@@ -120,8 +124,12 @@ class Reader:
     def read_until(
         self, place: tuple[str, str], positions: Mapping[int, int], goal: Mapping[int, int], *, rows_max: int
     ) -> Batch:
-        """Read one lane from `positions`, but nothing from `goal` on; for computing again what was read before."""
-        # A partition that is done is asked for at its end, so that what is new there cannot crowd out the others.
+        """Read one lane from `positions`, but nothing from `goal` on.
+
+        For computing again what was read before.
+        """
+        # A partition that is done is asked for at its end, so that what is new there cannot crowd out the
+        # others.
         ends = {held.partition: held.end for held in self.logs[place].partitions()}
         asked = {n: end if positions.get(n, 0) >= goal.get(n, 0) else positions[n] for n, end in ends.items()}
         batch = self._look(place, asked, rows_max=rows_max, wait=timedelta(0))

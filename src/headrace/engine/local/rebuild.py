@@ -1,7 +1,9 @@
 """Computes tables again from the log, as far back as it reaches, while the other tables keep their state.
 
-It runs before new records are read, in chunks; each is one transaction. The tables see the same records with the
-same outcomes as the first time: the row stage is a function of the record, and copies are found again by a memory
+It runs before new records are read, in chunks; each is one transaction. The tables see the same records
+with the
+same outcomes as the first time: the row stage is a function of the record, and copies are found again by a
+memory
 of their own, that begins empty at the log's start.
 """
 
@@ -27,7 +29,10 @@ __all__ = ["Rebuild"]
 
 
 class Rebuild:
-    """The tables that are being computed again; `pending` until all have come to the positions of the store."""
+    """The tables that are being computed again.
+
+    `pending` until all have come to the positions of the store.
+    """
 
     def __init__(
         self,
@@ -109,7 +114,10 @@ class Rebuild:
         )
 
     def _begin(self, names: tuple[str, ...], stream: str, progress: Progress) -> RebuildProgress:
-        """Return where the tables stand, as a copy that they share; at the very start that is the log's start."""
+        """Return where the tables stand, as a copy that they share.
+
+        At the very start that is the log's start.
+        """
         stands = progress.tables[names[0]].rebuild
         assert stands is not None  # noqa: S101 - they are pending
         place = RebuildProgress(

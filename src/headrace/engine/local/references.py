@@ -1,6 +1,7 @@
 """Reference tables: files that streams are joined with, kept in the store by version.
 
-A version is known by the hash of its file and holds from a record time on that the store writes down, so that a
+A version is known by the hash of its file and holds from a record time on that the store writes down, so
+that a
 record is joined with the version of its own time also when it is read again.
 """
 
@@ -35,7 +36,7 @@ class _Seen:
 
 
 class References:
-    """Loads the files of a pipeline's reference tables when they changed. Every call is between two epochs."""
+    """Loads the files of reference tables when they changed. Every call is between two epochs."""
 
     def __init__(self, plan: PipelinePlan, store: Store, logs: dict[tuple[str, str], Log]) -> None:
         self._references = dict(plan.references)
@@ -46,11 +47,15 @@ class References:
         self.refresh()
         for name in self._references:
             store.connection.execute(
-                f"CREATE OR REPLACE TEMP VIEW {quoted(f'_reference_{name}')} AS SELECT * FROM {_relation(name)}"
+                f"CREATE OR REPLACE TEMP VIEW {quoted(f'_reference_{name}')} AS SELECT * "
+                f"FROM {_relation(name)}"
             )
 
     def refresh(self) -> None:
-        """Load what changed; raises RefusedError for a file that is missing, of another shape, or has a key twice."""
+        """Load what changed.
+
+        Raises RefusedError for a file that is missing, of another shape, or has a key twice.
+        """
         for name, reference in self._references.items():
             path = _path_of(reference)
             try:
@@ -117,7 +122,10 @@ class References:
 
 
 def _path_of(reference: Reference) -> Path:
-    """Return where the file lies: beside the file that declares it, unless it is found from where we stand."""
+    """Return where the file lies: beside the file that declares it.
+
+    Unless it is found from where we stand.
+    """
     path = Path(reference.path)
     beside = Path(reference.place.file).parent / path
     return path if path.is_absolute() or path.exists() or not beside.exists() else beside
@@ -158,7 +166,8 @@ def _check(name: str, reference: Reference, reading: Any, rows: pa.Table) -> Non
     number = twice.fetchall()[0][0]
     if number:
         raise RefusedError(
-            f"reference '{name}': {reference.path}: {number} values of the key ({', '.join(reference.key)}) come twice",
+            f"reference '{name}': {reference.path}: {number} values of the key "
+            f"({', '.join(reference.key)}) come twice",
             fix="keep one row for each key: a join must not depend on which is found first",
         )
     for column in () if reference.schema is None else reference.schema.columns:

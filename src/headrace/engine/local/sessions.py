@@ -1,6 +1,7 @@
-"""Session tables: the sessions of a batch, merged with the open ones that they reach or touch (PARITY rule 6).
+"""Session tables: the sessions of a batch, merged with the ones that they reach or touch.
 
-A session is known by (keys, start). When its start changes, or when one takes in another, the old row leaves the
+A session is known by (keys, start). When its start changes, or when one takes in another, the old row
+leaves the
 table and that is written down; a changed end or total is an update.
 """
 
@@ -39,14 +40,15 @@ class SessionTable:
         return "".join(f"{prefix}{key}, " for key in self._keys)
 
     def _bucketed(self) -> str:
-        """Return the row part with a bucket of the gap's length: rows in one bucket are in one session for sure."""
+        """Return the row part with a bucket as long as the gap: what shares one, shares a session."""
         before = f"((epoch_us(_time) % {self._gap}) + {self._gap}) % {self._gap}"
         return f"(SELECT *, epoch_us(_time) - {before} AS _bucket FROM ({self.plan.row_sql}))"
 
     def _chained(self, relation: str) -> str:
-        """Return `relation` (keys, "_low", "_end" in microseconds) with "_chain", one number per session and key.
+        """Return `relation` (keys, "_low", "_end" in microseconds) with "_chain", a number per session.
 
-        A row that begins at or before the greatest end so far belongs to the same session: touching is merging.
+        A row that begins at or before the greatest end so far belongs to the same session: touching is
+        merging.
         """
         over = f"PARTITION BY {', '.join(self._keys)} " if self._keys else ""
         before = (
@@ -62,13 +64,15 @@ class SessionTable:
         combined = "".join(f"{state.combine} AS {quoted(state.name)}, " for state in self._state)
         return (
             f"SELECT make_timestamptz(min(_low)) AS window_start, make_timestamptz(max(_end)) AS window_end, "
-            f"{self._listed()}{combined}{more} FROM {self._chained(relation)} p GROUP BY {self._listed()}_chain"
+            f"{self._listed()}{combined}{more} FROM {self._chained(relation)} p GROUP BY "
+            f"{self._listed()}_chain"
         )
 
     def _partial_sql(self) -> str:
         partials = "".join(f"{state.partial} AS {quoted(state.name)}, " for state in self._state)
         buckets = (
-            f"(SELECT {self._listed()}epoch_us(min(_time)) AS _low, epoch_us(max(_time)) + {self._gap} AS _end, "
+            f"(SELECT {self._listed()}epoch_us(min(_time)) AS _low, epoch_us(max(_time)) + "
+            f"{self._gap} AS _end, "
             f"{partials}count(*) AS _n FROM {self._bucketed()} GROUP BY {self._listed()}_bucket)"
         )
         return self._combined(buckets, "CAST(sum(_n) AS BIGINT) AS _n, CAST(NULL AS BIGINT) AS _row, "
@@ -79,9 +83,11 @@ class SessionTable:
         # The start of a piece lies within its session whatever that grows to, so side rows never move.
         value = quoted(aggregate.side.argument)
         return (
-            f'SELECT make_timestamptz(_at) AS window_start, {self._listed()}"_value", count(*) AS "_count" FROM '
+            f'SELECT make_timestamptz(_at) AS window_start, {self._listed()}"_value", '
+            'count(*) AS "_count" FROM '
             f'(SELECT {self._listed()}{value} AS "_value", '
-            f"min(epoch_us(_time)) OVER (PARTITION BY {self._listed()}_bucket) AS _at FROM {self._bucketed()}) "
+            f"min(epoch_us(_time)) OVER (PARTITION BY {self._listed()}_bucket) AS _at FROM "
+            f"{self._bucketed()}) "
             f'WHERE "_value" IS NOT NULL GROUP BY {self._listed()}_at, "_value"'
         )
 

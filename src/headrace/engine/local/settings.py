@@ -16,8 +16,10 @@ class EngineSettings:
     """Bounds of an epoch and of the engine.
 
     linger            how long an epoch waits at most for more records after its first; it adapts below that
-    on_data_loss      what to do when retention took records before they were read: stop, or count them as lost
-    side_values_max   values that the side table of one aggregate (distinct counts, modes, quantiles) may hold;
+    on_data_loss      what to do when retention took records before they were read: stop, or count them as
+    lost
+    side_values_max   values that the side table of one aggregate (distinct counts, modes, quantiles) may
+    hold;
                       the run stops when a table needs more
     """
 
@@ -37,7 +39,8 @@ class EpochReport:
     records    read, per stream; outcomes: per stream and outcome; rows: groups or rows written, per table
     seconds    how long each stage took: read, rows, duplicates, compute, write, commit
     frontiers  per stream, None while a partition has shown nothing
-    lag        per stream: records in the log that were not read yet, seconds from the frontier to the log's clock
+    lag        per stream: records in the log that were not read yet, seconds from the frontier to the log's
+    clock
     """
 
     epoch: int

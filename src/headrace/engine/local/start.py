@@ -23,7 +23,8 @@ def begin_lanes(plan: PipelinePlan, logs: Mapping[tuple[str, str], Log], store: 
         new = [held for held in log.partitions() if held.partition not in places]
         known = bool(places)
         for held in new:
-            # A partition that appears beside known ones has no history that could be missing before its start.
+            # A partition that appears beside known ones has no history that could be missing before its
+            # start.
             places[held.partition] = LaneProgress(start=held.start, next=held.start)
             changed = True
         if lane == "main" and new and not known:
@@ -39,7 +40,10 @@ def begin_lanes(plan: PipelinePlan, logs: Mapping[tuple[str, str], Log], store: 
 
 
 def first_known(log: Log) -> int | None:
-    """Return the record time from which on a log that lost its beginning holds everything; None when it lost none."""
+    """Return the record time from which on a log that lost its beginning holds everything.
+
+    None when it lost none.
+    """
     ranges = log.partitions()
     cut = [held for held in ranges if held.start > 0]
     latest: int | None = None
@@ -63,7 +67,8 @@ def first_known(log: Log) -> int | None:
 def mark_start(plan: PipelinePlan, table: TablePlan, progress: TableProgress, first: int) -> None:
     """Write down what a table cannot know when record times before `first` are missing.
 
-    A lost record came at `first` or before, so its event time is at most `first` + the tolerance for the future.
+    A lost record came at `first` or before, so its event time is at most `first` + the tolerance for the
+    future.
     """
     stream = plan.streams[table.sources[0]].stream
     floor = first + micros_of_length(stream.future_tolerance) + 1
