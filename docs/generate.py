@@ -35,16 +35,10 @@ def _commands(command: Any, words: tuple[str, ...]) -> Iterable[str]:
 
 
 def _help_text(command: Any) -> str:
-    parts, example = [], []
-    for block in inspect.cleandoc(command.help or "").split("\n\n"):
-        lines = block.strip("\b\n").splitlines()
-        if lines and lines[0].strip().rstrip(":").lower().startswith("example"):
-            example = lines[1:]
-        else:
-            parts.append("\n".join(lines))
-    text = "\n\n".join(parts)
-    shown = textwrap.dedent("\n".join(example))
-    return f"{text}\n\n```sh\n{shown}\n```" if shown else text
+    """Return a command's help; the example that `--help` shows below it becomes a code block."""
+    text = inspect.cleandoc(command.help or "").replace("\b\n", "")
+    example = textwrap.dedent("\n".join((command.epilog or "").strip("\b\n").splitlines()[1:]))
+    return f"{text}\n\n```sh\n{example}\n```" if example else text
 
 
 def commands_page() -> str:

@@ -91,6 +91,12 @@ def test_commands_on_a_page_exist_with_their_options(page: Path) -> None:
                 assert used <= known[name], f"{page.name}: `{part.strip()}`: {used - known[name]}"
 
 
+def test_every_command_shows_an_example() -> None:
+    page = (ROOT / "docs" / "commands.md").read_text()
+    for section in page.split("\n## ")[1:]:
+        assert "```sh\nheadrace " in section, section.splitlines()[0]
+
+
 def test_the_pipeline_in_the_readme_is_right() -> None:
     (code,) = blocks((ROOT / "README.md").read_text(), "python")
     names: dict[str, object] = {"__name__": "readme"}

@@ -114,5 +114,5 @@ class InternalError(HeadraceError):
     def __init__(self, message: str) -> None:
         super().__init__(
             message,
-            fix="this is a bug in Headrace: report it with the text above and the output of `headrace --version`",
+            fix="this is a bug in Headrace: report it with the text above and what `headrace version` prints",
         )
