@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 import threading
 import time
 from contextlib import ExitStack
@@ -223,6 +224,8 @@ def _summary(project: Project, runtime: Runtime, figures: RunFigures, place: Pat
     )
     table = next((line["table"] for line in listed if line["kind"] == "windowed"), listed[0]["table"])
     typer.echo("\ntry next:")
+    if shutil.which("headrace") is None:  # started by its path, as `make demo` does
+        typer.echo(f"  . {Path(sys.executable).parent / 'activate'}")
     typer.echo(f"  cd {place}")
     typer.echo(f'  headrace sql "SELECT * FROM {table} ORDER BY window_start DESC LIMIT 5"')
     typer.echo("  headrace dead-letters list")
