@@ -91,7 +91,8 @@ class RowDatabase:
         self._plan = plan
         # DuckDB makes a join of `x IN (constants)`, which loses the order of the rows on several threads and
         # costs a millisecond. Only a list of hundreds is faster as a join, and then one thread does the work.
-        self._joins = any(len(one.sql) > _LONG for one in (*plan.derived, *plan.checks))
+        texts = [derived.sql for derived in plan.derived] + [check.sql for check in plan.checks]
+        self._joins = any(len(text) > _LONG for text in texts)
         self._threads = 1 if self._joins else threads
         self._opened: duckdb.DuckDBPyConnection | None = None
         self._feeds: dict[str, _Feed] = {}
