@@ -88,13 +88,54 @@ def test_a_folder_that_cannot_be_made_is_refused_with_the_reason(tmp_path: Path)
         "SELECT * FROM read_csv('/etc/passwd')",
         "SELECT nothing FROM counted",
         "ATTACH '/tmp/other.duckdb'",
+        "EXPLAIN ANALYZE DELETE FROM _headrace.meta",
+        "/* a */ explain -- b\n analyze DELETE FROM _headrace.meta",
+        "EXPLAIN ANALYZE UPDATE _headrace.meta SET value = ''",
+        "EXPLAIN (FORMAT json) SET threads = 1",
+        "WITH gone AS (DELETE FROM _headrace.meta RETURNING *) FROM gone",
+        "FROM checkpoint()",
+        'SELECT (SELECT count(*) FROM "system".main."force_Checkpoint"())',
+        "EXPLAIN ANALYZE SELECT * FROM checkpoint()",
+        "FROM enable_logging()",
+        "FROM truncate_duckdb_logs()",
+        "SELECT write_log('x')",
+        "FROM range(3) WHERE range IN (SELECT length(write_log('x')))",
+        "FROM query('FROM checkpoint()')",
+        "CALL force_checkpoint()",
+        "PRAGMA enable_profiling",
     ],
 )
 def test_a_query_may_only_read_the_store(tmp_path: Path, sql: str) -> None:
     store = opened(tmp_path)
     with pytest.raises(RefusedError):
         store.query(sql)
+    assert store.query("SELECT count(*) AS n FROM _headrace.meta WHERE value <> ''").to_pylist() == [{"n": 6}]
     store.close()
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "EXPLAIN SELECT n FROM counted",
+        "EXPLAIN ANALYZE SELECT n FROM counted",
+        "EXPLAIN (FORMAT json) FROM counted",
+        "DESCRIBE counted",
+        "SUMMARIZE counted",
+        "SHOW TABLES",
+        "PIVOT counted ON n IN (0, 1) USING count(*)",
+        "FROM duckdb_tables(), generate_series(1, 2)",
+        "SELECT unnest([1, 2]); -- two",
+        "WITH RECURSIVE r AS (SELECT 1 x UNION ALL SELECT x + 1 FROM r WHERE x < 3) FROM r",
+    ],
+)
+def test_whatever_only_reads_is_answered(tmp_path: Path, sql: str) -> None:
+    store = opened(tmp_path)
+    assert store.query(sql).num_rows
+    assert store.query(sql, rows_max=1).num_rows == 1
+    store.close()
+    stopped = open_store_readonly(tmp_path / "s.duckdb")
+    assert stopped.query(sql, rows_max=1).num_rows == 1
+    stopped.close()
 
 
 def test_a_query_has_a_limit_of_rows_and_of_seconds(tmp_path: Path) -> None:
