@@ -44,11 +44,12 @@ class RowsTable:
         """Append the rows, or put them in the place of older rows with their key."""
         if not delta.rows.num_rows:
             return 0
-        context.connection.register("_part", delta.rows)
+        part = f"_part_{self.plan.name}"
+        context.queries.put(part, delta.rows)
         state, names = state_name(self.plan.name), ", ".join(self._names)
         if not self._keys:
-            context.connection.execute(
-                f"INSERT INTO {state} ({names}, _epoch) SELECT {names}, {context.epoch} FROM _part"
+            context.queries.insert(
+                f"INSERT INTO {state} ({names}, _epoch) SELECT {names}, $1 FROM {quoted(part)}", context.epoch
             )
             return int(delta.rows.num_rows)
         matches = " AND ".join(f"t.{key} IS NOT DISTINCT FROM b.{key}" for key in self._keys)
@@ -56,7 +57,7 @@ class RowsTable:
         sets = ", ".join(f"{name} = b.{name}" for name in self._names)
         values = ", ".join(f"b.{name}" for name in self._names)
         context.connection.execute(
-            f"MERGE INTO {state} AS t USING _part AS b ON {matches} "
+            f"MERGE INTO {state} AS t USING {quoted(part)} AS b ON {matches} "
             f"WHEN MATCHED AND {newer.format('b')} > {newer.format('t')} "
             f"THEN UPDATE SET {sets}, _epoch = {context.epoch} "
             f"WHEN NOT MATCHED THEN INSERT ({names}, _epoch) VALUES ({values}, {context.epoch})"

@@ -38,6 +38,7 @@ class GroupedTable:
         self._size = micros_of_length(plan.window.size) if plan.window else 0
         self._slide = micros_of_length(plan.window.slide) if plan.window else 0
         self._spread = -(-self._size // self._slide) if plan.window else 1
+        self._part = f"_part_{plan.name}"
         self._partial = self._partial_sql()
         self._sides = {a.name: self._side_sql(a) for a in plan.aggregates if a.side is not None}
 
@@ -133,7 +134,7 @@ class GroupedTable:
         """Merge partial aggregates into the state; a group of a closed window gets a higher revision."""
         if not delta.rows.num_rows:
             return 0
-        context.connection.register("_part", delta.rows)
+        context.queries.put(self._part, delta.rows)
         closed = context.progress.closed_through
         corrects = closed is not None and delta.lowest is not None and delta.lowest + self._size <= closed
         for statement in self._merge_sql(context.epoch, delta, closed if corrects else None):
@@ -152,7 +153,7 @@ class GroupedTable:
             revision, new_revision = f", _revision = t._revision + {late}", late
         names = [*self._keys, *(quoted(column.name) for column in self._columns)]
         if not self._keys:
-            yield f"UPDATE {state} AS t SET {sets}_epoch = {epoch} FROM _part b"
+            yield f"UPDATE {state} AS t SET {sets}_epoch = {epoch} FROM {quoted(self._part)} b"
             return
         conditions = [f"t.{key} IS NOT DISTINCT FROM b.{key}" for key in self._keys]
         if self.plan.window is not None:
@@ -161,7 +162,7 @@ class GroupedTable:
             conditions.append(f"t.window_start >= {_instant(delta.lowest or 0)}")
         values = ", ".join(f"b.{name}" for name in names)
         yield (
-            f"MERGE INTO {state} AS t USING _part AS b ON {' AND '.join(conditions)} "
+            f"MERGE INTO {state} AS t USING {quoted(self._part)} AS b ON {' AND '.join(conditions)} "
             f"WHEN MATCHED THEN UPDATE SET {sets}_epoch = {epoch}{revision} "
             f"WHEN NOT MATCHED THEN INSERT ({', '.join(names)}, _epoch, _revision) "
             f"VALUES ({values}, {epoch}, {new_revision or 0})"
@@ -192,11 +193,13 @@ def append_sides(context: EpochContext, plan: TablePlan, delta: Delta, values_ma
         if not values.num_rows:
             continue
         relation = side_name(plan.name, name)
-        context.connection.register("_side", values)
+        side = f"_side_{plan.name}_{name}"
+        context.queries.put(side, values)
         keys = "".join(f"{key}, " for key in key_columns(plan))
-        context.connection.execute(
+        context.queries.insert(
             f'INSERT INTO {relation} ({keys}"_value", "_count", _epoch) '
-            f'SELECT {keys}"_value", "_count", {context.epoch} FROM _side'
+            f'SELECT {keys}"_value", "_count", $1 FROM {quoted(side)}',
+            context.epoch,
         )
         check_side_limit(context, plan, relation, values_max, values.num_rows)
 

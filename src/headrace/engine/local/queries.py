@@ -10,69 +10,85 @@ import pyarrow as pa
 __all__ = ["Queries"]
 
 _SMALL_ROWS = 2_000
-_BATCHES_MAX = 1_000
-"""Deleted rows stay in a temporary table: after so many batches it is made anew, and stays small."""
+
+
+class _Feed:
+    """A relation of DuckDB that has the rows which `table` holds when a query runs."""
+
+    def __init__(self, table: pa.Table) -> None:
+        self.table = table
+
+    def __arrow_c_stream__(self, requested_schema: object = None) -> object:
+        """Give the rows by Arrow's protocol for that; DuckDB calls this for every scan."""
+        return self.table.__arrow_c_stream__(requested_schema)
 
 
 class Queries:
-    """Asks one connection about the relation "_rows".
+    """Asks one connection about relations that keep their names and columns while their rows change.
 
-    For a small batch, planning a query costs ten times what running it does: queries are prepared, once. A
-    prepared
-    query stays bound to the Arrow table that it saw first, so a small batch is copied into a table that
-    stays the
-    same. A large batch is read where it lies, by queries that are planned each time.
+    For a small batch, planning a query costs more than running it does: queries over "_rows" are prepared,
+    once. Their rows come through a feed, because a prepared query stays bound to the object that was
+    registered when it was planned. A large batch is registered itself, so that its columns are read in
+    parallel, and only the ones that a query names.
     """
 
     def __init__(self, connection: Any) -> None:
         self.connection = connection
-        self._small = False
-        self._registered = False
-        self._schema: pa.Schema | None = None
-        self._batches = 0
+        self.small = False
+        self._feeds: dict[str, _Feed] = {}
         self._names: dict[str, str] = {}
 
     def batch(self, rows: pa.Table) -> None:
-        """Put the rows of a batch in place."""
-        self._small = rows.num_rows <= _SMALL_ROWS
-        if not self._small:
-            self._drop_table()
-            self.connection.register("_rows", rows)
-            self._registered = True
-            return
-        if self._registered:
-            self.connection.unregister("_rows")
-            self._registered = False
-        self.connection.register("_batch", rows)
-        self._batches += 1
-        if self._schema is not None and self._schema.equals(rows.schema) and self._batches % _BATCHES_MAX:
-            self.connection.execute("DELETE FROM temp._rows")
-            self.connection.execute("INSERT INTO temp._rows SELECT * FROM _batch")
-            return
-        self._drop_table()
-        self.connection.execute("CREATE TEMP TABLE _rows AS SELECT * FROM _batch")
-        self._schema = rows.schema
+        """Put the rows of a batch in place, as "_rows"."""
+        self.small = rows.num_rows <= _SMALL_ROWS
+        if self.small:
+            self.put("_rows", rows)
+        else:
+            self._register("_rows", rows)
+            self._feeds.pop("_rows", None)
 
-    def _drop_table(self) -> None:
-        if self._schema is not None:
-            self.connection.execute("DROP TABLE temp._rows")
-            self._schema = None
-            for name in self._names.values():
-                self.connection.execute(f"DEALLOCATE {name}")
-            self._names.clear()
+    def put(self, name: str, rows: pa.Table) -> None:
+        """Put rows in place, as `name`, not quoted; cheap when its columns are the ones it had before."""
+        feed = self._feeds.get(name)
+        rows = rows.combine_chunks()  # a scan pays for every chunk
+        if feed is not None and feed.table.schema.equals(rows.schema):
+            feed.table = rows
+            return
+        self._feeds[name] = _Feed(rows)
+        self._register(name, self._feeds[name])
+
+    def _register(self, name: str, rows: pa.Table | _Feed) -> None:
+        for prepared in self._names.values():
+            self.connection.execute(f"DEALLOCATE {prepared}")
+        self._names.clear()
+        self.connection.register(name, rows)
 
     def table(self, sql: str) -> pa.Table:
-        """Return what `sql` gives over the batch."""
-        if not self._small:
+        """Return what `sql` gives over relations that were put in place; prepared for small batches."""
+        return self.once(f"EXECUTE {self._prepared(sql)}" if self.small else sql)
+
+    def once(self, sql: str) -> pa.Table:
+        """Return what `sql` gives."""
+        if not self.small:
             whole: pa.Table = self.connection.sql(sql).to_arrow_table()
             return whole
+        with warnings.catch_warnings():
+            # DuckDB advises against this way because of a copy, which is nothing for a few rows.
+            warnings.simplefilter("ignore", UserWarning)
+            few: pa.Table = self.connection.execute(sql).to_arrow_table()
+        return few
+
+    def insert(self, sql: str, epoch: int) -> None:
+        """Run an INSERT from relations that were put in place; `$1` in it is the epoch."""
+        if self.small:
+            self.connection.execute(f"EXECUTE {self._prepared(sql)}({epoch})")
+        else:
+            self.connection.execute(sql, [epoch])
+
+    def _prepared(self, sql: str) -> str:
         name = self._names.get(sql)
         if name is None:
             name = f"_prepared_{len(self._names)}"
             self.connection.execute(f"PREPARE {name} AS {sql}")
             self._names[sql] = name
-        with warnings.catch_warnings():
-            # DuckDB advises against this way because of a copy, which is nothing for a few rows.
-            warnings.simplefilter("ignore", UserWarning)
-            few: pa.Table = self.connection.execute(f"EXECUTE {name}").to_arrow_table()
-        return few
+        return name

@@ -31,7 +31,11 @@ class SessionTable:
         self._gap = micros_of_length(plan.window.size)
         self._keys = [quoted(key.name) for key in plan.keys]
         self._state = [state for aggregate in plan.aggregates for state in aggregate.state]
+        self._part, self._found, self._merged = (
+            f"_{part}_{plan.name}" for part in ("part", "found", "merged")
+        )
         self._partial = self._partial_sql()
+        self._both = self._both_sql()
         self._sides = {a.name: self._side_sql(a) for a in plan.aggregates if a.side is not None}
 
     # --- the sessions of a batch
@@ -113,31 +117,36 @@ class SessionTable:
         """Merge the sessions of a batch with the stored ones that they reach."""
         if not delta.rows.num_rows:
             return 0
-        connection = context.connection
-        connection.register("_part", delta.rows)
-        found = connection.sql(self._found_sql(delta, context.progress.closed_through)).to_arrow_table()
-        merged = delta.rows
-        if found.num_rows:
-            connection.register("_found", found)
-            low = "epoch_us(window_start) AS _low, epoch_us(window_end) AS _end"
-            both = f"(SELECT *, {low} FROM (SELECT * FROM _part UNION ALL BY NAME SELECT * FROM _found))"
-            same_start = "min(_low) FILTER (WHERE _row IS NOT NULL) = min(_low)"
-            gone = f"count(_row) - CAST(coalesce({same_start}, false) AS INTEGER) AS _gone"
-            revision = "CAST(max(_revision) AS INTEGER) AS _revision"
-            query = self._combined(both, f"min(_row) AS _row, {revision}, {gone}")
-            merged = connection.sql(query).to_arrow_table()
-        connection.register("_merged", merged)
-        if found.num_rows and pc.sum(merged.column("_gone")).as_py():
-            self._log_rekeyed(context)
-            # A session that was taken in, or begins earlier now, is another row: (keys, start) names it.
-            connection.execute(
-                f"DELETE FROM {state_name(self.plan.name)} WHERE rowid IN ({self._gone('_row')})"
-            )
-        connection.execute(self._merge_sql(context.epoch, delta))
+        connection, queries = context.connection, context.queries
+        queries.put(self._part, delta.rows)
+        found = queries.once(self._found_sql(delta, context.progress.closed_through))
+        if not found.num_rows:
+            queries.insert(self._insert_sql(), context.epoch)
+            merged = delta.rows
+        else:
+            queries.put(self._found, found)
+            merged = queries.table(self._both)
+            queries.put(self._merged, merged)
+            if pc.sum(merged.column("_gone")).as_py():
+                self._log_rekeyed(context)
+                # A session that was taken in, or begins earlier now, is another row: (keys, start) names it.
+                connection.execute(
+                    f"DELETE FROM {state_name(self.plan.name)} WHERE rowid IN ({self._gone('_row')})"
+                )
+            connection.execute(self._merge_sql(context.epoch, delta))
         append_sides(context, self.plan, delta, self.side_values_max)
         if self.plan.having_sql:
             log_removals(context, self.plan, None)
         return int(merged.num_rows)
+
+    def _both_sql(self) -> str:
+        """Return the query that combines the sessions of a batch with the stored ones that they reach."""
+        low = "epoch_us(window_start) AS _low, epoch_us(window_end) AS _end"
+        both = f"(SELECT *, {low} FROM (SELECT * FROM {quoted(self._part)} UNION ALL BY NAME SELECT * FROM {quoted(self._found)}))"
+        same_start = "min(_low) FILTER (WHERE _row IS NOT NULL) = min(_low)"
+        gone = f"count(_row) - CAST(coalesce({same_start}, false) AS INTEGER) AS _gone"
+        revision = "CAST(max(_revision) AS INTEGER) AS _revision"
+        return self._combined(both, f"min(_row) AS _row, {revision}, {gone}")
 
     def _found_sql(self, delta: Delta, closed: int | None) -> str:
         columns = "".join(f"t.{quoted(state.name)}, " for state in self._state)
@@ -148,7 +157,8 @@ class SessionTable:
         )  # fmt: skip
         return (
             f"SELECT t.window_start, t.window_end, {self._listed('t.')}{columns}"
-            f"t.rowid AS _row, {revision} AS _revision FROM {state_name(self.plan.name)} t SEMI JOIN _part b "
+            f"t.rowid AS _row, {revision} AS _revision "
+            f"FROM {state_name(self.plan.name)} t SEMI JOIN {quoted(self._part)} b "
             f"ON t.window_start <= b.window_end AND t.window_end >= b.window_start{same} "
             f"WHERE t.window_end >= make_timestamptz({delta.lowest}) "
             f"AND t.window_start <= make_timestamptz({delta.highest})"
@@ -157,7 +167,10 @@ class SessionTable:
     def _gone(self, what: str) -> str:
         """Return a query over the sessions found whose (keys, start) is in the table no more."""
         same = "".join(f" AND m.{key} IS NOT DISTINCT FROM f.{key}" for key in self._keys)
-        return f"SELECT {what} FROM _found f ANTI JOIN _merged m ON m.window_start = f.window_start{same}"
+        return (
+            f"SELECT {what} FROM {quoted(self._found)} f ANTI JOIN {quoted(self._merged)} m "
+            f"ON m.window_start = f.window_start{same}"
+        )
 
     def _log_rekeyed(self, context: EpochContext) -> None:
         rows = f"t.rowid IN ({self._gone('_row')})"
@@ -169,13 +182,23 @@ class SessionTable:
         ).fetchall()[0][0]
         context.progress.removed += logged
 
+    def _columns(self) -> list[str]:
+        return ["window_start", "window_end", *self._keys, *(quoted(state.name) for state in self._state)]
+
+    def _insert_sql(self) -> str:
+        names = ", ".join(self._columns())
+        return (
+            f"INSERT INTO {state_name(self.plan.name)} ({names}, _epoch, _revision) "
+            f"SELECT {names}, $1, _revision FROM {quoted(self._part)}"
+        )
+
     def _merge_sql(self, epoch: int, delta: Delta) -> str:
-        names = ["window_start", "window_end", *self._keys, *(quoted(state.name) for state in self._state)]
+        names = self._columns()
         changing = ["window_end", *(quoted(state.name) for state in self._state)]
         same = "".join(f" AND t.{key} IS NOT DISTINCT FROM b.{key}" for key in self._keys)
         sets = ", ".join(f"{name} = b.{name}" for name in changing)
         return (
-            f"MERGE INTO {state_name(self.plan.name)} AS t USING _merged AS b "
+            f"MERGE INTO {state_name(self.plan.name)} AS t USING {quoted(self._merged)} AS b "
             f"ON t.window_start = b.window_start{same} AND t.window_end >= make_timestamptz({delta.lowest}) "
             f"WHEN MATCHED THEN UPDATE SET {sets}, _epoch = {epoch}, _revision = b._revision "
             f"WHEN NOT MATCHED THEN INSERT ({', '.join(names)}, _epoch, _revision) "
