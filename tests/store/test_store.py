@@ -2,9 +2,12 @@
 
 import json
 import os
+import stat
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -14,7 +17,7 @@ import headrace as hr
 from headrace.errors import IntegrityError, RefusedError, TransientError
 from headrace.sql import plan_pipeline
 from headrace.sql.plan import PipelinePlan
-from headrace.store import Store, open_store_readonly
+from headrace.store import Store, database, open_store_readonly
 from headrace.store.duplicates import RememberedKeys
 from headrace.store.ledger import check_balance
 from headrace.store.progress import LaneProgress, Progress, RebuildProgress, TableProgress
@@ -46,6 +49,49 @@ def test_a_second_process_is_told_which_one_holds_the_store(tmp_path: Path) -> N
     said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert said.count(f"process {os.getpid()} on") == 2
     store.close()
+
+
+@pytest.fixture
+def reader(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    """Another process that has the store open to read, until its input ends."""
+    opened(tmp_path).close()
+    code = (
+        "import sys; from pathlib import Path; from headrace.store import open_store_readonly\n"
+        "store = open_store_readonly(Path(sys.argv[1])); print('open', flush=True); sys.stdin.read()"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "s.duckdb")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "open\n"
+        yield process
+        process.stdin.close()  # type: ignore[union-attr]
+
+
+def test_an_engine_is_told_that_a_reader_has_the_store_open(
+    tmp_path: Path, reader: subprocess.Popen[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "READER_PATIENCE_S", 0.0)
+    with pytest.raises(RefusedError, match=f"is being read by process {reader.pid}"):
+        opened(tmp_path)
+
+
+def test_an_engine_waits_for_a_reader_that_is_about_to_end(
+    tmp_path: Path, reader: subprocess.Popen[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def end_reader(seconds: float) -> None:
+        reader.stdin.close()  # type: ignore[union-attr]
+        reader.wait(timeout=30)
+
+    monkeypatch.setattr(database, "time", SimpleNamespace(monotonic=lambda: 0.0, sleep=end_reader))
+    opened(tmp_path).close()
+
+
+def test_only_its_owner_may_read_who_holds_the_store(tmp_path: Path) -> None:
+    lock = tmp_path / "s.duckdb.lock"
+    lock.write_text("")
+    lock.chmod(0o644)
+    opened(tmp_path).close()
+    assert stat.S_IMODE(lock.stat().st_mode) == 0o600
 
 
 def test_a_lock_file_left_by_a_killed_process_blocks_nobody(tmp_path: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +14,42 @@ from headrace.errors import IntegrityError, RefusedError
 from headrace.store.lock import holder_of
 from headrace.store.names import text_literal
 
-__all__ = ["MEMORY_LIMIT", "connect", "prepare_session"]
+__all__ = ["MEMORY_LIMIT", "READER_PATIENCE_S", "connect", "connect_engine", "prepare_session"]
 
 MEMORY_LIMIT = "192MiB"
 """What DuckDB may use for the store; beyond it, it spills to the folder beside the file."""
 
 CHECKPOINT_BYTES = "16MiB"
+
+READER_PATIENCE_S = 3.0
+"""How long an engine waits for a reader of the store: `headrace sql` is there for a second."""
+
+_LOOK_AGAIN_S = 0.1
+
+
+def connect_engine(path: Path) -> Any:
+    """Open the file for the engine, which holds the store's lock; a reader may still be at its end.
+
+    Raises RefusedError with what the system said, or that a reader stays.
+    """
+    end = time.monotonic() + READER_PATIENCE_S
+    while True:
+        try:
+            return connect(path)
+        except _LockedError as error:
+            if time.monotonic() >= end:
+                # Engines keep each other out by the lock that is ours by now, so this is no engine.
+                raise RefusedError(
+                    f"the store {path} is being read by {error.holder or 'another process'}",
+                    fix="end that reader (such as `headrace sql` or a DuckDB shell) and run again",
+                ) from error
+            time.sleep(_LOOK_AGAIN_S)
+
+
+class _LockedError(RefusedError):
+    """Another process has the file open; `holder` says which, where DuckDB knows it."""
+
+    holder = ""
 
 
 def connect(path: Path, *, read_only: bool = False) -> Any:
@@ -57,10 +89,13 @@ def prepare_session(connection: Any) -> None:
 def _refused(path: Path, said: str) -> RefusedError:
     if "lock" in said.lower():
         lock = path.with_name(path.name + ".lock")
-        return RefusedError(
+        error = _LockedError(
             f"the store {path} is held by {holder_of(lock)}",
             fix="stop that process, or ask the running pipeline (`headrace status`, `headrace sql`)",
         )
+        found = re.search(r"\(PID (\d+)\)", said)
+        error.holder = f"process {found[1]}" if found else ""
+        return error
     return RefusedError(
         f"the store {path} cannot be opened: {said.strip()}",
         fix=(

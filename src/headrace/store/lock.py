@@ -29,7 +29,7 @@ class StoreLock:
 
     def acquire(self) -> None:
         """Take the lock; raises RefusedError that names the process which has it."""
-        file = self._path.open("a+", encoding="utf-8")
+        file = os.fdopen(_open_private(self._path), "a+", encoding="utf-8")
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -57,6 +57,14 @@ class StoreLock:
             self._file.truncate(0)
             self._file.close()
             self._file = None
+
+
+def _open_private(path: Path) -> int:
+    """Open the file for its owner only: it holds a command line."""
+    descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    with suppress(PermissionError):  # somebody else's file, who may share the store with us
+        os.fchmod(descriptor, 0o600)
+    return descriptor
 
 
 def holder_of(path: Path) -> str:

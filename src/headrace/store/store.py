@@ -13,7 +13,7 @@ import duckdb
 from headrace.errors import IntegrityError, RefusedError
 from headrace.sql.plan import PipelinePlan, TableClass, TablePlan
 from headrace.sql.system import late_columns
-from headrace.store.database import connect
+from headrace.store.database import connect_engine
 from headrace.store.lock import StoreLock
 from headrace.store.names import late_name, quoted
 from headrace.store.progress import Progress, RebuildProgress, TableProgress
@@ -68,7 +68,7 @@ class Store(StoreReading):
                 fix="name another folder in headrace.toml (store.path), or make this one writable",
             ) from error
         try:
-            store = Store(path, plan, connect(path), lock)
+            store = Store(path, plan, connect_engine(path), lock)
         except BaseException:
             lock.release()
             raise
