@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import socket
 import stat
+import tempfile
 import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -109,7 +110,10 @@ def test_more_questions_than_threads_wait_for_their_turn(tmp_path: Path) -> None
     server.close()
 
 
-def test_the_socket_belongs_to_its_owner_and_is_removed(tmp_path: Path) -> None:
+def test_the_socket_belongs_to_its_owner_and_is_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(Path, "chmod")  # from its first moment on, not a moment later
     server = ControlServer(socket_path(tmp_path), {})
     assert stat.S_IMODE(server.path.stat().st_mode) == 0o600
     server.close()
@@ -125,4 +129,19 @@ def test_a_path_that_is_too_long_for_a_socket_moves_to_the_temporary_folder(tmp_
     assert path != socket_path(tmp_path / ("y" * 120))
     server = ControlServer(path, {"echo": lambda request: {}})
     assert ask(path, "echo", timeout_s=5) == {}
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
     server.close()
+
+
+def test_a_socket_does_not_move_to_a_folder_that_others_may_enter(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    folder = socket_path(tmp_path / ("x" * 120)).parent
+    folder.chmod(0o755)
+    with pytest.raises(RefusedError, match="not a folder of this user alone"):
+        socket_path(tmp_path / ("x" * 120))
+    folder.rmdir()
+    folder.symlink_to(tmp_path)
+    with pytest.raises(RefusedError, match="not a folder of this user alone"):
+        socket_path(tmp_path / ("x" * 120))

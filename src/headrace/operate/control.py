@@ -10,7 +10,9 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 import socket
+import stat
 import tempfile
 import threading
 from collections.abc import Callable, Mapping
@@ -37,13 +39,27 @@ _PATH_BYTES_MAX = 100  # a socket path may have 104 bytes on one system, 108 on 
 def socket_path(data: Path) -> Path:
     """Return where the socket of the project with this data folder lies.
 
-    A path that is too long for a socket moves to the temporary folder, under a name made of the path.
+    A path that is too long for a socket moves to a folder of this user's own below the temporary folder,
+    under a name made of the path. Raises RefusedError when somebody else has made that folder.
     """
     path = data / "control.sock"
     if len(bytes(path)) <= _PATH_BYTES_MAX:
         return path
     name = hashlib.sha256(bytes(path)).hexdigest()[:16]
-    return Path(tempfile.gettempdir()) / f"headrace-{name}.sock"
+    return _private_folder(Path(tempfile.gettempdir()) / f"headrace-{os.getuid()}") / f"{name}.sock"
+
+
+def _private_folder(folder: Path) -> Path:
+    """Make a folder that nobody else may enter; its name can be guessed, so look whose it is."""
+    with contextlib.suppress(FileExistsError):
+        folder.mkdir(mode=0o700)
+    facts = folder.lstat()
+    if not stat.S_ISDIR(facts.st_mode) or facts.st_uid != os.getuid() or stat.S_IMODE(facts.st_mode) & 0o077:
+        raise RefusedError(
+            f"{folder} is not a folder of this user alone, so the socket cannot lie there",
+            fix="remove it, set TMPDIR to a folder of your own, or move the project to a shorter path",
+        )
+    return folder
 
 
 class ControlServer:
@@ -57,8 +73,11 @@ class ControlServer:
         # The store of this pipeline is ours by now, so whoever left this file behind is gone.
         path.unlink(missing_ok=True)
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self._socket.bind(str(path))
-        path.chmod(0o600)
+        mask = os.umask(0o177)  # there is no moment at which somebody else could connect
+        try:
+            self._socket.bind(str(path))
+        finally:
+            os.umask(mask)
         self._socket.listen(CONNECTIONS_MAX)
         self._thread = threading.Thread(target=self._accept, name="headrace-control", daemon=True)
         self._thread.start()
