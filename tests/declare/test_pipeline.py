@@ -175,6 +175,7 @@ def test_a_mistake_in_a_stream_says_what_and_what_to_write(changes, says):
         ("dead_letters", "the name of a system table - write for example 'my_dead_letters'"),
         ("Epochs", "the name of a system table"),
         ("late_events", "names that begin with 'late_' belong to system tables"),
+        ("page__views", "two _ in a row tell the store's own relations apart - write 'page_views'"),
         ("my table", "write for example 'my_table'"),
         ("2nd", "write for example 'n2nd'"),
         ("grösse", "write for example 'gr_sse'"),

@@ -145,6 +145,9 @@ class Checker:
             prefix = next(prefix for prefix in _SYSTEM_PREFIXES if word.startswith(prefix))
             self.problem(f"names that begin with '{prefix}' belong to system tables",
                          f"write for example 'my_{name}'")  # fmt: skip
+        elif "__" in word:
+            self.problem("two _ in a row tell the store's own relations apart",
+                         f"write '{re.sub('_+', '_', str(name))}'")  # fmt: skip
 
     def title(self, title: object, taken: Iterable[str]) -> None:
         """Check a panel's title: some text, once."""
