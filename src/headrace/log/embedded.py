@@ -17,7 +17,7 @@ import pyarrow as pa
 from headrace.errors import IntegrityError, RefusedError
 from headrace.log.appending import Appender, microseconds_of
 from headrace.log.database import Connection, FileIdentity, create_database, errors_named
-from headrace.log.loads import load_in_progress, load_marked, remove_dead_marks
+from headrace.log.loads import dead_loads, load_in_progress, load_marked, remove_dead_marks
 from headrace.log.protocol import Appended, PartitionRange, Slice
 from headrace.log.reading import BatchReader, arrange, partition_ranges
 from headrace.log.retention import Limits, Retention, positions_of_readers
@@ -224,13 +224,15 @@ class EmbeddedLog:
     def _read_now(
         self, asked: datetime, positions: Mapping[int, int], rows_max: int, bytes_max: int
     ) -> Slice:
+        with self._reader.held() as sqlite:
+            dead = dead_loads(self._path, sqlite, self._stream)
         with self._reader.reading() as sqlite:
             ranges = partition_ranges(sqlite, self._stream)
             starts = self._batches.start_positions(ranges, positions)
             chosen, begins, bound = self._batches.choose(
                 sqlite, ranges, starts, max(rows_max, 1), max(bytes_max, 1)
             )
-            loading = load_in_progress(self._path, sqlite, self._stream)
+            loading = load_in_progress(sqlite, self._stream, dead)
         records = arrange(chosen, begins, bound, rows_max, bytes_max)
         following = dict(starts)
         if records.num_rows:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from headrace.log.database import Connection, errors_named
 
-__all__ = ["load_in_progress", "load_marked", "remove_dead_marks"]
+__all__ = ["dead_loads", "load_in_progress", "load_marked", "remove_dead_marks"]
 
 
 def _lock_file(path: Path, token: str) -> Path:
@@ -46,10 +46,27 @@ def load_marked(path: Path, connection: Connection, stream: int) -> Iterator[Non
             lock_file.unlink(missing_ok=True)
 
 
-def load_in_progress(path: Path, sqlite: sqlite3.Connection, stream: int) -> bool:
-    """Return whether a living process loads `stream`."""
-    tokens = sqlite.execute("SELECT token FROM loads WHERE stream = ?", (stream,)).fetchall()
-    return any(_alive(_lock_file(path, token)) for (token,) in tokens)
+def dead_loads(path: Path, sqlite: sqlite3.Connection, stream: int) -> frozenset[str]:
+    """Return the marks of `stream` whose processes are gone; to be asked before a snapshot is taken.
+
+    What a dead process appended was committed before its lock became free, so the snapshot holds all of it.
+    """
+    return frozenset(token for token in _tokens(sqlite, stream) if not _alive(_lock_file(path, token)))
+
+
+def load_in_progress(sqlite: sqlite3.Connection, stream: int, dead: frozenset[str]) -> bool:
+    """Return whether `stream` was being loaded at the snapshot that `sqlite` reads.
+
+    A load whose mark is in the snapshot may have appended more and ended since: its lock says nothing now,
+    only what it said before the snapshot (`dead`) does.
+    """
+    return any(token not in dead for token in _tokens(sqlite, stream))
+
+
+def _tokens(sqlite: sqlite3.Connection, stream: int) -> list[str]:
+    return [
+        token for (token,) in sqlite.execute("SELECT token FROM loads WHERE stream = ?", (stream,)).fetchall()
+    ]
 
 
 def remove_dead_marks(path: Path, sqlite: sqlite3.Connection) -> None:
