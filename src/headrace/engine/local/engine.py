@@ -213,7 +213,9 @@ class LocalEngine:
             if report is None:
                 break
             tell(report)
-        ahead = _ReadAhead(self._reader, self._positions(), self._settings, self._linger)
+        ahead = _ReadAhead(
+            self._reader, self._positions(), self._settings, self._linger, everything=until_caught_up
+        )
         ahead.start()
         try:
             while not stop.is_set():
@@ -242,8 +244,15 @@ class _ReadAhead:
     """Reads and decodes the next slice in a thread of its own, while the one before is written."""
 
     def __init__(
-        self, reader: Reader, positions: Positions, settings: EngineSettings, linger: Callable[[], timedelta]
+        self,
+        reader: Reader,
+        positions: Positions,
+        settings: EngineSettings,
+        linger: Callable[[], timedelta],
+        *,
+        everything: bool,
     ) -> None:
+        self._everything = everything
         self._reader = reader
         self._positions = positions
         self._settings = settings
@@ -274,6 +283,7 @@ class _ReadAhead:
                     rows_max=self._settings.epoch_rows_max,
                     wait=_WAIT,
                     linger=self._pause,
+                    everything=self._everything,
                 )
                 for batch in batches:
                     self._positions[batch.stream, batch.lane] = dict(batch.slice.next)
