@@ -142,7 +142,8 @@ class SessionTable:
     def _both_sql(self) -> str:
         """Return the query that combines the sessions of a batch with the stored ones that they reach."""
         low = "epoch_us(window_start) AS _low, epoch_us(window_end) AS _end"
-        both = f"(SELECT *, {low} FROM (SELECT * FROM {quoted(self._part)} UNION ALL BY NAME SELECT * FROM {quoted(self._found)}))"
+        part, found = quoted(self._part), quoted(self._found)
+        both = f"(SELECT *, {low} FROM (SELECT * FROM {part} UNION ALL BY NAME SELECT * FROM {found}))"
         same_start = "min(_low) FILTER (WHERE _row IS NOT NULL) = min(_low)"
         gone = f"count(_row) - CAST(coalesce({same_start}, false) AS INTEGER) AS _gone"
         revision = "CAST(max(_revision) AS INTEGER) AS _revision"
