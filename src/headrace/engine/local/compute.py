@@ -1,4 +1,4 @@
-"""Runs the row part of a table over the accepted rows of a batch, and sets single rows aside that fail.
+"""Runs the row part of a table over the accepted rows of a batch, without the rows that fail.
 
 This comes before the transaction of an epoch: an error inside a transaction would take the whole of it away.
 """
@@ -12,23 +12,13 @@ import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from headrace.engine.local.failing import FailedRow, reason_of, set_aside
 from headrace.engine.local.queries import Queries
 from headrace.errors import HeadraceError, InternalError
 from headrace.sql.plan import TablePlan
 from headrace.store.progress import TableProgress
 
 __all__ = ["Delta", "EpochContext", "FailedRow", "TableWriter", "compute_delta"]
-
-_REASON_CHARACTERS = 300
-
-
-@dataclass(frozen=True)
-class FailedRow:
-    """One accepted row on which a table's row part failed, and DuckDB's words for it without the values."""
-
-    partition: int
-    offset: int
-    reason: str
 
 
 @dataclass
@@ -89,56 +79,27 @@ class TableWriter(Protocol):
 def compute_delta(queries: Queries, writer: TableWriter, rows: pa.Table) -> Delta:
     """Return what `rows`, which are in place, change in a table.
 
-    The whole batch is tried first; only on an error are the rows looked at
-    one by one (by halves), and those that fail are set aside.
+    The whole batch is tried first; only on an error are the rows that fail looked for, and set aside.
     """
     try:
         return writer.compute(queries, rows.num_rows)
     except (duckdb.Error, HeadraceError) as error:
         first = error
-    good, failed = _isolated(queries, writer.plan.row_sql, rows)
+    good, failed = set_aside(queries, writer.plan.row_sql, rows)
     if not failed:
         raise InternalError(
-            f"table '{writer.plan.name}': {type(first).__name__}: {_reason(first)}"
+            f"table '{writer.plan.name}': {type(first).__name__}: {reason_of(first)}"
         ) from first
     queries.batch(good)
     try:
         delta = writer.compute(queries, good.num_rows)
     except (duckdb.Error, HeadraceError) as error:
         raise InternalError(
-            f"table '{writer.plan.name}': {type(error).__name__}: {_reason(error)}"
+            f"table '{writer.plan.name}': {type(error).__name__}: {reason_of(error)}"
         ) from error
     finally:
         queries.batch(rows)
     return replace(delta, failed=tuple(failed))
-
-
-def _isolated(queries: Queries, row_sql: str, rows: pa.Table) -> tuple[pa.Table, list[FailedRow]]:
-    """Return the rows on which the row part works, and the others."""
-    good: list[pa.Table] = []
-    failed: list[FailedRow] = []
-
-    def look(part: pa.Table) -> None:
-        queries.batch(part)
-        try:
-            queries.connection.sql(row_sql).to_arrow_table()
-        except (duckdb.Error, HeadraceError) as error:
-            if part.num_rows == 1:
-                address = part.select(["_partition", "_offset"]).to_pylist()[0]
-                failed.append(FailedRow(address["_partition"], address["_offset"], _reason(error)))
-                return
-            half = part.num_rows // 2
-            look(part.slice(0, half))
-            look(part.slice(half))
-        else:
-            good.append(part)
-
-    look(rows)
-    return pa.concat_tables(good) if good else rows.slice(0, 0), failed
-
-
-def _reason(error: BaseException) -> str:
-    return str(error).split("\n", 1)[0][:_REASON_CHARACTERS]
 
 
 def count_records(connection: Any, row_sql: str, *, unnests: bool) -> int:

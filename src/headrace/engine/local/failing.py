@@ -1,0 +1,122 @@
+"""Finds the rows on which a table's row part fails; the others are computed without them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import duckdb
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from headrace.engine.local.queries import Queries
+from headrace.errors import HeadraceError
+from headrace.sql.syntax import QueryError, Syntax, constant
+
+__all__ = ["FailedRow", "reason_of", "set_aside"]
+
+_REASON_CHARACTERS = 300
+_REASONS = 20
+
+
+@dataclass(frozen=True)
+class FailedRow:
+    """One accepted row on which a table's row part failed, and DuckDB's words for it without the values.
+
+    The words are asked for the first rows of a batch only; behind them they are empty.
+    """
+
+    partition: int
+    offset: int
+    reason: str
+
+
+def set_aside(queries: Queries, row_sql: str, rows: pa.Table) -> tuple[pa.Table, list[FailedRow]]:
+    """Return the rows on which the row part works, and the others; leaves any of them in place as "_rows".
+
+    One statement finds them, however many they are. What it cannot express (a subquery, a random number) is
+    found by halves, at a statement or two for each halving of each failing row.
+    """
+    queries.batch(rows)
+    good, bad = rows, rows.slice(0, 0)
+    probe = _probe(row_sql)
+    if probe is not None:
+        try:
+            found = queries.table(probe)
+        except (duckdb.Error, HeadraceError):
+            pass
+        else:
+            mask = pa.array(np.isin(_addresses(rows), _addresses(found)))
+            good, bad = rows.filter(pa.compute.invert(mask)), rows.filter(mask)
+    failed = [
+        FailedRow(row["_partition"], row["_offset"], "")
+        for row in bad.slice(_REASONS).select(["_partition", "_offset"]).to_pylist()
+    ]
+    told: list[FailedRow] = []
+    parts = _by_halves(queries, row_sql, bad.slice(0, _REASONS), told)
+    parts += _by_halves(queries, row_sql, good, told)
+    return pa.concat_tables(parts) if parts else rows.slice(0, 0), told + failed
+
+
+def _addresses(rows: pa.Table) -> npt.NDArray[np.int64]:
+    """Return partition and offset of every row in one number."""
+    partition, offset = (rows.column(name).to_numpy() for name in ("_partition", "_offset"))
+    numbers: npt.NDArray[np.int64] = (partition.astype(np.int64) << 48) | offset
+    return numbers
+
+
+@lru_cache(maxsize=256)
+def _probe(row_sql: str) -> str | None:
+    """Return the query that gives the addresses of failing rows; None when there is no such query.
+
+    `TRY(x IS NOT NULL)` is NULL exactly where `x` fails.
+    """
+    connection = duckdb.connect(":memory:", config={"threads": 1})
+    try:
+        syntax = Syntax(connection)
+        node = syntax.read(row_sql)
+        source = syntax.write({**node, "select_list": [constant("INTEGER", "1")], "where_clause": None})
+        items = [syntax.write_expression(item) for item in node["select_list"]]
+        where = syntax.write_expression(node["where_clause"]) if node["where_clause"] else "true"
+    except QueryError:
+        return None
+    finally:
+        connection.close()
+    failing = " OR ".join(f"TRY(({item}) IS NOT NULL) IS NULL" for item in items)
+    _, _, source = source.partition(" FROM ")
+    return (
+        f"SELECT DISTINCT {items[0]} AS _partition, {items[1]} AS _offset FROM {source} "
+        f"WHERE TRY(({where}) IS NOT NULL) IS NULL OR (TRY({where}) AND ({failing}))"
+    )
+
+
+def _by_halves(queries: Queries, row_sql: str, rows: pa.Table, failed: list[FailedRow]) -> list[pa.Table]:
+    """Return parts of `rows` on which the row part works; adds the other rows to `failed`."""
+    if not rows.num_rows:
+        return []
+    failure = _look(queries, row_sql, rows)
+    if failure is None:
+        return [rows]
+    if rows.num_rows == 1:
+        failed.append(failure)
+        return []
+    half = rows.num_rows // 2
+    first = _by_halves(queries, row_sql, rows.slice(0, half), failed)
+    return first + _by_halves(queries, row_sql, rows.slice(half), failed)
+
+
+def _look(queries: Queries, row_sql: str, rows: pa.Table) -> FailedRow | None:
+    """Return the first of `rows` with what the row part says about them all; None when it works on them."""
+    queries.batch(rows)
+    try:
+        queries.table(row_sql)
+    except (duckdb.Error, HeadraceError) as error:
+        address = rows.slice(0, 1).select(["_partition", "_offset"]).to_pylist()[0]
+        return FailedRow(address["_partition"], address["_offset"], reason_of(error))
+    return None
+
+
+def reason_of(error: BaseException) -> str:
+    """Return the first line of what DuckDB says, and not too much of it."""
+    return str(error).split("\n", 1)[0][:_REASON_CHARACTERS]

@@ -1,0 +1,71 @@
+"""Rows on which one table fails: found in one statement when they are many, and counted to the last."""
+
+from typing import Any
+
+import headrace as hr
+from headrace.engine.local.failing import set_aside
+from headrace.engine.local.queries import Queries
+from headrace.testing import PipelineTest
+
+TABLES = {
+    "numbers": "SELECT CAST(text AS INT) AS number, count(*) AS n FROM events WHERE id <> 'e7' GROUP BY 1",
+    "listed": """
+        SELECT sum(CAST(part AS INT)) AS total FROM events, UNNEST(parts) AS p(part)
+        WHERE CAST(text AS INT) >= 0""",
+    "overall": "SELECT count(*) AS n FROM events",
+}
+
+
+def shop() -> hr.Pipeline:
+    pipeline = hr.Pipeline("shop")
+    schema = "id VARCHAR, seen TIMESTAMP NOT NULL, text VARCHAR, parts VARCHAR[]"
+    pipeline.stream("events", schema=schema, event_time="seen")
+    for name, query in TABLES.items():
+        pipeline.table(name, query)
+    return pipeline
+
+
+def event(number: int, text: str | None = "1", part: str = "2") -> dict[str, Any]:
+    return {"id": f"e{number}", "seen": "2026-03-01T12:00:00Z", "text": text, "parts": ["1", part]}
+
+
+def test_many_failing_rows_are_set_aside_and_every_one_is_counted() -> None:
+    texts = ["x" if n % 3 == 0 else "1" for n in range(600)]
+    with PipelineTest(shop()) as test:
+        records = [event(n, text, "y" if n == 100 else "2") for n, text in enumerate(texts)]
+        test.send("events", [*records, event(600, None)], at="2026-03-01T12:01:00Z")
+        test.run()
+        assert sorted(test.table("numbers"), key=str) == [
+            {"number": 1, "n": 399}, {"number": None, "n": 1}
+        ]  # fmt: skip
+        assert test.table("listed") == [{"total": 399 * 3}]
+        assert test.table("overall") == [{"n": 601}]
+        ledger = test.ledger()
+        assert ledger.balanced
+        lines = {line.table: (line.kept, line.filtered, line.failed) for line in ledger.tables}
+        assert lines["numbers"] == (400, 1, 200)
+        assert lines["listed"] == (399, 1, 201)
+        reasons = test.query("SELECT reason FROM _headrace.failed_rows")
+        assert all("Conversion Error" in row["reason"] for row in reasons)
+
+
+def test_what_no_single_statement_can_find_is_found_by_halves() -> None:
+    import duckdb
+    import pyarrow as pa
+
+    count = 50
+    rows = pa.table(
+        {
+            "_partition": pa.array([0] * count, pa.int32()),
+            "_offset": pa.array(range(count), pa.int64()),
+            "text": pa.array(["x" if n in (0, 30, 49) else "1" for n in range(count)], pa.string()),
+        }
+    )
+    queries = Queries(duckdb.connect())
+    row_sql = (
+        "SELECT _rows._partition AS _partition, _rows._offset AS _offset, "
+        "CAST(text AS INT) + CAST(random() AS INT) AS k0 FROM _rows"
+    )
+    good, failed = set_aside(queries, row_sql, rows)
+    assert good.num_rows == count - 3
+    assert [(row.partition, row.offset) for row in failed] == [(0, 0), (0, 30), (0, 49)]
