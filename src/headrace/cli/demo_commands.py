@@ -203,7 +203,7 @@ def _summary(project: Project, runtime: Runtime, figures: RunFigures, place: Pat
     ledger = runtime.answers.ledger()
     listed = runtime.answers.status()["tables"]
     read = sum(stream["read"] for stream in ledger["streams"].values())
-    rows = ", ".join(f"{line['table']} {line['rows']:,}" for line in listed)
+    rows = ", ".join(f"{line['table']} {line['rows']:,}" for line in listed if line["rows"] is not None)
     typer.echo()
     print_facts(
         [

@@ -43,6 +43,8 @@ def run(
     with StopSignals(stop, view.tell) as signals:
         runtime = Runtime.open(loaded, rebuild=rebuild or ())
         try:
+            for notice in runtime.store.notices:
+                typer.secho(f"warning: {notice}", fg="yellow", err=True)
             if not view.live:
                 typer.echo(
                     f"running '{loaded.pipeline.name}' with profile '{loaded.profile.name}'; Ctrl-C stops"

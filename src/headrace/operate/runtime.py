@@ -118,6 +118,8 @@ class Runtime:
             runtime = cls(project, plan, logs, store, engine, undo.pop_all())
         with ExitStack() as undo:
             undo.callback(runtime.close)
+            for notice in store.notices:
+                runtime.journal.warning("declaration changed", what=notice)
             runtime._listen()
             undo.pop_all()
         return runtime

@@ -102,11 +102,14 @@ class PartitionStatus:
 
 @dataclass(frozen=True)
 class TableStatus:
-    """One table: its class, rows, how far it is closed and what is missing from it."""
+    """One table: its class, rows, how far it is closed and what is missing from it.
+
+    A view has no rows of its own: `rows` is None.
+    """
 
     table: str
     kind: str
-    rows: int
+    rows: int | None
     closed_through: datetime | None
     retired_through: datetime | None
     partial_since: datetime | None

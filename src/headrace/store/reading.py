@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ __all__ = ["ReadStore", "StoreReading", "open_store_readonly"]
 
 Address = tuple[str, str, int, int]
 """Stream, lane, partition, offset."""
+
+_ADDRESSES = 'STRUCT(stream VARCHAR, lane VARCHAR, partition INTEGER, "offset" BIGINT)[]'
 
 
 class StoreReading:
@@ -74,6 +77,10 @@ class StoreReading:
                     table.removed, table.cells_failed, table.rebuild is not None,
                 )
             )  # fmt: skip
+        views = [name for place, kind in meta.items() if kind == "view" and (name := _table_in(place))]
+        tables += [
+            TableStatus(name, "view", None, None, None, None, 0, 0, 0, False) for name in sorted(views)
+        ]
         files = [self.path, self.path.with_name(self.path.name + ".wal")]
         size = sum(file.stat().st_size for file in files if file.exists())
         return StoreStatus(meta["store_id"], progress.epoch, partitions_of(progress), tuple(tables), size)
@@ -86,10 +93,11 @@ class StoreReading:
         rule: str | None = None,
         limit: int = 100,
         after: Address | None = None,
+        addresses: Sequence[Address] | None = None,
     ) -> pa.Table:
         """Return dead letters in the order of their addresses.
 
-        At most `limit`, behind the address `after`.
+        At most `limit`, behind the address `after`; with `addresses`, of those only.
         """
         conditions: list[str] = ["true"]
         values: list[object] = []
@@ -103,6 +111,14 @@ class StoreReading:
         if after is not None:
             conditions.append('(stream, lane, partition, "offset") > (?, ?, ?, ?)')
             values.extend(after)
+        if addresses is not None:
+            fields = (
+                'struct_pack(stream := stream, lane := lane, partition := partition, "offset" := "offset")'
+            )
+            conditions.append(f"{fields} IN (SELECT unnest(?::{_ADDRESSES}))")
+            values.append(
+                [dict(zip(("stream", "lane", "partition", "offset"), a, strict=True)) for a in addresses]
+            )
         cursor = self._cursor()
         try:
             table: pa.Table = cursor.sql(
@@ -113,6 +129,11 @@ class StoreReading:
             return table
         finally:
             cursor.close()
+
+
+def _table_in(place: str) -> str:
+    """Return the table that a place of the store's facts tells the class of; nothing for other facts."""
+    return place.removeprefix("kind:") if place.startswith("kind:") else ""
 
 
 class ReadStore(StoreReading):

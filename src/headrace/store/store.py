@@ -14,6 +14,7 @@ from headrace.errors import IntegrityError, RefusedError
 from headrace.sql.plan import PipelinePlan, TableClass, TablePlan
 from headrace.sql.system import late_columns
 from headrace.store.database import connect_engine
+from headrace.store.declared import adopt_streams, drop_views_of_old
 from headrace.store.lock import StoreLock
 from headrace.store.names import late_name, quoted
 from headrace.store.progress import Progress, RebuildProgress, TableProgress
@@ -44,6 +45,7 @@ class Store(StoreReading):
         self.plan = plan
         self.connection = connection
         self.progress = Progress()
+        self.notices: list[str] = []  # what opening changed, to be told to whoever runs the pipeline
         self._lock = lock
 
     @staticmethod
@@ -119,6 +121,8 @@ class Store(StoreReading):
                 body = self.connection.execute("SELECT body FROM _headrace.progress").fetchall()[0]
                 self.progress = Progress.from_json(body[0])
             self._check_identities(meta, identities)
+            self.notices += adopt_streams(self.connection, self.plan, self.progress)
+            drop_views_of_old(self.connection, self.plan)
             for stream in self.plan.streams.values():
                 self._keep_late_of_other_columns(stream.stream.name)
                 for statement in stream_relations(stream):
@@ -167,7 +171,9 @@ class Store(StoreReading):
         ).fetchall()
         wanted = [(column.name, column.type) for column in late_columns(self.plan.streams[stream])]
         if found and (found[: len(wanted)] != wanted or len(found) != len(wanted) + 2):
-            number = self.progress.epoch
+            number, taken = self.progress.epoch, self._relations_of_state()
+            while f"late_{stream}__until_{number}" in taken:
+                number += 1
             self.connection.execute(f"DROP VIEW IF EXISTS {quoted(f'late_{stream}')}")
             self.connection.execute(
                 f"ALTER TABLE {late_name(stream)} RENAME TO {quoted(f'late_{stream}__until_{number}')}"
@@ -193,13 +199,10 @@ class Store(StoreReading):
                 fix="compute them again from the log: "
                 + " ".join(["run", *(f"--rebuild {name}" for name in refused)]),
             )
-        relations = [
-            name
-            for (name,) in self.connection.execute(
-                "SELECT table_name FROM information_schema.tables WHERE table_schema = '_state'"
-            ).fetchall()
-        ]
+        relations = self._relations_of_state()
         for name in list(self.progress.tables):
+            if name not in tables:
+                self.notices.append(_dropped(name))
             if name not in tables or name in rebuild:
                 for statement in drop_table(name, relations):
                     self.connection.execute(statement)
@@ -207,7 +210,15 @@ class Store(StoreReading):
         for table in self.plan.tables:
             if table.kind is not TableClass.VIEW and table.name not in self.progress.tables:
                 self._create(table)
+            else:
+                self._insert_meta({f"kind:{table.name}": table.kind.value})
             self.connection.execute(table_view(table))
+
+    def _relations_of_state(self) -> list[str]:
+        found = self.connection.execute(
+            "SELECT table_name FROM information_schema.tables WHERE table_schema = '_state'"
+        ).fetchall()
+        return [name for (name,) in found]
 
     def _create(self, table: TablePlan) -> None:
         for statement in create_table(table):
@@ -221,3 +232,10 @@ class Store(StoreReading):
         if any(goal.values()):
             progress.rebuild = RebuildProgress(next={}, goal=goal)
         self.progress.tables[table.name] = progress
+
+
+def _dropped(table: str) -> str:
+    return (
+        f"table '{table}' is not declared any more: its rows were dropped; "
+        "declared again, it is computed from what the log holds"
+    )
