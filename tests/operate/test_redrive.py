@@ -44,8 +44,14 @@ class Client:
     def __init__(self, letters: list[dict[str, Any]]) -> None:
         self.letters = letters
 
-    def dead_letters(self, *, stream: str | None = None, limit: int = 100, **_: Any) -> pa.Table:
+    def dead_letters(
+        self, *, stream: str | None = None, limit: int = 100, addresses: Any = None, **_: Any
+    ) -> pa.Table:
         chosen = [each for each in self.letters if stream in (None, each["stream"])]
+        if addresses is not None:
+            names = ("stream", "lane", "partition", "offset")
+            chosen = [each for each in chosen if tuple(each[name] for name in names) in addresses]
+            assert limit <= len(addresses)  # no more than was asked for is ever in memory
         return pa.Table.from_pylist(chosen[:limit])
 
 

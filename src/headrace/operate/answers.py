@@ -6,7 +6,7 @@ that asks opens the store read-only and answers itself.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -46,6 +46,7 @@ class Readable(Protocol):
         rule: str | None = None,
         limit: int = 100,
         after: Any = None,
+        addresses: Sequence[tuple[str, str, int, int]] | None = None,
     ) -> pa.Table:
         """Return records that were set aside."""
 
@@ -115,10 +116,18 @@ class Answers:
         stream["lag_seconds"] = round(lag_seconds, 3)
 
     def dead_letters(
-        self, *, stream: str | None, outcome: str | None, rule: str | None, limit: int
+        self,
+        *,
+        stream: str | None,
+        outcome: str | None,
+        rule: str | None,
+        limit: int,
+        addresses: Sequence[tuple[str, str, int, int]] | None = None,
     ) -> pa.Table:
-        """Return dead letters, in the store's order."""
-        return self._store.dead_letters(stream=stream, outcome=outcome, rule=rule, limit=min(limit, ROWS_MAX))
+        """Return dead letters, in the store's order; with `addresses`, of those only."""
+        return self._store.dead_letters(
+            stream=stream, outcome=outcome, rule=rule, limit=min(limit, ROWS_MAX), addresses=addresses
+        )
 
     def handlers(self) -> dict[str, Handler]:
         """Return what a control server needs to give these answers."""
@@ -132,7 +141,8 @@ class Answers:
 
         def dead_letters(request: Mapping[str, Any]) -> pa.Table:
             words = {name: _optional_text(request, name) for name in ("stream", "outcome", "rule")}
-            return self.dead_letters(**words, limit=_number(request, "limit", 100))
+            addresses = _addresses(request)
+            return self.dead_letters(**words, limit=_number(request, "limit", 100), addresses=addresses)
 
         return {
             "query": query,
@@ -177,6 +187,19 @@ def _optional_text(request: Mapping[str, Any], name: str) -> str | None:
     if value is not None and not isinstance(value, str):
         raise RefusedError(f"'{name}' of the request is not a text")
     return value
+
+
+def _addresses(request: Mapping[str, Any]) -> list[tuple[str, str, int, int]] | None:
+    value = request.get("addresses")
+    if value is None:
+        return None
+    try:
+        found = [(str(stream), str(lane), int(at), int(offset)) for stream, lane, at, offset in value]
+    except (TypeError, ValueError):
+        raise RefusedError("'addresses' of the request is not a list of addresses") from None
+    if any(not 0 <= at < 2**31 or not 0 <= offset < 2**63 for _, _, at, offset in found):
+        raise RefusedError("'addresses' of the request names a place that no log has")
+    return found
 
 
 def _number(request: Mapping[str, Any], name: str, default: int) -> int:

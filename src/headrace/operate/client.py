@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -44,8 +44,9 @@ class StoreClient(Protocol):
         outcome: str | None = None,
         rule: str | None = None,
         limit: int = 100,
+        addresses: Sequence[tuple[str, str, int, int]] | None = None,
     ) -> pa.Table:
-        """Return records that were set aside."""
+        """Return records that were set aside; with `addresses`, of those only."""
 
     def close(self) -> None:
         """Give back files."""
@@ -118,6 +119,7 @@ class _RunningClient:
         outcome: str | None = None,
         rule: str | None = None,
         limit: int = 100,
+        addresses: Sequence[tuple[str, str, int, int]] | None = None,
     ) -> pa.Table:
         answer: pa.Table = ask(
             self._socket,
@@ -127,6 +129,7 @@ class _RunningClient:
             outcome=outcome,
             rule=rule,
             limit=limit,
+            addresses=addresses,
         )
         return answer
 
@@ -161,8 +164,11 @@ class _StoppedClient:
         outcome: str | None = None,
         rule: str | None = None,
         limit: int = 100,
+        addresses: Sequence[tuple[str, str, int, int]] | None = None,
     ) -> pa.Table:
-        return self._answers.dead_letters(stream=stream, outcome=outcome, rule=rule, limit=limit)
+        return self._answers.dead_letters(
+            stream=stream, outcome=outcome, rule=rule, limit=limit, addresses=addresses
+        )
 
     def close(self) -> None:
         self._files.close()

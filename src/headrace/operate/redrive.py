@@ -85,15 +85,13 @@ def find_letters(
 
     Raises RefusedError when an address has no dead letter.
     """
+    found: list[dict[str, Any]]
     if not addresses:
-        found: list[dict[str, Any]] = client.dead_letters(
-            stream=stream, outcome=outcome, rule=rule, limit=limit
-        ).to_pylist()
+        found = client.dead_letters(stream=stream, outcome=outcome, rule=rule, limit=limit).to_pylist()
         return found
-    letters = {}
-    for name in sorted({address.stream for address in addresses}):
-        for letter in client.dead_letters(stream=name, limit=_LETTERS_MAX).to_pylist():
-            letters[Address.of(letter)] = letter
+    wanted = [(each.stream, each.lane, each.partition, each.offset) for each in dict.fromkeys(addresses)]
+    found = client.dead_letters(addresses=wanted, limit=len(wanted)).to_pylist()
+    letters = {Address.of(letter): letter for letter in found}
     missing = [str(address) for address in addresses if address not in letters]
     if missing:
         raise RefusedError(
