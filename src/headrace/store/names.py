@@ -25,9 +25,9 @@ def side_name(table: str, aggregate: str) -> str:
     return f"_state.{quoted(f'{table}__{aggregate}')}"
 
 
-def keys_name(stream: str, *, rebuilding: str = "") -> str:
-    """Return the relation that remembers the unique values of a stream (or of a rebuild that replays it)."""
-    return f"_headrace.{quoted(f'keys_{stream}' + (f'__{rebuilding}' if rebuilding else ''))}"
+def keys_name(stream: str) -> str:
+    """Return the relation that remembers the unique values of a stream."""
+    return f"_headrace.{quoted(f'keys_{stream}')}"
 
 
 def late_name(stream: str) -> str:

@@ -27,7 +27,7 @@ class LaneProgress:
     gaps      offsets passed over that never held a record; lost: offsets that retention took before they
     were read
     frontier  how far record time has come, None before the first record
-    first     the record time of the first record that was read
+    first     the record time of the first record that was read, latest: the greatest that was read
     """
 
     start: int
@@ -37,6 +37,7 @@ class LaneProgress:
     conflicting: int = 0
     frontier: Micros | None = None
     first: Micros | None = None
+    latest: Micros | None = None
     counts: dict[str, int] = field(default_factory=dict)
 
     def count(self, outcome: Outcome, records: int) -> None:
@@ -54,12 +55,15 @@ class LaneProgress:
 class RebuildProgress:
     """A table that is being computed again from the log: where each partition of each lane stands.
 
-    And its goal.
+    goal   where it ends
+    kept   whether the windows below the table's floor are those of before; `floor` is then what the table's
+           floor was, and is again at the end
     """
 
     next: dict[str, dict[int, int]]
     goal: dict[str, dict[int, int]]
-    first: dict[str, dict[int, Micros]] = field(default_factory=dict)
+    kept: bool = False
+    floor: Micros | None = None
 
 
 @dataclass(slots=True)
@@ -157,12 +161,9 @@ def _table(facts: dict[str, Any]) -> TableProgress:
     rebuild = facts.pop("rebuild")
     if rebuild is None:
         return TableProgress(**facts)
-    numbered = {
-        name: {lane: {int(n): value for n, value in places.items()} for lane, places in lanes.items()}
-        for name, lanes in _lanes_of(rebuild).items()
-    }
-    return TableProgress(**facts, rebuild=RebuildProgress(**numbered))
+    next_, goal = _numbered(rebuild["next"]), _numbered(rebuild["goal"])
+    return TableProgress(**facts, rebuild=RebuildProgress(next_, goal, rebuild["kept"], rebuild["floor"]))
 
 
-def _lanes_of(rebuild: Mapping[str, Any]) -> Mapping[str, Mapping[str, Mapping[str, int]]]:
-    return rebuild
+def _numbered(lanes: Mapping[str, Mapping[str, int]]) -> dict[str, dict[int, int]]:
+    return {lane: {int(n): value for n, value in places.items()} for lane, places in lanes.items()}

@@ -24,7 +24,7 @@ __all__ = [
     "table_view",
 ]
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 TIME = "TIMESTAMP WITH TIME ZONE"
 
@@ -51,6 +51,8 @@ CREATE TABLE IF NOT EXISTS _headrace.failed_rows (
     reason VARCHAR, epoch BIGINT);
 CREATE TABLE IF NOT EXISTS _headrace.redriven (
     stream VARCHAR, partition INTEGER, "offset" BIGINT, epoch BIGINT);
+CREATE TABLE IF NOT EXISTS _headrace.taken (
+    stream VARCHAR, lane VARCHAR, partition INTEGER, "offset" BIGINT);
 CREATE TABLE IF NOT EXISTS _headrace._removed ("table" VARCHAR, "key" VARCHAR, epoch BIGINT, reason VARCHAR);
 CREATE TABLE IF NOT EXISTS _headrace._closings ("table" VARCHAR, closed_through TIMESTAMPTZ, epoch BIGINT);
 CREATE TABLE IF NOT EXISTS _headrace."references" (

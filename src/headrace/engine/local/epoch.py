@@ -20,11 +20,12 @@ import duckdb
 import pyarrow as pa
 
 from headrace.engine.local.closing import Closings
-from headrace.engine.local.compute import Delta, EpochContext, TableWriter, compute_delta
+from headrace.engine.local.compute import Delta, EpochContext, TableWriter
 from headrace.engine.local.frontier import advance, stream_frontier
-from headrace.engine.local.outcomes import Decided, decide, minutes_of
+from headrace.engine.local.outcomes import Decided, decide, minutes_of, write_taken
 from headrace.engine.local.queries import Queries
 from headrace.engine.local.reader import Batch
+from headrace.engine.local.tables import compute_tables, write_failed
 from headrace.errors import IntegrityError, RefusedError
 from headrace.rows.result import Outcome
 from headrace.sql.plan import PipelinePlan
@@ -35,9 +36,7 @@ from headrace.store.ledger import check_balance
 from headrace.store.names import late_name, quoted
 from headrace.store.progress import LaneProgress, Progress
 
-__all__ = ["Epoch", "Stopwatch", "narrowed_rows"]
-
-_FAILED_SAMPLE = 20
+__all__ = ["Epoch", "Stopwatch"]
 
 
 class Stopwatch:
@@ -127,8 +126,9 @@ class Epoch:
             place.next = position
             place.gaps += batch.slice.gaps.get(partition, 0)
             place.lost += batch.lost.get(partition, 0)
-            if place.first is None and partition in latest:
-                place.first = first[partition]
+            if partition in latest:
+                place.first = first[partition] if place.first is None else place.first
+                place.latest = max(place.latest or 0, latest[partition])
             if batch.lane == "main":
                 advance(
                     place,
@@ -145,27 +145,10 @@ class Epoch:
         return decided
 
     def _compute(self, decided: Decided) -> None:
-        accepted = decided.accepted
-        if not accepted.num_rows:
-            return
-        rows = with_lane(accepted, decided.batch.lane)
-        self._queries.batch(rows)
-        for name, writer in self._writers.items():
-            if decided.batch.stream not in writer.plan.sources:
-                continue
-            table = self.progress.tables[name]
-            fitting = narrowed_rows(writer, rows, table.floor, table.retired_through)
-            if fitting is not rows:
-                self._queries.batch(fitting)
-            delta = compute_delta(self._queries, writer, fitting)
-            if fitting is not rows:
-                self._queries.batch(rows)
-            table.corrections += _corrections(writer, fitting, table.closed_through) if delta.kept else 0
-            table.accepted += rows.num_rows
-            table.kept += delta.kept
-            table.failed += len(delta.failed)
-            table.filtered += rows.num_rows - delta.kept - len(delta.failed)
-            self._deltas.append((name, decided, delta))
+        batch = decided.batch
+        mine = {name: one for name, one in self._writers.items() if batch.stream in one.plan.sources}
+        deltas = compute_tables(self._queries, mine, self.progress.tables, decided.accepted, batch.lane)
+        self._deltas += [(name, decided, delta) for name, delta in deltas]
 
     # --- the transaction
 
@@ -204,7 +187,8 @@ class Epoch:
             touched = self._writers[name].apply(context, delta)
             self.rows[name] = self.rows.get(name, 0) + touched
             self._closings.touched(name, delta, context.progress)
-            self._write_failed(name, decided, delta)
+            batch = decided.batch
+            write_failed(self.connection, name, batch.stream, batch.lane, delta, epoch)
             self._on_step(f"table:{name}")
         for decided in self._decided:
             self._write_outcomes(decided)
@@ -252,6 +236,7 @@ class Epoch:
                 [batch.stream, batch.lane],
             )
         write_addresses(self.connection, batch.stream, decided.addresses, epoch)
+        write_taken(self.connection, decided)
         self._write_minutes(decided)
 
     def _write_late(self, stream: str, late: pa.Table) -> None:
@@ -301,17 +286,6 @@ class Epoch:
         self.connection.register("_minutes", pa.table(dict(zip(names, arrays, strict=True))))
         self.connection.execute("INSERT INTO _headrace.minutes SELECT * FROM _minutes")
 
-    def _write_failed(self, name: str, decided: Decided, delta: Delta) -> None:
-        if delta.failed:
-            self.connection.executemany(
-                "INSERT INTO _headrace.failed_rows VALUES (?, ?, ?, ?, ?, ?, ?)",
-                [
-                    [name, decided.batch.stream, decided.batch.lane, row.partition, row.offset, row.reason,
-                     self.progress.epoch]
-                    for row in delta.failed[:_FAILED_SAMPLE]
-                ],
-            )  # fmt: skip
-
     # --- afterwards
 
     def records(self) -> dict[str, int]:
@@ -342,11 +316,6 @@ def _disk_is_full(error: BaseException) -> bool:
     return os.strerror(errno.ENOSPC) in str(error)
 
 
-def with_lane(rows: pa.Table, lane: str) -> pa.Table:
-    """Return accepted rows with the column that says by which lane they came."""
-    return rows.append_column("_lane", pa.repeat(lane, rows.num_rows))
-
-
 def write_addresses(connection: Any, stream: str, addresses: list[tuple[int, int]], epoch: int) -> None:
     """Remember which addresses redriven records stand for, inside a transaction."""
     if addresses:
@@ -354,32 +323,6 @@ def write_addresses(connection: Any, stream: str, addresses: list[tuple[int, int
             f"INSERT INTO _headrace.redriven VALUES (?, ?, ?, {epoch})",
             [[stream, *address] for address in addresses],
         )
-
-
-def narrowed_rows(writer: TableWriter, rows: pa.Table, floor: int | None, retired: int | None) -> pa.Table:
-    """Return the rows that a table may still write: none of windows that may lack records.
-
-    Or that are retired.
-    """
-    times = rows.column("_event_time").cast(pa.int64())
-    keep = None
-    if floor is not None:
-        low = writer.first_time(floor)
-        if pa.compute.min(times).as_py() < low:
-            keep = pa.compute.greater_equal(times, low)
-    if retired is not None:
-        alive = pa.compute.greater(writer.last_end(times), retired)
-        if not pa.compute.all(alive).as_py():
-            keep = alive if keep is None else pa.compute.and_(keep, alive)
-    return rows if keep is None else rows.filter(keep)
-
-
-def _corrections(writer: TableWriter, rows: pa.Table, closed: int | None) -> int:
-    """Return how many rows belong to a window that is closed already."""
-    if closed is None:
-        return 0
-    ends = writer.first_end(rows.column("_event_time").cast(pa.int64()))
-    return 0 if ends is None else int(pa.compute.sum(pa.compute.less_equal(ends, closed)).as_py() or 0)
 
 
 def _micros(column: pa.ChunkedArray) -> list[int]:

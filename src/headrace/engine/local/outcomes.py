@@ -19,7 +19,7 @@ from headrace.rows.result import Outcome
 from headrace.store.duplicates import Decision, RememberedKeys
 from headrace.store.progress import LaneProgress, Progress
 
-__all__ = ["Decided", "decide", "minutes_of"]
+__all__ = ["Decided", "accepted_again", "decide", "minutes_of", "write_taken"]
 
 _ADDRESS = b"headrace.address"
 
@@ -71,19 +71,14 @@ def decide(
     keys: RememberedKeys | None,
     progress: Progress,
     writers: list[TableWriter],
-    *,
-    redriven: str | None = None,
 ) -> Decided:
-    """Return the outcomes of a batch's timely rows; looks only, and writes nothing.
-
-    `redriven` is the name under which accepted addresses of the redrive lane stand, if not the stream's.
-    """
+    """Return the outcomes of a batch's timely rows; looks only, and writes nothing."""
     assert batch.result is not None  # noqa: S101 - the caller has records
     timely = batch.result.timely
     none = np.zeros(timely.num_rows, dtype=np.bool_)
     duplicate, expired, addresses = none, none, list[tuple[int, int]]()
     if batch.lane == "redrive":
-        duplicate, addresses = _accepted_before(connection, redriven or batch.stream, batch, timely)
+        duplicate, addresses = _accepted_before(connection, batch.stream, batch, timely)
         expired = _expired(timely, progress, writers) & ~duplicate
     decision = None
     open_rows = ~(duplicate | expired)
@@ -99,6 +94,46 @@ def decide(
     accepted = timely.filter(pa.array(~taken)) if taken.any() else timely
     kept = [address for address, gone in zip(addresses, taken, strict=True) if not gone] if addresses else []
     return Decided(batch, accepted, duplicate, expired, decision, [a for a in kept if a[0] >= 0])
+
+
+def write_taken(connection: Any, decided: Decided) -> None:
+    """Write down which timely rows were not accepted, inside a transaction.
+
+    What decided it does not last: remembered values are forgotten, windows retire. A rebuild asks here.
+    """
+    taken = decided.duplicate | decided.expired
+    if not taken.any():
+        return
+    batch = decided.batch
+    assert batch.result is not None  # noqa: S101 - only batches with records are decided
+    rows = batch.result.timely.select(["_partition", "_offset"]).filter(pa.array(taken))
+    connection.register("_taken", rows)
+    connection.execute(
+        "INSERT INTO _headrace.taken SELECT ?, ?, _partition, _offset FROM _taken", [batch.stream, batch.lane]
+    )
+    connection.unregister("_taken")
+
+
+def accepted_again(connection: Any, batch: Batch) -> pa.Table:
+    """Return the rows of a batch that were accepted when it was read first; looks only."""
+    assert batch.result is not None  # noqa: S101 - the caller has records
+    timely = batch.result.timely
+    if not timely.num_rows:
+        return timely
+    numbers = pa.array(np.arange(timely.num_rows), pa.int64())
+    connection.register("_timely", timely.select(["_partition", "_offset"]).append_column("_i", numbers))
+    found = connection.execute(
+        "SELECT r._i FROM _timely r "
+        "SEMI JOIN (SELECT * FROM _headrace.taken WHERE stream = ? AND lane = ?) t "
+        'ON t.partition = r._partition AND t."offset" = r._offset',
+        [batch.stream, batch.lane],
+    ).fetchall()
+    connection.unregister("_timely")
+    if not found:
+        return timely
+    kept = np.ones(timely.num_rows, dtype=np.bool_)
+    kept[[number for (number,) in found]] = False
+    return timely.filter(pa.array(kept))
 
 
 def _accepted_before(

@@ -1,29 +1,27 @@
 """Computes tables again from the log, as far back as it reaches, while the other tables keep their state.
 
-It runs before new records are read, in chunks; each is one transaction. The tables see the same records
-with the
-same outcomes as the first time: the row stage is a function of the record, and copies are found again by a
-memory
-of their own, that begins empty at the log's start.
+It runs before new records are read, in chunks; each is one transaction. The tables see the same records with
+the same outcomes as the first time: the row stage is a function of the record, and which of its rows were
+copies or expired the store has written down.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
-from headrace.engine.local.compute import EpochContext, TableWriter, compute_delta
-from headrace.engine.local.epoch import Stopwatch, narrowed_rows, with_lane, write_addresses
-from headrace.engine.local.outcomes import decide
+from headrace.engine.local.compute import Delta, EpochContext, TableWriter
+from headrace.engine.local.epoch import Stopwatch
+from headrace.engine.local.outcomes import accepted_again
 from headrace.engine.local.queries import Queries
 from headrace.engine.local.reader import LANES, Batch, Reader
 from headrace.engine.local.settings import EngineSettings, EpochReport
-from headrace.engine.local.start import first_known, mark_start
-from headrace.sql.plan import PipelinePlan
+from headrace.engine.local.start import first_known, mark_start, needed_from
+from headrace.engine.local.tables import compute_tables, write_failed
+from headrace.sql.plan import PipelinePlan, TableClass
 from headrace.store import Store
-from headrace.store.duplicates import RememberedKeys
-from headrace.store.names import keys_name
+from headrace.store.instants import micros_of
 from headrace.store.progress import Progress, RebuildProgress
-from headrace.store.schema import keys_relation
 
 __all__ = ["Rebuild"]
 
@@ -51,43 +49,43 @@ class Rebuild:
         self._writers = writers
         self._settings = settings
         self._on_step = on_step
-        self._keys: dict[str, RememberedKeys] = {}
 
     @property
     def pending(self) -> tuple[str, ...]:
         """The tables that are not there yet."""
         return tuple(name for name, table in self._store.progress.tables.items() if table.rebuild is not None)
 
+    def needed(self, stream: str, lane: str) -> dict[int, int]:
+        """Return the least offset of every partition that is still needed, by reading or by a rebuild."""
+        names = [name for name in self.pending if self._writers[name].plan.sources[0] == stream]
+        return needed_from(self._store.progress, stream, lane, names)
+
     def step(self, rows_max: int) -> EpochReport:
-        """Compute one chunk of the tables that stand together, in one transaction."""
+        """Compute one chunk of the tables that stand together, and write it in one transaction."""
         names = self._together()
         stream = self._writers[names[0]].plan.sources[0]
         progress = self._store.progress.copy()
         progress.epoch += 1
-        connection = self._store.connection
         watch = Stopwatch()
-        place = self._begin(names, stream, progress)
+        place = self._place(names, progress)
         lane = next((lane for lane in LANES if not _reached(place, lane)), None)
         batch: Batch | None = None
-        rows: dict[str, int] = {}
-        with self._store.transaction():
-            relation = keys_name(stream, rebuilding="rebuild")
-            unique = self._plan.streams[stream].stream.unique
-            if unique and stream not in self._keys:
-                connection.execute(keys_relation(relation))
-                self._keys[stream] = RememberedKeys(connection, relation, unique)
-            if lane is not None:
-                with watch.stage("read"):
-                    batch = self._reader.read_until(
-                        (stream, lane), place.next[lane], place.goal[lane], rows_max=rows_max
-                    )
-                if batch.result is not None:
-                    rows = self._write(names, batch, progress)
-                place.next[lane] = {
-                    n: min(at, place.goal[lane].get(n, at)) for n, at in batch.slice.next.items()
-                }
+        deltas: list[tuple[str, Delta]] = []
+        floors = {name: progress.tables[name].floor for name in names}
+        if lane is not None:
+            goal = place.goal[lane]
+            with watch.stage("read"):
+                batch = self._reader.read_until((stream, lane), place.next[lane], goal, rows_max=rows_max)
+            if any(batch.lost.values()):
+                self._mark_lost(names, batch, progress)
+            with watch.stage("compute"):
+                deltas = self._compute(names, batch, progress)
+            place.next[lane] = {n: min(at, goal.get(n, at)) for n, at in batch.slice.next.items()}
+        with watch.stage("write"), self._store.transaction():
+            self._cut(floors, progress)
+            rows = self._write(deltas, batch, progress)
             if all(_reached(place, lane) for lane in LANES):
-                self._end(names, stream, relation, progress)
+                self._end(names, progress)
             self._store.save(progress)
             self._on_step("rebuild")
         self._store.progress = progress
@@ -110,63 +108,72 @@ class Rebuild:
         return tuple(
             name
             for name in self.pending
-            if self._writers[name].plan.sources[0] == stream and tables[name].rebuild == tables[first].rebuild
+            if self._writers[name].plan.sources[0] == stream
+            and _stands(tables[name].rebuild) == _stands(tables[first].rebuild)
         )
 
-    def _begin(self, names: tuple[str, ...], stream: str, progress: Progress) -> RebuildProgress:
-        """Return where the tables stand, as a copy that they share.
-
-        At the very start that is the log's start.
-        """
+    def _place(self, names: tuple[str, ...], progress: Progress) -> RebuildProgress:
+        """Return where the tables stand, as a copy whose positions they share."""
         stands = progress.tables[names[0]].rebuild
         assert stands is not None  # noqa: S101 - they are pending
-        place = RebuildProgress(
-            {lane: dict(positions) for lane, positions in stands.next.items()},
-            {lane: dict(positions) for lane, positions in stands.goal.items()},
-        )
-        if not place.next:
-            for lane in place.goal:
-                log = self._reader.logs[stream, lane]
-                place.next[lane] = {held.partition: held.start for held in log.partitions()}
-            first = first_known(self._reader.logs[stream, "main"])
-            for name in names:
-                if first is not None:
-                    mark_start(self._plan, self._writers[name].plan, progress.tables[name], first)
+        following = {lane: dict(positions) for lane, positions in stands.next.items()}
         for name in names:
-            progress.tables[name].rebuild = place
-        return place
+            table = progress.tables[name]
+            assert table.rebuild is not None  # noqa: S101 - they are pending
+            table.rebuild = replace(table.rebuild, next=following)
+        return replace(stands, next=following)
 
-    def _write(self, names: tuple[str, ...], batch: Batch, progress: Progress) -> dict[str, int]:
-        connection = self._store.connection
-        keys = self._keys.get(batch.stream)
-        decided = decide(connection, batch, keys, progress, [], redriven=f"{batch.stream}__rebuild")
-        written: dict[str, int] = {}
-        accepted = decided.accepted
-        if not accepted.num_rows:
-            return written
-        rows = with_lane(accepted, batch.lane)
+    # --- before the transaction
+
+    def _compute(self, names: tuple[str, ...], batch: Batch, progress: Progress) -> list[tuple[str, Delta]]:
+        if batch.result is None:
+            return []
+        accepted = accepted_again(self._store.connection, batch)
+        writers = {name: self._writers[name] for name in names}
+        return compute_tables(self._queries, writers, progress.tables, accepted, batch.lane)
+
+    def _mark_lost(self, names: tuple[str, ...], batch: Batch, progress: Progress) -> None:
+        """Write down what the tables cannot know since retention took records that were not read yet."""
+        first = first_known(self._reader.logs[batch.stream, "main"])
+        if batch.lane != "main" or first is None:
+            first = micros_of(batch.clock)
         for name in names:
-            writer, table = self._writers[name], progress.tables[name]
-            fitting = narrowed_rows(writer, rows, table.floor, table.retired_through)
-            self._queries.batch(fitting)
-            delta = compute_delta(self._queries, writer, fitting)
-            table.accepted += rows.num_rows
-            table.kept += delta.kept
-            table.failed += len(delta.failed)
-            table.filtered += rows.num_rows - delta.kept - len(delta.failed)
-            written[name] = writer.apply(EpochContext(self._queries, progress.epoch, table), delta)
-        if keys is not None:
-            keys.remember(accepted)
-        write_addresses(connection, f"{batch.stream}__rebuild", decided.addresses, progress.epoch)
+            table = progress.tables[name]
+            mark_start(self._plan, self._writers[name].plan, table, first)
+            if table.rebuild is not None:  # what lies between the kept windows and the new ones is missing
+                table.rebuild = replace(table.rebuild, kept=False, floor=None)
+
+    # --- the transaction
+
+    def _cut(self, floors: Mapping[str, int | None], progress: Progress) -> None:
+        """Take out the windows that a floor which rose has made partial; those below the old floor stay."""
+        for name, before in floors.items():
+            plan, floor = self._writers[name].plan, progress.tables[name].floor
+            if floor != before and plan.kind is TableClass.WINDOWED:
+                self._store.delete_windows(plan, before, floor)
+
+    def _write(
+        self, deltas: list[tuple[str, Delta]], batch: Batch | None, progress: Progress
+    ) -> dict[str, int]:
+        written: dict[str, int] = {}
+        for name, delta in deltas:
+            assert batch is not None  # noqa: S101 - deltas come of it
+            context = EpochContext(self._queries, progress.epoch, progress.tables[name])
+            written[name] = self._writers[name].apply(context, delta)
+            write_failed(self._store.connection, name, batch.stream, batch.lane, delta, progress.epoch)
         return written
 
-    def _end(self, names: tuple[str, ...], stream: str, relation: str, progress: Progress) -> None:
+    def _end(self, names: tuple[str, ...], progress: Progress) -> None:
         for name in names:
-            progress.tables[name].rebuild = None
-        connection = self._store.connection
-        connection.execute(f"DROP TABLE IF EXISTS {relation}")
-        connection.execute("DELETE FROM _headrace.redriven WHERE stream = ?", [f"{stream}__rebuild"])
-        self._keys.pop(stream, None)
+            table = progress.tables[name]
+            assert table.rebuild is not None  # noqa: S101 - they are pending
+            if table.rebuild.kept:
+                table.floor = table.rebuild.floor
+            table.rebuild = None
+
+
+def _stands(place: RebuildProgress | None) -> object:
+    return None if place is None else (place.next, place.goal)
 
 
 def _reached(place: RebuildProgress, lane: str) -> bool:
