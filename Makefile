@@ -11,7 +11,7 @@ PYTEST_ARGS ?=
 
 help:
 	@echo "make demo    run the commerce pipeline until Ctrl-C (DEMO_SECONDS=30: for 30 seconds)"
-	@echo "make test    every test, with branch coverage (FAST=1: without servers and coverage)"
+	@echo "make test    every test, with branch coverage (FAST=1: a quick round without the slow ones)"
 	@echo "make check   formatting, types, and the rules that hold the house together"
 	@echo "make bench   the benchmarks, as ratios within one run (BENCH_ARGS=--quick for a look)"
 	@echo "make soak    the long tests: all crash points, all cuts, 20 kills"
@@ -22,11 +22,11 @@ demo: .venv/.ready
 ifeq ($(FAST),)
 test: .venv/.ready-dev
 	@rm -f .coverage .coverage.*
-	@status=0; $(BIN)/coverage run -m pytest -n 2 -m "not soak" $(PYTEST_ARGS) || status=$$?; \
+	@status=0; $(BIN)/coverage run -m pytest -n 2 $(PYTEST_ARGS) || status=$$?; \
 	$(BIN)/coverage combine -q && $(BIN)/coverage report --fail-under=90 || status=1; exit $$status
 else
 test: .venv/.ready-dev
-	@$(BIN)/python -m pytest -n 2 -m "not soak and not server" $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest -n 2 -m "not soak and not slow and not server" $(PYTEST_ARGS)
 endif
 
 check: .venv/.ready-dev

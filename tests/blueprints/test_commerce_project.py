@@ -18,6 +18,8 @@ from headrace.sql import plan_pipeline
 from headrace.sql.plan import TableClass
 from headrace.testing import PipelineTest
 
+pytestmark = pytest.mark.slow
+
 CODE_OF_THE_PACKAGE = {"__init__.py", "catalogue.py", "generator.py"}
 
 

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 HEADRACE = [sys.executable, "-m", "headrace"]
 DEADLINE_S = 60
 

@@ -33,6 +33,7 @@ def _small_disk(folder: Path, megabytes: int) -> Iterator[Path]:
         subprocess.run(["umount", "--lazy", str(place)], check=True)
 
 
+@pytest.mark.slow
 def test_a_full_disk_stops_the_run_with_a_clear_error_and_loses_nothing(tmp_path: Path) -> None:
     found = arrivals(6000, seed=3)
     with _small_disk(tmp_path, 32) as disk:

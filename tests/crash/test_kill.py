@@ -12,6 +12,8 @@ from crash_pipeline import PARTITIONS, START, append, arrivals, expected, given,
 from headrace.log import open_embedded_log
 from headrace.testing import PipelineTest
 
+pytestmark = pytest.mark.slow
+
 _RESTART_SECONDS_MAX = 3.0
 
 

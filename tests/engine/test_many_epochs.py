@@ -5,6 +5,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 import headrace as hr
 from headrace.engine.local import LocalEngine
 from headrace.log import open_embedded_log
@@ -58,6 +60,7 @@ def records(chance: random.Random, at: datetime, first: int) -> list[dict[str, A
     return made + chance.sample(made, 9)
 
 
+@pytest.mark.slow
 def test_many_epochs_of_all_sizes_give_what_one_big_epoch_gives(tmp_path: Path) -> None:
     chance = random.Random(5)
     with PipelineTest(shop(), folder=tmp_path) as test:

@@ -26,12 +26,14 @@ def test_a_calm_run_gives_what_is_expected(name: str) -> None:
     _check(name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_no_way_of_cutting_the_run_into_epochs_changes_anything(name: str) -> None:
     for cuts in _CUTS_PLAIN:
         _check(name, cuts=cuts)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_a_sample_of_crashes_in_a_third_way_of_cutting_changes_nothing(name: str) -> None:
     seed = NAMES.index(name)

@@ -17,6 +17,8 @@ from conformance import NO_WAIT, column, read_all, records
 
 from headrace.log import EmbeddedLog, open_embedded_log
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:

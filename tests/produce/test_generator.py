@@ -193,6 +193,7 @@ def test_history_is_loaded_in_record_time_order_up_to_its_end() -> None:
     assert not log.loading
 
 
+@pytest.mark.slow
 def test_history_has_a_day_and_a_night() -> None:
     log = Listing(Clock())
     load_history(Counting(), log, hours=6, until=NOON + timedelta(hours=3), rate=14.0)

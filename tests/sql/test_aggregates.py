@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 from sql_cases import Batches, table_of
 
+pytestmark = pytest.mark.slow
+
 COLUMNS = {
     "user_id": "VARCHAR", "kind": "VARCHAR", "i": "INT", "b": "BIGINT", "h": "HUGEINT", "d": "DOUBLE", "f": "FLOAT",
     "m": "DECIMAL(12,2)", "w": "DECIMAL(38,6)", "z": "DECIMAL(9,0)", "ok": "BOOLEAN", "t": "TIMESTAMPTZ",

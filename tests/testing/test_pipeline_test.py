@@ -144,6 +144,7 @@ def test_a_crash_at_a_step_happens_once_and_the_run_goes_on() -> None:
         assert test.outcomes("events") == {"accepted": 2}
 
 
+@pytest.mark.slow
 def test_crashes_everywhere_and_small_epochs_give_the_answers_of_a_calm_run() -> None:
     records = [
         event(f"e{number % 40}", minutes=number % 7 / 10, user=f"u{number % 5}") for number in range(60)

@@ -13,6 +13,8 @@ from random_pipelines import NOON, STREAM, Described, Sent, arrivals_of, pipelin
 
 from headrace.testing import PipelineTest, every_step
 
+pytestmark = pytest.mark.slow
+
 _COMMON: dict[str, Any] = {
     "deadline": None,
     "database": None,
