@@ -16,7 +16,7 @@ from headrace.sql.system import late_columns
 from headrace.store.database import connect_engine
 from headrace.store.declared import adopt_streams, drop_views_of_old
 from headrace.store.lock import StoreLock
-from headrace.store.names import late_name, quoted
+from headrace.store.names import late_name, quoted, side_name, state_name
 from headrace.store.progress import Progress, RebuildProgress, TableProgress
 from headrace.store.reading import StoreReading
 from headrace.store.schema import (
@@ -46,6 +46,7 @@ class Store(StoreReading):
         self.connection = connection
         self.progress = Progress()
         self.notices: list[str] = []  # what opening changed, to be told to whoever runs the pipeline
+        self.asked: tuple[str, ...] = ()
         self._lock = lock
 
     @staticmethod
@@ -54,7 +55,8 @@ class Store(StoreReading):
     ) -> Store:
         """Open the store of a pipeline, made when it is absent; `identities` are those of the streams' logs.
 
-        Tables named in `rebuild` begin again: the engine computes them from the log.
+        Tables named in `rebuild` are `asked` for again: they stay as they are until the engine, which knows
+        what the log still holds, calls `begin_again`.
         Raises RefusedError when another process holds it, when a table's query changed and is not in
         `rebuild`,
         and when it cannot be opened; IntegrityError when it belongs to another log.
@@ -203,16 +205,46 @@ class Store(StoreReading):
         for name in list(self.progress.tables):
             if name not in tables:
                 self.notices.append(_dropped(name))
-            if name not in tables or name in rebuild:
                 for statement in drop_table(name, relations):
                     self.connection.execute(statement)
                 del self.progress.tables[name]
+        self.asked = tuple(name for name in dict.fromkeys(rebuild) if name in self.progress.tables)
         for table in self.plan.tables:
             if table.kind is not TableClass.VIEW and table.name not in self.progress.tables:
-                self._create(table)
-            else:
-                self._insert_meta({f"kind:{table.name}": table.kind.value})
+                self.progress.tables[table.name] = self._create(table)
+        if not self.asked:
+            self._make_views()
+
+    def _make_views(self) -> None:
+        for table in self.plan.tables:
+            self._insert_meta({f"kind:{table.name}": table.kind.value})
             self.connection.execute(table_view(table))
+
+    def begin_again(self, name: str, *, kept_before: int | None) -> TableProgress:
+        """Empty a table that is to be computed again, inside a transaction; return its new progress.
+
+        With `kept_before`, windows that began before that instant, in microseconds, stay.
+        """
+        table = next(table for table in self.plan.tables if table.name == name)
+        if kept_before is None:
+            for statement in drop_table(name, self._relations_of_state()):
+                self.connection.execute(statement)
+            made = self._create(table)
+        else:
+            self.delete_windows(table, kept_before, None)
+            made = self._fresh(table)
+        self.asked = tuple(other for other in self.asked if other != name)
+        if not self.asked:
+            self._make_views()
+        return made
+
+    def delete_windows(self, table: TablePlan, since: int | None, before: int | None) -> None:
+        """Take out the windows that began at `since` or later and before `before`, inside a transaction."""
+        bounds = "true" if since is None else f"window_start >= make_timestamptz({since})"
+        bounds += "" if before is None else f" AND window_start < make_timestamptz({before})"
+        sides = [side_name(table.name, one.name) for one in table.aggregates if one.side is not None]
+        for relation in (state_name(table.name), *sides):
+            self.connection.execute(f"DELETE FROM {relation} WHERE {bounds}")
 
     def _relations_of_state(self) -> list[str]:
         found = self.connection.execute(
@@ -220,10 +252,14 @@ class Store(StoreReading):
         ).fetchall()
         return [name for (name,) in found]
 
-    def _create(self, table: TablePlan) -> None:
+    def _create(self, table: TablePlan) -> TableProgress:
         for statement in create_table(table):
             self.connection.execute(statement)
         self._insert_meta({f"kind:{table.name}": table.kind.value})
+        return self._fresh(table)
+
+    def _fresh(self, table: TablePlan) -> TableProgress:
+        """Return the progress of a table that begins: it is rebuilt up to where its stream was read."""
         progress = TableProgress(table.fingerprint)
         goal = {
             lane: self.progress.positions(table.sources[0], lane)
@@ -231,7 +267,7 @@ class Store(StoreReading):
         }
         if any(goal.values()):
             progress.rebuild = RebuildProgress(next={}, goal=goal)
-        self.progress.tables[table.name] = progress
+        return progress
 
 
 def _dropped(table: str) -> str:

@@ -19,7 +19,7 @@ from headrace.engine.local.rebuild import Rebuild
 from headrace.engine.local.references import References
 from headrace.engine.local.sessions import SessionTable
 from headrace.engine.local.settings import EngineSettings, EpochReport
-from headrace.engine.local.start import begin_lanes
+from headrace.engine.local.start import READER, begin_lanes, begin_rebuilds
 from headrace.log.protocol import Log
 from headrace.rows.functions import register_functions
 from headrace.sql.plan import PipelinePlan, TableClass, TablePlan
@@ -30,9 +30,6 @@ from headrace.store.instants import instant_of, micros_of
 from headrace.store.names import keys_name
 
 __all__ = ["LocalEngine", "table_writer"]
-
-READER = "engine"
-"""The name under which committed positions are published to the logs."""
 
 _SMALL_ROWS = 2_000
 _WAIT = timedelta(milliseconds=500)
@@ -83,6 +80,7 @@ class LocalEngine:
         register_functions(connection, functions.values())
         self._queries = Queries(connection)
         begin_lanes(plan, self._reader.logs, store)
+        begin_rebuilds(plan, self._reader.logs, store)
         self._references = References(plan, store, self._reader.logs)
         self._writers = {
             table.name: table_writer(table, self._settings)
@@ -124,6 +122,7 @@ class LocalEngine:
         if not self._rebuild.pending:
             return None
         report = self._rebuild.step(rows_max or self._settings.epoch_rows_max)
+        self._publish()
         if not self._rebuild.pending:
             self._closings = Closings(self._plan, self._store.connection, self._store.progress)
         return report
@@ -154,7 +153,7 @@ class LocalEngine:
 
     def _publish(self) -> None:
         for stream, lane in self._reader.logs:
-            positions = self._store.progress.positions(stream, lane)
+            positions = self._rebuild.needed(stream, lane)
             if positions:
                 self._reader.logs[stream, lane].publish(READER, positions)
 
