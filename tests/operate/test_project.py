@@ -6,6 +6,7 @@ import pytest
 
 from headrace.errors import DeclarationError, ProfileError
 from headrace.operate import find_home, load_project
+from headrace.sql.references import reference_columns
 
 PIPELINE = """
 import headrace as hr
@@ -27,6 +28,20 @@ def test_a_project_is_found_from_a_folder_inside_it(tmp_path: Path) -> None:
     assert project.folder == tmp_path.resolve()
     assert project.pipeline.name == "shop"
     assert project.store_path == tmp_path.resolve() / ".headrace" / "store.duckdb"
+
+
+def test_a_reference_is_the_file_beside_the_pipeline_wherever_the_command_is_typed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reference = 'pipeline.reference("shops", "shops.csv", key="id")\n'
+    (tmp_path / "project").mkdir()
+    write(tmp_path / "project", PIPELINE + reference)
+    (tmp_path / "project" / "shops.csv").write_text("id,town\n1,Köln\n")
+    (tmp_path / "shops.csv").write_text("id,other\n1,2\n")
+    monkeypatch.chdir(tmp_path)
+    (found,) = load_project(tmp_path / "project").pipeline.references
+    assert found.path == str((tmp_path / "project" / "shops.csv").resolve())
+    assert [column.name for column in reference_columns(found)] == ["id", "town"]
 
 
 def test_a_folder_without_a_pipeline_says_how_to_make_one(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import hashlib
 import importlib.util
 import sys
 import traceback
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 
@@ -76,11 +76,16 @@ def find_home(folder: Path, *, profile: str | None = None) -> Home:
 def load_project(folder: Path, *, profile: str | None = None) -> Project:
     """Read the project that `folder` lies in; `pipeline.py` is imported afresh.
 
+    Relative paths of reference tables are those beside `pipeline.py`, wherever the process stands.
     Raises ProfileError for the profile, DeclarationError when `pipeline.py` cannot be run or does not hold
     exactly one pipeline. What is wrong inside the pipeline is found by the planner.
     """
     home = find_home(folder, profile=profile)
     pipeline = load_pipeline(home.folder / PIPELINE_FILE)
+    # A project means the same wherever the command is typed: its files lie beside its pipeline.
+    pipeline.references = tuple(
+        replace(each, path=str(home.folder / each.path)) for each in pipeline.references
+    )
     check_stream_names(home.profile, home.folder, tuple(each.name for each in pipeline.streams))
     return Project(home.folder, home.profile, pipeline)
 
