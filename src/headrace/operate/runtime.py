@@ -99,7 +99,7 @@ class Runtime:
         """Plan the pipeline, open its logs and store, and listen on the project's socket.
 
         `rebuild` names tables that are computed anew from the log. Raises DeclarationError, ProfileError, and
-        RefusedError when another process holds the store.
+        RefusedError when another process holds the store or runs this project with another one.
         """
         from headrace.engine.local import LocalEngine
         from headrace.sql import plan_pipeline
@@ -113,6 +113,7 @@ class Runtime:
             identities = {name: log.identity for name, log in logs.items()}
             store = Store.open(project.store_path, plan, identities=identities, rebuild=tuple(rebuild))
             undo.callback(store.close)
+            _hold_folder(project, undo)
             engine = LocalEngine(plan, logs, store, settings=engine_settings(project))
             undo.callback(engine.close)
             runtime = cls(project, plan, logs, store, engine, undo.pop_all())
@@ -159,6 +160,21 @@ class Runtime:
         }
         _write_private(home.run_path, json.dumps(facts) + "\n")
         self._files.callback(_remove, home.run_path)
+
+
+def _hold_folder(home: Home, files: ExitStack) -> None:
+    """Hold the project's folder: its log, socket and journal serve one run, also of two with stores apart."""
+    from headrace.store.lock import StoreLock, holder_of
+
+    lock = StoreLock(home.data / "run")
+    try:
+        lock.acquire()
+    except RefusedError:
+        raise RefusedError(
+            f"{home.folder} is run already, with another store, by {holder_of(home.data / 'run.lock')}",
+            fix="stop that run first; to run two at once, copy the project to a folder of its own",
+        ) from None
+    files.callback(lock.release)
 
 
 def engine_settings(project: Project) -> EngineSettings:

@@ -1,0 +1,53 @@
+"""A runtime: what it holds while it is open, and what it says about a store that was declared otherwise."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from headrace.errors import RefusedError
+from headrace.operate import Runtime, load_project
+
+PIPELINE = """
+import headrace as hr
+
+pipeline = hr.Pipeline("shop")
+pipeline.stream("events", schema="id VARCHAR NOT NULL, at TIMESTAMP NOT NULL", event_time="at")
+pipeline.table("counted", "SELECT count(*) AS n FROM events")
+"""
+PROFILES = """
+[profiles.local]
+[profiles.other]
+store.path = ".headrace/other.duckdb"
+"""
+
+
+def project_in(folder: Path, more: str = "") -> Path:
+    (folder / "pipeline.py").write_text(PIPELINE + more)
+    (folder / "headrace.toml").write_text(PROFILES)
+    return folder
+
+
+def test_two_stores_of_one_folder_do_not_run_at_once(tmp_path: Path) -> None:
+    folder = project_in(tmp_path)
+    runtime = Runtime.open(load_project(folder))
+    try:
+        with pytest.raises(RefusedError, match="is run already, with another store, by process"):
+            Runtime.open(load_project(folder, profile="other"))
+        with pytest.raises(RefusedError, match="the store is held by process"):
+            Runtime.open(load_project(folder))
+    finally:
+        runtime.close()
+    Runtime.open(load_project(folder, profile="other")).close()
+
+
+def test_a_run_writes_into_its_journal_what_is_declared_otherwise(tmp_path: Path) -> None:
+    more = 'pipeline.table("doubled", "SELECT id, count(*) AS n FROM events GROUP BY id")\n'
+    project = load_project(project_in(tmp_path, more))
+    Runtime.open(project).close()
+    Runtime.open(load_project(project_in(tmp_path))).close()
+    lines = [json.loads(line) for line in project.journal_path.read_text().splitlines()]
+    (told,) = [line for line in lines if line["event"] == "declaration changed"]
+    assert "table 'doubled' is not declared any more" in told["what"]
