@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -19,15 +20,26 @@ import pyarrow.compute as pc
 from headrace.rows.result import DEAD_SCHEMA, RULE_SCHEMA, Outcome, RowResult
 from headrace.sql.plan import StreamPlan
 
-__all__ = ["Decoded", "Malformed", "outcomes"]
+__all__ = ["Decoded", "Malformed", "outcomes", "rows_of"]
 
 Rows = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 Reasons = tuple[tuple[str, str], ...]
 _MICROSECOND = timedelta(microseconds=1)
 _MINUTE = 60_000_000
+_MINUTES = 1_000
 _NO_ROWS: Rows = np.zeros(0, np.int64)
+_NO_DEAD = DEAD_SCHEMA.empty_table()
 _TIME = pa.timestamp("us", "UTC")
+
+
+def rows_of(table: pa.Table, rows: Rows) -> pa.Table:
+    """The given rows of `table`, which come in their order. `take` would copy the whole table first."""
+    if len(table) == len(rows):
+        return table
+    keep = np.zeros(table.num_rows, np.bool_)
+    keep[rows] = True
+    return table.filter(pa.array(keep))
 
 
 @dataclass(frozen=True)
@@ -67,8 +79,8 @@ def outcomes(
         late.append(sorter.rows(overdue & ~rejected & ~future))
         rules.append(sorter.rules())
     return RowResult(
-        timely=pa.concat_tables(timely),
-        late=pa.concat_tables(late),
+        timely=_together(timely),
+        late=_together(late),
         dead=_dead_table(records, dead),
         rules=_add_up(rules),
     )
@@ -98,7 +110,7 @@ class _Sorter:
         self.plan = plan
         self.part = part
         self.whole = len(part.rows) == records.num_rows
-        self.addresses = _addresses(records if self.whole else records.take(pa.array(part.rows)))
+        self.addresses = _addresses(records if self.whole else rows_of(records, part.rows))
         self.record_times = _micros(self.addresses["_record_time"])
         column = plan.stream.event_time
         self.event_time = part.table.column(column) if column else self.addresses["_record_time"]
@@ -130,7 +142,7 @@ class _Sorter:
 
     def _flags(self, name: str) -> Mask | None:
         column = self.part.table.column(name)
-        return np.asarray(column) if pc.any(column).as_py() else None
+        return np.asarray(column) if any(chunk.true_count for chunk in column.chunks) else None
 
     def times(self, timed: bool) -> tuple[Mask, Mask]:
         """Which rows are in the future, and which are late."""
@@ -166,6 +178,12 @@ class _Sorter:
 
     def rows(self, keep: Mask) -> pa.Table:
         """The rows of `keep` as RowResult says."""
+        if keep.all():
+            return self._table
+        return self._table.filter(pa.array(keep)) if keep.any() else self._table.slice(0, 0)
+
+    @cached_property
+    def _table(self) -> pa.Table:
         table = self.part.table
         columns: dict[str, Any] = {column.name: table.column(column.name) for column in self.plan.columns}
         columns |= {name: self.addresses[name] for name in ("_partition", "_offset", "_record_time")}
@@ -173,40 +191,48 @@ class _Sorter:
         columns["_size"] = self.addresses["_size"]
         if self.plan.stream.unique:
             columns |= {name: table.column(name) for name in ("_key_hash", "_content_hash")}
-        whole = pa.table(columns)
-        if keep.all():
-            return whole
-        return whole.filter(pa.array(keep)) if keep.any() else whole.slice(0, 0)
+        return pa.table(columns)
 
     def rules(self) -> pa.Table:
         """The counts of every rule by minute of record time."""
-        minutes, minute_of = np.unique(self.record_times // _MINUTE, return_inverse=True)
+        minutes, minute_of = _distinct(self.record_times // _MINUTE)
         checked = np.bincount(minute_of, minlength=len(minutes))
         none = np.zeros(len(minutes), np.int64)
         names = [f"derive:{derived.name}" for derived in self.plan.derived]
         names += [f"expect:{check.name}" for check in self.plan.checks]
         found = {rule: (rejects, flags) for rule, _, rejects, flags in self.failures if flags is not None}
-        counts = [
-            none if flags is None else np.bincount(minute_of[flags], minlength=len(minutes))
-            for _, flags in (found.get(name, (True, None)) for name in names)
+        warned, rejected = [_NO_ROWS], [_NO_ROWS]
+        for name in names:
+            rejects, flags = found.get(name, (True, None))
+            count = none if flags is None else np.bincount(minute_of[flags], minlength=len(minutes))
+            warned.append(none if rejects else count)
+            rejected.append(count if rejects else none)
+        texts = [name for name in names for _ in range(len(minutes))]
+        columns = [
+            pa.array(np.tile(minutes * _MINUTE, len(names)).view("datetime64[us]"), _TIME),
+            pa.array(texts, pa.string()),
+            pa.array(np.tile(checked, len(names)), pa.int64()),
+            pa.array(np.concatenate(warned), pa.int64()),
+            pa.array(np.concatenate(rejected), pa.int64()),
         ]
-        rejecting = [found.get(name, (True, None))[0] for name in names]
-        columns = {
-            "minute": pa.array(np.tile(minutes * _MINUTE, len(names)), pa.int64()).cast(_TIME),
-            "rule": pa.array(np.repeat(np.array(names, object), len(minutes)), pa.string()),
-            "checked": np.tile(checked, len(names)),
-            "warned": _flat(
-                none if rejects else count for rejects, count in zip(rejecting, counts, strict=True)
-            ),
-            "rejected": _flat(
-                count if rejects else none for rejects, count in zip(rejecting, counts, strict=True)
-            ),
-        }
-        return pa.table(columns).cast(RULE_SCHEMA)
+        return pa.Table.from_arrays(columns, schema=RULE_SCHEMA)
 
 
-def _flat(parts: Iterable[Rows]) -> Rows:
-    return np.concatenate([_NO_ROWS, *parts])
+def _distinct(values: Rows) -> tuple[Rows, Rows]:
+    """The distinct values in their order, and which of them each value is."""
+    if not len(values):
+        return values, values
+    first = int(values.min())
+    span = int(values.max()) - first + 1
+    if span > len(values) + _MINUTES:
+        distinct, places = np.unique(values, return_inverse=True)
+        return distinct, places
+    present = np.bincount(values - first, minlength=span) > 0
+    return np.flatnonzero(present) + first, (present.cumsum() - 1)[values - first]
+
+
+def _together(tables: list[pa.Table]) -> pa.Table:
+    return tables[0] if len(tables) == 1 else pa.concat_tables(tables)
 
 
 def _micros(times: pa.ChunkedArray) -> Rows:
@@ -226,22 +252,22 @@ def _dead_table(records: pa.Table, groups: list[_Dead]) -> pa.Table:
     """Dead letters in the order of the slice."""
     rows = [row for group in groups for row in group.rows]
     if not rows:
-        return DEAD_SCHEMA.empty_table()
+        return _NO_DEAD
     order = np.argsort(np.array(rows), kind="stable")
     names = [group.outcome.value for group in groups for _ in group.rows]
     reasons = [reason for group in groups for reason in group.reasons]
     times = [time for group in groups for time in group.event_times]
-    taken = records.take(pa.array(np.array(rows)[order]))
+    taken = rows_of(records, np.array(rows)[order])
     columns = {
         name: taken.column(name) for name in ("partition", "offset", "record_time", "key", "value", "headers")
     }
-    columns["outcome"] = pa.array([names[at] for at in order])
+    columns["outcome"] = pa.array([names[at] for at in order], pa.string())
     columns["reasons"] = pa.array(
         [[{"rule": rule, "detail": detail} for rule, detail in reasons[at]] for at in order],
         DEAD_SCHEMA.field("reasons").type,
     )
-    columns["event_time"] = pa.array([times[at] for at in order], pa.int64()).cast(_TIME)
-    return pa.table({name: columns[name] for name in DEAD_SCHEMA.names}).cast(DEAD_SCHEMA)
+    columns["event_time"] = pa.array([times[at] for at in order], _TIME)
+    return pa.table([columns[name] for name in DEAD_SCHEMA.names], schema=DEAD_SCHEMA)
 
 
 def _add_up(parts: list[pa.Table]) -> pa.Table:
