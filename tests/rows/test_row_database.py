@@ -47,3 +47,19 @@ def test_the_public_way_to_arrow_gives_the_same_rows(monkeypatch):
     public = run(plan, values)
     assert short.timely.equals(public.timely)
     assert short.dead.equals(public.dead)
+
+
+def test_strings_that_look_like_numbers_are_not_read_one_by_one(monkeypatch):
+    def refuse(*_):
+        raise AssertionError("a record went to the exact reading")
+
+    plan = stream_plan("id VARCHAR, phone VARCHAR, parts VARCHAR[]", event_time=None)
+    phones = ["5551234", "555-1234", "2026-01-01", "1e5", "true", "[1]", "+1", "-1-1", "-5", "1.5"]
+    texts = [json.dumps({"id": str(at), "phone": phones[at % 10], "parts": [str(at)]}) for at in range(6_000)]
+    values = [text.encode() for text in texts]
+    numbers = [f'{{"id":{at}}}'.encode() for at in range(3)]
+    mixed = run(plan, values + numbers)
+    assert mixed.timely.column("phone").to_pylist() == phones * 600
+    assert [letter["reasons"][0]["rule"] for letter in mixed.dead.to_pylist()] == ["column:id"] * 3
+    monkeypatch.setattr("headrace.rows.stage.read_record", refuse)
+    assert run(plan, values).timely.num_rows == 6_000

@@ -5,6 +5,8 @@ from __future__ import annotations
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from headrace.errors import InternalError
@@ -18,10 +20,13 @@ if TYPE_CHECKING:
 
 __all__ = ["RowDatabase", "Statement"]
 
+Mask = npt.NDArray[np.bool_]
+
 _BATCH_ROWS = 16_384
 _ARROW_ROWS = 131_072
 _SHORT_WAY = "_submit"
 _LONG = 2_000
+_PREPARED_MAX = 100
 
 
 class Statement(Enum):
@@ -35,7 +40,6 @@ class Statement(Enum):
     TRUSTING = ("_trusted", "trusting")
     TRUSTING_TRYING = ("_trusted", "trusting_trying")
     VALID = ("_doubted", "valid")
-    STRINGS = ("_doubted", "strings")
 
     @property
     def relation(self) -> str:
@@ -46,9 +50,6 @@ class Statement(Enum):
         """The statement's SQL."""
         if self is Statement.VALID:
             return f"SELECT json_valid(doc) AS valid FROM {self.relation}"
-        if self is Statement.STRINGS:
-            condition = strings_sql(plan.stream.schema.columns) or "false"
-            return f"SELECT coalesce({condition}, false) AS strings FROM {self.relation}"
         trusting = self in (Statement.TRUSTING, Statement.TRUSTING_TRYING)
         trying = self in (Statement.DOUBTING_TRYING, Statement.TRUSTING_TRYING)
         return row_query(plan, self.relation, trusting=trusting, trying=trying)
@@ -59,7 +60,8 @@ class _Feed:
 
     def __init__(self, schema: pa.Schema) -> None:
         self.schema = schema
-        self.table = schema.empty_table()
+        self.empty = schema.empty_table()
+        self.table = self.empty
 
     def __arrow_c_schema__(self) -> Any:
         return self.schema.__arrow_c_schema__()
@@ -96,7 +98,7 @@ class RowDatabase:
         self._threads = 1 if self._joins else threads
         self._opened: duckdb.DuckDBPyConnection | None = None
         self._feeds: dict[str, _Feed] = {}
-        self._prepared: set[Statement] = set()
+        self._prepared: set[str] = set()
 
     def __getstate__(self) -> dict[str, object]:
         return {**self.__dict__, "_opened": None, "_feeds": {}, "_prepared": set()}
@@ -118,20 +120,45 @@ class RowDatabase:
 
     def run(self, statement: Statement, source: pa.Table) -> pa.Table:
         """Run `statement` over `source`; raises what DuckDB raises."""
-        connection = self._connection()
-        feed = self._feeds[statement.relation]
+        relation, name = statement.value
+        if name not in self._prepared:
+            self._prepare(name, statement.text(self._plan))
+        return self._execute(name, relation, source)
+
+    def strings(self, source: pa.Table, numbers: frozenset[int]) -> Mask | None:
+        """Which documents of `source` hold strings wherever a column of these `numbers` declares one.
+
+        A string may be NULL or missing as well. None: a document raised.
+        """
+        import duckdb
+
+        name = "strings_" + "_".join(map(str, sorted(numbers)))
+        if name not in self._prepared:
+            if len(self._prepared) >= _PREPARED_MAX:
+                numbers = frozenset(range(len(self._plan.stream.schema.columns)))
+                name = "strings_all"
+            columns = [self._plan.stream.schema.columns[number] for number in sorted(numbers)]
+            self._prepare(name, strings_sql(columns, "_doubted"))
+        try:
+            found = self._execute(name, "_doubted", source)
+        except duckdb.Error:
+            return None
+        return np.array(found.column("strings"), np.bool_)
+
+    def _prepare(self, name: str, text: str) -> None:
+        self._connection().execute(f"PREPARE {name} AS {text}")
+        self._prepared.add(name)
+
+    def _execute(self, name: str, relation: str, source: pa.Table) -> pa.Table:
+        feed = self._feeds[relation]
         if self._threads > 1:
             # A thread takes a batch at a time.
             source = pa.Table.from_batches(source.to_batches(max_chunksize=_BATCH_ROWS), source.schema)
         feed.table = source
-        name = statement.value[1]
         try:
-            if statement not in self._prepared:
-                connection.execute(f"PREPARE {name} AS {statement.text(self._plan)}")
-                self._prepared.add(statement)
-            return _arrow_of(connection, f"EXECUTE {name}")
+            return _arrow_of(self._opened, f"EXECUTE {name}")
         finally:
-            feed.table = feed.schema.empty_table()
+            feed.table = feed.empty
 
     def close(self) -> None:
         """Give back the instance; the next use opens another."""

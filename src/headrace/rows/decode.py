@@ -17,6 +17,7 @@ Both end in the same casts, so that a row cannot depend on the way it took.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from headrace.declare import Column, DataType, ListType, MapType, ScalarType, StructType
@@ -101,21 +102,30 @@ def provable(kind: DataType, depth: int = 0) -> bool:
     return isinstance(kind, ListType) and depth == 0 and provable(kind.item, 1)
 
 
-def strings_sql(columns: tuple[Column, ...]) -> str:
-    """Return a condition over `doc`: every string that is declared is a string, or NULL, or missing.
+def strings_sql(columns: Iterable[Column], documents: str) -> str:
+    """Return a SELECT over `documents`: "strings", whether every string that `columns` declare is one.
 
-    It reads the document once more, and once for each string inside a list or map. Empty where a name cannot
-    be written in a JSON path.
+    It may be NULL or missing as well. A name that cannot be written in a JSON path makes the answer false.
     """
-    paths = [path for column in columns for path in _string_paths(column.type, (column.name,))]
-    if not paths or any('"' in step for path in paths for step in path):
-        return ""
-    singles = ["'$" + _steps(path) + "'" for path in paths if not _MANY.intersection(path)]
-    kinds = f"json_type(doc, [{', '.join(singles)}]::VARCHAR[])"
-    for path in paths:
-        if _MANY.intersection(path):
-            kinds = f"list_concat({kinds}, json_type(doc, '${_steps(path)}'))"
-    return f"len(list_filter({kinds}, lambda _x: _x NOT IN ('VARCHAR', 'NULL'))) = 0"
+    singles: dict[str, str] = {}
+    conditions: list[str] = []
+    for column in columns:
+        if column.type.sql == "VARCHAR":
+            singles[column.name] = "JSON"
+            conditions.append(f"starts_with({_text(f't.{quote(column.name)}')}, '\"')")
+            continue
+        for path in _string_paths(column.type, (column.name,)):
+            if any('"' in step for step in path):
+                conditions.append("false")
+                continue
+            kinds = f"json_type(doc, '${_steps(path)}')"
+            if _MANY.intersection(path):
+                conditions.append(f"len(list_filter({kinds}, lambda _x: _x NOT IN ('VARCHAR', 'NULL'))) = 0")
+            else:
+                conditions.append(f"{kinds} IN ('VARCHAR', 'NULL')")
+    strings = " AND ".join(f"coalesce({condition}, true)" for condition in conditions) or "true"
+    read = f"json_transform(doc, {_literal(singles)})" if singles else "NULL"
+    return f"SELECT {strings} AS strings FROM (SELECT doc, {read} AS t FROM {documents})"
 
 
 def _steps(path: tuple[str, ...]) -> str:

@@ -6,6 +6,7 @@ value is compared with the token that it was read from. The answer may name too 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -16,15 +17,25 @@ import pyarrow.compute as pc
 from headrace.declare import Column, DataType, ListType, MapType, ScalarType, StructType
 from headrace.rows.decode import INSTANT, INTEGERS, TIMESTAMP_SHAPE, provable
 
-__all__ = ["unproved_rows", "unproved_strings"]
+__all__ = ["Proof"]
 
 Mask = npt.NDArray[np.bool_]
 Bytes = npt.NDArray[np.uint8]
 Offsets = npt.NDArray[np.int32]
+Rows = npt.NDArray[np.int64]
 
 _FIRST = -62_135_596_800_000_000  # 0001-01-01T00:00:00Z
 _LAST = 253_402_300_799_999_999  # 9999-12-31T23:59:59.999999Z
 _USUAL_LENGTHS = (20, 24, 27)
+_SHORT = 2_000
+_LONG_TEXT = 64
+_FEW = 500
+
+
+def _usual_signs(length: int) -> tuple[Bytes, Bytes]:
+    """The lowest sign at each place of an instant, and how far above it the highest is."""
+    shape = np.frombuffer(b"0000-00-00T00:00:00.000000"[: length - 1] + b"Z", np.uint8)
+    return shape, np.where(shape == ord("0"), 9, 0).astype(np.uint8)
 
 
 def _set_of(signs: bytes) -> Mask:
@@ -39,43 +50,100 @@ _IN_DECIMAL = _set_of(b"0123456789-.")
 _IN_NUMBER = _set_of(b"0123456789+-.eE")
 # What a value that was no string can begin with once json_transform has made a VARCHAR of it.
 _STARTS = _set_of(b"0123456789-{[tf")
+_USUAL_SIGNS = {length: _usual_signs(length) for length in _USUAL_LENGTHS}
 _TENTHS = (5, 3, 7, 2, 4, 6, 8, 9)
 
 
-def unproved_rows(table: pa.Table, number: int, column: Column) -> Mask | None:
-    """Return which rows of the doubting query's `table` are not proved in `column`, the schema's `number`th.
+class Proof:
+    """What is to be proved about the columns of one stream, for the tables of the doubting query."""
 
-    None: every row is, but for its strings: they are `unproved_strings`. A column of a type that is not
-    `provable` is doubted by the query and not looked at here.
-    """
-    values = table.column(column.name).chunks
-    if not provable(column.type) or column.type.sql in ("VARCHAR", "JSON"):
-        return None
-    if isinstance(column.type, ScalarType):
-        texts = table.column(f"_text_{number}").chunks
-        masks = [_scalars(column.type.sql, *pair) for pair in zip(values, texts, strict=True)]
-    else:
-        texts, parts = table.column(f"_text_{number}").chunks, table.column(f"_parts_{number}").chunks
-        masks = [_nested(column.type, *three) for three in zip(values, texts, parts, strict=True)]
-    return _joined(values, masks)
+    def __init__(self, columns: tuple[Column, ...], event_time: str | None) -> None:
+        self._columns = columns
+        self._needed = [
+            at for at, column in enumerate(columns) if not column.nullable or column.name == event_time
+        ]
+        self._texts = [at for at, column in enumerate(columns) if column.type.sql == "VARCHAR"]
+        self._nested = [at for at, column in enumerate(columns) if not isinstance(column.type, ScalarType)]
+        # Columns of one type are looked at together when they are short: each look has a fixed cost.
+        self._alike: dict[str, list[int]] = {}
+        for at, column in enumerate(columns):
+            if isinstance(column.type, ScalarType) and provable(column.type):
+                self._alike.setdefault(column.type.sql, []).append(at)
+        for kind in ("VARCHAR", "JSON"):
+            self._alike.pop(kind, None)
+
+    def unproved(self, table: pa.Table) -> tuple[Mask, dict[int, Mask]]:
+        """Return which rows are not proved to be what their record says, but for their strings.
+
+        And, by the number of its column, which rows hold a VARCHAR, at any depth, that may have been
+        something else in the JSON: a number, `true`, `false`, a list and an object keep their text when
+        json_transform makes a VARCHAR of them, so only a text that looks like one of these is in doubt.
+
+        A column of a type that is not `provable` is doubted by the query and not looked at here.
+        """
+        doubts = np.zeros(table.num_rows, np.bool_)
+        texts: dict[int, Mask] = {}
+        start = 0
+        for batch in table.to_batches():
+            part = doubts[start : start + batch.num_rows]
+            for mask in self._doubted(batch):
+                part |= mask
+            for at, mask in self._doubted_texts(batch):
+                whole = texts.setdefault(at, np.zeros(table.num_rows, np.bool_))
+                whole[start : start + batch.num_rows] = mask
+            start += batch.num_rows
+        return doubts, texts
+
+    def _doubted(self, batch: pa.RecordBatch) -> Iterator[Mask]:
+        suspect = batch.column("_suspect")
+        if suspect.true_count:
+            yield np.asarray(suspect)
+        for at in self._needed:
+            if batch.column(at).null_count:
+                yield np.asarray(batch.column(at).is_null())
+        for kind, numbers in self._alike.items():
+            values = [batch.column(at) for at in numbers]
+            tokens = [batch.column(f"_text_{at}") for at in numbers]
+            yield from _looked_at(kind, values, tokens)
+        for at in self._nested:
+            nested = self._columns[at].type
+            if provable(nested):
+                names = (f"_text_{at}", f"_parts_{at}")
+                mask = _nested(nested, batch.column(at), *(batch.column(name) for name in names))
+                if mask is not None:
+                    yield mask
+
+    def _doubted_texts(self, batch: pa.RecordBatch) -> Iterator[tuple[int, Mask]]:
+        columns = [batch.column(at) for at in self._texts]
+        if len(columns) > 1 and batch.num_rows <= _SHORT:
+            together = _unproved_texts(pa.concat_arrays(columns))
+            if together is not None:
+                for at, part in zip(self._texts, np.split(together, len(columns)), strict=True):
+                    if part.any():
+                        yield at, part
+        else:
+            for at, column in zip(self._texts, columns, strict=True):
+                mask = _unproved_texts(column)
+                if mask is not None:
+                    yield at, mask
+        for at in self._nested:
+            mask = _strings(self._columns[at].type, batch.column(at))
+            if mask is not None:
+                yield at, mask
 
 
-def unproved_strings(values: pa.ChunkedArray, kind: DataType) -> Mask | None:
-    """Return which rows hold a VARCHAR, at any depth, that may have been something else in the JSON.
-
-    None: no row does. A number, `true`, `false`, a list and an object keep their text when json_transform
-    makes a VARCHAR of them, so only a text that looks like one of these is in doubt.
-    """
-    return _joined(values.chunks, [_strings(kind, chunk) for chunk in values.chunks])
-
-
-def _joined(chunks: list[Any], masks: list[Mask | None]) -> Mask | None:
-    if all(mask is None for mask in masks):
-        return None
-    lengths = [len(chunk) for chunk in chunks]
-    return np.concatenate(
-        [np.zeros(n, np.bool_) if m is None else m for n, m in zip(lengths, masks, strict=True)]
-    )
+def _looked_at(kind: str, values: list[Any], texts: list[Any]) -> Iterator[Mask]:
+    """The masks of columns of one scalar type: one by one, or together when they are short."""
+    count, rows = len(values), len(values[0])
+    if count > 1 and rows <= _SHORT:
+        together = _scalars(kind, pa.concat_arrays(values), pa.concat_arrays(texts))
+        if together is not None:
+            yield np.logical_or.reduce(np.split(together, count))
+        return
+    for pair in zip(values, texts, strict=True):
+        mask = _scalars(kind, *pair)
+        if mask is not None:
+            yield mask
 
 
 def _strings(kind: DataType, array: Any) -> Mask | None:
@@ -176,9 +244,10 @@ def _mark_rounded(kind: str, texts: Any, mask: Mask) -> None:
 
 def _mark_instants(values: Any, texts: Any, mask: Mask) -> None:
     """Mark the instants that DuckDB's cast takes and we do not: zones by name, spaces, years before 1."""
-    bounds = pc.min_max(values.cast(pa.int64())).as_py()
-    if bounds["min"] is not None and (bounds["min"] < _FIRST or bounds["max"] > _LAST):
-        micros = np.asarray(values.cast(pa.int64()).fill_null(0))
+    micros = np.frombuffer(values.buffers()[1], np.int64)[values.offset : values.offset + len(values)]
+    if values.null_count:
+        micros = np.where(np.asarray(values.is_valid()), micros, 0)
+    if micros.min() < _FIRST or micros.max() > _LAST:
         mask |= (micros < _FIRST) | (micros > _LAST)
     _mark_unusual(texts, mask)
 
@@ -190,6 +259,17 @@ def _mark_unusual(array: Any, mask: Mask) -> None:
     offsets = np.frombuffer(offsets_buffer, np.int32)[array.offset : array.offset + len(array) + 1]
     starts, lengths = offsets[:-1], np.diff(offsets)
     data = np.frombuffer(data_buffer, np.uint8)
+    length = int(lengths[0])
+    if (
+        length in _USUAL_LENGTHS
+        and offsets[-1] - offsets[0] == length * len(lengths)
+        and (lengths == length).all()
+    ):
+        # All are of one length: they stand in rows like a table.
+        table = data[offsets[0] : offsets[-1]].reshape(-1, length)
+        low, span = _USUAL_SIGNS[length]
+        if (table - low <= span).all():
+            return
     usual = lengths == 0
     for length in _USUAL_LENGTHS:
         rows = np.flatnonzero(lengths == length)
@@ -204,11 +284,8 @@ def _mark_unusual(array: Any, mask: Mask) -> None:
 def _usual(data: Bytes, starts: npt.NDArray[np.int32], length: int) -> Mask:
     """Whether the texts are `YYYY-MM-DDTHH:MM:SS.ffffffZ`, with 0 to 6 digits after the second."""
     good = np.ones(len(starts), np.bool_)
-    for at in range(length):
-        values = data[starts + at]
-        sign = b"----------T--:--:--."[at] if at in (4, 7, 10, 13, 16, 19) else 0
-        sign = ord("Z") if at == length - 1 else sign
-        good &= values == sign if sign else values - np.uint8(ord("0")) <= 9
+    for at, (low, span) in enumerate(zip(*_USUAL_SIGNS[length], strict=True)):
+        good &= data[starts + at] - low <= span
     return good
 
 
@@ -237,8 +314,9 @@ def _unproved_texts(array: Any) -> Mask | None:
         return None
     data = np.frombuffer(data_buffer, np.uint8)
     starts, ends = offsets[:-1], offsets[1:]
-    first = data[np.minimum(starts, len(data) - 1)]
-    rows = np.flatnonzero(_STARTS[first] & (ends > starts))
+    first = data.take(starts, mode="clip")
+    rows = np.flatnonzero(_STARTS.take(first))
+    rows = rows[ends[rows] > starts[rows]]
     if not len(rows):
         return None
     starts, ends, first = starts[rows], ends[rows], first[rows]
@@ -248,26 +326,54 @@ def _unproved_texts(array: Any) -> Mask | None:
     # come here, `scan` keeps them back.
     number = _IN_NUMBER[first] & _DIGIT[data[ends - 1]]
     left = np.flatnonzero(number)
-    for tenths in _TENTHS:
-        at = starts[left] + lengths[left] * tenths // 10
-        sign = data[at]
-        fits = _IN_NUMBER[sign]
-        fits &= (sign != ord("-")) | (at == starts[left]) | ((data[at - 1] | 0x20) == ord("e"))
-        left = left[fits]
+    sample = left[:: max(len(left) // 50, 1)]
+    # A column of digits is not looked at as a whole: to ask DuckDB for its type costs less.
+    if len(left) <= _FEW or _like_numbers(data, starts[sample], lengths[sample]).mean() < 0.5:
+        left = _left_over(data, starts, lengths, left)
     number[:] = False
     number[left] = True
     word = ((first == ord("t")) & (lengths == 4)) | ((first == ord("f")) & (lengths == 5))
+    word &= _spells(data, starts, word, b"true") | _spells(data, starts, word, b"false")
     rows = rows[number | word | (first == ord("{")) | (first == ord("["))]
-    texts = array.take(pa.array(rows)).to_pylist()
-    doubtful = [at for at, text in zip(rows.tolist(), texts, strict=True) if _looks_unquoted(text)]
-    if not doubtful:
+    if not len(rows):
         return None
     mask = np.zeros(len(array), np.bool_)
-    mask[doubtful] = True
+    mask[rows] = True
     return mask
 
 
-def _looks_unquoted(text: str | None) -> bool:
-    if not text:
-        return False
-    return text[0] in "[{" or text in ("true", "false") or not text.strip("0123456789+-.eE")
+def _left_over(data: Bytes, starts: Offsets, lengths: Offsets, rows: Rows) -> Rows:
+    """Which of the texts `rows` are like numbers: a few places first, then the whole of what is left."""
+    for tenths in _TENTHS if len(rows) > _FEW else ():
+        at = starts[rows] + lengths[rows] * tenths // 10
+        sign = data[at]
+        fits = _IN_NUMBER[sign]
+        fits &= (sign != ord("-")) | (at == starts[rows]) | ((data[at - 1] | 0x20) == ord("e"))
+        rows = rows[fits]
+    return rows[_like_numbers(data, starts[rows], lengths[rows])]
+
+
+def _like_numbers(data: Bytes, starts: Offsets, lengths: Offsets) -> Mask:
+    """Whether a text has only signs of a number, and a minus only where one has it; long texts may."""
+    fits = np.ones(len(starts), np.bool_)
+    short = np.flatnonzero(lengths <= _LONG_TEXT)
+    if len(short):
+        counts = lengths[short].astype(np.int64)
+        firsts = counts.cumsum() - counts
+        places = np.arange(counts.sum()) + np.repeat(starts[short] - firsts, counts)
+        good = _IN_NUMBER[data[places]]
+        minus = np.flatnonzero(data[places] == ord("-"))
+        behind_e = (data[places[minus] - 1] | 0x20) == ord("e")
+        starts_text = np.zeros(len(places), np.bool_)
+        starts_text[firsts] = True
+        good[minus] &= behind_e | starts_text[minus]
+        fits[short] = np.logical_and.reduceat(good, firsts)
+    return fits
+
+
+def _spells(data: Bytes, starts: Offsets, among: Mask, word: bytes) -> Mask:
+    """Which of the texts `among`, none of which is shorter than `word` or ends before it, begin with it."""
+    spelled = among.copy()
+    for at, sign in enumerate(word):
+        spelled[spelled] = data.take(starts[spelled] + at, mode="clip") == sign
+    return spelled

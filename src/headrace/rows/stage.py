@@ -8,8 +8,8 @@ import pyarrow as pa
 
 from headrace.errors import InternalError
 from headrace.rows.database import RowDatabase, Statement
-from headrace.rows.outcomes import Decoded, Malformed, outcomes
-from headrace.rows.proof import unproved_rows, unproved_strings
+from headrace.rows.outcomes import Decoded, Malformed, outcomes, rows_of
+from headrace.rows.proof import Proof
 from headrace.rows.result import RowResult
 from headrace.rows.scan import scan
 from headrace.rows.strict import Reading, read_record
@@ -34,6 +34,7 @@ class RowStage:
     def __init__(self, plan: StreamPlan, *, threads: int = 1) -> None:
         self._plan = plan
         self._database = RowDatabase(plan, threads)
+        self._proof = Proof(plan.stream.schema.columns, plan.stream.event_time)
 
     def run(self, records: pa.Table, *, lane: str = "main") -> RowResult:
         """Give every record of `records` (RECORD_SCHEMA) its outcome; in lane "redrive" no time is checked.
@@ -80,26 +81,17 @@ class RowStage:
 
     def _doubts(self, table: pa.Table, documents: pa.Table) -> Mask:
         """Which rows of the doubting query are not proved to be what their record in `documents` says."""
-        doubts: Mask = np.array(table.column("_suspect"), np.bool_)
-        texts: Mask = np.zeros(len(doubts), np.bool_)
-        for at, column in enumerate(self._plan.stream.schema.columns):
-            values = table.column(column.name)
-            needed = not column.nullable or column.name == self._plan.stream.event_time
-            if needed and values.null_count:
-                doubts |= np.asarray(values.is_null())
-            unproved = unproved_rows(table, at, column)
-            if unproved is not None:
-                doubts |= unproved
-            unproved = unproved_strings(values, column.type)
-            if unproved is not None:
-                texts |= unproved
-        texts &= ~doubts
-        if texts.sum() > _FEW:
+        doubts, texts = self._proof.unproved(table)
+        if not texts:
+            return doubts
+        open_texts: Mask = np.logical_or.reduce(list(texts.values())) & ~doubts
+        if open_texts.sum() > _FEW:
             # Identifiers made of digits are common; asking DuckDB for their type costs less than `strict`.
-            found = self._database.attempt(Statement.STRINGS, documents.filter(pa.array(texts)))
-            if found is not None:
-                texts[texts] = ~np.asarray(found.column("strings"))
-        return doubts | texts
+            source = documents if open_texts.all() else rows_of(documents, np.flatnonzero(open_texts))
+            proved = self._database.strings(source, frozenset(texts))
+            if proved is not None:
+                open_texts[open_texts] = ~proved
+        return doubts | open_texts
 
     def _judge(self, records: pa.Table, suspects: Rows) -> tuple[list[Decoded], list[Malformed]]:
         """Read the suspects exactly: the good ones as a decoded part, the others with their reasons."""
