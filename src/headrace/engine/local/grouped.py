@@ -14,13 +14,13 @@ import pyarrow.compute as pc
 
 from headrace.engine.local.compute import Delta, EpochContext, bounds_of, count_records
 from headrace.engine.local.queries import Queries
-from headrace.errors import RefusedError
+from headrace.engine.local.sides import Sides
 from headrace.sql.plan import Aggregate, TablePlan
 from headrace.store.instants import micros_of_length
-from headrace.store.names import quoted, side_name, state_name
+from headrace.store.names import quoted, state_name
 from headrace.store.schema import groups_sql, key_columns, removal_key
 
-__all__ = ["GroupedTable", "append_sides"]
+__all__ = ["GroupedTable", "log_removals"]
 
 
 def _instant(micros: int) -> str:
@@ -32,7 +32,7 @@ class GroupedTable:
 
     def __init__(self, plan: TablePlan, *, side_values_max: int) -> None:
         self.plan = plan
-        self.side_values_max = side_values_max
+        self._stored_sides = Sides(plan, side_values_max)
         self._keys = key_columns(plan)
         self._columns = [state for aggregate in plan.aggregates for state in aggregate.state]
         self._size = micros_of_length(plan.window.size) if plan.window else 0
@@ -139,7 +139,7 @@ class GroupedTable:
         corrects = closed is not None and delta.lowest is not None and delta.lowest + self._size <= closed
         for statement in self._merge_sql(context.epoch, delta, closed if corrects else None):
             context.connection.execute(statement)
-        append_sides(context, self.plan, delta, self.side_values_max)
+        self._stored_sides.append(context, delta)
         if self.plan.having_sql:
             log_removals(context, self.plan, delta.lowest)
         return int(delta.rows.num_rows)
@@ -185,38 +185,6 @@ class GroupedTable:
             return None
         before = event_times.to_numpy() - self._size
         return pa.chunked_array([pa.array(before - before % self._slide + self._slide + self._size)])
-
-
-def append_sides(context: EpochContext, plan: TablePlan, delta: Delta, values_max: int) -> None:
-    """Append the counted values of a batch; reading adds them up, and compaction does now and then."""
-    for name, values in delta.sides.items():
-        if not values.num_rows:
-            continue
-        relation = side_name(plan.name, name)
-        side = f"_side_{plan.name}_{name}"
-        context.queries.put(side, values)
-        keys = "".join(f"{key}, " for key in key_columns(plan))
-        context.queries.insert(
-            f'INSERT INTO {relation} ({keys}"_value", "_count", _epoch) '
-            f'SELECT {keys}"_value", "_count", $1 FROM {quoted(side)}',
-            context.epoch,
-        )
-        check_side_limit(context, plan, relation, values_max, values.num_rows)
-
-
-def check_side_limit(
-    context: EpochContext, plan: TablePlan, relation: str, values_max: int, added: int
-) -> None:
-    """Raise RefusedError when a side table holds more than it may; the epoch is not written then."""
-    if added < values_max // 1000 and context.epoch % 256:
-        return
-    held = context.connection.execute(f"SELECT count(*) FROM {relation}").fetchall()[0][0]
-    if held > values_max:
-        raise RefusedError(
-            f"table '{plan.name}' must remember {held} distinct values for an exact answer; "
-            f"the limit is {values_max}",
-            fix="give the table `keep`, use approx_count_distinct over fewer keys, or raise side_values_max",
-        )
 
 
 def log_removals(context: EpochContext, plan: TablePlan, lowest: int | None) -> None:

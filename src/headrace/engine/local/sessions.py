@@ -11,8 +11,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from headrace.engine.local.compute import Delta, EpochContext, bounds_of, count_records
-from headrace.engine.local.grouped import append_sides, log_removals
+from headrace.engine.local.grouped import log_removals
 from headrace.engine.local.queries import Queries
+from headrace.engine.local.sides import Sides
 from headrace.sql.plan import Aggregate, TablePlan
 from headrace.store.instants import micros_of_length
 from headrace.store.names import quoted, state_name
@@ -27,7 +28,7 @@ class SessionTable:
     def __init__(self, plan: TablePlan, *, side_values_max: int) -> None:
         assert plan.window is not None  # noqa: S101 - the planner gives every session table its gap
         self.plan = plan
-        self.side_values_max = side_values_max
+        self._stored_sides = Sides(plan, side_values_max)
         self._gap = micros_of_length(plan.window.size)
         self._keys = [quoted(key.name) for key in plan.keys]
         self._state = [state for aggregate in plan.aggregates for state in aggregate.state]
@@ -134,7 +135,7 @@ class SessionTable:
                     f"DELETE FROM {state_name(self.plan.name)} WHERE rowid IN ({self._gone('_row')})"
                 )
             connection.execute(self._merge_sql(context.epoch, delta))
-        append_sides(context, self.plan, delta, self.side_values_max)
+        self._stored_sides.append(context, delta)
         if self.plan.having_sql:
             log_removals(context, self.plan, None)
         return int(merged.num_rows)
