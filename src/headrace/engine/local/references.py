@@ -1,13 +1,14 @@
 """Reference tables: files that streams are joined with, kept in the store by version.
 
 A version is known by the hash of its file and holds from a record time on that the store writes down, so
-that a
-record is joined with the version of its own time also when it is read again.
+that a record is joined with the version of its own time also when it is read again.
 """
 
 from __future__ import annotations
 
 import hashlib
+import logging
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,8 @@ from headrace.store.instants import micros_of
 from headrace.store.names import quoted
 
 __all__ = ["References"]
+
+_LOG = logging.getLogger("headrace")
 
 
 @dataclass(slots=True)
@@ -44,22 +47,31 @@ class References:
         self._store = store
         self._logs = logs
         self._seen: dict[str, _Seen] = {}
+        self._columns = {name: reference_columns(one) for name, one in self._references.items()}
+        self.problems: dict[str, str] = {}
         self.refresh()
-        for name in self._references:
+        for name, columns in self._columns.items():
+            shown = ", ".join(quoted(column.name) for column in columns)
             store.connection.execute(
-                f"CREATE OR REPLACE TEMP VIEW {quoted(f'_reference_{name}')} AS SELECT * "
-                f"FROM {_relation(name)}"
+                f"CREATE OR REPLACE TEMP VIEW {quoted(f'_reference_{name}')} AS "
+                f"SELECT {shown}, _valid_from, _valid_to FROM {_relation(name)}"
             )
 
     def refresh(self) -> None:
         """Load what changed.
 
-        Raises RefusedError for a file that is missing, of another shape, or has a key twice.
+        Raises RefusedError at the start for a file that is missing, of another shape, or has a key twice.
+        Afterwards the version that is there stays in use until the file is right; `problems` and the log of
+        Python say what is wrong with it.
         """
         for name, reference in self._references.items():
             path = _path_of(reference)
             try:
                 facts = path.stat()
+                seen = _Seen(facts.st_size, facts.st_mtime_ns)
+                if self._seen.get(name) == seen:
+                    continue
+                content = path.read_bytes()
             except OSError as error:
                 if name in self._seen:  # it was there: somebody is replacing it
                     continue
@@ -67,22 +79,30 @@ class References:
                     f"reference '{name}': {path}: {error.strerror}",
                     fix="put the file there, or correct its path",
                 ) from error
-            seen = _Seen(facts.st_size, facts.st_mtime_ns)
-            if self._seen.get(name) != seen:
-                self._load(name, reference, path)
-                self._seen[name] = seen
+            try:
+                self._load(name, reference, content)
+            except RefusedError as error:
+                if name not in self._seen:
+                    raise
+                self.problems[name] = str(error)
+                _LOG.warning("%s; the version before stays in use", error)
+            else:
+                self.problems.pop(name, None)
+            self._seen[name] = seen
 
-    def _load(self, name: str, reference: Reference, path: Path) -> None:
-        version = hashlib.sha256(path.read_bytes()).hexdigest()
+    def _load(self, name: str, reference: Reference, content: bytes) -> None:
+        version = hashlib.sha256(content).hexdigest()
         connection = self._store.connection
         known = connection.execute(
-            'SELECT version FROM _headrace."references" WHERE name = ? AND valid_to IS NULL', [name]
+            'SELECT version, epoch_us(valid_from) FROM _headrace."references" '
+            "WHERE name = ? AND valid_to IS NULL",
+            [name],
         ).fetchall()
-        if known and known[0][0] == version:
+        columns = self._columns[name]
+        if known and known[0][0] == version and self._fits(name, columns):
             return
-        columns = reference_columns(reference)
-        rows = _rows(name, reference, columns)
-        since = self._since() if known else None
+        rows = _rows(name, reference, columns, content)
+        since = self._since(known[0][1]) if known else None
         with self._store.transaction():
             self._write(name, columns, rows, since)
             moment = "'-infinity'::TIMESTAMPTZ" if since is None else f"make_timestamptz({since})"
@@ -94,31 +114,75 @@ class References:
                 f'INSERT INTO _headrace."references" VALUES (?, ?, {moment}, NULL)', [name, version]
             )
 
+    def _held(self, name: str) -> dict[str, str]:
+        """Return the columns, and their types, that the store holds of a reference."""
+        found = self._store.connection.execute(
+            "SELECT column_name, data_type FROM information_schema.columns "
+            "WHERE table_schema = '_headrace' AND table_name = ? AND column_name NOT LIKE '\\_valid\\_%' "
+            "ESCAPE '\\'",
+            [f"reference_{name}"],
+        ).fetchall()
+        return dict(found)
+
+    def _fits(self, name: str, columns: tuple[NamedColumn, ...]) -> bool:
+        held = self._held(name)
+        return all(held.get(column.name) == self._type(column) for column in columns)
+
+    def _type(self, column: NamedColumn) -> str:
+        """Return a column's type as the store calls it."""
+        found = self._store.connection.execute(f"SELECT typeof(CAST(NULL AS {column.type}))").fetchall()
+        return str(found[0][0])
+
     def _write(self, name: str, columns: tuple[NamedColumn, ...], rows: pa.Table, since: int | None) -> None:
         connection, relation = self._store.connection, _relation(name)
         listed = ", ".join(f"{quoted(column.name)} {column.type}" for column in columns)
         moment = "'-infinity'::TIMESTAMPTZ" if since is None else f"make_timestamptz({since})"
+        shown = ", ".join(quoted(column.name) for column in columns)
         if since is None:
             connection.execute(f"DROP VIEW IF EXISTS {quoted(name)}")
             connection.execute(f"DROP TABLE IF EXISTS {relation}")
             connection.execute(
                 f"CREATE TABLE {relation} ({listed}, _valid_from TIMESTAMPTZ, _valid_to TIMESTAMPTZ)"
             )
-            shown = ", ".join(quoted(column.name) for column in columns)
-            connection.execute(
-                f"CREATE VIEW {quoted(name)} AS SELECT {shown} FROM {relation} WHERE _valid_to IS NULL"
-            )
+        else:
+            self._adopt(name, columns)
+        connection.execute(
+            f"CREATE OR REPLACE VIEW {quoted(name)} AS SELECT {shown} FROM {relation} WHERE _valid_to IS NULL"
+        )
         connection.execute(f"UPDATE {relation} SET _valid_to = {moment} WHERE _valid_to IS NULL")
         connection.register("_file", rows)
-        connection.execute(f"INSERT INTO {relation} SELECT *, {moment}, NULL FROM _file")
+        connection.execute(
+            f"INSERT INTO {relation} ({shown}, _valid_from, _valid_to) "
+            f"SELECT {shown}, {moment}, NULL FROM _file"
+        )
+        connection.unregister("_file")
 
-    def _since(self) -> int:
-        """Return the record time from which a new version holds: after everything that was read."""
+    def _adopt(self, name: str, columns: tuple[NamedColumn, ...]) -> None:
+        """Give the versions before the columns that are new; they have no value there.
+
+        Raises RefusedError for a column that has another type now.
+        """
+        held = self._held(name)
+        connection, relation = self._store.connection, _relation(name)
+        for column in columns:
+            if column.name not in held:
+                connection.execute(f"ALTER TABLE {relation} ADD COLUMN {quoted(column.name)} {column.type}")
+                continue
+            wanted = self._type(column)
+            if held[column.name] != wanted:
+                raise RefusedError(
+                    f"reference '{name}': column '{column.name}' was {held[column.name]} and is {wanted} now",
+                    fix="declare the reference's schema with the type of before, or give it another name",
+                )
+
+    def _since(self, before: int | None) -> int:
+        """Return the record time from which a new version holds.
+
+        It is after everything that was read, in every lane: those records were joined with versions before.
+        """
         moments = [micros_of(log.now()) for (_, lane), log in self._logs.items() if lane == "main"]
-        read = [
-            place.frontier for _, _, _, place in self._store.progress.places() if place.frontier is not None
-        ]
-        return max([*moments, *(frontier + 1 for frontier in read)])
+        read = [place.latest + 1 for *_, place in self._store.progress.places() if place.latest is not None]
+        return max([*moments, *read, *([] if before is None else [before])])
 
 
 def _path_of(reference: Reference) -> Path:
@@ -135,8 +199,8 @@ def _relation(name: str) -> str:
     return f"_headrace.{quoted(f'reference_{name}')}"
 
 
-def _rows(name: str, reference: Reference, columns: tuple[NamedColumn, ...]) -> pa.Table:
-    """Read the file with a DuckDB of its own: the store's may not touch files."""
+def _rows(name: str, reference: Reference, columns: tuple[NamedColumn, ...], content: bytes) -> pa.Table:
+    """Read the file's bytes with a DuckDB of its own: the store's may not touch files."""
     listed = ", ".join(
         f"CAST({quoted(column.name)} AS {column.type}) AS {quoted(column.name)}" for column in columns
     )
@@ -145,10 +209,12 @@ def _rows(name: str, reference: Reference, columns: tuple[NamedColumn, ...]) -> 
     else:
         source = "read_csv(?, header = true, all_varchar = true)" if reference.schema else "read_csv(?)"
     try:
-        with duckdb.connect() as reading:
+        with tempfile.TemporaryDirectory(prefix="headrace-") as folder, duckdb.connect() as reading:
+            copy = Path(folder) / Path(reference.path).name
+            copy.write_bytes(content)  # what is loaded is what was hashed, whatever the file is now
             reading.execute("SET TimeZone = 'UTC'")
             rows: pa.Table = reading.sql(
-                f"SELECT {listed} FROM {source}", params=[str(_path_of(reference))]
+                f"SELECT {listed} FROM {source}", params=[str(copy)]
             ).to_arrow_table()
             _check(name, reference, reading, rows)
     except duckdb.Error as error:
