@@ -15,8 +15,7 @@ _SMALL_ROWS = 2_000
 class _Feed:
     """A relation of DuckDB that has the rows which `table` holds when a query runs."""
 
-    def __init__(self, table: pa.Table) -> None:
-        self.table = table
+    table: pa.Table
 
     def __arrow_c_stream__(self, requested_schema: object = None) -> object:
         """Give the rows by Arrow's protocol for that; DuckDB calls this for every scan."""
@@ -26,16 +25,17 @@ class _Feed:
 class Queries:
     """Asks one connection about relations that keep their names and columns while their rows change.
 
-    For a small batch, planning a query costs more than running it does: queries over "_rows" are prepared,
-    once. Their rows come through a feed, because a prepared query stays bound to the object that was
-    registered when it was planned. A large batch is registered itself, so that its columns are read in
-    parallel, and only the ones that a query names.
+    For a small batch, planning a query costs more than running it does: queries are prepared, once. Their
+    rows come through a feed, because a prepared query stays bound to the object that was registered when it
+    was planned. A large batch is registered itself, so that its columns are read in parallel, and only the
+    ones that a query names.
     """
 
     def __init__(self, connection: Any) -> None:
         self.connection = connection
         self.small = False
-        self._feeds: dict[str, _Feed] = {}
+        self._feeds: dict[tuple[str, pa.Schema], _Feed] = {}
+        self._registered: dict[str, _Feed] = {}
         self._names: dict[str, str] = {}
 
     def batch(self, rows: pa.Table) -> None:
@@ -44,24 +44,16 @@ class Queries:
         if self.small:
             self.put("_rows", rows)
         else:
-            self._register("_rows", rows)
-            self._feeds.pop("_rows", None)
+            self.connection.register("_rows", rows)
+            self._registered.pop("_rows", None)
 
     def put(self, name: str, rows: pa.Table) -> None:
         """Put rows in place, as `name`, not quoted; cheap when its columns are the ones it had before."""
-        feed = self._feeds.get(name)
-        rows = rows.combine_chunks()  # a scan pays for every chunk
-        if feed is not None and feed.table.schema.equals(rows.schema):
-            feed.table = rows
-            return
-        self._feeds[name] = _Feed(rows)
-        self._register(name, self._feeds[name])
-
-    def _register(self, name: str, rows: pa.Table | _Feed) -> None:
-        for prepared in self._names.values():
-            self.connection.execute(f"DEALLOCATE {prepared}")
-        self._names.clear()
-        self.connection.register(name, rows)
+        feed = self._feeds.setdefault((name, rows.schema), _Feed())
+        feed.table = rows.combine_chunks()  # a scan pays for every chunk
+        if self._registered.get(name) is not feed:
+            self.connection.register(name, feed)
+            self._registered[name] = feed
 
     def table(self, sql: str) -> pa.Table:
         """Return what `sql` gives over relations that were put in place; prepared for small batches."""
