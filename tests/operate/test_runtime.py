@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from headrace.errors import RefusedError
-from headrace.operate import Runtime, load_project
+from headrace.operate import Runtime, connect, load_project
 
 PIPELINE = """
 import headrace as hr
@@ -51,3 +51,30 @@ def test_a_run_writes_into_its_journal_what_is_declared_otherwise(tmp_path: Path
     lines = [json.loads(line) for line in project.journal_path.read_text().splitlines()]
     (told,) = [line for line in lines if line["event"] == "declaration changed"]
     assert "table 'doubled' is not declared any more" in told["what"]
+
+
+def test_a_running_pipeline_is_asked_for_dead_letters_by_address_and_for_its_views(tmp_path: Path) -> None:
+    more = 'pipeline.table("doubled", "SELECT 2 * n AS n FROM counted")\n'
+    project = load_project(project_in(tmp_path, more))
+    runtime = Runtime.open(project)
+    try:
+        runtime.store.connection.execute(
+            "INSERT INTO _headrace.dead_letters "
+            "SELECT 'events', 'main', 0, n, NULL, 'malformed', [], NULL, NULL, NULL, NULL, 1 "
+            "FROM range(100) a(n)"
+        )
+        client = connect(project)
+        assert client.running
+        found = client.dead_letters(
+            addresses=[("events", "main", 0, 42), ("events", "main", 7, 1)]
+        ).to_pylist()
+        assert [letter["offset"] for letter in found] == [42]
+        with pytest.raises(RefusedError, match="names a place that no log has"):
+            client.dead_letters(addresses=[("events", "main", 0, 2**70)])
+        tables = client.status()["tables"]
+        assert [(line["table"], line["kind"]) for line in tables] == [
+            ("counted", "keyed"),
+            ("doubled", "view"),
+        ]
+    finally:
+        runtime.close()
