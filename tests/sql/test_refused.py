@@ -208,3 +208,11 @@ def test_an_expectation_is_one_condition_over_the_record_alone(condition: str, w
     )
     pipeline.reference("products", "products.csv", key="id", schema="id INT, weight DOUBLE")
     assert any(problem.what.startswith(f"expectation 'e': {what}") for problem in problems_of(pipeline))
+
+
+@pytest.mark.parametrize("groups", ["", " GROUP BY kind"])
+def test_keep_is_refused_where_nothing_becomes_old(groups: str) -> None:
+    totals = pipeline_with(f"SELECT count(*) AS n FROM events{groups}", keep="1 day")
+    found = [(problem.what, problem.fix) for problem in problems_of(totals)]
+    assert [what for what, _ in found] == ["keep= with totals that have no window: they never become old"]
+    assert "group by a window" in found[0][1]

@@ -184,6 +184,13 @@ class _Planner:
             self.errors.append(
                 QueryError("key= with GROUP BY", "leave key= out: the keys are those of GROUP BY")
             )
+        if self.table.keep is not None and grouped.window is None:
+            self.errors.append(
+                QueryError(
+                    "keep= with totals that have no window: they never become old",
+                    "leave keep= out, or group by a window: GROUP BY window(time, '1 day')",
+                )
+            )
         self.stop_if_wrong()
         self.check_condition(where, "WHERE")
         uses = sorted(grouped.uses.values(), key=lambda use: use.identity)
