@@ -275,3 +275,18 @@ def test_a_column_of_strings_made_of_digits_is_told_from_numbers():
     assert sorted(result.timely.column("_offset").to_pylist()) == list(range(300))
     assert result.timely.sort_by("_offset").column("id").to_pylist() == [str(at) for at in range(300)]
     assert outcomes(result)[300:] == ["malformed"] * 240
+
+
+def test_of_a_name_that_is_repeated_the_first_value_counts():
+    plan = stream_plan("id VARCHAR, n INT, part STRUCT(n INT)", event_time=None)
+    texts = [
+        b'{"id":"a","n":1,"id":"b","n":2}',
+        b'{"n":1,"n":"x","id":"a"}',
+        b'{"id":"a","n":1,"part":{"n":1,"n":2}}',
+        b'{"n":"x","n":1}',
+    ]
+    result = run(plan, texts + [b" " + text for text in texts])
+    rows = result.timely.sort_by("_offset").select(["id", "n"]).to_pylist()
+    assert rows == [{"id": "a", "n": 1}] * 6
+    assert result.timely.sort_by("_offset").column("part").to_pylist()[2] == {"n": 1}
+    assert outcomes(result) == ["timely", "timely", "timely", "malformed"] * 2

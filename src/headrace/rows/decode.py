@@ -9,6 +9,10 @@ The frequent checks are not here: for strings, numbers, booleans and instants, a
 the query hands over what it read, and `proof` looks at that in the Arrow result: a byte that NumPy looks at
 costs a fifth of one that SQL looks at.
 
+A name that an object repeats is read where it stands first, here and in `strict`; the other values are not
+looked at. To find them would need every name of every record, which costs more than all other doubts
+together.
+
 Each type has two forms. The doubting form reads a record as it came. The trusting form reads the text that
 `strict` writes for a suspect that turned out to be good: every scalar as a string in DuckDB's own notation.
 Both end in the same casts, so that a row cannot depend on the way it took.

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from decimal import ROUND_HALF_UP, Context, Decimal
+from functools import lru_cache, partial
 from typing import Any, NoReturn
 
 from headrace.declare import Column, DataType, ListType, MapType, ScalarType, StructType
@@ -30,6 +31,7 @@ _TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"?|[\[\]{}]', re.DOTALL)
 _INTEGER = re.compile(r"-?[0-9]+")
 _TIMESTAMP = re.compile(TIMESTAMP_SHAPE)
 _TIME = re.compile(TIME_SHAPE)
+_ZONE = re.compile(r"(?<=.{10})(Z|[+-][0-9:]+)$")
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
@@ -198,23 +200,23 @@ def _convert(kind: DataType, value: Any) -> Any:
     """Return `value` for the trusting form; raises _Malformed with what was wrong."""
     if value is None:
         return None
+    if isinstance(kind, ScalarType):
+        if kind.sql == "JSON":
+            return _original(value)
+        expected, read = _reader(kind.sql)
+        if not isinstance(value, expected) or (expected is str and isinstance(value, _Number)):
+            raise _Malformed(f"expected {_shown(kind)}, found {_named(value)}")
+        return read(value)
     if isinstance(kind, ListType):
         if isinstance(value, _Pairs) or not isinstance(value, list):
             raise _Malformed(f"expected a list, found {_named(value)}")
         return [_inside(f"item {at}", kind.item, part) for at, part in enumerate(value, 1)]
-    if isinstance(kind, StructType | MapType):
-        if not isinstance(value, _Pairs):
-            raise _Malformed(f"expected an object, found {_named(value)}")
-        if isinstance(kind, StructType):
-            fields = value.first()
-            return {name: _inside(f"field {name}", part, fields.get(name)) for name, part in kind.fields}
-        return _map(kind, value)
-    if kind.sql == "JSON":
-        return _original(value)
-    expected = _EXPECTED.get(kind.sql, _Number if kind.sql.startswith("DECIMAL") else str)
-    if not isinstance(value, expected) or (expected is str and isinstance(value, _Number)):
-        raise _Malformed(f"expected {_shown(kind)}, found {_named(value)}")
-    return _reader(kind)(value)
+    if not isinstance(value, _Pairs):
+        raise _Malformed(f"expected an object, found {_named(value)}")
+    if isinstance(kind, StructType):
+        fields = value.first()
+        return {name: _inside(f"field {name}", part, fields.get(name)) for name, part in kind.fields}
+    return _map(kind, value)
 
 
 def _inside(place: str, kind: DataType, value: Any) -> Any:
@@ -255,12 +257,15 @@ def _shown(kind: DataType) -> str:
     return kind.sql.replace("TIMESTAMP WITH TIME ZONE", "TIMESTAMP")
 
 
-def _reader(kind: ScalarType) -> Callable[[Any], Any]:
-    if kind.sql in _RANGES:
-        return lambda text: _integer(kind.sql, text)
-    if kind.sql.startswith("DECIMAL"):
-        return lambda text: _decimal(kind.sql, text)
-    return _READERS[kind.sql]
+@lru_cache(maxsize=1_000)
+def _reader(kind: str) -> tuple[type, Callable[[Any], Any]]:
+    """What a scalar type expects of a parsed value, and how it reads it."""
+    if kind in _RANGES:
+        return _Number, partial(_integer, kind)
+    if kind.startswith("DECIMAL"):
+        precision, scale = (int(part) for part in kind[8:-1].split(","))
+        return _Number, partial(_decimal, kind, precision, scale)
+    return _EXPECTED.get(kind, str), _READERS[kind]
 
 
 def _integer(kind: str, text: str) -> str:
@@ -272,8 +277,7 @@ def _integer(kind: str, text: str) -> str:
     return str(int(text))
 
 
-def _decimal(kind: str, text: str) -> str:
-    precision, scale = (int(part) for part in kind[8:-1].split(","))
+def _decimal(kind: str, precision: int, scale: int, text: str) -> str:
     mantissa, _, exponent = text.lower().partition("e")
     digits = mantissa.replace("-", "").replace(".", "").lstrip("0")
     if not digits:
@@ -317,7 +321,7 @@ def _float(text: str) -> str:
 def _timestamp(text: str) -> str:
     if not _TIMESTAMP.fullmatch(text):
         raise _Malformed("expected TIMESTAMP, found a string that is not an ISO 8601 instant")
-    zone = re.search(r"(?<=.{10})(Z|[+-][0-9:]+)$", text)
+    zone = _ZONE.search(text)
     clock = text[: zone.start()] if zone else text
     whole, _, fraction = clock.partition(".")
     try:
