@@ -244,10 +244,11 @@ def test_an_expired_record_stays_out_when_another_table_is_computed_again(
 ) -> None:
     tables = {"w": (BY_TEN_MINUTES, "1 hour"), "t": COUNT}
     run = project().open(**tables)
+    run.log.append(append_table([b"broken"]))
     for minute in range(0, 240, 10):
         run.send((minute, minute), at=minute)
         run.run()
-    run.redrive(1, 0, "0:99")
+    run.redrive(1, 0, "0:0")
     run.run()
     assert run.store.ledger().outcomes("events")["expired"] == 1
     before = run.rows("t")
@@ -259,17 +260,32 @@ def test_redriven_records_and_their_copies_get_the_outcomes_of_the_first_time(
     project: Callable[..., Project],
 ) -> None:
     run = project().open(w=BY_TEN_MINUTES, unique="id")
+    run.log.append(append_table([b"broken", b"broken"]))
     for minute in (0, 60, 120):
         run.send((minute, minute), at=minute)
         run.run()
-    run.redrive(0, 0, "0:9")
-    run.redrive(120, 120, "0:10")  # this one is a copy
+    run.redrive(0, 0, "0:0")
+    run.redrive(120, 120, "0:1")  # this one is a copy
     run.run()
     run.send((121, 121), (120, 120), at=121)
     run.run()
     before = run.counts("w")
     run.open("w", w=BY_TEN_MINUTES, unique="id").run(rows_max=2)
     assert run.counts("w") == before
+
+
+def test_outcomes_of_records_that_the_log_lost_are_forgotten_at_the_next_start(
+    project: Callable[..., Project],
+) -> None:
+    run = project(retention_bytes=1).open(t=COUNT, unique="id")
+    for _ in range(3):
+        run.send((1, 0))
+    run.run()
+    taken = 'SELECT "offset" FROM _headrace.taken ORDER BY 1'
+    assert run.store.connection.execute(taken).fetchall() == [(1,), (2,)]
+    run.compact()
+    run.open(t=COUNT, unique="id")
+    assert run.store.connection.execute(taken).fetchall() == []
 
 
 def test_the_first_record_of_a_partition_is_found_behind_those_of_another(tmp_path: Path) -> None:

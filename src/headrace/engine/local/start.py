@@ -40,10 +40,23 @@ def begin_lanes(plan: PipelinePlan, logs: Mapping[tuple[str, str], Log], store: 
                 for table in plan.tables:
                     if stream in table.sources and table.kind is not TableClass.VIEW:
                         mark_start(plan, table, progress.tables[table.name], first)
-    if changed:
-        with store.transaction():
+    with store.transaction():
+        _forget_taken(logs, store)
+        if changed:
             store.save(progress)
-        store.progress = progress
+    store.progress = progress
+
+
+def _forget_taken(logs: Mapping[tuple[str, str], Log], store: Store) -> None:
+    """Forget the outcomes of records that no log holds any more: no rebuild can read them."""
+    for (stream, lane), log in logs.items():
+        for held in log.partitions():
+            if held.start > 0:
+                store.connection.execute(
+                    "DELETE FROM _headrace.taken "
+                    'WHERE stream = ? AND lane = ? AND partition = ? AND "offset" < ?',
+                    [stream, lane, held.partition, held.start],
+                )
 
 
 def begin_rebuilds(plan: PipelinePlan, logs: Mapping[tuple[str, str], Log], store: Store) -> None:
