@@ -366,12 +366,12 @@ def rows(values: list[str | None], *, at: int = 0, content: int = 1) -> pa.Table
 
 def test_copies_are_found_within_a_batch_and_across_batches_and_null_is_none(tmp_path: Path) -> None:
     store = opened(tmp_path)
-    store.connection.execute(keys_relation("_headrace.k"))
-    keys = RememberedKeys(store.connection, "_headrace.k", ("id",))
+    store.connection.execute(keys_relation('_headrace."k"'))
+    keys = RememberedKeys(store.connection, '_headrace."k"', ("id",))
     batch = rows(["a", "b", "a", None, None])
     assert keys.decide(batch).duplicate.tolist() == [False, False, True, False, False]
     keys.remember(batch.slice(0, 2))
-    again = RememberedKeys(store.connection, "_headrace.k", ("id",))
+    again = RememberedKeys(store.connection, '_headrace."k"', ("id",))
     for memory in (keys, again):
         found = memory.decide(rows(["b", "c"], content=2))
         assert (found.duplicate.tolist(), found.conflicting.tolist()) == ([True, False], [True, False])
