@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import queue
 import threading
 import time
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 
+from headrace.engine.local.ahead import ReadAhead
 from headrace.engine.local.appended import RowsTable
 from headrace.engine.local.closing import Closings
 from headrace.engine.local.compute import TableWriter
 from headrace.engine.local.epoch import Epoch
 from headrace.engine.local.grouped import GroupedTable
+from headrace.engine.local.pace import Pace
 from headrace.engine.local.queries import Queries
-from headrace.engine.local.reader import Batch, Positions, Reader
+from headrace.engine.local.reader import FEW, Batch, Positions, Reader
 from headrace.engine.local.rebuild import Rebuild
 from headrace.engine.local.references import References
 from headrace.engine.local.sessions import SessionTable
@@ -32,7 +33,6 @@ from headrace.store.names import keys_name
 __all__ = ["LocalEngine", "table_writer"]
 
 _SMALL_ROWS = 2_000
-_WAIT = timedelta(milliseconds=500)
 _LINGER_SHARE = 3
 """An epoch lingers this many times as long as the last ones took.
 
@@ -74,6 +74,7 @@ class LocalEngine:
         self._reader = Reader(plan, logs, self._settings)
         self._threads = 0
         self._seconds_small = 0.0
+        self._pace = Pace(self._settings.epoch_rows_max)
         connection = store.connection
         connection.execute(setting("memory_limit", self._settings.memory_limit))
         functions = {f.name: f for stream in plan.streams.values() for f in stream.functions}
@@ -103,14 +104,13 @@ class LocalEngine:
     def step(self, *, wait: timedelta = timedelta(0), rows_max: int | None = None) -> EpochReport | None:
         """Run one epoch in this thread; None when there was nothing to read, to close or to retire.
 
-        `wait` is how long to wait for a first record. While tables are rebuilt, a step is a chunk of that.
+        `wait` is how long to wait for a first record. Without `rows_max`, an epoch takes as many records as
+        keep it short; see `Pace`. While tables are rebuilt, a step is a chunk of that.
         """
         rebuilt = self._rebuild_step(rows_max)
         if rebuilt is not None:
             return rebuilt
-        batches = self._reader.read(
-            self._positions(), rows_max=rows_max or self._settings.epoch_rows_max, wait=wait
-        )
+        batches = self._reader.read(self._positions(), rows_max=rows_max or self._pace.rows, wait=wait)
         self._on_step("read")
         return self._epoch(batches)
 
@@ -121,7 +121,9 @@ class LocalEngine:
     def _rebuild_step(self, rows_max: int | None) -> EpochReport | None:
         if not self._rebuild.pending:
             return None
-        report = self._rebuild.step(rows_max or self._settings.epoch_rows_max)
+        begun = time.perf_counter()
+        report = self._rebuild.step(rows_max or self._pace.rows)
+        self._pace.learn(sum(report.records.values()), time.perf_counter() - begun)
         self._publish()
         if not self._rebuild.pending:
             self._closings = Closings(self._plan, self._store.connection, self._store.progress)
@@ -141,7 +143,7 @@ class LocalEngine:
         epoch.commit(clock)
         self._publish()
         self._on_step("publish")
-        self._learn(time.perf_counter() - begun)
+        self._learn(batches, time.perf_counter() - begun)
         return self._report(epoch, batches)
 
     def _set_threads(self, rows: int) -> None:
@@ -157,8 +159,15 @@ class LocalEngine:
             if positions:
                 self._reader.logs[stream, lane].publish(READER, positions)
 
-    def _learn(self, seconds: float) -> None:
-        self._seconds_small = 0.8 * self._seconds_small + 0.2 * seconds if self._seconds_small else seconds
+    def _learn(self, batches: list[Batch], seconds: float) -> None:
+        rows = sum(batch.slice.records.num_rows for batch in batches)
+        read = sum(batch.seconds_read for batch in batches)
+        decode = sum(batch.seconds_rows for batch in batches)
+        self._pace.learn(rows, max(seconds, read, decode))
+        if rows < FEW:
+            self._seconds_small = (
+                0.8 * self._seconds_small + 0.2 * seconds if self._seconds_small else seconds
+            )
 
     def _report(self, epoch: Epoch, batches: list[Batch]) -> EpochReport:
         progress = epoch.progress
@@ -202,9 +211,9 @@ class LocalEngine:
     ) -> None:
         """Run epochs until `stop` is set or, with `until_caught_up`, until a read found nothing.
 
-        A second thread reads and runs the row stage while this one writes the epoch before; one slice waits
-        between
-        them at most. A stop takes effect at the end of an epoch. Errors of either thread are raised here.
+        A second thread reads and a third one runs the row stage while this one writes the epoch before; one
+        slice waits between them at most. A stop takes effect at the end of an epoch. Errors of every thread
+        are raised here.
         """
         tell = on_epoch or (lambda report: None)
         while not stop.is_set():
@@ -212,13 +221,17 @@ class LocalEngine:
             if report is None:
                 break
             tell(report)
-        ahead = _ReadAhead(
-            self._reader, self._positions(), self._settings, self._linger, everything=until_caught_up
+        ahead = ReadAhead(
+            self._reader,
+            self._positions(),
+            rows=lambda: self._pace.rows,
+            linger=self._linger,
+            everything=until_caught_up,
         )
         ahead.start()
         try:
             while not stop.is_set():
-                batches = ahead.next(stop)
+                batches = ahead.next()
                 if batches is None:
                     continue
                 self._on_step("read")
@@ -230,77 +243,10 @@ class LocalEngine:
         finally:
             ahead.close()
 
-    def _linger(self) -> timedelta:
+    def _linger(self) -> float:
         """Return how long a small epoch waits for more: as long as keeps its share of a core small."""
-        return min(self._settings.linger, timedelta(seconds=_LINGER_SHARE * self._seconds_small))
+        return min(self._settings.linger.total_seconds(), _LINGER_SHARE * self._seconds_small)
 
     def close(self) -> None:
         """Give back what the engine opened itself; the store and the logs stay open."""
         self._reader.close()
-
-
-class _ReadAhead:
-    """Reads and decodes the next slice in a thread of its own, while the one before is written."""
-
-    def __init__(
-        self,
-        reader: Reader,
-        positions: Positions,
-        settings: EngineSettings,
-        linger: Callable[[], timedelta],
-        *,
-        everything: bool,
-    ) -> None:
-        self._everything = everything
-        self._reader = reader
-        self._positions = positions
-        self._settings = settings
-        self._linger = linger
-        self._ready: queue.Queue[list[Batch] | BaseException] = queue.Queue(maxsize=1)
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._read, name="headrace-reader", daemon=True)
-
-    def start(self) -> None:
-        self._thread.start()
-
-    def next(self, stop: threading.Event) -> list[Batch] | None:
-        """Return the next slice, or None to look whether to stop; raises what the reading raised."""
-        del stop
-        try:
-            found = self._ready.get(timeout=0.2)
-        except queue.Empty:
-            return None
-        if isinstance(found, BaseException):
-            raise found
-        return found
-
-    def _read(self) -> None:
-        try:
-            while not self._stop.is_set():
-                batches = self._reader.read(
-                    self._positions,
-                    rows_max=self._settings.epoch_rows_max,
-                    wait=_WAIT,
-                    linger=self._pause,
-                    everything=self._everything,
-                )
-                for batch in batches:
-                    self._positions[batch.stream, batch.lane] = dict(batch.slice.next)
-                self._put(batches)
-        except BaseException as error:  # noqa: BLE001 - raised again in the thread that runs the epochs
-            self._put(error)
-
-    def _pause(self) -> None:
-        self._stop.wait(self._linger().total_seconds())
-
-    def _put(self, item: list[Batch] | BaseException) -> None:
-        while not self._stop.is_set():
-            try:
-                self._ready.put(item, timeout=0.1)
-                return
-            except queue.Full:
-                continue
-
-    def close(self) -> None:
-        self._stop.set()
-        self._thread.join(timeout=5)

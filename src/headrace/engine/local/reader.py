@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
@@ -17,11 +17,11 @@ from headrace.rows import RowStage
 from headrace.rows.result import RowResult
 from headrace.sql.plan import PipelinePlan
 
-__all__ = ["LANES", "Batch", "Positions", "Reader"]
+__all__ = ["FEW", "LANES", "Batch", "Positions", "Reader"]
 
 LANES = ("main", "redrive")
 
-_FEW = 5_000
+FEW = 5_000
 """A read that gave less than this may be followed by a linger; catching up is never held back."""
 
 _REDRIVE_SECONDS = 0.5
@@ -53,7 +53,7 @@ class Batch:
 
 
 class Reader:
-    """Reads all lanes of all streams. One thread uses it at a time."""
+    """Reads all lanes of all streams. One thread looks at a time, and one decodes."""
 
     def __init__(self, plan: PipelinePlan, logs: Mapping[str, Log], settings: EngineSettings) -> None:
         self._plan = plan
@@ -71,13 +71,31 @@ class Reader:
         *,
         rows_max: int,
         wait: timedelta,
-        linger: Callable[[], None] | None = None,
+    ) -> list[Batch]:
+        """Look and decode at once."""
+        found = self.look(positions, rows_max=rows_max, wait=wait)
+        self.decode(found)
+        return found
+
+    def decode(self, batches: list[Batch]) -> None:
+        """Run the row stage over what was read. One thread does it at a time; another one may look."""
+        for batch in batches:
+            self._decode(batch)
+
+    def look(
+        self,
+        positions: Positions,
+        *,
+        rows_max: int,
+        wait: timedelta,
+        linger: Callable[[float], None] | None = None,
         everything: bool = False,
     ) -> list[Batch]:
         """Read every lane once, up to `rows_max` records each; wait for the first record when there is none.
 
-        With `linger`, a small first find is followed by that pause and a second look. With `everything`, no
-        lane is left out because it was looked at a moment ago.
+        With `linger`, a small first find is followed by that pause and a second look. It is told how many
+        seconds ago the first record found was appended. With `everything`, no lane is left out because it was
+        looked at a moment ago.
         """
         found: dict[tuple[str, str], Batch] = {}
         for place in self._due(everything=everything or not wait):
@@ -94,14 +112,12 @@ class Reader:
                 )
                 if found[place].moved:
                     break
-        if linger is not None and 0 < sum(b.slice.records.num_rows for b in found.values()) < _FEW:
-            linger()
+        if linger is not None and 0 < sum(b.slice.records.num_rows for b in found.values()) < FEW:
+            linger(_age(found.values()))
             for place, batch in found.items():
                 if place[1] == "main":
                     later = self._look(place, batch.slice.next, rows_max=rows_max, wait=timedelta(0))
                     found[place] = _joined(batch, later)
-        for batch in found.values():
-            self._decode(batch)
         return list(found.values())
 
     def _due(self, *, everything: bool) -> list[tuple[str, str]]:
@@ -176,6 +192,16 @@ class Reader:
         """Give back the row stages; the logs belong to whoever opened them."""
         for stage in self._stages.values():
             stage.close()
+
+
+def _age(batches: Iterable[Batch]) -> float:
+    """Return for how many seconds the oldest record of what was read has been in its log."""
+    ages: list[float] = [
+        (batch.clock - batch.slice.records.column("record_time")[0].as_py()).total_seconds()
+        for batch in batches
+        if batch.slice.records.num_rows
+    ]
+    return max(ages)
 
 
 def _joined(first: Batch, later: Batch) -> Batch:

@@ -1,0 +1,138 @@
+"""How large an epoch is, and how slices are read ahead of it."""
+
+from __future__ import annotations
+
+import threading
+from datetime import UTC, datetime
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from headrace.engine.local.ahead import ReadAhead
+from headrace.engine.local.pace import Pace
+from headrace.engine.local.reader import FEW, Batch
+from headrace.log.protocol import RECORD_SCHEMA, Slice
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+PLACE = ("events", "main")
+PATIENCE = 10.0
+
+
+def test_the_first_epoch_is_small_and_the_next_ones_grow_with_the_speed() -> None:
+    pace = Pace(125_000)
+    assert pace.rows <= 20_000
+    pace.learn(pace.rows, 0.1)
+    assert 20_000 < pace.rows < 125_000
+    pace.learn(pace.rows, 0.1)
+    assert pace.rows == 125_000
+
+
+def test_an_epoch_that_took_too_long_is_followed_by_a_smaller_one() -> None:
+    pace = Pace(125_000)
+    pace.learn(16_000, 3.2)
+    assert pace.rows == 4_000
+    pace.learn(4_000, 1_000.0)
+    assert pace.rows == 2_000
+
+
+def test_an_epoch_that_was_not_full_says_nothing_about_the_speed() -> None:
+    pace = Pace(125_000)
+    before = pace.rows
+    pace.learn(3, 0.05)
+    assert pace.rows == before
+
+
+def test_the_most_rows_of_an_epoch_hold_from_the_first_one_on() -> None:
+    pace = Pace(7)
+    assert pace.rows == 7
+    pace.learn(7, 0.001)
+    pace.learn(7, 100.0)
+    assert pace.rows == 7
+
+
+class _Reader:
+    """Gives slices of `sizes`, one for each look, then empty ones."""
+
+    def __init__(self, *sizes: int, fails: str = "") -> None:
+        self.sizes, self.fails = list(sizes), fails
+        self.at = 0
+        self.looked = threading.Semaphore(0)
+
+    def look(self, positions: Any, **settings: Any) -> list[Batch]:
+        if self.fails == "look":
+            raise RuntimeError("look")
+        assert positions[PLACE] == {0: self.at}
+        size = self.sizes.pop(0) if self.sizes else 0
+        self.at += size
+        records = pa.Table.from_pylist(
+            [{"partition": 0, "offset": n, "record_time": NOW} for n in range(size)], schema=RECORD_SCHEMA
+        )
+        self.looked.release()
+        return [Batch(*PLACE, Slice(records, {0: self.at}), NOW)]
+
+    def decode(self, batches: list[Batch]) -> None:
+        if self.fails == "decode":
+            raise RuntimeError("decode")
+
+
+def ahead_of(reader: _Reader) -> ReadAhead:
+    """Return a started read-ahead over `reader`."""
+    ahead = ReadAhead(reader, {PLACE: {0: 0}}, rows=lambda: 100_000, linger=lambda: 0.0)  # type: ignore[arg-type]
+    ahead.start()
+    return ahead
+
+
+def following(ahead: ReadAhead) -> int:
+    """Return how many records the next slice has."""
+    for _ in range(50):
+        batches = ahead.next()
+        if batches is not None:
+            return sum(batch.slice.records.num_rows for batch in batches)
+    raise AssertionError("no slice came")
+
+
+def test_slices_come_in_the_order_in_which_they_were_read() -> None:
+    ahead = ahead_of(_Reader(FEW, FEW + 1, FEW + 2, 3))
+    try:
+        assert [following(ahead) for _ in range(5)] == [FEW, FEW + 1, FEW + 2, 3, 0]
+    finally:
+        ahead.close()
+
+
+def test_large_slices_are_read_while_the_one_before_is_written() -> None:
+    reader = _Reader(FEW, FEW, FEW)
+    ahead = ahead_of(reader)
+    try:
+        assert all(reader.looked.acquire(timeout=PATIENCE) for _ in range(3))
+    finally:
+        ahead.close()
+
+
+def test_after_a_small_slice_nothing_is_read_before_it_is_asked_for() -> None:
+    reader = _Reader(3, 4)
+    ahead = ahead_of(reader)
+    try:
+        assert following(ahead) == 3
+        assert reader.looked.acquire(timeout=PATIENCE)
+        assert not reader.looked.acquire(timeout=0.05)
+        assert following(ahead) == 4
+    finally:
+        ahead.close()
+
+
+@pytest.mark.parametrize("stage", ["look", "decode"])
+def test_an_error_of_a_stage_is_raised_where_the_epochs_are_written(stage: str) -> None:
+    ahead = ahead_of(_Reader(FEW, fails=stage))
+    try:
+        with pytest.raises(RuntimeError, match=stage):
+            following(ahead)
+    finally:
+        ahead.close()
+
+
+def test_closing_ends_both_threads_although_nobody_takes_what_they_hold() -> None:
+    before = threading.active_count()
+    ahead = ahead_of(_Reader(*[FEW] * 10))
+    ahead.close()
+    assert threading.active_count() == before
