@@ -27,6 +27,8 @@ class LaneProgress:
     gaps      offsets passed over that never held a record; lost: offsets that retention took before they
     were read
     frontier  how far record time has come, None before the first record
+    held      whether records behind the frontier were read, and the end was not proved since
+    behind    where the frontier stood when the last such record was read
     first     the record time of the first record that was read, latest: the greatest that was read
     """
 
@@ -38,6 +40,8 @@ class LaneProgress:
     frontier: Micros | None = None
     first: Micros | None = None
     latest: Micros | None = None
+    held: bool = False
+    behind: Micros | None = None
     counts: dict[str, int] = field(default_factory=dict)
 
     def count(self, outcome: Outcome, records: int) -> None:

@@ -1,6 +1,7 @@
-"""Closes windows behind the frontier.
+"""Closes windows behind the frontier, and takes closed ones out of the store once they are older than `keep`.
 
-And takes closed ones out of the store once they are older than `keep`.
+While records behind the frontier are being read (see `frontier.note_behind`) nothing is closed or taken out:
+more of them may come, and each would be a correction.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from headrace.engine.local.compute import Delta
-from headrace.engine.local.frontier import closed_end, table_frontier
+from headrace.engine.local.frontier import closed_end, held, table_frontier
 from headrace.sql.plan import PipelinePlan, TableClass, TablePlan
 from headrace.store.instants import micros_of_length
 from headrace.store.names import side_name, state_name
@@ -107,19 +108,23 @@ class Closings:
         )
 
     def _closes(self, table: TablePlan, progress: Progress) -> int | None:
-        if table.window is None:
-            return None
-        frontier, first = table_frontier(progress, table.sources), self._ends[table.name].open
-        if frontier is None or first is None:
+        """Return the end up to which windows are closed now, if one of them is in the state."""
+        end, first = self._reached(table, progress), self._ends[table.name].open
+        return end if end is not None and first is not None and first <= end else None
+
+    def _reached(self, table: TablePlan, progress: Progress) -> int | None:
+        """Return the end up to which windows are closed now, also if none is there; None if it stays."""
+        frontier = table_frontier(progress, table.sources)
+        if table.window is None or frontier is None or held(progress, table.sources):
             return None
         end = closed_end(table.window, frontier, self._lateness[table.name])
         done = progress.tables[table.name].closed_through
-        return end if first <= end and (done is None or end > done) else None
+        return end if done is None or end > done else None
 
     def _retires(self, table: TablePlan, progress: Progress) -> int | None:
         keep, oldest = table.table.keep, self._ends[table.name].oldest
         frontier = table_frontier(progress, table.sources)
-        if keep is None or oldest is None or frontier is None:
+        if keep is None or oldest is None or frontier is None or held(progress, table.sources):
             return None
         facts = progress.tables[table.name]
         kept = micros_of_length(keep)
@@ -141,9 +146,12 @@ class Closings:
             facts = progress.tables[table.name]
             if facts.rebuild is not None:
                 continue
-            end = self._closes(table, progress)
+            end = self._reached(table, progress)
             if end is not None:
-                self._close(table, connection, facts, progress.epoch, end)
+                if self._closes(table, progress) is not None:
+                    self._close(table, connection, facts, progress.epoch, end)
+                # Also when nothing was there to close: what is closed is a matter of time, not of epochs.
+                facts.closed_through = end
             through = self._retires(table, progress)
             if through is not None:
                 self._retire(table, connection, facts, through)
@@ -159,7 +167,6 @@ class Closings:
         ).fetchall()[0]
         self._ends[table.name].open = following
         if count:
-            facts.closed_through = end
             connection.execute(
                 "INSERT INTO _headrace._closings VALUES (?, make_timestamptz(?), ?)", [table.name, end, epoch]
             )

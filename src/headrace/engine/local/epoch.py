@@ -21,7 +21,7 @@ import pyarrow as pa
 
 from headrace.engine.local.closing import Closings
 from headrace.engine.local.compute import Delta, EpochContext, TableWriter
-from headrace.engine.local.frontier import advance, stream_frontier
+from headrace.engine.local.frontier import advance, note_behind, settled, stream_frontier
 from headrace.engine.local.outcomes import Decided, decide, minutes_of, write_taken
 from headrace.engine.local.queries import Queries
 from headrace.engine.local.reader import Batch
@@ -97,7 +97,7 @@ class Epoch:
         """
         for batch in batches:
             self._move(batch)
-        for batch in batches:
+        for batch in sorted(batches, key=lambda batch: batch.lane):  # the main lane comes before the redrive
             if batch.result is not None:
                 with self.watch.stage("duplicates"):
                     decided = self._decide(batch)
@@ -108,6 +108,7 @@ class Epoch:
     def _move(self, batch: Batch) -> None:
         places = self.progress.lane(batch.stream, batch.lane)
         records = batch.slice.records
+        tolerance = micros_of_length(self.plan.streams[batch.stream].stream.future_tolerance)
         latest: dict[int, int] = {}
         if records.num_rows:
             found = records.group_by("partition").aggregate([("record_time", "max"), ("record_time", "min")])
@@ -130,6 +131,7 @@ class Epoch:
                 place.first = first[partition] if place.first is None else place.first
                 place.latest = max(place.latest or 0, latest[partition])
             if batch.lane == "main":
+                note_behind(place, records, partition, tolerance, idle=partition in batch.slice.idle_since)
                 advance(
                     place,
                     latest=latest.get(partition),
@@ -139,7 +141,9 @@ class Epoch:
 
     def _decide(self, batch: Batch) -> Decided:
         writers = [writer for writer in self._writers.values() if batch.stream in writer.plan.sources]
-        decided = decide(self.connection, batch, self._keys.get(batch.stream), self.progress, writers)
+        main = next((one for one in self._decided if one.batch.stream == batch.stream), None)
+        keys = self._keys.get(batch.stream)
+        decided = decide(self.connection, batch, keys, self.progress, writers, main=main)
         decided.count(self.progress.lane(batch.stream, batch.lane))
         self._decided.append(decided)
         return decided
@@ -194,9 +198,11 @@ class Epoch:
             self._write_outcomes(decided)
         for name, keys in self._keys.items():
             frontier = self.stream_frontier(name)
-            if frontier is not None:
-                lateness = micros_of_length(self.plan.streams[name].stream.allowed_lateness)
-                keys.forget(frontier - lateness, step=max(lateness // 4, 1_000_000))
+            stream = self.plan.streams[name].stream
+            lateness = micros_of_length(stream.allowed_lateness)
+            horizon = lateness + micros_of_length(stream.future_tolerance)
+            if frontier is not None and settled(self.progress, name, frontier, horizon):
+                keys.forget(frontier - horizon, step=max(lateness // 4, 1_000_000))
         self._on_step("outcomes")
         self._closings.close(self.connection, self.progress)
         self._on_step("closings")
@@ -216,7 +222,7 @@ class Epoch:
         assert result is not None  # noqa: S101 - only batches with records are decided
         keys = self._keys.get(batch.stream)
         if keys is not None and decided.accepted.num_rows:
-            keys.remember(decided.accepted)
+            keys.remember(decided.accepted, redriven=batch.lane == "redrive")
         if result.late.num_rows:
             self._write_late(batch.stream, result.late)
         if result.dead.num_rows:

@@ -17,11 +17,15 @@ from headrace.engine.local.compute import TableWriter
 from headrace.engine.local.reader import Batch
 from headrace.rows.result import Outcome
 from headrace.store.duplicates import Decision, RememberedKeys
+from headrace.store.names import late_name
 from headrace.store.progress import LaneProgress, Progress
 
 __all__ = ["Decided", "accepted_again", "decide", "minutes_of", "write_taken"]
 
 _ADDRESS = b"headrace.address"
+_DEAD = ("partition", "offset")
+_LATE = ("_partition", "_offset")
+_SAMPLE_ROWS = 20
 
 Mask = npt.NDArray[np.bool_]
 
@@ -71,29 +75,29 @@ def decide(
     keys: RememberedKeys | None,
     progress: Progress,
     writers: list[TableWriter],
+    *,
+    main: Decided | None = None,
 ) -> Decided:
-    """Return the outcomes of a batch's timely rows; looks only, and writes nothing."""
+    """Return the outcomes of a batch's timely rows; looks only, and writes nothing.
+
+    `main` is what was decided in the same epoch for the main lane of the stream: it comes before the redrive
+    lane.
+    """
     assert batch.result is not None  # noqa: S101 - the caller has records
     timely = batch.result.timely
     none = np.zeros(timely.num_rows, dtype=np.bool_)
     duplicate, expired, addresses = none, none, list[tuple[int, int]]()
-    if batch.lane == "redrive":
-        duplicate, addresses = _accepted_before(connection, batch.stream, batch, timely)
-        expired = _expired(timely, progress, writers) & ~duplicate
     decision = None
-    open_rows = ~(duplicate | expired)
-    if keys is not None and timely.num_rows:
-        looked = timely if open_rows.all() else timely.filter(pa.array(open_rows))
-        found = keys.decide(looked)
-        if found.any:
-            wide, conflicting = none.copy(), none.copy()
-            wide[open_rows], conflicting[open_rows] = found.duplicate, found.conflicting
-            duplicate = duplicate | wide
-            decision = Decision(wide, conflicting, found.sample)
+    if batch.lane == "redrive" and timely.num_rows:
+        expired = _expired(timely, progress, writers)
+        decision, addresses = _redriven(connection, batch, keys, expired, main)
+        duplicate, expired = decision.duplicate, expired & ~decision.duplicate
+    elif keys is not None and timely.num_rows:
+        decision = keys.decide(timely)
+        duplicate = decision.duplicate
     taken = duplicate | expired
     accepted = timely.filter(pa.array(~taken)) if taken.any() else timely
-    kept = [address for address, gone in zip(addresses, taken, strict=True) if not gone] if addresses else []
-    return Decided(batch, accepted, duplicate, expired, decision, [a for a in kept if a[0] >= 0])
+    return Decided(batch, accepted, duplicate, expired, decision, addresses)
 
 
 def write_taken(connection: Any, decided: Decided) -> None:
@@ -136,46 +140,110 @@ def accepted_again(connection: Any, batch: Batch) -> pa.Table:
     return timely.filter(pa.array(kept))
 
 
-def _accepted_before(
-    connection: Any, name: str, batch: Batch, timely: pa.Table
-) -> tuple[Mask, list[tuple[int, int]]]:
-    """Return which redriven rows stand for an address that was accepted before.
+def _redriven(
+    connection: Any, batch: Batch, keys: RememberedKeys | None, expired: Mask, main: Decided | None
+) -> tuple[Decision, list[tuple[int, int]]]:
+    """Return which redriven rows are duplicates, and the addresses that are accepted with the others.
 
-    And the address of each row.
+    Rows are looked at one after the other in the order of the lane, because what one does depends on those
+    before it: an address is taken by the first row of it that is accepted, and by no other. A row whose
+    address was not set aside (no dead letter, not late) stands for a record that counts already: a duplicate.
     """
+    assert batch.result is not None  # noqa: S101 - the caller has records
+    timely = batch.result.timely
+    addresses = _addresses_of(batch, timely)
+    free = _set_aside(connection, batch.stream, addresses, main)
+    values: list[tuple[str | None, int | None]] = [(None, None)] * timely.num_rows
+    if keys is not None:
+        values = keys.look_up(timely, None if main is None else main.accepted)
+    times = timely.column("_event_time").cast(pa.int64()).to_pylist()
+    contents = timely.column("_content_hash").to_pylist() if keys is not None else [None] * timely.num_rows
+    duplicate, conflicting = np.zeros((2, timely.num_rows), dtype=np.bool_)
+    accepted: list[tuple[int, int]] = []
+    fresh: dict[tuple[int, str], int] = {}
+    for row in np.argsort(timely.column("_offset").to_numpy(), kind="stable").tolist():
+        address, (value, known) = addresses[row], values[row]
+        if address is not None and address not in free:
+            duplicate[row] = True
+            continue
+        if expired[row]:
+            continue
+        if value is not None:
+            known = fresh.get((times[row], value), known)
+            if known is not None:
+                duplicate[row], conflicting[row] = True, known != contents[row]
+                continue
+            fresh[times[row], value] = contents[row]
+        if address is not None:
+            free.discard(address)
+            accepted.append(address)
+    return Decision(duplicate, conflicting, _sample(timely, values, duplicate, conflicting)), accepted
+
+
+def _sample(
+    timely: pa.Table, values: list[tuple[str | None, int | None]], duplicate: Mask, conflicting: Mask
+) -> pa.Table | None:
+    chosen = np.flatnonzero(duplicate)[:_SAMPLE_ROWS]
+    if not len(chosen):
+        return None
+    sample: pa.Table = timely.select(["_partition", "_offset", "_event_time"]).take(pa.array(chosen))
+    sample = sample.append_column("_value", pa.array([values[row][0] for row in chosen], pa.string()))
+    return sample.append_column("conflicting", pa.array(conflicting[chosen]))
+
+
+def _addresses_of(batch: Batch, timely: pa.Table) -> list[tuple[int, int] | None]:
+    """Return the address that each row stands for; None where it names none."""
     records = batch.slice.records
     places = zip(records.column("partition").to_pylist(), records.column("offset").to_pylist(), strict=True)
     stands_for = dict(zip(places, map(_address, records.column("headers").to_pylist()), strict=True))
     mine = zip(timely.column("_partition").to_pylist(), timely.column("_offset").to_pylist(), strict=True)
-    addresses = [stands_for[place] for place in mine]
-    seen = set(
-        connection.execute(
-            'SELECT partition, "offset" FROM _headrace.redriven WHERE stream = ?', [name]
-        ).fetchall()
+    return [stands_for[place] for place in mine]
+
+
+def _set_aside(
+    connection: Any, stream: str, addresses: list[tuple[int, int] | None], main: Decided | None
+) -> set[tuple[int, int]]:
+    """Return which addresses have a dead letter or a late row and were not accepted by the redrive lane."""
+    given = {address for address in addresses if address is not None}
+    if not given:
+        return set()
+    wanted = pa.table(
+        [pa.array([n for n, _ in given], pa.int32()), pa.array([at for _, at in given], pa.int64())],
+        names=["partition", "offset"],
     )
-    taken = np.zeros(len(addresses), dtype=np.bool_)
-    for row, address in enumerate(addresses):
-        taken[row] = address in seen
-        if address[0] >= 0:
-            seen.add(address)
-    return taken, addresses
+    connection.register("_addresses", wanted)
+    found = connection.execute(
+        'SELECT partition, "offset" FROM _addresses SEMI JOIN (SELECT partition, "offset" '
+        "FROM _headrace.dead_letters WHERE stream = $1 AND lane = 'main' "
+        f'UNION ALL SELECT _partition, _offset FROM {late_name(stream)}) USING (partition, "offset")',
+        [stream],
+    ).fetchall()
+    taken = connection.execute(
+        'SELECT partition, "offset" FROM _addresses SEMI JOIN '
+        '(SELECT partition, "offset" FROM _headrace.redriven WHERE stream = $1) USING (partition, "offset")',
+        [stream],
+    ).fetchall()
+    connection.unregister("_addresses")
+    free = set(found)
+    if main is not None and main.batch.result is not None:
+        for table, names in ((main.batch.result.dead, _DEAD), (main.batch.result.late, _LATE)):
+            places = (table.column(name).to_pylist() for name in names)
+            free |= given & set(zip(*places, strict=True))
+    return free - set(taken)
 
 
-def _address(headers: list[dict[str, Any]] | None) -> tuple[int, int]:
-    """Return the address that a redriven record stands for; (-1, -1) when it names none."""
+def _address(headers: list[dict[str, Any]] | None) -> tuple[int, int] | None:
+    """Return the address that a redriven record stands for; None when it names none."""
     for header in headers or ():
         if header["key"] == _ADDRESS.decode() and header["value"]:
             partition, _, offset = header["value"].partition(b":")
             if partition.isdigit() and offset.isdigit():
                 return int(partition), int(offset)
-    return -1, -1
+    return None
 
 
 def _expired(timely: pa.Table, progress: Progress, writers: list[TableWriter]) -> Mask:
-    """Return which rows belong to windows that a table has retired: a row is in all its tables.
-
-    Or in none.
-    """
+    """Return which rows belong only to windows that a table has retired: it is in all its tables or none."""
     expired = np.zeros(timely.num_rows, dtype=np.bool_)
     times = timely.column("_event_time").cast(pa.int64())
     for writer in writers:
