@@ -11,7 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from headrace.engine.local.compute import Delta, TableWriter, bounds_of, compute_delta
+from headrace.engine.local.compute import Delta, TableWriter, bounds_of, compute_delta, count_records
 from headrace.engine.local.queries import Queries
 from headrace.sql.plan import TableClass
 from headrace.store.instants import micros_of_length
@@ -41,9 +41,10 @@ def compute_tables(
         if fitting is not rows:
             queries.batch(fitting)
         delta = _whole_windows(writer, compute_delta(queries, writer, fitting), table)
+        if delta.kept and table.closed_through is not None:
+            table.corrections += _corrections(queries, writer, fitting, delta, table.closed_through)
         if fitting is not rows:
             queries.batch(rows)
-        table.corrections += _corrections(writer, fitting, table.closed_through) if delta.kept else 0
         table.accepted += rows.num_rows
         table.kept += delta.kept
         table.failed += len(delta.failed)
@@ -103,9 +104,24 @@ def _since(rows: pa.Table, least: int) -> pa.Table:
     return rows.filter(pa.compute.greater_equal(rows.column("window_start").cast(pa.int64()), least))
 
 
-def _corrections(writer: TableWriter, rows: pa.Table, closed: int | None) -> int:
-    """Return how many rows belong to a window that is closed already."""
-    if closed is None:
-        return 0
+def _corrections(queries: Queries, writer: TableWriter, rows: pa.Table, delta: Delta, closed: int) -> int:
+    """Return how many of `rows`, which are in place, are corrections.
+
+    Those are the records that the table keeps and that are in a window which was closed when their epoch
+    began. A record that the table filters out or fails on is none, so where a batch is cut among them does
+    not matter.
+    """
     ends = writer.first_end(rows.column("_event_time").cast(pa.int64()))
-    return 0 if ends is None else int(pa.compute.sum(pa.compute.less_equal(ends, closed)).as_py() or 0)
+    if ends is None or pa.compute.min(ends).as_py() > closed:
+        return 0
+    behind = rows.filter(pa.compute.less_equal(ends, closed))
+    if delta.failed:
+        failed = {(row.partition, row.offset) for row in delta.failed}
+        places = zip(
+            behind.column("_partition").to_pylist(), behind.column("_offset").to_pylist(), strict=True
+        )
+        behind = behind.filter(pa.array([place not in failed for place in places], pa.bool_()))
+    queries.batch(behind)
+    count = count_records(queries.connection, writer.plan.row_sql, unnests=writer.plan.unnests)
+    queries.batch(rows)
+    return count
