@@ -181,8 +181,6 @@ def _notes(line: dict[str, Any]) -> str:
         notes.append(f"complete from {_time(line['partial_since'])} on")
     if line.get("corrections"):
         notes.append(f"{line['corrections']} corrections")
-    if line.get("cells_failed"):
-        notes.append(f"{line['cells_failed']} cells failed")
     return ", ".join(notes)
 
 

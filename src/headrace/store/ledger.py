@@ -115,7 +115,6 @@ class TableStatus:
     partial_since: datetime | None
     corrections: int
     removed: int
-    cells_failed: int
     rebuilding: bool
 
 

@@ -77,7 +77,6 @@ class TableProgress:
     accepted        records accepted since this state began; each is kept, filtered or failed
     corrections     accepted records for windows that were closed already
     removed         rows that left the table
-    cells_failed    cells of the result part that failed and show as NULL
     closed_through  ends of windows up to here are closed, retired_through: and taken out of the store
     floor           windows that began before are not written, because their records may be lost
     partial_since   set when totals or sessions lack what came before it
@@ -90,7 +89,6 @@ class TableProgress:
     failed: int = 0
     corrections: int = 0
     removed: int = 0
-    cells_failed: int = 0
     closed_through: Micros | None = None
     retired_through: Micros | None = None
     floor: Micros | None = None

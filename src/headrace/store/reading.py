@@ -74,13 +74,11 @@ class StoreReading:
                 TableStatus(
                     name, meta.get(f"kind:{name}", ""), rows, instant_of(table.closed_through),
                     instant_of(table.retired_through), instant_of(table.partial_since), table.corrections,
-                    table.removed, table.cells_failed, table.rebuild is not None,
+                    table.removed, table.rebuild is not None,
                 )
             )  # fmt: skip
         views = [name for place, kind in meta.items() if kind == "view" and (name := _table_in(place))]
-        tables += [
-            TableStatus(name, "view", None, None, None, None, 0, 0, 0, False) for name in sorted(views)
-        ]
+        tables += [TableStatus(name, "view", None, None, None, None, 0, 0, False) for name in sorted(views)]
         files = [self.path, self.path.with_name(self.path.name + ".wal")]
         size = sum(file.stat().st_size for file in files if file.exists())
         return StoreStatus(meta["store_id"], progress.epoch, partitions_of(progress), tuple(tables), size)

@@ -22,12 +22,12 @@ import pyarrow as pa
 from headrace.engine.local.closing import Closings
 from headrace.engine.local.compute import Delta, EpochContext, TableWriter
 from headrace.engine.local.frontier import advance, note_behind, settled, stream_frontier
-from headrace.engine.local.outcomes import Decided, decide, minutes_of, write_taken
+from headrace.engine.local.minutes import fold, write_minutes
+from headrace.engine.local.outcomes import Decided, decide, write_taken
 from headrace.engine.local.queries import Queries
 from headrace.engine.local.reader import Batch
 from headrace.engine.local.tables import compute_tables, write_failed
 from headrace.errors import IntegrityError, RefusedError
-from headrace.rows.result import Outcome
 from headrace.sql.plan import PipelinePlan
 from headrace.store import Store
 from headrace.store.duplicates import RememberedKeys
@@ -206,6 +206,7 @@ class Epoch:
         self._on_step("outcomes")
         self._closings.close(self.connection, self.progress)
         self._on_step("closings")
+        fold(self.connection, epoch)
         check_balance(self.progress)
         self.store.save(self.progress)
         records = sum(decided.batch.slice.records.num_rows for decided in self._decided)
@@ -243,7 +244,7 @@ class Epoch:
             )
         write_addresses(self.connection, batch.stream, decided.addresses, epoch)
         write_taken(self.connection, decided)
-        self._write_minutes(decided)
+        write_minutes(self.connection, decided)
 
     def _write_late(self, stream: str, late: pa.Table) -> None:
         names = [quoted(column.name) for column in self.plan.streams[stream].columns]
@@ -253,44 +254,6 @@ class Epoch:
             f"INSERT INTO {late_name(stream)} ({listed}, _epoch) SELECT {listed}, "
             f"{self.progress.epoch} FROM _late"
         )
-
-    def _write_minutes(self, decided: Decided) -> None:
-        result, stream = decided.batch.result, decided.batch.stream
-        assert result is not None  # noqa: S101 - only batches with records are decided
-        counts: dict[tuple[str, int], int] = {}
-
-        def add(outcome: str, times: pa.ChunkedArray) -> None:
-            for minute, records in minutes_of(times).items():
-                counts[outcome, minute] = counts.get((outcome, minute), 0) + records
-
-        add(Outcome.ACCEPTED.value, decided.accepted.column("_record_time"))
-        add(Outcome.LATE.value, result.late.column("_record_time"))
-        for outcome, mask in ((Outcome.DUPLICATE, decided.duplicate), (Outcome.EXPIRED, decided.expired)):
-            if mask.any():
-                add(outcome.value, result.timely.column("_record_time").filter(pa.array(mask)))
-        if result.dead.num_rows:
-            for outcome in set(result.dead.column("outcome").to_pylist()):
-                mine = result.dead.filter(pa.compute.equal(result.dead.column("outcome"), outcome))
-                add(outcome, mine.column("record_time"))
-        rows = [(stream, minute, "outcome", name, n, 0, 0) for (name, minute), n in counts.items()]
-        rules = result.rules
-        if rules.num_rows:
-            columns = [rules.column(name).to_pylist() for name in ("rule", "checked", "warned", "rejected")]
-            rows += [
-                (stream, minute, "rule", *facts)
-                for minute, *facts in zip(_micros(rules.column("minute")), *columns, strict=True)
-            ]
-        self._insert_minutes(rows)
-
-    def _insert_minutes(self, rows: list[tuple[Any, ...]]) -> None:
-        if not rows:
-            return
-        names = ("stream", "minute", "kind", "name", "records", "warned", "rejected")
-        columns = list(zip(*rows, strict=True))
-        arrays = [pa.array(column) for column in columns]
-        arrays[1] = pa.array(columns[1], pa.int64()).cast(pa.timestamp("us", "UTC"))
-        self.connection.register("_minutes", pa.table(dict(zip(names, arrays, strict=True))))
-        self.connection.execute("INSERT INTO _headrace.minutes SELECT * FROM _minutes")
 
     # --- afterwards
 

@@ -1,0 +1,87 @@
+"""Outcomes and checks of rules by minute of record time, and how the system tables stay small.
+
+An epoch only appends to them, because a merge costs ten times what an append does. Readers add the rows
+up, and every so many epochs the rows of one minute are folded into one.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from headrace.engine.local.outcomes import Decided, minutes_of
+from headrace.rows.result import Outcome
+
+__all__ = ["fold", "write_minutes"]
+
+FOLD_EVERY = 512
+_EPOCHS_KEPT = 1_000_000
+_SAMPLES_KEPT = 100_000
+_SCHEMA = pa.schema(
+    [
+        ("stream", pa.string()),
+        ("minute", pa.timestamp("us", "UTC")),
+        ("kind", pa.string()),
+        ("name", pa.string()),
+        ("records", pa.int64()),
+        ("warned", pa.int64()),
+        ("rejected", pa.int64()),
+    ]
+)
+
+
+def write_minutes(connection: Any, decided: Decided) -> None:
+    """Append what became of a batch's records, inside a transaction."""
+    result, stream = decided.batch.result, decided.batch.stream
+    assert result is not None  # noqa: S101 - only batches with records are decided
+    counts: dict[tuple[str, int], int] = {}
+
+    def add(outcome: str, times: pa.ChunkedArray) -> None:
+        for minute, records in minutes_of(times).items():
+            counts[outcome, minute] = counts.get((outcome, minute), 0) + records
+
+    add(Outcome.ACCEPTED.value, decided.accepted.column("_record_time"))
+    add(Outcome.LATE.value, result.late.column("_record_time"))
+    for outcome, mask in ((Outcome.DUPLICATE, decided.duplicate), (Outcome.EXPIRED, decided.expired)):
+        if mask.any():
+            add(outcome.value, result.timely.column("_record_time").filter(pa.array(mask)))
+    if result.dead.num_rows:
+        for name in set(result.dead.column("outcome").to_pylist()):
+            mine = result.dead.filter(pc.equal(result.dead.column("outcome"), name))
+            add(name, mine.column("record_time"))
+    rows = [(stream, minute, "outcome", name, n, 0, 0) for (name, minute), n in counts.items()]
+    if result.rules.num_rows:
+        minutes = result.rules.column("minute").cast(pa.int64()).to_pylist()
+        columns = [
+            result.rules.column(name).to_pylist() for name in ("rule", "checked", "warned", "rejected")
+        ]
+        rows += [(stream, minute, "rule", *facts) for minute, *facts in zip(minutes, *columns, strict=True)]
+    if rows:
+        arrays = [
+            pa.array(values, field.type)
+            for values, field in zip(zip(*rows, strict=True), _SCHEMA, strict=True)
+        ]
+        connection.register("_minutes", pa.Table.from_arrays(arrays, schema=_SCHEMA))
+        connection.execute("INSERT INTO _headrace.minutes SELECT * FROM _minutes")
+
+
+def fold(connection: Any, epoch: int) -> None:
+    """Make one row of the rows of each minute, and let go of old epochs and samples, inside a transaction."""
+    if epoch % FOLD_EVERY:
+        return
+    connection.execute(
+        "CREATE OR REPLACE TEMP TABLE _folded AS SELECT stream, minute, kind, name, "
+        "CAST(sum(records) AS BIGINT) AS records, CAST(sum(warned) AS BIGINT) AS warned, "
+        "CAST(sum(rejected) AS BIGINT) AS rejected FROM _headrace.minutes GROUP BY ALL HAVING count(*) > 1"
+    )
+    connection.execute(
+        "DELETE FROM _headrace.minutes AS m USING _folded AS f "
+        "WHERE m.stream = f.stream AND m.minute = f.minute AND m.kind = f.kind AND m.name = f.name"
+    )
+    connection.execute("INSERT INTO _headrace.minutes SELECT * FROM _folded")
+    connection.execute("DROP TABLE temp._folded")
+    connection.execute(f"DELETE FROM _headrace.epochs WHERE epoch <= {epoch - _EPOCHS_KEPT}")
+    for samples in ("duplicates", "failed_rows"):
+        connection.execute(f"DELETE FROM _headrace.{samples} WHERE epoch <= {epoch - _SAMPLES_KEPT}")
