@@ -37,17 +37,33 @@ class Run:
         self.epochs: list[float] = []
 
     def catch_up(self, *, records_max: int | None = None, rows_max: int | None = None) -> int:
-        """Step until there is nothing to do, or at least `records_max` were read; return how many were."""
+        """Run as `headrace run` does until caught up, or step until at least `records_max` were read.
+
+        Returns how many were.
+        """
         read = 0
+        began = time.perf_counter()
+
+        def count(report: Any) -> None:
+            nonlocal read, began
+            now = time.perf_counter()
+            records = sum(report.records.values())
+            if records:
+                self.epochs.append(now - began)
+            began = now
+            read += records
+            for stage, seconds in report.seconds.items():
+                self.stages[stage] = self.stages.get(stage, 0.0) + seconds
+
+        if records_max is None and rows_max is None:
+            self.engine.run(threading.Event(), until_caught_up=True, on_epoch=count)
+            return read
         while records_max is None or read < records_max:
             began = time.perf_counter()
             report = self.engine.step(rows_max=rows_max)
             if report is None or not sum(report.records.values()):
                 break
-            self.epochs.append(time.perf_counter() - began)
-            read += sum(report.records.values())
-            for stage, seconds in report.seconds.items():
-                self.stages[stage] = self.stages.get(stage, 0.0) + seconds
+            count(report)
         return read
 
     def close(self) -> None:
