@@ -184,7 +184,7 @@ def tracked_texts() -> Iterator[tuple[Path, str]]:
 @pytest.mark.parametrize(
     ("what", "pattern"),
     [
-        ("a leftover", r"\b(TODO|FIXME|XXX|HACK)\b|NotImplementedError|lorem ipsum"),
+        ("a leftover", r"\b(TO[D]O|FIX[M]E|X[X]X|HA[C]K)\b|NotImplemented[E]rror|lorem [i]psum"),
         ("a path of one machine", r"/(work|farm|root)/|/home/\w"),
         ("a registry's host name", r"\b(pypi|pythonhosted|npmjs|crates)\.(org|io)\b|repo\d?\.maven"),
     ],
