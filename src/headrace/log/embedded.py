@@ -240,7 +240,8 @@ class EmbeddedLog:
                 following[count["values"]] += count["counts"]
         self._batches.keep(chosen, following)
         idle = {held.partition: asked for held in ranges if following[held.partition] == held.end}
-        return Slice(records, following, {} if loading else idle)
+        ends = {held.partition: held.end for held in ranges}
+        return Slice(records, following, {} if loading else idle, ends=ends)
 
     def _wait_for_change(self, sqlite: sqlite3.Connection, seen: int, deadline: float) -> None:
         """Return when another connection committed something, or at `deadline`, or when the log is closed."""

@@ -68,12 +68,14 @@ class Slice:
                asked, so that nothing appended earlier can be missing. A partition with a load in progress
                (`Log.load`) is left out.
     gaps       per partition: offsets passed over that never held a record (compacted or transactional topics)
+    ends       per partition the next offset to be written, as far as the read saw; how much is unread follows
     """
 
     records: pa.Table
     next: Mapping[int, int]
     idle_since: Mapping[int, datetime] = field(default_factory=dict)
     gaps: Mapping[int, int] = field(default_factory=dict)
+    ends: Mapping[int, int] = field(default_factory=dict)
 
 
 class Log(Protocol):
@@ -91,7 +93,7 @@ class Log(Protocol):
         """The log's clock, UTC."""
 
     def partitions(self) -> tuple[PartitionRange, ...]:
-        """The partitions and what they hold, in the order of their numbers."""
+        """The partitions and what they hold, in the order of their numbers; asked of the log itself."""
 
     def append(self, records: pa.Table) -> Appended:
         """Append `records` (APPEND_SCHEMA) in their order; they are durable when this returns, all or none.

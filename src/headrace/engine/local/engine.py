@@ -188,16 +188,17 @@ class LocalEngine:
             rows=epoch.rows,
             seconds=seconds,
             frontiers={name: instant_of(frontier) for name, frontier in frontiers.items()},
-            lag_records=self._unread(),
+            lag_records=self._unread(batches),
             lag_seconds=lag,
         )
 
-    def _unread(self) -> dict[str, int]:
+    def _unread(self, batches: list[Batch]) -> dict[str, int]:
+        """Return how many records each stream had left when it was read; nothing is asked of the log."""
         unread = {}
-        for stream in self._plan.streams:
-            positions = self._store.progress.positions(stream)
-            ranges = self._reader.logs[stream, "main"].partitions()
-            unread[stream] = sum(max(0, r.end - positions.get(r.partition, r.start)) for r in ranges)
+        for batch in batches:
+            if batch.lane == "main":
+                at = batch.slice.next
+                unread[batch.stream] = sum(max(0, end - at.get(n, 0)) for n, end in batch.slice.ends.items())
         return unread
 
     # --- a run

@@ -210,7 +210,7 @@ def _joined(first: Batch, later: Batch) -> Batch:
     for partition, count in later.slice.gaps.items():
         gaps[partition] = gaps.get(partition, 0) + count
     records = pa.concat_tables([first.slice.records, later.slice.records])
-    joined = Slice(records, later.slice.next, later.slice.idle_since, gaps)
+    joined = Slice(records, later.slice.next, later.slice.idle_since, gaps, later.slice.ends)
     seconds = first.seconds_read + later.seconds_read
     lost = {**first.lost, **later.lost}
     return Batch(first.stream, first.lane, joined, later.clock, lost=lost, seconds_read=seconds)
