@@ -12,6 +12,8 @@ import pytest
 from headrace.engine.local.ahead import ReadAhead
 from headrace.engine.local.pace import Pace
 from headrace.engine.local.reader import FEW, Batch
+from headrace.errors import TransientError
+from headrace.log.backoff import Waiting
 from headrace.log.protocol import RECORD_SCHEMA, Slice
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -54,14 +56,15 @@ def test_the_most_rows_of_an_epoch_hold_from_the_first_one_on() -> None:
 class _Reader:
     """Gives slices of `sizes`, one for each look, then empty ones."""
 
-    def __init__(self, *sizes: int, fails: str = "") -> None:
-        self.sizes, self.fails = list(sizes), fails
+    def __init__(self, *sizes: int, fails: str = "", down: tuple[str, ...] = ()) -> None:
+        self.sizes, self.fails, self.down = list(sizes), fails, list(down)
         self.at = 0
         self.looked = threading.Semaphore(0)
 
     def look(self, positions: Any, **settings: Any) -> list[Batch]:
         if self.fails == "look":
             raise RuntimeError("look")
+        self.may_be_down("look")
         assert positions[PLACE] == {0: self.at}
         size = self.sizes.pop(0) if self.sizes else 0
         self.at += size
@@ -74,11 +77,23 @@ class _Reader:
     def decode(self, batches: list[Batch]) -> None:
         if self.fails == "decode":
             raise RuntimeError("decode")
+        self.may_be_down("decode")
+
+    def may_be_down(self, step: str) -> None:
+        if step in self.down:
+            self.down.remove(step)
+            raise TransientError(f"{step} is not ready")
 
 
-def ahead_of(reader: _Reader) -> ReadAhead:
+def ahead_of(reader: _Reader, pauses: list[Waiting | None] | None = None) -> ReadAhead:
     """Return a started read-ahead over `reader`."""
-    ahead = ReadAhead(reader, {PLACE: {0: 0}}, rows=lambda: 100_000, linger=lambda: 0.0)  # type: ignore[arg-type]
+    ahead = ReadAhead(
+        reader,  # type: ignore[arg-type]
+        {PLACE: {0: 0}},
+        rows=lambda: 100_000,
+        linger=lambda: 0.0,
+        waiting=([] if pauses is None else pauses).append,
+    )
     ahead.start()
     return ahead
 
@@ -136,3 +151,16 @@ def test_closing_ends_both_threads_although_nobody_takes_what_they_hold() -> Non
     ahead = ahead_of(_Reader(*[FEW] * 10))
     ahead.close()
     assert threading.active_count() == before
+
+
+def test_a_log_and_a_registry_that_are_not_ready_are_asked_again_and_nothing_is_lost() -> None:
+    pauses: list[Waiting | None] = []
+    ahead = ahead_of(_Reader(FEW, 3, down=("look", "decode", "look")), pauses)
+    try:
+        assert [following(ahead) for _ in range(3)] == [FEW, 3, 0]
+    finally:
+        ahead.close()
+    told = [pause and (pause.error.message, pause.attempt) for pause in pauses]
+    assert sorted(told[:5], key=str) == sorted(
+        [("look is not ready", 1), ("look is not ready", 2), None, ("decode is not ready", 1), None], key=str
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -33,6 +34,7 @@ def run(
 ) -> None:
     """Run the pipeline until Ctrl-C."""
     from headrace.cli.view import RunFigures, RunView
+    from headrace.log.backoff import when_ready
     from headrace.operate import Runtime, load_project
     from headrace.operate.supervise import StopSignals, supervise
 
@@ -41,7 +43,10 @@ def run(
     figures = RunFigures()
     view = RunView(loaded.pipeline.name, figures)
     with StopSignals(stop, view.tell) as signals:
-        runtime = Runtime.open(loaded, rebuild=rebuild or ())
+        opened = partial(Runtime.open, loaded, rebuild=rebuild or ())
+        runtime = when_ready(opened, stop, view.waiting)
+        if runtime is None:
+            return
         try:
             for notice in runtime.store.notices:
                 typer.secho(f"warning: {notice}", fg="yellow", err=True)
@@ -55,6 +60,7 @@ def run(
                     stop,
                     until_caught_up=until_caught_up,
                     on_epoch=figures.take,
+                    on_waiting=view.waiting,
                     draw=view.draw,
                     draw_every_s=view.draw_every_s,
                 )

@@ -57,6 +57,8 @@ def status(
         print_json(document)
         return
     state = "running" if document["running"] else "stopped"
+    if document["waiting"]:
+        state += f", waiting: {document['waiting']}"
     typer.echo(f"{state}; epoch {document['epoch']}; store {spell_number(document['state_bytes'] / 1e6)} MB")
     for name, stream in document["streams"].items():
         outcomes = ", ".join(f"{spell_number(n)} {outcome}" for outcome, n in stream["outcomes"].items() if n)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from headrace.engine.local import EpochReport
+    from headrace.log.backoff import Waiting
 
 __all__ = ["OUTCOMES", "RunFigures", "RunView"]
 
@@ -145,6 +146,15 @@ class RunView:
         self._note = note
         if self._screen is None:
             typer.echo(note)
+
+    def waiting(self, pause: Waiting | None) -> None:
+        """Show what a run waits for; None: it goes on. Elsewhere than in a terminal, once for each wait."""
+        if self._screen is not None:
+            self._note = "" if pause is None else f"waiting: {pause}"
+        elif pause is None:
+            typer.echo("ready again")
+        elif pause.attempt == 1:
+            typer.echo(f"waiting: {pause.error.message}", err=True)
 
     def _picture(self) -> RenderableType:
         from rich.console import Group

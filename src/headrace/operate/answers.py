@@ -58,6 +58,8 @@ class Answers:
         self._store = store
         self._logs = logs
         self._running = running
+        self.waiting = ""
+        """What a run waits for before it can go on; empty while it works."""
 
     def query(self, sql: str, *, rows_max: int, seconds_max: float) -> pa.Table:
         """Return the rows of a reading query; more than `rows_max` rows are cut off."""
@@ -84,6 +86,7 @@ class Answers:
             self._add_lag(name, stream)
         return {
             "running": self._running,
+            "waiting": self.waiting,
             "epoch": document["epoch"],
             "store_id": document["store_id"],
             "state_bytes": document["state_bytes"],

@@ -22,6 +22,7 @@ from headrace.operate.project import Home, Project
 if TYPE_CHECKING:
     from headrace.engine.local import EngineSettings, EpochReport, LocalEngine
     from headrace.log import Log
+    from headrace.log.backoff import Waiting
     from headrace.sql.plan import PipelinePlan
     from headrace.store import Store
 
@@ -131,15 +132,32 @@ class Runtime:
         *,
         until_caught_up: bool = False,
         on_epoch: Callable[[EpochReport], None] | None = None,
+        on_waiting: Callable[[Waiting | None], None] | None = None,
     ) -> None:
-        """Work until `stop` is set (it ends at an epoch's boundary), or until everything present was read."""
+        """Work until `stop` is set (it ends at an epoch's boundary), or until everything present was read.
+
+        `on_waiting` is told when a log is not ready, and None when it is again.
+        """
+
+        def waiting(pause: Waiting | None) -> None:
+            self._note_waiting(pause)
+            if on_waiting is not None:
+                on_waiting(pause)
+
         self.journal.info("run started", pid=os.getpid(), profile=self.project.profile.name)
         try:
-            self.engine.run(stop, until_caught_up=until_caught_up, on_epoch=on_epoch)
+            self.engine.run(stop, until_caught_up=until_caught_up, on_epoch=on_epoch, on_waiting=waiting)
         except BaseException as error:
             self.journal.failed("run failed", error)
             raise
         self.journal.info("run stopped", pid=os.getpid())
+
+    def _note_waiting(self, pause: Waiting | None) -> None:
+        self.answers.waiting = "" if pause is None else str(pause)
+        if pause is None:
+            self.journal.info("ready again")
+        elif pause.attempt == 1:
+            self.journal.warning("waiting", why=pause.error.message)
 
     def close(self) -> None:
         """Stop answering, give back store and logs."""

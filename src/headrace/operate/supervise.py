@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from headrace.engine.local import EpochReport
+    from headrace.log.backoff import Waiting
     from headrace.operate.runtime import Runtime
 
 __all__ = ["StopSignals", "supervise"]
@@ -63,6 +64,7 @@ def supervise(
     *,
     until_caught_up: bool = False,
     on_epoch: Callable[[EpochReport], None] | None = None,
+    on_waiting: Callable[[Waiting | None], None] | None = None,
     draw: Callable[[], None] | None = None,
     draw_every_s: float = 0.25,
     seconds: float | None = None,
@@ -76,7 +78,7 @@ def supervise(
 
     def work() -> None:
         try:
-            runtime.run(stop, until_caught_up=until_caught_up, on_epoch=on_epoch)
+            runtime.run(stop, until_caught_up=until_caught_up, on_epoch=on_epoch, on_waiting=on_waiting)
         except BaseException as error:  # noqa: BLE001 - raised again in the main thread
             failures.append(error)
         finally:

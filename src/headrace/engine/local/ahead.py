@@ -6,9 +6,11 @@ import queue
 import threading
 from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 from typing import TypeVar
 
 from headrace.engine.local.reader import FEW, Batch, Positions, Reader
+from headrace.log.backoff import Waiting, when_ready
 
 __all__ = ["ReadAhead"]
 
@@ -22,6 +24,7 @@ class ReadAhead:
 
     One slice waits between two stages at most. After a small slice nothing is read before it was asked for:
     records that arrive meanwhile then go into one epoch instead of waiting in several.
+    A log or registry that is not ready is asked again, with pauses that `waiting` is told.
     """
 
     def __init__(
@@ -32,7 +35,9 @@ class ReadAhead:
         rows: Callable[[], int],
         linger: Callable[[], float],
         everything: bool = False,
+        waiting: Callable[[Waiting | None], None],
     ) -> None:
+        self._waiting = waiting
         self._reader = reader
         self._positions = positions
         self._rows = rows
@@ -69,13 +74,9 @@ class ReadAhead:
     def _read(self) -> None:
         try:
             while not self._stop.is_set():
-                batches = self._reader.look(
-                    self._positions,
-                    rows_max=self._rows(),
-                    wait=_WAIT,
-                    linger=self._pause,
-                    everything=self._everything,
-                )
+                batches = when_ready(self._look, self._stop, self._waiting)
+                if batches is None:
+                    return
                 for batch in batches:
                     self._positions[batch.stream, batch.lane] = dict(batch.slice.next)
                 few = sum(batch.slice.records.num_rows for batch in batches) < FEW
@@ -85,6 +86,15 @@ class ReadAhead:
                     self._wait_until_asked()
         except BaseException as error:  # noqa: BLE001 - raised again in the thread that runs the epochs
             self._put(self._read_ones, error)
+
+    def _look(self) -> list[Batch]:
+        return self._reader.look(
+            self._positions,
+            rows_max=self._rows(),
+            wait=_WAIT,
+            linger=self._pause,
+            everything=self._everything,
+        )
 
     def _wait_until_asked(self) -> None:
         while not self._stop.is_set():
@@ -101,7 +111,7 @@ class ReadAhead:
                 except queue.Empty:
                     continue
                 if not isinstance(found, BaseException):
-                    self._reader.decode(found)
+                    when_ready(partial(self._reader.decode, found), self._stop, self._waiting)
                 self._put(self._ready, found)
         except BaseException as error:  # noqa: BLE001 - raised again in the thread that runs the epochs
             self._put(self._ready, error)

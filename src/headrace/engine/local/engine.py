@@ -5,7 +5,9 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import timedelta
+from functools import partial
 
 from headrace.engine.local.ahead import ReadAhead
 from headrace.engine.local.appended import RowsTable
@@ -21,6 +23,8 @@ from headrace.engine.local.references import References
 from headrace.engine.local.sessions import SessionTable
 from headrace.engine.local.settings import EngineSettings, EpochReport
 from headrace.engine.local.start import READER, begin_lanes, begin_rebuilds
+from headrace.errors import TransientError
+from headrace.log.backoff import Waiting, when_ready
 from headrace.log.protocol import Log
 from headrace.rows.functions import register_functions
 from headrace.sql.plan import PipelinePlan, TableClass, TablePlan
@@ -157,7 +161,9 @@ class LocalEngine:
         for stream, lane in self._reader.logs:
             positions = self._rebuild.needed(stream, lane)
             if positions:
-                self._reader.logs[stream, lane].publish(READER, positions)
+                # Until the next epoch, older positions keep records for longer and show too large a lag.
+                with suppress(TransientError):
+                    self._reader.logs[stream, lane].publish(READER, positions)
 
     def _learn(self, batches: list[Batch], seconds: float) -> None:
         rows = sum(batch.slice.records.num_rows for batch in batches)
@@ -209,16 +215,19 @@ class LocalEngine:
         *,
         until_caught_up: bool = False,
         on_epoch: Callable[[EpochReport], None] | None = None,
+        on_waiting: Callable[[Waiting | None], None] | None = None,
     ) -> None:
         """Run epochs until `stop` is set or, with `until_caught_up`, until a read found nothing.
 
         A second thread reads and a third one runs the row stage while this one writes the epoch before; one
         slice waits between them at most. A stop takes effect at the end of an epoch. Errors of every thread
-        are raised here.
+        are raised here, except TransientError: then reading is tried again, with growing pauses.
+        `on_waiting` is told each pause and, when it is over, None; it is called from the thread that waits.
         """
         tell = on_epoch or (lambda report: None)
+        waiting = on_waiting or (lambda pause: None)
         while not stop.is_set():
-            report = self._rebuild_step(None)
+            report = when_ready(partial(self._rebuild_step, None), stop, waiting)
             if report is None:
                 break
             tell(report)
@@ -228,6 +237,7 @@ class LocalEngine:
             rows=lambda: self._pace.rows,
             linger=self._linger,
             everything=until_caught_up,
+            waiting=waiting,
         )
         ahead.start()
         try:
