@@ -7,13 +7,14 @@ DEMO_SECONDS ?=
 FAST ?=
 PYTEST_ARGS ?=
 
-.PHONY: help demo test check bench soak clean
+.PHONY: help demo test check bench soak servers clean
 
 help:
 	@echo "make demo    run the commerce pipeline until Ctrl-C (DEMO_SECONDS=30: for 30 seconds)"
 	@echo "make test    every test, with branch coverage (FAST=1: a quick round without the slow ones)"
 	@echo "make check   formatting, types, and the rules that hold the house together"
 	@echo "make bench   the benchmarks, as ratios within one run (BENCH_ARGS=--quick for a look)"
+	@echo "make servers fetch the servers that tests use (Kafka; Java and Maven are needed), once"
 	@echo "make soak    the long tests: all crash points, all cuts, 20 kills"
 
 demo: .venv/.ready
@@ -40,6 +41,10 @@ bench: .venv/.ready-dev
 
 soak: .venv/.ready-dev
 	@$(BIN)/python -m pytest -m soak --timeout=3600 $(PYTEST_ARGS)
+
+# Into a cache outside the checkout; without them the tests that need a server are skipped and say so.
+servers: .venv/.ready-dev
+	@PYTHONPATH=tests $(BIN)/python -m servers
 
 clean:
 	rm -rf .venv .headrace-demo dist .coverage .coverage.*

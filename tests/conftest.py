@@ -1,0 +1,3 @@
+"""What the tests of every room may ask for."""
+
+pytest_plugins = ["servers.plugin"]

@@ -1,0 +1,54 @@
+"""Fixtures for real servers: what they need is fetched by `make servers`.
+
+A test that uses one is marked `server`. A server that is missing skips the test and says why; where `CI` is
+set it fails it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import NoReturn
+
+import pytest
+
+from servers.jars import ServerMissing, jars_of, java
+from servers.shared import shared_server
+
+__all__ = ["kafka_broker", "kafka_here", "server_missing"]
+
+_SERVER_FIXTURES = {"kafka_here", "kafka_broker"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if _SERVER_FIXTURES.intersection(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.server)
+
+
+def server_missing(missing: ServerMissing) -> NoReturn:
+    """Skip the test that needs a missing server, or fail it in continuous integration."""
+    if os.environ.get("CI", "").lower() not in {"", "0", "false"}:
+        pytest.fail(f"{missing} (in continuous integration a missing server is a failure)", pytrace=False)
+    pytest.skip(str(missing))
+
+
+@pytest.fixture(scope="session")
+def kafka_here() -> None:
+    """What brokers need is here: for tests that start their own with `servers.kafka`."""
+    try:
+        jars_of("kafka")
+        java(17)
+    except ServerMissing as missing:
+        server_missing(missing)
+
+
+@pytest.fixture(scope="session")
+def kafka_broker(kafka_here: None) -> Iterator[str]:
+    """The bootstrap address of a running Kafka broker that all test processes share: use random topic names.
+
+    A test that stops or breaks its broker, or needs other settings, starts one of its own with
+    `servers.kafka.kafka_broker` and asks for `kafka_here`.
+    """
+    with shared_server("servers.kafka:shared_address") as address:
+        yield address
