@@ -171,6 +171,10 @@ def _settings(
         "group.initial.rebalance.delay.ms": "0",
         "auto.create.topics.enable": "false",
         "controlled.shutdown.enable": "false" if len(voters) == 1 else "true",
+        # A broker that was killed may come back when the controller has given it up.
+        "broker.session.timeout.ms": "2000",
+        "broker.heartbeat.interval.ms": "300",
+        "initial.broker.registration.timeout.ms": "30000",
         # Many small topics come and go in tests: their files need not be large at once.
         "log.index.size.max.bytes": "1048576",
         "log.cleaner.dedupe.buffer.size": "4194304",
