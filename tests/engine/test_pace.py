@@ -32,7 +32,7 @@ def test_the_first_epoch_is_small_and_the_next_ones_grow_with_the_speed() -> Non
 
 def test_an_epoch_that_took_too_long_is_followed_by_a_smaller_one() -> None:
     pace = Pace(125_000)
-    pace.learn(16_000, 3.2)
+    pace.learn(16_000, 4.8)
     assert pace.rows == 4_000
     pace.learn(4_000, 1_000.0)
     assert pace.rows == 2_000

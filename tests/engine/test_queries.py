@@ -51,3 +51,12 @@ def test_an_insert_takes_the_epoch_and_the_rows_in_place(queries: Queries, rows:
         queries.insert('INSERT INTO kept SELECT n, $1 FROM "_part it"', epoch)
     found = queries.once("SELECT epoch, count(*) AS n FROM kept GROUP BY epoch ORDER BY epoch").to_pylist()
     assert found == [{"epoch": 7, "n": rows}, {"epoch": 8, "n": rows}]
+
+
+def test_one_query_over_columns_that_change_reads_the_rows_in_place_and_not_the_former_ones(
+    queries: Queries,
+) -> None:
+    asked = 'SELECT count(*) AS rows FROM "_rows"'
+    for rows in (numbers(5), words("a"), numbers(2), words("b", "c", "d")):
+        queries.batch(rows)
+        assert queries.table(asked).to_pylist() == [{"rows": rows.num_rows}]

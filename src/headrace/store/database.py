@@ -19,7 +19,7 @@ __all__ = ["MEMORY_LIMIT", "READER_PATIENCE_S", "connect", "connect_engine", "pr
 MEMORY_LIMIT = "192MiB"
 """What DuckDB may use for the store; beyond it, it spills to the folder beside the file."""
 
-CHECKPOINT_BYTES = "16MiB"
+CHECKPOINT_BYTES = "64MiB"
 
 READER_PATIENCE_S = 3.0
 """How long an engine waits for a reader of the store: `headrace sql` is there for a second."""

@@ -8,7 +8,7 @@ _FIRST = 16_000
 """Rows of the first epoch: statements are planned in it, and somebody waits for the first commit."""
 
 _LEAST = 2_000
-_SECONDS = 0.8
+_SECONDS = 1.2
 """What the longest stage of an epoch should take: for so long a stop waits, and memory is held."""
 
 _GROWTH = 3

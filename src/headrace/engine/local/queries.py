@@ -9,8 +9,6 @@ import pyarrow as pa
 
 __all__ = ["Queries"]
 
-_SMALL_ROWS = 2_000
-
 
 class _Feed:
     """A relation of DuckDB that has the rows which `table` holds when a query runs."""
@@ -25,27 +23,20 @@ class _Feed:
 class Queries:
     """Asks one connection about relations that keep their names and columns while their rows change.
 
-    For a small batch, planning a query costs more than running it does: queries are prepared, once. Their
+    Planning a query costs more than running it over some thousand rows, so queries are prepared, once. Their
     rows come through a feed, because a prepared query stays bound to the object that was registered when it
-    was planned. A large batch is registered itself, so that its columns are read in parallel, and only the
-    ones that a query names.
+    was planned.
     """
 
     def __init__(self, connection: Any) -> None:
         self.connection = connection
-        self.small = False
         self._feeds: dict[tuple[str, pa.Schema], _Feed] = {}
         self._registered: dict[str, _Feed] = {}
-        self._names: dict[str, str] = {}
+        self._names: dict[tuple[str, tuple[int, ...]], str] = {}
 
     def batch(self, rows: pa.Table) -> None:
         """Put the rows of a batch in place, as "_rows"."""
-        self.small = rows.num_rows <= _SMALL_ROWS
-        if self.small:
-            self.put("_rows", rows)
-        else:
-            self.connection.register("_rows", rows)
-            self._registered.pop("_rows", None)
+        self.put("_rows", rows)
 
     def put(self, name: str, rows: pa.Table) -> None:
         """Put rows in place, as `name`, not quoted; cheap when its columns are the ones it had before."""
@@ -56,31 +47,27 @@ class Queries:
             self._registered[name] = feed
 
     def table(self, sql: str) -> pa.Table:
-        """Return what `sql` gives over relations that were put in place; prepared for small batches."""
-        return self.once(f"EXECUTE {self._prepared(sql)}" if self.small else sql)
+        """Return what `sql` gives over relations that were put in place; it is prepared."""
+        return self.once(f"EXECUTE {self._prepared(sql)}")
 
     def once(self, sql: str) -> pa.Table:
         """Return what `sql` gives."""
-        if not self.small:
-            whole: pa.Table = self.connection.sql(sql).to_arrow_table()
-            return whole
         with warnings.catch_warnings():
-            # DuckDB advises against this way because of a copy, which is nothing for a few rows.
+            # DuckDB advises against this way because of a copy; the other way plans a query twice.
             warnings.simplefilter("ignore", UserWarning)
-            few: pa.Table = self.connection.execute(sql).to_arrow_table()
-        return few
+            found: pa.Table = self.connection.execute(sql).to_arrow_table()
+        return found
 
     def insert(self, sql: str, epoch: int) -> None:
-        """Run an INSERT from relations that were put in place; `$1` in it is the epoch."""
-        if self.small:
-            self.connection.execute(f"EXECUTE {self._prepared(sql)}({epoch})")
-        else:
-            self.connection.execute(sql, [epoch])
+        """Run an INSERT from relations that were put in place; `$1` in it is the epoch. It is prepared."""
+        self.connection.execute(f"EXECUTE {self._prepared(sql)}({epoch})")
 
     def _prepared(self, sql: str) -> str:
-        name = self._names.get(sql)
+        # A query that was planned over other columns reads the feed of those: their rows, not these.
+        feeds = tuple(id(feed) for name, feed in self._registered.items() if name in sql)
+        name = self._names.get((sql, feeds))
         if name is None:
             name = f"_prepared_{len(self._names)}"
             self.connection.execute(f"PREPARE {name} AS {sql}")
-            self._names[sql] = name
+            self._names[sql, feeds] = name
         return name
