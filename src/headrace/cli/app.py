@@ -15,6 +15,7 @@ from headrace.cli import (
     demo_commands,
     generate_commands,
     produce_commands,
+    registry_commands,
     run_commands,
     store_commands,
 )
@@ -39,6 +40,7 @@ for group in (
     generate_commands,
     store_commands,
     dead_letter_commands,
+    registry_commands,
 ):
     group.register(app)
 
