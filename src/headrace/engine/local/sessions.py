@@ -36,7 +36,8 @@ class SessionTable:
             f"_{part}_{plan.name}" for part in ("part", "found", "merged")
         )
         self._partial = self._partial_sql()
-        self._both = self._both_sql()
+        self._alone = {chained: self._alone_sql(chained=chained) for chained in (False, True)}
+        self._both = {chained: self._both_sql(chained=chained) for chained in (False, True)}
         self._sides = {a.name: self._side_sql(a) for a in plan.aggregates if a.side is not None}
 
     # --- the sessions of a batch
@@ -64,24 +65,25 @@ class SessionTable:
             f"(SELECT *, CASE WHEN _low <= {before} THEN 0 ELSE 1 END AS _new FROM {relation}))"
         )
 
-    def _combined(self, relation: str, more: str) -> str:
-        """Return one row for each session of a chained relation."""
+    def _combined(self, relation: str, more: str, *, chained: bool) -> str:
+        """Return one row for each session of `relation`; not chained: each key of it has one session."""
         combined = "".join(f"{state.combine} AS {quoted(state.name)}, " for state in self._state)
+        groups = [*self._keys, "_chain"] if chained else self._keys
         return (
             f"SELECT make_timestamptz(min(_low)) AS window_start, make_timestamptz(max(_end)) AS window_end, "
-            f"{self._listed()}{combined}{more} FROM {self._chained(relation)} p GROUP BY "
-            f"{self._listed()}_chain"
+            f"{self._listed()}{combined}{more} FROM {self._chained(relation) if chained else relation} p"
+            + (f" GROUP BY {', '.join(groups)}" if groups else "")
         )
 
     def _partial_sql(self) -> str:
+        """Return the query of pieces: what of one key shares a bucket."""
         partials = "".join(f"{state.partial} AS {quoted(state.name)}, " for state in self._state)
-        buckets = (
-            f"(SELECT {self._listed()}epoch_us(min(_time)) AS _low, epoch_us(max(_time)) + "
-            f"{self._gap} AS _end, "
-            f"{partials}count(*) AS _n FROM {self._bucketed()} GROUP BY {self._listed()}_bucket)"
+        return (
+            "SELECT min(_time) AS window_start, "
+            f"make_timestamptz(epoch_us(max(_time)) + {self._gap}) AS window_end, {self._listed()}{partials}"
+            "count(*) AS _n, CAST(NULL AS BIGINT) AS _row, CAST(0 AS INTEGER) AS _revision "
+            f"FROM {self._bucketed()} GROUP BY {self._listed()}_bucket"
         )
-        return self._combined(buckets, "CAST(sum(_n) AS BIGINT) AS _n, CAST(NULL AS BIGINT) AS _row, "
-                                       "CAST(0 AS INTEGER) AS _revision")  # fmt: skip
 
     def _side_sql(self, aggregate: Aggregate) -> str:
         assert aggregate.side is not None  # noqa: S101 - the caller looked
@@ -97,7 +99,7 @@ class SessionTable:
         )
 
     def compute(self, queries: Queries, rows: int) -> Delta:
-        """Return the sessions that "_rows" has by itself."""
+        """Return the pieces of sessions that "_rows" has."""
         partial = queries.table(self._partial)
         if not partial.num_rows:
             return Delta(partial, filtered=rows)
@@ -120,13 +122,15 @@ class SessionTable:
             return 0
         connection, queries = context.connection, context.queries
         queries.put(self._part, delta.rows)
+        chained = not self._one_piece_a_key(delta.rows)
         found = queries.once(self._found_sql(delta, context.progress.closed_through))
         if not found.num_rows:
+            merged = queries.table(self._alone[chained])
+            queries.put(self._merged, merged)
             queries.insert(self._insert_sql(), context.epoch)
-            merged = delta.rows
         else:
             queries.put(self._found, found)
-            merged = queries.table(self._both)
+            merged = queries.table(self._both[chained])
             queries.put(self._merged, merged)
             if pc.sum(merged.column("_gone")).as_py():
                 self._log_rekeyed(context)
@@ -140,15 +144,28 @@ class SessionTable:
             log_removals(context, self.plan, None)
         return int(merged.num_rows)
 
-    def _both_sql(self) -> str:
-        """Return the query that combines the sessions of a batch with the stored ones that they reach."""
+    def _one_piece_a_key(self, pieces: pa.Table) -> bool:
+        """Return whether no key has two pieces: then nothing must be ordered to know what is one session."""
+        names = [key.name for key in self.plan.keys]
+        if not names or any(pa.types.is_nested(pieces.schema.field(name).type) for name in names):
+            return pieces.num_rows == 1
+        return bool(pieces.select(names).group_by(names).aggregate([]).num_rows == pieces.num_rows)
+
+    def _alone_sql(self, *, chained: bool) -> str:
+        """Return the query that makes sessions of the pieces of a batch."""
+        low = "epoch_us(window_start) AS _low, epoch_us(window_end) AS _end"
+        pieces = f"(SELECT *, {low} FROM {quoted(self._part)})"
+        return self._combined(pieces, "CAST(max(_revision) AS INTEGER) AS _revision", chained=chained)
+
+    def _both_sql(self, *, chained: bool) -> str:
+        """Return the query that combines the pieces of a batch with the stored sessions that they reach."""
         low = "epoch_us(window_start) AS _low, epoch_us(window_end) AS _end"
         part, found = quoted(self._part), quoted(self._found)
         both = f"(SELECT *, {low} FROM (SELECT * FROM {part} UNION ALL BY NAME SELECT * FROM {found}))"
         same_start = "min(_low) FILTER (WHERE _row IS NOT NULL) = min(_low)"
         gone = f"count(_row) - CAST(coalesce({same_start}, false) AS INTEGER) AS _gone"
         revision = "CAST(max(_revision) AS INTEGER) AS _revision"
-        return self._combined(both, f"min(_row) AS _row, {revision}, {gone}")
+        return self._combined(both, f"min(_row) AS _row, {revision}, {gone}", chained=chained)
 
     def _found_sql(self, delta: Delta, closed: int | None) -> str:
         columns = "".join(f"t.{quoted(state.name)}, " for state in self._state)
@@ -191,7 +208,7 @@ class SessionTable:
         names = ", ".join(self._columns())
         return (
             f"INSERT INTO {state_name(self.plan.name)} ({names}, _epoch, _revision) "
-            f"SELECT {names}, $1, _revision FROM {quoted(self._part)}"
+            f"SELECT {names}, $1, _revision FROM {quoted(self._merged)}"
         )
 
     def _merge_sql(self, epoch: int, delta: Delta) -> str:
