@@ -23,7 +23,8 @@ class ReadAhead:
     """Three stages at once: this reads, this runs the row stage, the caller writes.
 
     One slice waits between two stages at most. After a small slice nothing is read before it was asked for:
-    records that arrive meanwhile then go into one epoch instead of waiting in several.
+    records that arrive meanwhile then go into one epoch instead of waiting in several. Who asks for
+    `everything` that is there now waits for nothing more.
     A log or registry that is not ready is asked again, with pauses that `waiting` is told.
     """
 
@@ -91,9 +92,8 @@ class ReadAhead:
         return self._reader.look(
             self._positions,
             rows_max=self._rows(),
-            wait=_WAIT,
-            linger=self._pause,
-            everything=self._everything,
+            wait=timedelta(0) if self._everything else _WAIT,
+            linger=None if self._everything else self._pause,
         )
 
     def _wait_until_asked(self) -> None:

@@ -89,16 +89,14 @@ class Reader:
         rows_max: int,
         wait: timedelta,
         linger: Callable[[float], None] | None = None,
-        everything: bool = False,
     ) -> list[Batch]:
         """Read every lane once, up to `rows_max` records each; wait for the first record when there is none.
 
         With `linger`, a small first find is followed by that pause and a second look. It is told how many
-        seconds ago the first record found was appended. With `everything`, no lane is left out because it was
-        looked at a moment ago.
+        seconds ago the first record found was appended.
         """
         found: dict[tuple[str, str], Batch] = {}
-        for place in self._due(everything=everything or not wait):
+        for place in self._due(everything=not wait):
             found[place] = self._look(place, positions[place], rows_max=rows_max, wait=timedelta(0))
             if place[1] == "redrive" and found[place].moved:
                 self._redrive_after.pop(place[0], None)  # there may be more, so the next read looks again
