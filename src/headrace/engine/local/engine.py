@@ -26,6 +26,7 @@ from headrace.engine.local.start import READER, begin_lanes, begin_rebuilds
 from headrace.errors import TransientError
 from headrace.log.backoff import Waiting, when_ready
 from headrace.log.protocol import Log
+from headrace.rows.framing import Framing
 from headrace.rows.functions import register_functions
 from headrace.sql.plan import PipelinePlan, TableClass, TablePlan
 from headrace.store import Store
@@ -56,6 +57,8 @@ def table_writer(plan: TablePlan, settings: EngineSettings) -> TableWriter:
 class LocalEngine:
     """Runs epochs over one store. One thread calls `step` or `run`; logs and store are the caller's.
 
+    `framings` read, by stream, records that are not plain JSON; they are the caller's, too.
+
     `on_step` is told the name of each effect of an epoch right after it: "read", "duplicates", "table:NAME",
     "outcomes", "closings", "ledger", "commit", "publish".
     What it raises stops the epoch there, as a crash would.
@@ -70,14 +73,16 @@ class LocalEngine:
         *,
         settings: EngineSettings | None = None,
         on_step: Callable[[str], None] | None = None,
+        framings: Mapping[str, Framing] | None = None,
     ) -> None:
         self._plan = plan
         self._store = store
         self._settings = settings or EngineSettings()
         self._on_step = on_step or (lambda name: None)
-        self._reader = Reader(plan, logs, self._settings)
+        self._reader = Reader(plan, logs, self._settings, framings or {})
         self._threads = 0
         self._seconds_small = 0.0
+        self._published: Positions = {}
         self._pace = Pace(self._settings.epoch_rows_max)
         connection = store.connection
         connection.execute(setting("memory_limit", self._settings.memory_limit))
@@ -160,10 +165,11 @@ class LocalEngine:
     def _publish(self) -> None:
         for stream, lane in self._reader.logs:
             positions = self._rebuild.needed(stream, lane)
-            if positions:
+            if positions and positions != self._published.get((stream, lane)):
                 # Until the next epoch, older positions keep records for longer and show too large a lag.
                 with suppress(TransientError):
                     self._reader.logs[stream, lane].publish(READER, positions)
+                    self._published[stream, lane] = dict(positions)
 
     def _learn(self, batches: list[Batch], seconds: float) -> None:
         rows = sum(batch.slice.records.num_rows for batch in batches)

@@ -14,6 +14,7 @@ from headrace.engine.local.settings import EngineSettings
 from headrace.errors import RefusedError
 from headrace.log.protocol import Log, Slice
 from headrace.rows import RowStage
+from headrace.rows.framing import Framing
 from headrace.rows.result import RowResult
 from headrace.sql.plan import PipelinePlan
 
@@ -55,7 +56,13 @@ class Batch:
 class Reader:
     """Reads all lanes of all streams. One thread looks at a time, and one decodes."""
 
-    def __init__(self, plan: PipelinePlan, logs: Mapping[str, Log], settings: EngineSettings) -> None:
+    def __init__(
+        self,
+        plan: PipelinePlan,
+        logs: Mapping[str, Log],
+        settings: EngineSettings,
+        framings: Mapping[str, Framing],
+    ) -> None:
         self._plan = plan
         self._settings = settings
         self.logs: dict[tuple[str, str], Log] = {}
@@ -63,7 +70,7 @@ class Reader:
         for name in plan.streams:
             self.logs[name, "main"] = logs[name]
             self.logs[name, "redrive"] = logs[name].lane("redrive")
-        self._stages = {name: RowStage(stream) for name, stream in plan.streams.items()}
+        self._stages = {name: RowStage(stream, framings.get(name)) for name, stream in plan.streams.items()}
 
     def read(
         self,
@@ -210,5 +217,7 @@ def _joined(first: Batch, later: Batch) -> Batch:
     records = pa.concat_tables([first.slice.records, later.slice.records])
     joined = Slice(records, later.slice.next, later.slice.idle_since, gaps, later.slice.ends)
     seconds = first.seconds_read + later.seconds_read
-    lost = {**first.lost, **later.lost}
+    lost = dict(first.lost)
+    for partition, count in later.lost.items():
+        lost[partition] = lost.get(partition, 0) + count
     return Batch(first.stream, first.lane, joined, later.clock, lost=lost, seconds_read=seconds)

@@ -54,14 +54,14 @@ class SessionTable:
         """Return `relation` (keys, "_low", "_end" in microseconds) with "_chain", a number per session.
 
         A row that begins at or before the greatest end so far belongs to the same session: touching is
-        merging.
+        merging. Equal intervals are in the same session whatever order a sort gives them, hence RANGE.
         """
         over = f"PARTITION BY {', '.join(self._keys)} " if self._keys else ""
         before = (
             f"max(_end) OVER ({over}ORDER BY _low, _end ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING)"
         )
         return (
-            f"(SELECT *, sum(_new) OVER ({over}ORDER BY _low, _end ROWS UNBOUNDED PRECEDING) AS _chain FROM "
+            f"(SELECT *, sum(_new) OVER ({over}ORDER BY _low, _end RANGE UNBOUNDED PRECEDING) AS _chain FROM "
             f"(SELECT *, CASE WHEN _low <= {before} THEN 0 ELSE 1 END AS _new FROM {relation}))"
         )
 
@@ -148,7 +148,7 @@ class SessionTable:
         """Return whether no key has two pieces: then nothing must be ordered to know what is one session."""
         names = [key.name for key in self.plan.keys]
         if not names or any(pa.types.is_nested(pieces.schema.field(name).type) for name in names):
-            return pieces.num_rows == 1
+            return bool(pieces.num_rows == 1)
         return bool(pieces.select(names).group_by(names).aggregate([]).num_rows == pieces.num_rows)
 
     def _alone_sql(self, *, chained: bool) -> str:
