@@ -61,6 +61,7 @@ def commands_page() -> str:
 
 def profile_page() -> str:
     """Return the page of every key of headrace.toml."""
+    from headrace.operate.ingest_options import IngestOptions
     from headrace.operate.options import describe_options
     from headrace.operate.profiles import EngineOptions, StoreBinding, StreamBinding
 
@@ -77,6 +78,7 @@ def profile_page() -> str:
         ("`streams.NAME`", StreamBinding),
         ("`store`", StoreBinding),
         ("`engine_settings`", EngineOptions),
+        ("`ingest`", IngestOptions),
     ):
         rows = ((f"`{line.name}`", line.takes, line.default, line.help) for line in describe_options(kind))
         parts += [f"## {title}", _table(("key", "takes", "default", "what it does"), rows)]

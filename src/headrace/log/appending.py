@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from headrace.errors import RefusedError
 from headrace.log.encoding import ROW_COLUMNS, EncodedBatch, encode
 from headrace.log.partitioner import partitions_of
-from headrace.log.protocol import APPEND_SCHEMA, Appended
+from headrace.log.protocol import APPEND_SCHEMA, Appended, LogFullError
 from headrace.log.retention import Limits, positions_of_readers, stored_bytes
 
 __all__ = ["Appender", "Prepared", "microseconds_of"]
@@ -195,7 +195,7 @@ class Appender:
         )
         return Appended({partition: (first, state[partition][0]) for partition, first in firsts.items()})
 
-    def _full(self, sqlite: sqlite3.Connection) -> RefusedError:
+    def _full(self, sqlite: sqlite3.Connection) -> LogFullError:
         used = stored_bytes(sqlite, self._stream)
         readers = positions_of_readers(sqlite, self._stream)
         behind = {name: sum(positions.values()) for name, positions in readers.items()}
@@ -203,7 +203,7 @@ class Appender:
         fix = "raise the stream's bytes_max, or lower its retention"
         if slowest is not None:
             fix = f"let the reader '{slowest}' catch up (what it has not read is kept), {fix}"
-        return RefusedError(
+        return LogFullError(
             f"{self._place} is full: {used:,} of {self._limits.bytes_max:,} bytes are in use, "
             "nothing was appended",
             fix=fix,

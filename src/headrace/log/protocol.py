@@ -14,7 +14,9 @@ from typing import Protocol
 
 import pyarrow as pa
 
-__all__ = ["APPEND_SCHEMA", "RECORD_SCHEMA", "Appended", "Log", "PartitionRange", "Slice"]
+from headrace.errors import RefusedError
+
+__all__ = ["APPEND_SCHEMA", "RECORD_SCHEMA", "Appended", "Log", "LogFullError", "PartitionRange", "Slice"]
 
 _HEADERS = pa.list_(pa.struct([("key", pa.string()), ("value", pa.binary())]))
 
@@ -41,6 +43,10 @@ APPEND_SCHEMA = pa.schema(
 )
 """What `append` takes. A NULL partition: by the key's hash, or round robin without one. A NULL record time:
 the log's clock. Columns that are missing altogether are NULL."""
+
+
+class LogFullError(RefusedError):
+    """The log holds as much as it may. It takes records again when readers or retention made room."""
 
 
 @dataclass(frozen=True)
@@ -98,8 +104,8 @@ class Log(Protocol):
     def append(self, records: pa.Table) -> Appended:
         """Append `records` (APPEND_SCHEMA) in their order; they are durable when this returns, all or none.
 
-        Raises RefusedError when the log is full or a record is too large, TransientError when trying again
-        may help.
+        Raises LogFullError when the log is full, RefusedError when a record is too large, TransientError when
+        trying again may help.
         """
 
     def read(self, positions: Mapping[int, int], *, rows_max: int, bytes_max: int, wait: timedelta) -> Slice:

@@ -14,6 +14,7 @@ from typing import Any
 
 from headrace.declare.words import did_you_mean
 from headrace.errors import Problem, ProfileError
+from headrace.operate.ingest_options import IngestOptions
 from headrace.operate.options import Kind, option, read_options
 
 __all__ = [
@@ -89,13 +90,14 @@ class Profile:
     streams: Mapping[str, StreamBinding] = field(default_factory=dict)
     store: StoreBinding = field(default_factory=StoreBinding)
     engine_settings: EngineOptions = field(default_factory=EngineOptions)
+    ingest: IngestOptions = field(default_factory=IngestOptions)
 
     def stream(self, name: str) -> StreamBinding:
         """Return where a stream lies."""
         return self.streams.get(name, StreamBinding())
 
 
-_SECTIONS = ("engine", "streams", "store", "engine_settings")
+_SECTIONS = ("engine", "streams", "store", "engine_settings", "ingest")
 _LATER = {
     "replicas": "tables stay in the store so far; read them with `headrace sql`",
     "spark": "pipelines run on the local engine so far",
@@ -220,7 +222,10 @@ def _read_section(name: str, raw: object, folder: Path, report: Any) -> Profile:
         folder=folder,
         report=report,
     )
-    return Profile(name, engine, streams, store, settings)
+    ingest = read_options(
+        IngestOptions, raw.get("ingest", {}), path=f"{prefix}.ingest", folder=folder, report=report
+    )
+    return Profile(name, engine, streams, store, settings, ingest)
 
 
 _HEADER = re.compile(r"\s*\[\s*([^\[\]]+?)\s*\]\s*(?:#.*)?$")

@@ -1,0 +1,202 @@
+"""HTTP in front of the log: `POST /streams/NAME/records`, and `GET /health` for whoever watches it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hmac
+import socket
+import threading
+from collections.abc import Callable, Iterator, Mapping
+
+import uvicorn
+from fastapi import FastAPI, Request
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import JSONResponse
+
+from headrace.errors import HeadraceError, RefusedError
+from headrace.produce.ingest import Ingest, IngestAnswer
+from headrace.produce.ingest_body import (
+    RefusedRequest,
+    RequestRecords,
+    content_type_of,
+    decompressed,
+    key_bytes,
+    read_records,
+    too_large,
+)
+
+__all__ = ["bound_socket", "ingest_app", "serving"]
+
+_BODY_S_MAX = 30
+_KEEP_ALIVE_S = 60
+_STOP_S_MAX = 15
+_BACKLOG = 512
+# Small bodies are read where they are: handing them to a thread costs more than reading them.
+_INLINE_BYTES_MAX = 64 * 1024
+
+Tell = Callable[[str], None]
+
+
+def ingest_app(
+    ingest: Ingest, *, key_fields: Mapping[str, str | None], token: str | None, tell: Tell
+) -> FastAPI:
+    """Return the app. `key_fields` has each stream's key field; `tell` is given what an operator must know.
+
+    `token` None: whoever reaches the port may append.
+    """
+    app = FastAPI(title="Headrace ingest", docs_url=None, redoc_url=None, openapi_url=None)
+    secret = None if token is None else token.encode()
+
+    @app.post("/streams/{name}/records")
+    async def append(name: str, request: Request) -> JSONResponse:
+        if secret is not None:
+            _require_token(request, secret)
+        ingest.require_stream(name)
+        headers = request.headers
+        kind = content_type_of(headers.get("content-type", ""))
+        limits = ingest.limits
+        with ingest.admitted(_announced(request, limits.body_bytes_max)):
+            body = await _body(request, limits.body_bytes_max)
+            body = decompressed(body, headers.get("content-encoding", ""), bytes_max=limits.body_bytes_max)
+            key_field = request.query_params.get("key") or key_fields.get(name)
+
+            def read() -> RequestRecords:
+                return read_records(
+                    body,
+                    kind,
+                    key=key_field,
+                    record_bytes_max=limits.record_bytes_max,
+                    records_max=limits.records_max,
+                )
+
+            records = read() if len(body) <= _INLINE_BYTES_MAX else await run_in_threadpool(read)
+            keys = None if key_field is None else key_bytes(records, key_field)
+            future = ingest.submit(name, records.values, keys, idempotency_key=headers.get("idempotency-key"))
+            answer: IngestAnswer = await asyncio.wrap_future(future)
+        again = {"Idempotent-Replayed": "true"} if answer.repeated else None
+        return JSONResponse(answer.to_json(), headers=again)
+
+    @app.get("/health")
+    async def health() -> JSONResponse:
+        try:
+            await run_in_threadpool(ingest.check)
+        except HeadraceError as error:
+            tell(str(error))
+            return JSONResponse({"status": "the log is not ready"}, status_code=503)
+        return JSONResponse({"status": "ok"})
+
+    @app.exception_handler(RefusedRequest)
+    async def refuse(request: Request, error: RefusedRequest) -> JSONResponse:
+        if isinstance(error.__cause__, HeadraceError):
+            tell(str(error.__cause__))  # it names files and servers, which are no sender's business
+        headers = {} if error.retry_after is None else {"Retry-After": str(error.retry_after)}
+        if error.status == 401:
+            headers["WWW-Authenticate"] = "Bearer"
+        return JSONResponse({"error": error.message, "fix": error.fix}, error.status, headers)
+
+    @app.exception_handler(404)
+    @app.exception_handler(405)
+    async def unknown(request: Request, error: Exception) -> JSONResponse:
+        known = {"error": "there is nothing here", "fix": "POST /streams/NAME/records, or GET /health"}
+        return JSONResponse(known, getattr(error, "status_code", 404), getattr(error, "headers", None))
+
+    return app
+
+
+def _require_token(request: Request, secret: bytes) -> None:
+    kind, _, given = request.headers.get("authorization", "").partition(" ")
+    # Compared in constant time: how long a wrong guess takes must not say how much of it was right.
+    if not hmac.compare_digest(given.strip().encode("latin-1"), secret) or kind.lower() != "bearer":
+        raise RefusedRequest(
+            401, "the token is missing or wrong", fix="send the header 'Authorization: Bearer TOKEN'"
+        )
+
+
+def _announced(request: Request, bytes_max: int) -> int:
+    """Return how large the body will be at most."""
+    text = request.headers.get("content-length", "")
+    if not text.isdecimal():
+        return bytes_max
+    if int(text) > bytes_max:
+        raise too_large(bytes_max)
+    return int(text)
+
+
+async def _body(request: Request, bytes_max: int) -> bytes:
+    pieces: list[bytes] = []
+    size = 0
+    try:
+        async with asyncio.timeout(_BODY_S_MAX):
+            more = True
+            while more:
+                message = await request.receive()
+                if message["type"] != "http.request":
+                    raise RefusedRequest(400, "the body was cut off", fix="send all of it again")
+                pieces.append(message.get("body", b""))
+                more = message.get("more_body", False)
+                size += len(pieces[-1])
+                if size > bytes_max:
+                    raise too_large(bytes_max)
+    except TimeoutError:
+        raise RefusedRequest(
+            408, f"the body did not arrive within {_BODY_S_MAX} s", fix="send it again"
+        ) from None
+    return b"".join(pieces)
+
+
+def bound_socket(host: str, port: int) -> socket.socket:
+    """Return a socket that is bound; port 0: one that is free. Raises RefusedError when it cannot be."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        opened = socket.socket(family, kind, protocol)
+        try:
+            opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            opened.bind(address)
+        except OSError:
+            opened.close()
+            raise
+    except OSError as error:
+        raise RefusedError(
+            f"cannot listen on {host}, port {port}: {error.strerror or error}",
+            fix="stop what uses that port, or choose another one with --port",
+        ) from None
+    return opened
+
+
+@contextlib.contextmanager
+def serving(app: FastAPI, listening: socket.socket) -> Iterator[threading.Event]:
+    """Serve in a thread of its own; on leaving, requests under way are answered first.
+
+    Gives an event that is set when the server ended by itself, which is a failure.
+    """
+    config = uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,
+        lifespan="off",
+        server_header=False,
+        backlog=_BACKLOG,
+        timeout_keep_alive=_KEEP_ALIVE_S,
+        timeout_graceful_shutdown=_STOP_S_MAX,
+    )
+    server = uvicorn.Server(config)
+    listening.listen(_BACKLOG)  # whoever knocks before the server is up waits instead of being turned away
+    ended = threading.Event()
+
+    def work() -> None:
+        try:
+            server.run(sockets=[listening])
+        finally:
+            ended.set()
+
+    thread = threading.Thread(target=work, name="headrace-http", daemon=True)
+    thread.start()
+    try:
+        yield ended
+    finally:
+        server.should_exit = True
+        thread.join()
+        listening.close()
