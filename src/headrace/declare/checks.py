@@ -219,6 +219,10 @@ class Checker:
         """Return where the record time comes from."""
         return "header" if self.choice("record_time", value, ("log", "header")) == "header" else "log"
 
+    def contract(self, value: object) -> Literal["evolve", "freeze"]:
+        """Return which schemas a stream's records may name."""
+        return "freeze" if self.choice("contract", value, ("evolve", "freeze")) == "freeze" else "evolve"
+
     # -- schemas and columns -------------------------------------------------------------------------------
 
     def schema(self, value: object) -> Schema:

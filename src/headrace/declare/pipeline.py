@@ -56,7 +56,7 @@ class Pipeline:
         check.project_name(name)
         self.problems += check.problems
 
-    def stream(
+    def stream(  # noqa: PLR0913 - every argument is a word of the declaration
         self,
         name: str,
         schema: str | type[BaseModel] = "",
@@ -69,6 +69,7 @@ class Pipeline:
         derive: Mapping[str, str] | None = None,
         expect: Mapping[str, str | Expect] | None = None,
         record_time: str = "log",
+        contract: str = "evolve",
         **unknown: Any,
     ) -> None:
         """Declare a stream of records.
@@ -85,6 +86,8 @@ class Pipeline:
             derive: further columns, by name, each a SQL expression over the record.
             expect: conditions by name; a plain string rejects, `Expect(..., on_violation="warn")` counts.
             record_time: `"log"`, the log's own time, or `"header"`, the time that came with the record.
+            contract: for records that name a schema (Avro, JSON Schema): `"evolve"` takes what every schema
+                has of the declared columns, `"freeze"` takes only records of the declared schema.
             **unknown: any other word is a problem that names the nearest right one.
         """
         check = Checker(place_of(sys._getframe(1)), "stream", name)
@@ -104,6 +107,7 @@ class Pipeline:
                 derive=derived,
                 expect=check.expectations(expect),
                 record_time=check.record_time(record_time),
+                contract=check.contract(contract),
                 place=check.place,
             ),
         )

@@ -33,6 +33,7 @@ SEVERITIES = ("info", "warning", "critical")
 
 OnViolation = Literal["reject", "warn"]
 RecordTime = Literal["log", "header"]
+Contract = Literal["evolve", "freeze"]
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,7 @@ class Stream:
     expect: tuple[tuple[str, Expect], ...]
     record_time: RecordTime
     place: Place = field(compare=False)
+    contract: Contract = "evolve"
 
 
 @dataclass(frozen=True)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
 from headrace.errors import InternalError
+from headrace.log.protocol import RECORD_SCHEMA
 from headrace.rows.database import RowDatabase, Statement
+from headrace.rows.framing import Framing
 from headrace.rows.outcomes import Decoded, Malformed, outcomes, rows_of
 from headrace.rows.proof import Proof
 from headrace.rows.result import RowResult
@@ -19,8 +23,11 @@ __all__ = ["RowStage"]
 
 Rows = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
+Reasons = tuple[tuple[str, str], ...]
 _NO_ROWS: Rows = np.zeros(0, np.int64)
 _FEW = 50
+_VALUE = RECORD_SCHEMA.get_field_index("value")
+_NOTHING: Mapping[int, Reasons] = {}
 
 
 class RowStage:
@@ -31,16 +38,23 @@ class RowStage:
     another. Calls come from one thread at a time.
     """
 
-    def __init__(self, plan: StreamPlan, *, threads: int = 1) -> None:
+    def __init__(self, plan: StreamPlan, framing: Framing | None = None, *, threads: int = 1) -> None:
         self._plan = plan
+        self._framing = framing
         self._database = RowDatabase(plan, threads)
         self._proof = Proof(plan.stream.schema.columns, plan.stream.event_time)
 
     def run(self, records: pa.Table, *, lane: str = "main") -> RowResult:
         """Give every record of `records` (RECORD_SCHEMA) its outcome; in lane "redrive" no time is checked.
 
-        Never raises for a record. Raises InternalError when a query of the plan cannot be run at all.
+        Never raises for a record. Raises InternalError when a query of the plan cannot be run at all, and
+        TransientError when the framing needs what does not answer now.
         """
+        framed, unreadable = records, _NOTHING
+        if self._framing is not None:
+            documents_of = self._framing.documents(records)
+            unreadable = documents_of.unreadable
+            records = records.set_column(_VALUE, records.schema.field(_VALUE), documents_of.texts)
         texts = scan(records.column("value"))
         decoded, doubtful, documents = self._read(texts.documents, texts.rows, records.column("record_time"))
         doubts = self._doubts(decoded.table, documents)
@@ -48,12 +62,13 @@ class RowStage:
         suspects = np.sort(np.concatenate([texts.suspects, doubtful, decoded.rows[doubts]]))
         malformed: list[Malformed] = []
         if len(suspects):
-            trusted, malformed = self._judge(records, suspects)
+            trusted, malformed = self._judge(records, suspects, unreadable)
             parts += trusted
-        return outcomes(self._plan, records, parts, malformed, timed=lane != "redrive")
+        # Dead letters keep the bytes that were in the log.
+        return outcomes(self._plan, framed, parts, malformed, timed=lane != "redrive")
 
     def close(self) -> None:
-        """Give back the DuckDB instance."""
+        """Give back the DuckDB instance; the framing belongs to whoever opened it."""
         self._database.close()
 
     def _read(
@@ -93,13 +108,18 @@ class RowStage:
                 open_texts[open_texts] = ~proved
         return doubts | open_texts
 
-    def _judge(self, records: pa.Table, suspects: Rows) -> tuple[list[Decoded], list[Malformed]]:
+    def _judge(
+        self, records: pa.Table, suspects: Rows, unreadable: Mapping[int, Reasons]
+    ) -> tuple[list[Decoded], list[Malformed]]:
         """Read the suspects exactly: the good ones as a decoded part, the others with their reasons."""
         stream = self._plan.stream
         values = records.column("value").take(pa.array(suspects)).to_pylist()
         good: list[tuple[int, bytes, Reading]] = []
         malformed: list[Malformed] = []
         for row, value in zip(suspects.tolist(), values, strict=True):
+            if row in unreadable:
+                malformed.append(Malformed(row, unreadable[row]))
+                continue
             reading = read_record(value, stream.schema.columns, stream.event_time)
             if reading.reasons:
                 malformed.append(Malformed(row, reading.reasons))

@@ -54,6 +54,18 @@ class Content:
         """A name of the content that every registry would give alike."""
         return str(uuid.UUID(bytes=hashlib.md5(self.fingerprint.encode(), usedforsecurity=False).digest()))
 
+    def validator(self) -> Any:
+        """Return what checks documents by a JSON Schema; `jsonschema`'s, which is given nothing to fetch."""
+        document = self.parsed
+        if self.references and isinstance(document, dict):
+            # What is referred to becomes part of the document, under its name as its identifier.
+            word = "$defs" if "$defs" in document else "definitions"
+            named = {
+                f"_{at}": {**json.loads(text), "$id": name} for at, (name, text) in enumerate(self.references)
+            }
+            document = {**document, word: {**document.get(word, {}), **named}}
+        return _validator_class(document)(document)
+
     def problems_reading(self, written: Content) -> list[Difference]:
         """Return why data of the schema `written` may not be read with this one."""
         if self.kind != written.kind:
