@@ -57,7 +57,8 @@ def generate(
     """
     from headrace.cli.examples import generator_of
     from headrace.cli.output import spell_number
-    from headrace.operate import load_project, open_log
+    from headrace.operate import load_project
+    from headrace.operate.formats import open_producer_log
     from headrace.operate.supervise import StopSignals
     from headrace.produce.generator import run_generator
 
@@ -68,7 +69,8 @@ def generate(
     loaded = load_project(project, profile=profile)
     _require_stream(loaded, generator.stream, blueprint)
     stop = threading.Event()
-    log = open_log(loaded, generator.stream)
+    # A generator spoils some records on purpose, and those have to arrive as they are.
+    log = open_producer_log(loaded, generator.stream, unfit="keep")
     shown = "as fast as the log takes them" if pace is None else f"{spell_number(pace)} events/s"
     typer.echo(f"appending to '{generator.stream}', {shown}, seed {seed}; Ctrl-C stops")
     try:

@@ -98,7 +98,7 @@ def _token(loaded: Project, token_env: str | None) -> str | None:
 def _open(loaded: Project, undo: ExitStack) -> Ingest:
     """Open the logs, hold the table of idempotency keys, and start the threads that append."""
     from headrace.log.answered import AnsweredKeys
-    from headrace.operate import open_log
+    from headrace.operate.formats import open_producer_log
     from headrace.produce.ingest import KEYS_KEPT, KEYS_MAX, Ingest, IngestLimits
     from headrace.store.lock import StoreLock, holder_of
 
@@ -114,7 +114,7 @@ def _open(loaded: Project, undo: ExitStack) -> Ingest:
     undo.callback(lock.release)
     logs = {}
     for stream in loaded.pipeline.streams:
-        logs[stream.name] = open_log(loaded, stream.name)
+        logs[stream.name] = open_producer_log(loaded, stream.name, unfit="keep")
         undo.callback(logs[stream.name].close)
     answered = AnsweredKeys(
         loaded.data / "ingest.db", kept_us=int(KEYS_KEPT.total_seconds() * 1e6), keys_max=KEYS_MAX

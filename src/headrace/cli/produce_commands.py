@@ -64,7 +64,8 @@ def produce(
     """
     from headrace.cli.output import spell_number
     from headrace.declare.words import did_you_mean
-    from headrace.operate import load_project, open_log
+    from headrace.operate import load_project
+    from headrace.operate.formats import open_producer_log
     from headrace.operate.supervise import StopSignals
     from headrace.produce.files import produce_files
 
@@ -74,7 +75,7 @@ def produce(
         hint = did_you_mean(stream, streams)
         raise ProfileError(f"there is no stream '{stream}'{hint}", fix="there are: " + ", ".join(streams))
     stop = threading.Event()
-    log = open_log(loaded, stream)
+    log = open_producer_log(loaded, stream)
     try:
         with StopSignals(stop, lambda note: None), _progress_bar() as on_progress:
             report = produce_files(

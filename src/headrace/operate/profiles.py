@@ -14,6 +14,7 @@ from typing import Any
 
 from headrace.declare.words import did_you_mean
 from headrace.errors import Problem, ProfileError
+from headrace.operate.format_options import FormatOptions
 from headrace.operate.ingest_options import IngestOptions
 from headrace.operate.options import Kind, option, read_options
 
@@ -23,6 +24,7 @@ __all__ = [
     "Profile",
     "StoreBinding",
     "StreamBinding",
+    "check_formats",
     "check_stream_names",
     "read_profile",
     "read_profile_names",
@@ -33,8 +35,8 @@ DEFAULT_PROFILE = "local"
 
 
 @dataclass(frozen=True)
-class StreamBinding:
-    """Where the records of a stream lie."""
+class StreamBinding(FormatOptions):
+    """Where the records of a stream lie, and how they are written."""
 
     log: str = option(
         Kind.CHOICE,
@@ -150,6 +152,27 @@ def check_stream_names(profile: Profile, folder: Path, streams: tuple[str, ...])
                     "it has: " + ", ".join(streams),
                 )
                 for name in unknown
+            ]
+        )
+
+
+def check_formats(profile: Profile, folder: Path) -> None:
+    """Raise ProfileError when a stream's format needs a registry and the profile names none."""
+    without = [
+        name for name, binding in profile.streams.items() if binding.format != "json" and not binding.registry
+    ]
+    if without:
+        lines = _read_sections(folder)[1]
+        _raise_all(
+            [
+                Problem(
+                    PROFILE_FILE,
+                    _line_of(lines, f"profiles.{profile.name}.streams.{name}.format"),
+                    f"profile '{profile.name}': 'streams.{name}.format'",
+                    f"{profile.stream(name).format} needs a schema registry",
+                    'add registry = "http://localhost:8081" (headrace registry serve runs one)',
+                )
+                for name in without
             ]
         )
 

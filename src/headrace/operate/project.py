@@ -12,7 +12,7 @@ from types import ModuleType
 
 from headrace.declare import Pipeline
 from headrace.errors import DeclarationError, HeadraceError, Problem, ProfileError
-from headrace.operate.profiles import Profile, check_stream_names, read_profile
+from headrace.operate.profiles import Profile, check_formats, check_stream_names, read_profile
 
 __all__ = ["PIPELINE_FILE", "Home", "Project", "find_home", "load_pipeline", "load_project"]
 
@@ -87,6 +87,7 @@ def load_project(folder: Path, *, profile: str | None = None) -> Project:
         replace(each, path=str(home.folder / each.path)) for each in pipeline.references
     )
     check_stream_names(home.profile, home.folder, tuple(each.name for each in pipeline.streams))
+    check_formats(home.profile, home.folder)
     return Project(home.folder, home.profile, pipeline)
 
 

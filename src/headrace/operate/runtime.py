@@ -103,6 +103,7 @@ class Runtime:
         RefusedError when another process holds the store or runs this project with another one.
         """
         from headrace.engine.local import LocalEngine
+        from headrace.operate.formats import open_framings
         from headrace.sql import plan_pipeline
         from headrace.store import Store
 
@@ -115,7 +116,8 @@ class Runtime:
             store = Store.open(project.store_path, plan, identities=identities, rebuild=tuple(rebuild))
             undo.callback(store.close)
             _hold_folder(project, undo)
-            engine = LocalEngine(plan, logs, store, settings=engine_settings(project))
+            framings = open_framings(project, [each.stream for each in plan.streams.values()], undo)
+            engine = LocalEngine(plan, logs, store, settings=engine_settings(project), framings=framings)
             undo.callback(engine.close)
             runtime = cls(project, plan, logs, store, engine, undo.pop_all())
         with ExitStack() as undo:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import uuid
 from collections.abc import Iterable
@@ -11,9 +10,9 @@ from datetime import UTC, date, datetime, time
 from decimal import Decimal
 from typing import Any
 
-import fastavro
 import pyarrow as pa
 import pytest
+from registry_support import encoded, field, record_schema
 
 from headrace.declare import Pipeline, Stream
 from headrace.log.protocol import RECORD_SCHEMA
@@ -30,20 +29,6 @@ def stream_of(schema: str, contract: str = "evolve") -> Stream:
     pipeline.stream("events", schema=schema, contract=contract)
     assert not pipeline.problems
     return pipeline.streams[0]
-
-
-def record_schema(*fields: dict[str, Any], name: str = "Event") -> dict[str, Any]:
-    return {"type": "record", "name": name, "fields": list(fields)}
-
-
-def field(name: str, kind: Any, **more: Any) -> dict[str, Any]:
-    return {"name": name, "type": kind, **more}
-
-
-def encoded(schema: dict[str, Any], value: Any) -> bytes:
-    sink = io.BytesIO()
-    fastavro.schemaless_writer(sink, fastavro.parse_schema(schema), value)
-    return sink.getvalue()
 
 
 def table_of(values: Iterable[bytes | None], headers: Any = None) -> pa.Table:
