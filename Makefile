@@ -57,9 +57,9 @@ clean:
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 
 .venv/.ready: .venv/bin/uv pyproject.toml uv.lock
-	@UV_PROJECT_ENVIRONMENT=.venv $(BIN)/uv sync --quiet --frozen --inexact --no-dev
+	@UV_PROJECT_ENVIRONMENT=.venv $(BIN)/uv sync --quiet --frozen --inexact --compile-bytecode --no-dev
 	@touch $@
 
 .venv/.ready-dev: .venv/bin/uv pyproject.toml uv.lock
-	@UV_PROJECT_ENVIRONMENT=.venv $(BIN)/uv sync --quiet --frozen --inexact
+	@UV_PROJECT_ENVIRONMENT=.venv $(BIN)/uv sync --quiet --frozen --inexact --compile-bytecode
 	@touch $@ .venv/.ready

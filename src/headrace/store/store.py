@@ -131,7 +131,6 @@ class Store(StoreReading):
                     self.connection.execute(statement)
             self._adopt_tables(rebuild)
             self.save(self.progress)
-        self.connection.execute("CHECKPOINT")
 
     def _insert_meta(self, facts: Mapping[str, str]) -> None:
         for name, value in facts.items():
