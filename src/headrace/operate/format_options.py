@@ -12,7 +12,7 @@ from headrace.operate.secrets import Secret
 __all__ = ["FormatOptions"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class FormatOptions:
     """How the values of a stream are written, on whichever log."""
 
