@@ -12,12 +12,13 @@ from typing import NoReturn
 
 import pytest
 
+from servers.apicurio import JAVA_MIN, apicurio
 from servers.jars import ServerMissing, jars_of, java
 from servers.shared import shared_server
 
-__all__ = ["kafka_broker", "kafka_here", "server_missing"]
+__all__ = ["apicurio_registry", "kafka_broker", "kafka_here", "server_missing"]
 
-_SERVER_FIXTURES = {"kafka_here", "kafka_broker"}
+_SERVER_FIXTURES = {"apicurio_registry", "kafka_here", "kafka_broker"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -52,3 +53,15 @@ def kafka_broker(kafka_here: None) -> Iterator[str]:
     """
     with shared_server("servers.kafka:shared_address") as address:
         yield address
+
+
+@pytest.fixture
+def apicurio_registry() -> Iterator[str]:
+    """The address of the Confluent-compatible API of an Apicurio registry of the test's own, empty."""
+    try:
+        jars_of("apicurio")
+        java(JAVA_MIN)
+    except ServerMissing as missing:
+        server_missing(missing)
+    with apicurio() as url:
+        yield url

@@ -14,7 +14,6 @@ from typing import Any
 
 import uvicorn
 from fastapi import Depends, FastAPI, Request
-from fastapi.exceptions import HTTPException
 from fastapi.responses import JSONResponse, Response
 
 from headrace.errors import HeadraceError, RefusedError, TransientError
@@ -89,7 +88,8 @@ def registry_app(registry: Registry) -> FastAPI:
     app = FastAPI(title="Headrace schema registry", openapi_url=None, docs_url=None, redoc_url=None)
     app.add_exception_handler(RegistryRefusal, _tell_refusal)
     app.add_exception_handler(HeadraceError, _tell_error)
-    app.add_exception_handler(HTTPException, _tell_http)
+    for status in (404, 405):  # of a place or a method that there is not
+        app.add_exception_handler(status, _tell_http)
     app.add_exception_handler(Exception, _tell_bug)
     for routes in (_schema_routes, _compatibility_routes, _version_routes, _setting_routes):
         routes(app, registry)
@@ -108,7 +108,7 @@ def _tell_error(_: Request, error: Exception) -> Response:
 
 
 def _tell_http(_: Request, error: Exception) -> Response:
-    status = error.status_code if isinstance(error, HTTPException) else 500
+    status = int(getattr(error, "status_code", 500))
     return _refused(status, status, f"HTTP {status}: {getattr(error, 'detail', '')}")
 
 

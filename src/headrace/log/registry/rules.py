@@ -273,7 +273,7 @@ class Registry:
     ) -> list[str]:
         """Return why a schema is incompatible with a version; None: with those that the level names."""
         level = self.compatibility(subject)
-        if word is None:
+        if word is None or (_version_of(word) is None and not self._storage.versions(subject)):
             against = self._storage.versions(subject)
         else:
             against = [self.version(subject, word)]
