@@ -116,9 +116,10 @@ def test_slices_come_in_the_order_in_which_they_were_read() -> None:
 
 
 def test_large_slices_are_read_while_the_one_before_is_written() -> None:
-    reader = _Reader(FEW, FEW, FEW)
+    reader = _Reader(FEW, FEW, FEW, FEW)
     ahead = ahead_of(reader)
     try:
+        assert following(ahead) == FEW
         assert all(reader.looked.acquire(timeout=PATIENCE) for _ in range(3))
     finally:
         ahead.close()
@@ -151,6 +152,17 @@ def test_closing_ends_both_threads_although_nobody_takes_what_they_hold() -> Non
     ahead = ahead_of(_Reader(*[FEW] * 10))
     ahead.close()
     assert threading.active_count() == before
+
+
+def test_three_large_slices_are_held_at_most() -> None:
+    reader = _Reader(*[FEW] * 9)
+    ahead = ahead_of(reader)
+    try:
+        for taken in range(1, 6):
+            assert following(ahead) == FEW
+            assert reader.at <= (taken + 2) * FEW  # one is written, one is decoded, one was read
+    finally:
+        ahead.close()
 
 
 def test_a_log_and_a_registry_that_are_not_ready_are_asked_again_and_nothing_is_lost() -> None:

@@ -22,9 +22,9 @@ _Item = TypeVar("_Item")
 class ReadAhead:
     """Three stages at once: this reads, this runs the row stage, the caller writes.
 
-    One slice waits between two stages at most. After a small slice nothing is read before it was asked for:
-    records that arrive meanwhile then go into one epoch instead of waiting in several. Who asks for
-    `everything` that is there now waits for nothing more.
+    A stage begins when the next one has taken what it made before, so three slices are held at most. After a
+    small slice nothing is read before it was asked for: records that arrive meanwhile then go into one epoch
+    instead of waiting in several. Who asks for `everything` that is there now waits for nothing more.
     A log or registry that is not ready is asked again, with pauses that `waiting` is told.
     """
 
@@ -74,7 +74,7 @@ class ReadAhead:
 
     def _read(self) -> None:
         try:
-            while not self._stop.is_set():
+            while self._room_in(self._read_ones):
                 batches = when_ready(self._look, self._stop, self._waiting)
                 if batches is None:
                     return
@@ -105,7 +105,7 @@ class ReadAhead:
 
     def _decode(self) -> None:
         try:
-            while not self._stop.is_set():
+            while self._room_in(self._ready):
                 try:
                     found = self._read_ones.get(timeout=_LOOK_SECONDS)
                 except queue.Empty:
@@ -119,6 +119,16 @@ class ReadAhead:
     def _pause(self, age: float) -> None:
         """Wait for more records, less as long as the first one of a slice has waited already."""
         self._stop.wait(max(0.0, self._linger() - max(0.0, age)))
+
+    def _room_in(self, ready: queue.Queue[list[Batch] | BaseException]) -> bool:
+        """Wait until the next stage took what is there: a slice in each hand and one in between is enough.
+
+        Returns False when it is time to end.
+        """
+        with ready.not_full:
+            while ready.queue and not self._stop.is_set():
+                ready.not_full.wait(_LOOK_SECONDS)
+        return not self._stop.is_set()
 
     def _put(self, ready: queue.Queue[_Item], item: _Item) -> None:
         while not self._stop.is_set():

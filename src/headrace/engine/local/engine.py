@@ -225,8 +225,8 @@ class LocalEngine:
     ) -> None:
         """Run epochs until `stop` is set or, with `until_caught_up`, until a read found nothing.
 
-        A second thread reads and a third one runs the row stage while this one writes the epoch before; one
-        slice waits between them at most. A stop takes effect at the end of an epoch. Errors of every thread
+        A second thread reads and a third one runs the row stage while this one writes the epoch before; three
+        slices are held at most. A stop takes effect at the end of an epoch. Errors of every thread
         are raised here, except TransientError: then reading is tried again, with growing pauses.
         `on_waiting` is told each pause and, when it is over, None; it is called from the thread that waits.
         """
