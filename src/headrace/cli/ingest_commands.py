@@ -15,6 +15,7 @@ from headrace.cli.arguments import ProfileOption, ProjectOption, examples
 from headrace.errors import ProfileError, RefusedError
 
 if TYPE_CHECKING:
+    from headrace.log import Log
     from headrace.operate import Project
     from headrace.produce.ingest import Ingest
 
@@ -112,7 +113,7 @@ def _open(loaded: Project, undo: ExitStack) -> Ingest:
             fix="stop it first; two of them could not tell a repeated request from a new one",
         ) from None
     undo.callback(lock.release)
-    logs = {}
+    logs: dict[str, Log] = {}
     for stream in loaded.pipeline.streams:
         logs[stream.name] = open_producer_log(loaded, stream.name, unfit="keep")
         undo.callback(logs[stream.name].close)

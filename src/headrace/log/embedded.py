@@ -18,6 +18,7 @@ from headrace.errors import IntegrityError, RefusedError
 from headrace.log.appending import Appender, microseconds_of
 from headrace.log.database import Connection, FileIdentity, create_database, errors_named
 from headrace.log.loads import dead_loads, load_in_progress, load_marked, remove_dead_marks
+from headrace.log.positions import start_positions
 from headrace.log.protocol import Appended, PartitionRange, Slice
 from headrace.log.reading import BatchReader, arrange, partition_ranges
 from headrace.log.retention import Limits, Retention, positions_of_readers
@@ -156,6 +157,14 @@ class EmbeddedLog:
         with self._control.held() as sqlite:
             return partition_ranges(sqlite, self._stream)
 
+    def stored_bytes(self) -> Mapping[int, int]:
+        """How many bytes of the file each partition takes; see `KnowsBytes`."""
+        with self._control.held() as sqlite:
+            rows = sqlite.execute(
+                "SELECT partition, stored_bytes FROM partitions WHERE stream = ?", (self._stream,)
+            )
+            return dict(rows.fetchall())
+
     def append(self, records: pa.Table) -> Appended:
         """Append `records` in their order; see `Log.append`."""
         self._require_same_file()
@@ -228,7 +237,7 @@ class EmbeddedLog:
             dead = dead_loads(self._path, sqlite, self._stream)
         with self._reader.reading() as sqlite:
             ranges = partition_ranges(sqlite, self._stream)
-            starts = self._batches.start_positions(ranges, positions)
+            starts = start_positions(self._place, ranges, positions)
             chosen, begins, bound = self._batches.choose(
                 sqlite, ranges, starts, max(rows_max, 1), max(bytes_max, 1)
             )

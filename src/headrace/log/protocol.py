@@ -10,13 +10,22 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import pyarrow as pa
 
 from headrace.errors import RefusedError
 
-__all__ = ["APPEND_SCHEMA", "RECORD_SCHEMA", "Appended", "Log", "LogFullError", "PartitionRange", "Slice"]
+__all__ = [
+    "APPEND_SCHEMA",
+    "RECORD_SCHEMA",
+    "Appended",
+    "KnowsBytes",
+    "Log",
+    "LogFullError",
+    "PartitionRange",
+    "Slice",
+]
 
 _HEADERS = pa.list_(pa.struct([("key", pa.string()), ("value", pa.binary())]))
 
@@ -133,3 +142,11 @@ class Log(Protocol):
 
     def close(self) -> None:
         """Give back files and connections."""
+
+
+@runtime_checkable
+class KnowsBytes(Protocol):
+    """A log that can say how much it takes; not every log can."""
+
+    def stored_bytes(self) -> Mapping[int, int]:
+        """How many bytes the records of each partition take, as stored."""

@@ -6,13 +6,13 @@ engine accepts an address at most once, so that twice is harmless.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from headrace.errors import RefusedError
+from headrace.operate.exact_json import dump_exact, load_exact
 
 if TYPE_CHECKING:
     from headrace.log import Log
@@ -185,7 +185,7 @@ def set_fields(assignments: Iterable[str]) -> Change:
     def change(value: bytes) -> bytes:
         try:
             # Decimal digits pass through as they were written, not as the nearest double.
-            record = json.loads(value, parse_float=_Digits)
+            record = load_exact(value)
         except (ValueError, RecursionError):
             record = None
         if not isinstance(record, dict):
@@ -195,23 +195,9 @@ def set_fields(assignments: Iterable[str]) -> Change:
             )
         for path, new in fields:
             _set(record, path, new)
-        return _dump(record)
+        return dump_exact(record).encode("utf-8", "surrogatepass")
 
     return change
-
-
-class _Digits(float):
-    """A JSON number that is written again with the digits it was read with."""
-
-    def __new__(cls, digits: str) -> _Digits:
-        self = super().__new__(cls, digits)
-        self.digits = digits
-        return self
-
-    digits: str
-
-    def __repr__(self) -> str:
-        return self.digits
 
 
 def _set(record: dict[str, Any], path: Sequence[str], value: Any) -> None:
@@ -225,17 +211,6 @@ def _set(record: dict[str, Any], path: Sequence[str], value: Any) -> None:
 
 def _json_or_text(text: str) -> Any:
     try:
-        return json.loads(text, parse_float=_Digits)
+        return load_exact(text)
     except ValueError:
         return text
-
-
-def _dump(value: Any) -> bytes:
-    # json.dumps writes a subclass of float with float's own repr, so containers are walked here.
-    if isinstance(value, _Digits):
-        return value.digits.encode()
-    if isinstance(value, dict):
-        return b"{" + b",".join(_dump(str(k)) + b":" + _dump(v) for k, v in value.items()) + b"}"
-    if isinstance(value, list):
-        return b"[" + b",".join(map(_dump, value)) + b"]"
-    return json.dumps(value, ensure_ascii=False).encode("utf-8", "surrogatepass")

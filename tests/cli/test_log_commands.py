@@ -1,0 +1,99 @@
+"""`headrace log …` on the embedded log: what it prints, for people and for scripts."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from headrace.cli.app import run
+
+DEADLINE_S = 60
+
+
+def ok(*words: str) -> None:
+    assert run(words) == 0
+
+
+@pytest.fixture
+def project(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Path:
+    folder = tmp_path / "weather"
+    ok("new", str(folder))
+    ok("produce", "readings", str(folder / "readings.ndjson"), "-C", str(folder), "--record-time", "event")
+    capsys.readouterr()
+    return folder
+
+
+def test_a_log_is_described(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    here = ("-C", str(project))
+    ok("log", "describe", *here)
+    out = capsys.readouterr().out
+    assert "stream readings: 5 records" in out
+    assert "log = embedded" in out
+    assert "nobody reads it yet" in out
+    ok("run", "--until-caught-up", *here)
+    capsys.readouterr()
+    ok("log", "describe", "readings", "--json", *here)
+    document = json.loads(capsys.readouterr().out)
+    assert document["settings"]["partitions"] == 1
+    assert [each["reader"] for each in document["readers"]] == ["engine"]
+    assert document["readers"][0]["lag_records"] == 0
+    ok("log", "describe", "--lane", "redrive", *here)
+    assert "0 records" in capsys.readouterr().out
+    assert run(["log", "describe", "reading", *here]) == 2
+    assert "did you mean 'readings'" in capsys.readouterr().err
+
+
+def test_records_are_shown_for_people_and_for_scripts(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    here = ("-C", str(project))
+    ok("log", "peek", "readings", "--last", "1", *here)
+    out = capsys.readouterr().out
+    assert out.startswith("readings:0:4  2026-01-01T12:01:30Z\n{\n  ")
+    assert '"celsius": 5.0' in out
+    ok("log", "peek", "readings", "--from-beginning", "-n", "2", "--json", *here)
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [line["offset"] for line in lines] == [0, 1]
+    assert lines[0]["value"]["sensor"] == "roof"
+    ok("log", "peek", "readings", "--offset", "0:5", *here)
+    assert "holds no record there" in capsys.readouterr().err
+    assert run(["log", "peek", "readings", "--offset", "0:9", *here]) == 1
+    assert run(["log", "peek", "readings", "--last", "1", "--from-beginning", *here]) == 2
+
+
+def test_a_copy_says_where_to_and_is_not_made_onto_itself(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (project / "headrace.toml").write_text("[profiles.local]\n[profiles.other]\n")
+    here = ("-C", str(project))
+    assert run(["log", "copy", *here]) == 2
+    assert "add --to-profile" in capsys.readouterr().err
+    assert run(["log", "copy", "--to-profile", "other", *here]) == 1
+    assert "the same log in both profiles" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_following_ends_cleanly_with_ctrl_c(project: Path) -> None:
+    following = subprocess.Popen(
+        [sys.executable, "-m", "headrace", "log", "peek", "readings", "--last", "1", "--follow", "--json"],
+        cwd=project,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert following.stdout is not None
+        assert json.loads(following.stdout.readline())["offset"] == 4
+        ok("produce", "readings", str(project / "readings.ndjson"), "-C", str(project))
+        assert json.loads(following.stdout.readline())["offset"] == 5
+        following.send_signal(signal.SIGINT)
+        _, err = following.communicate(timeout=DEADLINE_S)
+    finally:
+        following.kill()
+        following.wait()
+    assert (following.returncode, err) == (0, "")
