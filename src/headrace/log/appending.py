@@ -15,8 +15,8 @@ import pyarrow.compute as pc
 
 from headrace.errors import RefusedError
 from headrace.log.encoding import ROW_COLUMNS, EncodedBatch, encode
-from headrace.log.partitioner import partitions_of
-from headrace.log.protocol import APPEND_SCHEMA, Appended, LogFullError
+from headrace.log.placing import Placing
+from headrace.log.protocol import Appended, LogFullError
 from headrace.log.retention import Limits, positions_of_readers, stored_bytes
 
 __all__ = ["Appender", "Prepared", "microseconds_of"]
@@ -71,11 +71,11 @@ class Appender:
         self._stream = stream
         self._place = place
         self._limits = limits
-        self._turn: int | None = None
+        self._placing = Placing(place)
 
     def prepared(self, records: pa.Table, partitions: int) -> Prepared:
         """Encode `records` for so many partitions. Raises RefusedError for what cannot be appended."""
-        records = self._as_append_schema(records)
+        records = self._placing.append_table(records)
         if records.num_rows == 0:
             return Prepared((), 0)
         self._require_sizes(records)
@@ -84,29 +84,6 @@ class Appender:
             times = _times_of(rows.column("record_time"))
             batches += [(partition, batch, times.slice(part)) for part, batch in encode(rows)]
         return Prepared(tuple(batches), sum(len(batch.values) for _, batch, _ in batches))
-
-    def _as_append_schema(self, records: pa.Table) -> pa.Table:
-        if records.schema == APPEND_SCHEMA:
-            return records
-        unknown = sorted(set(records.column_names) - set(APPEND_SCHEMA.names))
-        if unknown:
-            raise RefusedError(
-                f"{self._place}: records with a column '{unknown[0]}'",
-                fix=f"a log takes the columns {', '.join(APPEND_SCHEMA.names)}",
-            )
-        try:
-            columns = [
-                records.column(field.name).cast(field.type)
-                if field.name in records.column_names
-                else pa.chunked_array([pa.nulls(records.num_rows, field.type)])
-                for field in APPEND_SCHEMA
-            ]
-        except pa.ArrowInvalid as error:
-            raise RefusedError(
-                f"{self._place}: records whose columns have other types: {error}",
-                fix=f"give a table with the schema {', '.join(f'{f.name} {f.type}' for f in APPEND_SCHEMA)}",
-            ) from error
-        return pa.Table.from_arrays(columns, schema=APPEND_SCHEMA)
 
     def _require_sizes(self, records: pa.Table) -> None:
         largest = pc.max(pc.binary_length(records.column("value"))).as_py() or 0
@@ -121,8 +98,8 @@ class Appender:
         given, keys = records.column("partition"), records.column("key")
         unplaced = given.null_count == len(given)
         if unplaced and (partitions == 1 or keys.null_count == len(keys)):
-            return [(self._next_turn(partitions), records)]
-        target = self._targets(given, keys, partitions)
+            return [(self._placing.next_turn(partitions), records)]
+        target = self._placing.targets(given, keys, partitions)
         if (target == target[0]).all():
             return [(int(target[0]), records)]
         order = np.argsort(target, kind="stable")
@@ -133,33 +110,6 @@ class Appender:
             for partition, (start, end) in enumerate(pairwise(ends))
             if end > start
         ]
-
-    def _targets(
-        self, given: pa.ChunkedArray, keys: pa.ChunkedArray, partitions: int
-    ) -> npt.NDArray[np.int64]:
-        target: npt.NDArray[np.int64] = pc.fill_null(given, -1).to_numpy().astype(np.int64)
-        placed = pc.is_valid(given).to_numpy()
-        wrong = placed & ((target < 0) | (target >= partitions))
-        if wrong.any():
-            raise RefusedError(
-                f"{self._place}: a record for partition {target[wrong][0]}; there are {partitions}",
-                fix="open the log with more partitions, or leave the partition out",
-            )
-        by_key = ~placed & pc.is_valid(keys).to_numpy()
-        if by_key.any():
-            chosen = keys.filter(pa.array(by_key)).combine_chunks()
-            if isinstance(chosen, pa.ChunkedArray):
-                chosen = pa.concat_arrays(chosen.chunks)
-            target[by_key] = partitions_of(chosen, partitions)
-        rest = ~placed & ~by_key
-        if rest.any():
-            target[rest] = self._next_turn(partitions)
-        return target
-
-    def _next_turn(self, partitions: int) -> int:
-        # Records without a key stay together, one partition an append: whole batches are cheaper to handle.
-        self._turn = 0 if self._turn is None else self._turn + 1
-        return self._turn % partitions
 
     def fits(self, sqlite: sqlite3.Connection, wanted: int) -> bool:
         """Return whether so many more bytes stay within the stream's limit."""

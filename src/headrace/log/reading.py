@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from headrace.errors import IntegrityError, RefusedError
+from headrace.errors import IntegrityError
 from headrace.log.encoding import ROW_COLUMNS, Batch, decode, record_batches
 from headrace.log.protocol import RECORD_SCHEMA, PartitionRange
 
@@ -61,33 +61,6 @@ class BatchReader:
         self._name = name
         self._place = place
         self._kept: dict[int, Batch] = {}
-
-    def start_positions(
-        self, ranges: Sequence[PartitionRange], positions: Mapping[int, int]
-    ) -> dict[int, int]:
-        """Return where to read each partition from, checked against what it holds."""
-        unknown = sorted(set(positions) - {held.partition for held in ranges})
-        if unknown:
-            raise IntegrityError(
-                f"{self._place}: a position in partition {unknown[0]}; there are {len(ranges)} partitions",
-                fix="the position belongs to another log: use the store that was made with this one",
-            )
-        checked = {}
-        for held in ranges:
-            position = positions.get(held.partition, held.start)
-            place = f"{self._place}, partition {held.partition}"
-            if position > held.end:
-                raise IntegrityError(
-                    f"{place}: the position {position} is beyond the log's end {held.end}",
-                    fix="the log lost records or is another one: restore it, or start with a new store",
-                )
-            if position < held.start:
-                raise RefusedError(
-                    f"{place}: records {position} to {held.start - 1} are gone, retention deleted them",
-                    fix='set on_data_loss = "continue" to go on with the oldest record that is left',
-                )
-            checked[held.partition] = position
-        return checked
 
     def choose(
         self,
