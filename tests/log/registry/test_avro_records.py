@@ -57,7 +57,14 @@ class Reading:
 
     def documents(self, *values: bytes | None, headers: Any = None) -> list[Any]:
         """What each record says: a dict, or its (rule, reason)."""
-        found = self.framing.documents(table_of(values, headers))
+        table = table_of(values, headers)
+        found = self.framing.documents(table)
+        # Among many of their kind records are read together, which may change nothing.
+        many = self.framing.documents(pa.concat_tables([table] * 20))
+        assert many.texts.to_pylist() == found.texts.to_pylist() * 20
+        assert [many.unreadable[row] for row in sorted(many.unreadable)] == [
+            found.unreadable[row] for row in sorted(found.unreadable)
+        ] * 20
         texts = found.texts.to_pylist()
         return [
             found.unreadable[row][0] if row in found.unreadable else _parsed(text)

@@ -21,7 +21,7 @@ from headrace.declare import Column, DataType, ListType, MapType, ScalarType, St
 from headrace.log.registry.avro_schema import AvroField, AvroType
 from headrace.log.registry.wire import Unreadable
 
-__all__ = ["TextMaker"]
+__all__ = ["TextMaker", "default_text", "field_source", "is_number", "symbols_of"]
 
 Text = Callable[[Any], str]
 _NUMBERS = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "DOUBLE", "FLOAT", "DECIMAL", "U")
@@ -35,13 +35,11 @@ class TextMaker:
     """Makes the JSON text of values of `writer`, a record, for declared columns.
 
     reader   the schema to resolve against, or None: the declared columns alone
-    paired   whether a union's value comes as (branch, value), as `BinaryReader` gives it
+
+    A union's value comes as (branch, value), as `BinaryReader` gives it.
     """
 
-    def __init__(
-        self, writer: AvroType, columns: tuple[Column, ...], reader: AvroType | None, *, paired: bool
-    ) -> None:
-        self._paired = paired
+    def __init__(self, writer: AvroType, columns: tuple[Column, ...], reader: AvroType | None) -> None:
         self._made: dict[tuple[int, int, int], list[Text]] = {}
         # Kept, because what was made is found again by the identity of these.
         self._row = row = StructType(tuple((column.name, column.type) for column in columns))
@@ -87,12 +85,12 @@ class TextMaker:
                 wanted[name] if wanted is not None else target.value if isinstance(target, MapType) else None
             )
             own = None if read is None else next((each for each in read if each.name == name), None)
-            source = _source(name, own, written)
+            source = field_source(name, own, written)
             if source is not None:
                 text = self._text(source.type, part, None if own is None else own.type)
                 pieces.append((f"{quoted(name)}:", source.name, text))
             elif own is not None and own.has_default:
-                constants.append(f"{quoted(name)}:{self._default(own, part)}")
+                constants.append(f"{quoted(name)}:{default_text(own, part)}")
         tail = constants
 
         def text_of(value: Any) -> str:
@@ -102,22 +100,19 @@ class TextMaker:
 
     def _union(self, kind: AvroType, target: DataType | None, reader: AvroType | None) -> Text:
         texts = [self._text(branch, target, _branch_for(branch, reader)) for branch in kind.branches]
-        if self._paired:
-            return lambda value: texts[value[0]](value[1])
-        # Not paired: there is one branch beside null at most, so that the value says which one it is.
-        others = [text for branch, text in zip(kind.branches, texts, strict=True) if branch.kind != "null"]
-        other = others[0] if others else texts[0]
-        return lambda value: "null" if value is None else other(value)
-
-    def _default(self, field: AvroField, target: DataType | None) -> str:
-        value = _of_default(field.type, field.default)
-        return TextMaker._of_type(field.type, target)(value)
+        return lambda value: texts[value[0]](value[1])
 
     @staticmethod
-    def _of_type(kind: AvroType, target: DataType | None) -> Text:
+    def of_type(kind: AvroType, target: DataType | None) -> Text:
+        """Return what makes the text of values of one type; a union's value is a pair."""
         maker = TextMaker.__new__(TextMaker)
-        maker._paired, maker._made = True, {}
+        maker._made = {}
         return maker._text(kind, target, None)
+
+
+def default_text(field: AvroField, target: DataType | None) -> str:
+    """Return the text of a reader's default."""
+    return TextMaker.of_type(field.type, target)(_of_default(field.type, field.default))
 
 
 def _later(place: list[Text]) -> Text:
@@ -136,8 +131,8 @@ def _names(kind: AvroType, wanted: dict[str, DataType] | None, read: list[AvroFi
     return [each.name for each in (kind.fields if read is None else read)]
 
 
-def _source(name: str, own: AvroField | None, written: dict[str, AvroField]) -> AvroField | None:
-    """Return the writer's field that a name takes its value from; an alias is the reader's older name."""
+def field_source(name: str, own: AvroField | None, written: dict[str, AvroField]) -> AvroField | None:
+    """Return the writer's field that a name takes its value from; an alias is an older name."""
     names = (name,) if own is None else (name, *own.aliases)
     return next((written[each] for each in names if each in written), None)
 
@@ -188,7 +183,7 @@ _OF_DEFAULT: dict[str, tuple[type, ...]] = {
 
 def _scalar(kind: AvroType, target: DataType | None, reader: AvroType | None) -> Text:
     sql = target.sql if isinstance(target, ScalarType) else ""
-    if kind.logical and not (sql.startswith(_NUMBERS) and kind.kind in ("int", "long")):
+    if kind.logical and not (is_number(sql) and kind.kind in ("int", "long")):
         return _logical(kind)
     if kind.kind == "enum":
         return _enum_text(kind, reader)
@@ -200,13 +195,23 @@ def _scalar(kind: AvroType, target: DataType | None, reader: AvroType | None) ->
 
 
 def _enum_text(kind: AvroType, reader: AvroType | None) -> Text:
-    branch = _branch_for(kind, reader)
-    if branch is None or branch.kind != "enum" or branch.default is None:
-        return quoted
     known = {
-        symbol: quoted(symbol if symbol in branch.symbols else branch.default) for symbol in kind.symbols
+        symbol: quoted(said) for symbol, said in zip(kind.symbols, symbols_of(kind, reader), strict=True)
     }
     return lambda value: known[value]
+
+
+def symbols_of(kind: AvroType, reader: AvroType | None) -> list[str]:
+    """Return what each of the writer's symbols is to the reader: itself, or the reader's default."""
+    branch = _branch_for(kind, reader)
+    if branch is None or branch.kind != "enum" or branch.default is None:
+        return list(kind.symbols)
+    return [symbol if symbol in branch.symbols else branch.default for symbol in kind.symbols]
+
+
+def is_number(sql: str) -> bool:
+    """Whether a declared type takes the number that stands behind a logical type."""
+    return sql.startswith(_NUMBERS)
 
 
 def _logical(kind: AvroType) -> Text:

@@ -10,18 +10,20 @@ What the text is worth, the row stage decides as for every JSON record.
 
 from __future__ import annotations
 
-import io
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from headrace.declare import Stream
 from headrace.errors import RefusedError
 from headrace.log.documents import Documents
-from headrace.log.registry.avro_binary import BinaryReader, least_bytes
+from headrace.log.registry.avro_binary import BinaryReader
+from headrace.log.registry.avro_columns import ColumnReader
 from headrace.log.registry.avro_schema import AvroType, SchemaInvalid, shape_of
 from headrace.log.registry.avro_text import TextMaker
 from headrace.log.registry.client import RegistryClient
@@ -33,8 +35,11 @@ __all__ = ["RegistryFraming", "StreamFormat", "plain_schema"]
 
 Decode = Callable[[bytes, int], str | bytes]
 _KINDS = {"avro": "AVRO", "json_schema": "JSON"}
+Rows = npt.NDArray[np.int64]
+_TOGETHER_MIN = 16
+"""Fewer records of one schema are read one by one."""
+_FRAME_BYTES = 5
 _REDRIVE_HEADER = "headrace.address"
-_FAILURES = (EOFError, ValueError, IndexError, KeyError, TypeError, OverflowError, AssertionError)
 
 
 @dataclass(frozen=True)
@@ -95,17 +100,54 @@ class RegistryFraming:
         """Return what each record says; raises TransientError when the registry does not answer."""
         keys = _header_keys(records.column("headers"))
         unknown: dict[SchemaKey, Unreadable] = {}
-        texts: list[str | bytes | None] = []
+        texts, left = self._together(records, keys, unknown)
+        found: list[str | bytes | None] = []
         unreadable: dict[int, tuple[tuple[str, str], ...]] = {}
-        for row, value in enumerate(records.column("value").to_pylist()):
+        values = records.column("value")
+        chosen = values if len(left) == len(values) else values.take(pa.array(left))
+        for row, value in zip(left.tolist(), chosen.to_pylist(), strict=True):
             text: str | bytes | None = None
             if value is not None:
                 try:
                     text = self._text(value, keys.get(row), unknown)
                 except Unreadable as problem:
                     unreadable[row] = ((problem.rule, problem.reason),)
-            texts.append(text)
-        return Documents(pa.array(texts, pa.binary()), unreadable)
+            found.append(text)
+        return Documents(_placed(texts, left, pa.array(found, pa.binary()), len(values)), unreadable)
+
+    def _together(
+        self, records: pa.Table, keys: Mapping[int, _Headers], unknown: dict[SchemaKey, Unreadable]
+    ) -> tuple[list[tuple[Rows, pa.Array]], Rows]:
+        """Read many records of one schema at once; gives rows with their texts, and what rows are left."""
+        every: Rows = np.arange(records.num_rows)
+        if self._form.kind != "AVRO" or keys or len(every) < _TOGETHER_MIN:
+            return [], every
+        values = _one_array(records.column("value"))
+        if values.null_count or values.buffers()[2] is None:
+            return [], every
+        offsets = np.frombuffer(values.buffers()[1], np.int32)
+        places_of: Rows = offsets[values.offset : values.offset + len(every) + 1].astype(np.int64)
+        data = np.frombuffer(values.buffers()[2], np.uint8)
+        starts, ends = places_of[:-1], places_of[1:]
+        framed = ends - starts >= _FRAME_BYTES
+        places = np.minimum(starts[:, None] + np.arange(_FRAME_BYTES), max(len(data) - 1, 0))
+        head = data[places] if len(data) else np.zeros((len(every), _FRAME_BYTES), np.uint8)
+        numbers = head[:, 1:].astype(np.int64) @ np.array([1 << 24, 1 << 16, 1 << 8, 1])
+        numbers[~framed | (head[:, 0] != 0)] = -1
+        texts: list[tuple[Rows, pa.Array]] = []
+        done = np.zeros(len(every), np.bool_)
+        different, counts = np.unique(numbers, return_counts=True)
+        for number, count in zip(different.tolist(), counts.tolist(), strict=True):
+            if number < 0 or count < _TOGETHER_MIN:
+                continue
+            decode = self._known(number, unknown)
+            if not isinstance(decode, _AvroDecode) or decode.columns is None:
+                continue
+            rows = np.flatnonzero(numbers == number)
+            text, odd = decode.columns.texts(data, starts[rows] + _FRAME_BYTES, ends[rows])
+            done[rows[~odd]] = True
+            texts.append((rows[~odd], text if not odd.any() else text.filter(pa.array(~odd))))
+        return texts, np.flatnonzero(~done)
 
     def _text(
         self, value: bytes, headers: _Headers | None, unknown: dict[SchemaKey, Unreadable]
@@ -116,14 +158,21 @@ class RegistryFraming:
             return value  # somebody corrected a dead letter, and people write JSON
         else:
             key, start = key_in_front(value)
-        decode = self._decoders.get(key) or unknown.get(key)
-        if decode is None:
-            decode = self._decoder(key)
-            # That an id is unknown may be over in a moment; what it means when it is known never changes.
-            (unknown if isinstance(decode, _Unknown) else self._decoders)[key] = decode  # type: ignore[assignment]
+        decode = self._known(key, unknown)
         if isinstance(decode, Unreadable):
             raise decode
         return decode(value, start)
+
+    def _known(self, key: SchemaKey, unknown: dict[SchemaKey, Unreadable]) -> Decode | Unreadable:
+        found = self._decoders.get(key) or unknown.get(key)
+        if found is None:
+            found = self._decoder(key)
+            # That an id is unknown may be over in a moment; what it means when it is known never changes.
+            if isinstance(found, _Unknown):
+                unknown[key] = found
+            else:
+                self._decoders[key] = found
+        return found
 
     def _decoder(self, key: SchemaKey) -> Decode | Unreadable:
         named = f"schema {key}"
@@ -152,7 +201,7 @@ class RegistryFraming:
         if reader is not None and (problems := reader.problems_reading(content)):
             told = "; ".join(f"{each.text} (at {each.path})" for each in problems[:5])
             return Unreadable("schema", f"{named} cannot be read with the declared one: {told}")
-        return _avro_decode(writer, self._form.stream, None if reader is None else reader.parsed)
+        return _AvroDecode(writer, self._form.stream, None if reader is None else reader.parsed)
 
     def _is_declared(self, content: Content) -> bool:
         declared = self._declared
@@ -210,52 +259,35 @@ def _validated(content: Content) -> Decode:
     return decode
 
 
-def _avro_decode(writer: AvroType, stream: Stream, reader: AvroType | None) -> Decode:
-    """Return what makes JSON text of the bytes that `writer` describes."""
-    columns = stream.schema.columns
-    exact = BinaryReader(writer)
-    exact_text = TextMaker(writer, columns, reader, paired=True).text
+class _AvroDecode:
+    """Makes JSON text of the bytes that a writer's schema describes; `columns` reads many at once, if any."""
 
-    def slowly(value: bytes, start: int) -> str:
-        return exact_text(exact.read(value, start))
+    def __init__(self, writer: AvroType, stream: Stream, reader: AvroType | None) -> None:
+        declared = stream.schema.columns
+        self.columns = ColumnReader.of(writer, declared, reader)
+        self._read = BinaryReader(writer).read
+        self._text = TextMaker(writer, declared, reader).text
 
-    if not _is_plain(writer):
-        return slowly
-
-    import fastavro
-
-    schema = fastavro.parse_schema(plain_schema(writer))
-    read = fastavro.schemaless_reader
-    text = TextMaker(writer, columns, reader, paired=False).text
-
-    def fast(value: bytes, start: int) -> str:
-        source = io.BytesIO(value)
-        source.seek(start)
-        try:
-            found = read(source, schema, None)
-        except _FAILURES:
-            return slowly(value, start)  # which says why
-        if source.tell() != len(value):
-            return slowly(value, start)
-        return text(found)
-
-    return fast
+    def __call__(self, value: bytes, start: int) -> str:
+        return self._text(self._read(value, start))
 
 
-def _is_plain(kind: AvroType, outer: frozenset[int] = frozenset()) -> bool:
-    """Whether fastavro can be trusted with it: not recursive, and a union is null and one other type."""
-    if id(kind) in outer:
-        return False
-    outer |= {id(kind)}
-    if kind.kind == "union":
-        others = [branch for branch in kind.branches if branch.kind != "null"]
-        return len(others) <= 1 and all(_is_plain(branch, outer) for branch in others)
-    if kind.kind == "record":
-        return len(outer) < 50 and all(_is_plain(each.type, outer) for each in kind.fields)
-    if kind.kind in ("array", "map"):
-        # Items without bytes: a few bytes could ask for a list that fills the memory.
-        return (kind.kind == "map" or least_bytes(kind.inner) > 0) and _is_plain(kind.inner, outer)
-    return True
+def _one_array(column: pa.ChunkedArray) -> pa.Array:
+    combined = column.combine_chunks()
+    if isinstance(combined, pa.ChunkedArray):
+        combined = combined.chunk(0) if combined.num_chunks else pa.array([], pa.binary())
+    return combined
+
+
+def _placed(texts: list[tuple[Rows, pa.Array]], left: Rows, found: pa.Array, count: int) -> pa.Array:
+    """Return all texts in the order of their rows."""
+    if not texts:
+        return found
+    if len(texts) == 1 and not len(left):
+        return texts[0][1].cast(pa.binary())
+    places = np.empty(count, np.int64)
+    places[np.concatenate([*(rows for rows, _ in texts), left])] = np.arange(count)
+    return pa.concat_arrays([*(text.cast(pa.binary()) for _, text in texts), found]).take(pa.array(places))
 
 
 def plain_schema(kind: AvroType, told: set[str] | None = None) -> Any:
