@@ -206,7 +206,7 @@ def test_a_source_that_was_set_back_is_noticed(tmp_path: Path) -> None:
     restored = open_embedded_log(tmp_path / "b.db", "events", partitions=3)
     restored._identity = source.identity
     filled(restored, 10)
-    with pytest.raises(IntegrityError, match="the source was set back|and the source ends at"):
+    with pytest.raises(IntegrityError, match="and the source ends at"):
         copy(restored, target)
     for log in (source, target, restored):
         log.close()

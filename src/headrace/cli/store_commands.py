@@ -60,6 +60,13 @@ def status(
     if document["waiting"]:
         state += f", waiting: {document['waiting']}"
     typer.echo(f"{state}; epoch {document['epoch']}; store {spell_number(document['state_bytes'] / 1e6)} MB")
+    speed = document["throughput"]
+    when = "over the last minute" if document["running"] else "in its last minute"
+    typer.echo(f"{spell_number(speed['records_per_second'])} records/s {when}")
+    if document["log_problem"]:
+        typer.secho(
+            f"the log does not answer, so the lag is not known: {document['log_problem']}", fg="yellow"
+        )
     for name, stream in document["streams"].items():
         outcomes = ", ".join(f"{spell_number(n)} {outcome}" for outcome, n in stream["outcomes"].items() if n)
         typer.echo(f"\nstream {name}: {outcomes or 'nothing read yet'}")
@@ -67,13 +74,15 @@ def status(
             (
                 line["partition"] if line["lane"] == "main" else f"{line['partition']} ({line['lane']})",
                 line["position"],
-                line.get("end"),
-                line.get("lag_records"),
+                line["end"],
+                line["lag_records"],
+                line["lag_seconds"],
                 _time(line["frontier"]),
             )
             for line in stream["partitions"]
         ]
-        console().print(rows_table(("partition", "next offset", "end", "lag", "frontier"), rows))
+        names = ("partition", "next offset", "end", "lag", "lag in s", "frontier")
+        console().print(rows_table(names, rows))
         if stream["lag_records"]:
             lag = spell_number(stream["lag_records"])
             typer.echo(f"lag: {lag} records, the oldest waits for {spell_number(stream['lag_seconds'])} s")

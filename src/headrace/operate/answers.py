@@ -7,10 +7,11 @@ that asks opens the store read-only and answers itself.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from datetime import timedelta
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
 from headrace.errors import RefusedError
+from headrace.operate.lag import add_lag, throughput
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -23,7 +24,6 @@ __all__ = ["ROWS_MAX", "SECONDS_MAX", "Answers", "Readable", "ledger_document"]
 
 ROWS_MAX = 1_000_000
 SECONDS_MAX = 60.0
-_BYTES_MAX = 1024 * 1024
 
 
 class Readable(Protocol):
@@ -82,41 +82,18 @@ class Answers:
                 line["stream"], {"outcomes": outcomes.outcomes(line["stream"]), "partitions": []}
             )
             stream["partitions"].append({k: v for k, v in line.items() if k != "stream"})
-        for name, stream in streams.items():
-            self._add_lag(name, stream)
+        problem = add_lag(streams, self._logs)
         return {
             "running": self._running,
             "waiting": self.waiting,
+            "log_problem": problem,
+            "throughput": throughput(self._store, datetime.now(UTC) if self._running else None),
             "epoch": document["epoch"],
             "store_id": document["store_id"],
             "state_bytes": document["state_bytes"],
             "streams": streams,
             "tables": document["tables"],
         }
-
-    def _add_lag(self, name: str, stream: dict[str, Any]) -> None:
-        """Add what the log says: ends, records still to be read, and how long the oldest of them waits."""
-        lag_records, lag_seconds = 0, 0.0
-        for lane in sorted({line["lane"] for line in stream["partitions"]}):
-            log = self._logs(name)
-            if log is None:
-                continue
-            log = log if lane == "main" else log.lane(lane)
-            ends = {each.partition: each.end for each in log.partitions()}
-            positions = {
-                line["partition"]: line["position"] for line in stream["partitions"] if line["lane"] == lane
-            }
-            behind = 0
-            for line in stream["partitions"]:
-                if line["lane"] == lane:
-                    line["end"] = ends.get(line["partition"], line["position"])
-                    line["lag_records"] = max(0, line["end"] - line["position"])
-                    behind += line["lag_records"]
-            if behind and lane == "main":
-                lag_seconds = max(lag_seconds, _waiting_s(log, positions))
-            lag_records += behind
-        stream["lag_records"] = lag_records
-        stream["lag_seconds"] = round(lag_seconds, 3)
 
     def dead_letters(
         self,
@@ -166,16 +143,6 @@ def ledger_document(ledger: Ledger) -> dict[str, Any]:
         "tables": document["tables"],
         "lanes": document["lanes"],
     }
-
-
-def _waiting_s(log: Log, positions: Mapping[int, int]) -> float:
-    try:
-        first = log.read(positions, rows_max=1, bytes_max=_BYTES_MAX, wait=timedelta()).records
-    except RefusedError:
-        return 0.0  # retention was faster than the engine: the run itself says so, and stops
-    if not len(first):
-        return 0.0
-    return max(0.0, float((log.now() - first["record_time"][0].as_py()).total_seconds()))
 
 
 def _text(request: Mapping[str, Any], name: str) -> str:

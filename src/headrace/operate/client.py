@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 from headrace.errors import RefusedError
 from headrace.operate.answers import SECONDS_MAX, Answers
 from headrace.operate.control import ask
+from headrace.operate.lag import LogsForQuestions
 from headrace.operate.project import Home
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from headrace.log import Log
 
 __all__ = ["StoreClient", "connect", "is_running", "running_process"]
 
@@ -146,7 +146,9 @@ class _StoppedClient:
         self._files = ExitStack()
         store = open_store_readonly(home.store_path)
         self._files.callback(store.close)
-        self._answers = Answers(store, _logs_of(home, self._files), running=False)
+        logs = LogsForQuestions(home)
+        self._files.callback(logs.close)
+        self._answers = Answers(store, logs, running=False)
 
     def query(self, sql: str, *, rows_max: int = 10_000, seconds_max: float = 5.0) -> pa.Table:
         return self._answers.query(sql, rows_max=rows_max, seconds_max=seconds_max)
@@ -172,19 +174,3 @@ class _StoppedClient:
 
     def close(self) -> None:
         self._files.close()
-
-
-def _logs_of(home: Home, files: ExitStack) -> Callable[[str], Log | None]:
-    opened: dict[str, Log] = {}
-
-    def log_of(stream: str) -> Log | None:
-        if stream not in opened:
-            if not home.log_path.exists():
-                return None  # deleted by hand: the store still answers, without a lag
-            from headrace.log import open_embedded_log
-
-            opened[stream] = open_embedded_log(home.log_path, stream)
-            files.callback(opened[stream].close)
-        return opened[stream]
-
-    return log_of

@@ -17,6 +17,7 @@ from headrace.errors import RefusedError
 from headrace.operate.answers import Answers
 from headrace.operate.control import ControlServer, socket_path
 from headrace.operate.journal import Journal
+from headrace.operate.lag import LogsForQuestions
 from headrace.operate.project import Home, Project
 
 if TYPE_CHECKING:
@@ -92,7 +93,9 @@ class Runtime:
         self.store = store
         self.engine = engine
         self.journal = Journal(project.journal_path)
-        self.answers = Answers(store, logs.get, running=True)
+        asked = LogsForQuestions(project)
+        files.callback(asked.close)
+        self.answers = Answers(store, asked, running=True)
         self._files = files
 
     @classmethod

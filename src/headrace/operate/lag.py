@@ -1,0 +1,145 @@
+"""How far a pipeline is behind its logs, and how fast it is: what `status` says beside the store's facts."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, Protocol
+
+from headrace.errors import HeadraceError, RefusedError, TransientError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from headrace.log import Log
+    from headrace.operate.project import Home
+
+__all__ = ["LogsForQuestions", "add_lag", "throughput"]
+
+_BYTES_MAX = 1024 * 1024
+_PARTITIONS_ASKED_MAX = 64
+_MINUTE_S = 60.0
+
+
+class LogsForQuestions:
+    """Opens a project's logs when somebody asks, apart from those that an engine reads.
+
+    A question reads at another place than the engine does; on the engine's own log it would take it away
+    from there.
+    """
+
+    def __init__(self, home: Home) -> None:
+        self._home = home
+        self._files = ExitStack()
+        self._lock = threading.Lock()
+        self._opened: dict[str, Log] = {}
+
+    def __call__(self, stream: str) -> Log | None:
+        """Return the log of `stream`; None when it is embedded and its file was deleted by hand."""
+        from headrace.operate.runtime import open_log
+
+        with self._lock:
+            if stream not in self._opened:
+                embedded = self._home.profile.stream(stream).log == "embedded"
+                if embedded and not self._home.log_path.exists():
+                    return None
+                self._opened[stream] = open_log(self._home, stream)
+                self._files.callback(self._opened[stream].close)
+            return self._opened[stream]
+
+    def close(self) -> None:
+        """Give back files and connections."""
+        with self._lock:
+            self._files.close()
+
+
+def add_lag(streams: Mapping[str, dict[str, Any]], logs: Callable[[str], Log | None]) -> str:
+    """Add to each stream and partition what its log says, and return why a log does not answer, or nothing.
+
+    `end`, `lag_records` and `lag_seconds` (how long the oldest unread record waits) are None where the log
+    does not say. After one log that does not answer, no other is asked: each would take its time.
+    """
+    problem = ""
+    for name, stream in streams.items():
+        for line in stream["partitions"]:
+            line.update(end=None, lag_records=None, lag_seconds=None)
+        stream.update(lag_records=None, lag_seconds=None)
+        if problem:
+            continue
+        try:
+            log = logs(name)
+            if log is not None:
+                _add_to_stream(stream, log)
+        except TransientError as error:
+            problem = f"stream '{name}': {error.message}"
+        except RefusedError as error:
+            problem = f"stream '{name}': {error.message}"
+    return problem
+
+
+def _add_to_stream(stream: dict[str, Any], log: Log) -> None:
+    for lane in sorted({line["lane"] for line in stream["partitions"]}):
+        lines = [line for line in stream["partitions"] if line["lane"] == lane]
+        read = log if lane == "main" else log.lane(lane)
+        ends = {each.partition: each.end for each in read.partitions()}
+        for line in lines:
+            line["end"] = ends.get(line["partition"], line["position"])
+            line["lag_records"] = max(0, line["end"] - line["position"])
+        behind = [line for line in lines if line["lag_records"]]
+        for line in lines:
+            line["lag_seconds"] = 0.0
+        for line in behind[:_PARTITIONS_ASKED_MAX]:
+            line["lag_seconds"] = _waiting_s(read, line["partition"], line["position"], ends)
+    lags = [line["lag_seconds"] for line in stream["partitions"] if line["lag_seconds"] is not None]
+    stream["lag_records"] = sum(line["lag_records"] for line in stream["partitions"])
+    stream["lag_seconds"] = max(lags, default=0.0)
+
+
+def _waiting_s(log: Log, partition: int, position: int, ends: Mapping[int, int]) -> float | None:
+    try:
+        first = log.read(
+            {**ends, partition: position}, rows_max=1, bytes_max=_BYTES_MAX, wait=timedelta()
+        ).records
+    except TransientError:
+        raise
+    except HeadraceError:
+        return None  # retention was faster than the engine: the run itself says so, and stops
+    if not len(first) or first["partition"][0].as_py() != partition:
+        return None  # on its way
+    waited = (log.now() - first["record_time"][0].as_py()).total_seconds()
+    return round(max(0.0, float(waited)), 3)
+
+
+class _Queried(Protocol):
+    def query(self, sql: str, *, rows_max: int | None = None, seconds_max: float = 5.0) -> pa.Table:
+        """Run one reading query."""
+
+
+def throughput(store: _Queried, now: datetime | None) -> dict[str, Any]:
+    """Return records a second over the last minute before `now`; None: before the last epoch there was.
+
+    `seconds` is shorter than a minute when the first epoch of all began later than that.
+    """
+    facts = store.query(
+        "SELECT max(committed_at) AS last, min(committed_at) AS first FROM epochs"
+    ).to_pylist()[0]
+    until = facts["last"] if now is None else now
+    if facts["last"] is None or until is None:
+        return {"records_per_second": 0.0, "records": 0, "seconds": 0.0, "until": None}
+    begin = until - timedelta(seconds=_MINUTE_S)
+    row = store.query(
+        "SELECT CAST(coalesce(sum(records), 0) AS BIGINT) AS records, "
+        "min(committed_at - to_microseconds(CAST(seconds * 1000000 AS BIGINT))) AS began FROM epochs "
+        f"WHERE committed_at > TIMESTAMPTZ '{begin.isoformat()}'"
+    ).to_pylist()[0]
+    seconds = _MINUTE_S
+    if facts["first"] > begin and row["began"] is not None:
+        seconds = min(_MINUTE_S, max((until - row["began"]).total_seconds(), 0.001))
+    return {
+        "records_per_second": round(row["records"] / seconds, 1),
+        "records": row["records"],
+        "seconds": round(seconds, 3),
+        "until": until.isoformat(),
+    }
