@@ -21,6 +21,7 @@ from headrace.testing.records import append_table, record_json
 if TYPE_CHECKING:
     from headrace.engine.local import EngineSettings, LocalEngine
     from headrace.log import Log
+    from headrace.rows.framing import Framing
     from headrace.store import Ledger, Store
 
 __all__ = ["PipelineTest"]
@@ -43,6 +44,7 @@ class PipelineTest:
     cuts        a seed: every epoch then reads a small random number of records, which may change no answer
     crashes     after which steps the run dies and is started again (`headrace.testing.every_step()`)
     settings    of the engine
+    framings    by stream, what reads records that are not plain JSON; whoever made them closes them
 
     Records that a test appends have the clock's time as their record time, or `at`.
     """
@@ -57,6 +59,7 @@ class PipelineTest:
         cuts: int | None = None,
         crashes: CrashPolicy | None = None,
         settings: EngineSettings | None = None,
+        framings: Mapping[str, Framing] | None = None,
     ) -> None:
         self.pipeline = pipeline
         self.clock = VirtualClock(start)
@@ -67,6 +70,7 @@ class PipelineTest:
         self._cuts = None if cuts is None else random.Random(cuts)  # noqa: S311 - repeatable, not secret
         self._policies: list[CrashPolicy] = [] if crashes is None else [crashes]
         self._settings = settings
+        self._framings = framings
         self._logs: dict[str, Log] = {}
         self._store: Store | None = None
         self._engine: LocalEngine | None = None
@@ -291,6 +295,7 @@ class PipelineTest:
             self._store,
             settings=self._settings or EngineSettings(),
             on_step=self._on_step,
+            framings=self._framings,
         )
         self._epoch = self._store.status().epoch
 
