@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import socket
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -91,9 +91,17 @@ def registry_app(registry: Registry) -> FastAPI:
     for status in (404, 405):  # of a place or a method that there is not
         app.add_exception_handler(status, _tell_http)
     app.add_exception_handler(Exception, _tell_bug)
+    app.middleware("http")(_refuse_browsers)
     for routes in (_schema_routes, _compatibility_routes, _version_routes, _setting_routes):
         routes(app, registry)
     return app
+
+
+async def _refuse_browsers(request: Request, call: Callable[[Request], Awaitable[Response]]) -> Response:
+    """Let no page of another site write through somebody's browser; programs send no Origin."""
+    if "origin" in request.headers:
+        return _refused(403, 403, "Requests from web pages are not taken")
+    return await call(request)
 
 
 def _tell_refusal(request: Request, error: Exception) -> Response:

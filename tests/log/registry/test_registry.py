@@ -218,6 +218,12 @@ def test_a_place_or_a_method_that_there_is_not_is_an_error_in_json(http: httpx.C
     assert code(http.get("/subjects/s/versions/99999999999")) == (422, 42202)
 
 
+def test_a_page_in_a_browser_cannot_write(http: httpx.Client) -> None:
+    sent = http.post("/subjects/s/versions", json=body(V1), headers={"Origin": "http://elsewhere.example"})
+    assert code(sent) == (403, 403)
+    assert http.get("/subjects").json() == []
+
+
 def test_what_was_registered_is_there_after_a_restart(registry: RunningRegistry, http: httpx.Client) -> None:
     number = register(http, "s", V1)
     http.put("/config", json={"compatibility": "FULL"})
