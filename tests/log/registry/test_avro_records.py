@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import uuid
 from collections.abc import Iterable
 from contextlib import closing
@@ -277,6 +278,15 @@ def test_an_instant_out_of_range_and_a_wrong_time_of_day_are_set_aside(client: R
         head + encoded(plain, {"at": 2**62, "t": 0}), head + encoded(plain, {"at": 0, "t": 90_000_000})
     )
     assert [rule for rule, _ in far] == ["avro", "avro"]
+
+
+def test_a_framing_can_be_sent_to_another_process(client: RegistryClient) -> None:
+    reading = Reading(client, "id VARCHAR")
+    schema = record_schema(field("id", "string"))
+    value = reading.written(schema, {"id": "a"})
+    assert reading.documents(value) == [{"id": "a"}]
+    with closing(pickle.loads(pickle.dumps(reading.framing))) as copy:
+        assert copy.documents(table_of([value])).texts.to_pylist() == [b'{"id":"a"}']
 
 
 def test_a_client_that_was_closed_opens_again(registry: Any) -> None:

@@ -72,6 +72,13 @@ class RegistryClient:
         self._known: OrderedDict[SchemaKey, Content] = OrderedDict()
         self._unknown: OrderedDict[SchemaKey, float] = OrderedDict()
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Another process opens its own connections and asks again.
+        return RegistryClient, (self.url,), {"_auth": self._auth}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self._auth = state["_auth"]
+
     def close(self) -> None:
         """Give back the connections."""
         with self._lock:

@@ -92,6 +92,9 @@ class RegistryFraming:
         self._declared = form.content() if needed else None
         self._decoders: dict[SchemaKey, Decode | Unreadable] = {}
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return RegistryFraming, (self._client, self._form)
+
     def close(self) -> None:
         """Give back the connections."""
         self._client.close()
