@@ -1,8 +1,8 @@
 """A first look at the bytes of a slice: what is text that DuckDB may read, and what needs `strict`.
 
 DuckDB's reader of JSON takes a comma before a closing bracket, NaN and Infinity, and any depth. These are
-found here, in all records at once: each test is a pass over a block that fits the processor's cache. A test
-may name a record that is good after all, never pass one that is not.
+found here, in many records at once: each test is a pass over a block of whole records that fits the
+processor's cache. A test may name a record that is good after all, never pass one that is not.
 """
 
 from __future__ import annotations
@@ -21,12 +21,15 @@ __all__ = ["Texts", "scan"]
 Rows = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 Bytes = npt.NDArray[np.uint8]
+Offsets = npt.NDArray[np.int32]
 
 _BLOCK = 1 << 18
-_CELL = 512
-_MARGIN = 64
+_SPACES_MAX = 64
+_CLOSING, _COMMA, _SPACE, _N, _A, _F = (np.uint8(ord(sign)) for sign in "}, naf")
+_LOWER = np.uint8(0x20)
 _LITERAL_STARTS = np.zeros(256, np.bool_)
 _LITERAL_STARTS[[*b":[,- \t\r\n"]] = True
+_NONE: Rows = np.zeros(0, np.int64)
 
 
 @dataclass(frozen=True)
@@ -64,14 +67,16 @@ def _scan_chunk(chunk: Any, suspect: Mask) -> pa.Array | None:
             suspect[row] |= not _is_text(value)
     _, offsets_buffer, data_buffer = chunk.buffers()
     offsets = np.frombuffer(offsets_buffer or b"", np.int32)[chunk.offset : chunk.offset + len(chunk) + 1]
-    if data_buffer is None or not len(chunk) or offsets[-1] == offsets[0]:
+    if data_buffer is None or not len(chunk):
         return text
-    data = np.frombuffer(data_buffer, np.uint8)[offsets[0] : offsets[-1]]
-    places, closed = _places(data)
-    ends = offsets[1:] - offsets[0]
-    suspect[np.searchsorted(ends, places, side="right")] = True
-    # As many brackets are closed in a record as it opens, or it is no JSON at all.
-    suspect |= closed[-(-ends // _CELL)] - closed[(offsets[:-1] - offsets[0]) // _CELL] > DEPTH_MAX
+    data = np.frombuffer(data_buffer, np.uint8)
+    first = 0
+    while first < len(chunk):
+        last = int(np.searchsorted(offsets, offsets[first] + _BLOCK, side="right")) - 1
+        last = max(last, first + 1)
+        ends = offsets[first + 1 : last + 1] - offsets[first]
+        _mark_block(data[offsets[first] : offsets[last]], ends, suspect[first:last])
+        first = last
     return text
 
 
@@ -82,60 +87,56 @@ def _is_text(value: bytes | None) -> bool:
         return False
 
 
-def _places(data: Bytes) -> tuple[Rows, Rows]:
-    """Where something that is no JSON may stand, and how many brackets are closed before each cell."""
-    found: list[Rows] = []
-    cells: list[Rows] = [np.zeros(1, np.int64)]
-    for start in range(0, len(data), _BLOCK):
-        # Some bytes on either side, because what is looked for may cross the edge.
-        base = max(start - _MARGIN, 0)
-        block = data[base : start + _BLOCK + _MARGIN]
-        lower = block | np.uint8(0x20)  # letters in lower case, [ and ] as { and }
-        closing = lower == ord("}")
-        cells.append(_count_by_cell(closing[start - base : start - base + _BLOCK]))
-        closers = np.flatnonzero(closing)
-        found.append(_after_comma(block, closers) + base)
-        found.append(_literals(block, lower) + base)
-    return np.concatenate(found), np.concatenate(cells).cumsum()
-
-
-def _count_by_cell(flags: Mask) -> Rows:
-    if len(flags) % _CELL:
-        flags = np.concatenate([flags, np.zeros(-len(flags) % _CELL, np.bool_)])
-    # Eight flags at a time: no byte of a sum can overflow, because a cell has 64 words.
-    lanes = flags.view(np.uint64).reshape(-1, _CELL // 8).sum(axis=1)
-    counts: Rows = lanes.view(np.uint8).reshape(-1, 8).sum(axis=1, dtype=np.int64)
-    return counts
+def _mark_block(block: Bytes, ends: Offsets, suspect: Mask) -> None:
+    """Mark the suspects among the records of `block`, which end at `ends`."""
+    lower = block | _LOWER  # letters in lower case, [ and ] as { and }
+    closing = lower == _CLOSING
+    if len(block) > _BLOCK and np.count_nonzero(closing) > DEPTH_MAX:
+        # One long record: the places of its brackets may need eight times its bytes.
+        suspect[:] = True
+        return
+    closers = np.flatnonzero(closing)
+    # As many brackets are closed in a record as it opens, or it is no JSON at all. Where no bracket comes so
+    # soon behind the one DEPTH_MAX before it, there is nothing to count.
+    apart = closers[DEPTH_MAX:] - closers[:-DEPTH_MAX]
+    if len(apart) and apart.min() < np.diff(ends, prepend=0).max():
+        suspect |= np.diff(np.searchsorted(closers, ends), prepend=0) > DEPTH_MAX
+    for places in (_after_comma(block, closers), _literals(block, lower)):
+        if len(places):
+            suspect[np.searchsorted(ends, places, side="right")] = True
 
 
 def _after_comma(block: Bytes, closers: Rows) -> Rows:
     """The closing brackets that a comma stands before; white space between them is looked over."""
     doubtful: list[Rows] = []
     at = closers - 1
-    for _ in range(_MARGIN):
-        inside = at >= 0
-        at, closers = at[inside], closers[inside]
+    for _ in range(_SPACES_MAX):
+        # A bracket at the block's start looks at the block's end: it begins a record that is no object.
         before = block[at]
-        doubtful.append(closers[before == ord(",")])
-        space = before <= ord(" ")
+        found = before == _COMMA
+        if found.any():
+            doubtful.append(closers[found])
+        space = np.flatnonzero(before <= _SPACE)
+        if not len(space):
+            return np.concatenate(doubtful) if doubtful else _NONE
         at, closers = at[space] - 1, closers[space]
-        if not len(at):
-            break
+        inside = at >= 0
+        if not inside.all():
+            at, closers = at[inside], closers[inside]
     # What has more white space before it than was looked over is in doubt.
     return np.concatenate([*doubtful, closers])
 
 
 def _literals(block: Bytes, lower: Bytes) -> Rows:
     """Where NaN or Infinity may stand, in any spelling and outside a name or a string."""
-    is_n = lower[2:-1] == ord("n")
-    following = lower[3:]
-    places = np.flatnonzero(is_n & ((following == ord("a")) | (following == ord("f")))) + 2
+    following = lower[1:]
+    is_n = lower[:-1] == _N
+    is_n &= (following == _A) | (following == _F)
+    places = np.flatnonzero(is_n)
     if not len(places):
         return places
-    infinite = lower[places + 1] == ord("f")
-    starts = places - infinite
-    before = _LITERAL_STARTS[block[starts - 1]]
-    third = lower[np.minimum(places + 2, len(lower) - 1)] == ord("n")
-    whole = np.where(infinite, lower[places - 1] == ord("i"), third)
-    literals: Rows = places[before & whole]
+    infinite = lower[places + 1] == _F
+    before = _LITERAL_STARTS[block[places - infinite - 1]]
+    third = np.where(infinite, lower[places - 1] == ord("i"), lower.take(places + 2, mode="clip") == _N)
+    literals: Rows = places[before & third]
     return literals
