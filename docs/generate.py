@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +64,7 @@ def profile_page() -> str:
     from headrace.operate.ingest_options import IngestOptions
     from headrace.operate.options import describe_options
     from headrace.operate.profiles import EngineOptions, StoreBinding, StreamBinding
+    from headrace.replicate import CommonOptions, replica_kind, replica_kinds
 
     parts = [
         "# The profile: `headrace.toml`",
@@ -80,9 +81,24 @@ def profile_page() -> str:
         ("`engine_settings`", EngineOptions),
         ("`ingest`", IngestOptions),
     ):
-        rows = ((f"`{line.name}`", line.takes, line.default, line.help) for line in describe_options(kind))
-        parts += [f"## {title}", _table(("key", "takes", "default", "what it does"), rows)]
+        parts += [f"## {title}", _options_table(kind)]
+    parts += [
+        "## `replicas.NAME`",
+        "Where tables are copied to; [replicas.md](replicas.md) says how. Every kind takes these:",
+        _options_table(CommonOptions),
+    ]
+    common = {line.name for line in describe_options(CommonOptions)}
+    for name in replica_kinds():
+        parts += [f'### `kind = "{name}"`', _options_table(replica_kind(name), without=common)]
     return "\n\n".join(parts)
+
+
+def _options_table(kind: type[Any], *, without: Container[str] = ()) -> str:
+    from headrace.operate.options import describe_options
+
+    lines = [line for line in describe_options(kind) if line.name not in without]
+    rows = ((f"`{line.name}`", line.takes, line.default, line.help) for line in lines)
+    return _table(("key", "takes", "default", "what it does"), rows)
 
 
 def functions_page() -> str:

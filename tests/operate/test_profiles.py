@@ -78,7 +78,10 @@ linger = 5
     [
         ('engine = "spark"', "not in this version"),
         ('streams.events = { log = "kafka" }', "not in this version"),
-        ('replicas.warehouse = { kind = "delta" }', "not in this version"),
+        ('replicas.warehouse = { kind = "delat" }', "no replica is called"),
+        ("replicas.warehouse = 3", "does not say which system"),
+        ('replicas.warehouse = { kind = "postgresql" }', "needs 'dsn'"),
+        ('replicas.warehouse = { kind = "files", path = "t", tables = "all" }', "takes a list of names"),
         ("streams = 3", "takes a table"),
         ("streams.events = 3", "takes a table"),
         ("streams.events = { partitions = true }", "takes a whole number"),

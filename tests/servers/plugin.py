@@ -14,11 +14,19 @@ import pytest
 
 from servers.apicurio import JAVA_MIN, apicurio
 from servers.jars import ServerMissing, jars_of, java
+from servers.postgresql import postgres_program
 from servers.shared import shared_server
 
-__all__ = ["apicurio_registry", "kafka_broker", "kafka_here", "server_missing"]
+__all__ = [
+    "apicurio_registry",
+    "kafka_broker",
+    "kafka_here",
+    "postgres_here",
+    "postgres_server",
+    "server_missing",
+]
 
-_SERVER_FIXTURES = {"apicurio_registry", "kafka_here", "kafka_broker"}
+_SERVER_FIXTURES = {"apicurio_registry", "kafka_here", "kafka_broker", "postgres_here", "postgres_server"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -65,3 +73,19 @@ def apicurio_registry() -> Iterator[str]:
         server_missing(missing)
     with apicurio() as url:
         yield url
+
+
+@pytest.fixture(scope="session")
+def postgres_here() -> None:
+    """PostgreSQL is installed: for tests that start their own with `servers.postgresql`."""
+    try:
+        postgres_program()
+    except ServerMissing as missing:
+        server_missing(missing)
+
+
+@pytest.fixture(scope="session")
+def postgres_server(postgres_here: None) -> Iterator[str]:
+    """The dsn of a running PostgreSQL that all test processes share: use databases with random names."""
+    with shared_server("servers.postgresql:shared_address") as dsn:
+        yield dsn

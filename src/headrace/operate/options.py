@@ -37,6 +37,8 @@ class Kind(StrEnum):
     SIZE = "size"
     DURATION = "duration"
     CHOICE = "one of"
+    LIST = "list of names"
+    PATH = "path"
     SECRET = "secret"  # noqa: S105 - the word for the kind, not a password
 
 
@@ -45,6 +47,8 @@ _EXAMPLES = {
     Kind.WHOLE: "3",
     Kind.SIZE: '"500 MB"',
     Kind.DURATION: '"24 hours"',
+    Kind.PATH: '"folder/"',
+    Kind.LIST: '["revenue", "users"]',
     Kind.SECRET: '"${env:NAME}"',
 }
 
@@ -88,6 +92,8 @@ def describe_options(kind: type[Any]) -> tuple[OptionLine, ...]:
 def _shown(value: Any) -> str:
     if value is None:
         return "none"
+    if isinstance(value, tuple):
+        return ", ".join(value)
     return format_duration(value) if hasattr(value, "total_seconds") else str(value)
 
 
@@ -113,19 +119,27 @@ def read_options(kind: type[T], raw: object, *, path: str, folder: Path, report:
             report(f"{path}.{name}", error.message, error.fix)
         except ValueError as error:
             report(f"{path}.{name}", str(error), "")
+    for name, line in declared.items():
+        if line.metadata.get("required") and name not in raw:
+            example = _EXAMPLES[Kind(line.metadata["kind"])]
+            report(path, f"needs '{name}'", f"add {name} = {example}: {line.metadata['help']}")
     return kind(**values)
 
 
 def _read_value(facts: Mapping[str, Any], value: object, folder: Path) -> Any:
-    kind: Kind = facts["kind"]
+    kind = Kind(facts["kind"])
     if kind is Kind.SECRET and isinstance(value, str):
         return Secret(value, folder)
     if isinstance(value, str):
         value = resolve_references(value, folder)
+    if kind is Kind.LIST and isinstance(value, list) and all(isinstance(one, str) for one in value):
+        return tuple(value)
     if kind is Kind.CHOICE:
         return _read_choice(facts["choices"], value)
     if kind is Kind.DURATION and isinstance(value, str):
         return parse_duration(value)
+    if kind is Kind.PATH and isinstance(value, str) and value:
+        return str(folder / Path(value).expanduser())
     if kind is Kind.TEXT and isinstance(value, str) and value:
         return value
     if kind in (Kind.WHOLE, Kind.SIZE):

@@ -17,6 +17,7 @@ from headrace.errors import Problem, ProfileError
 from headrace.operate.format_options import FormatOptions
 from headrace.operate.ingest_options import IngestOptions
 from headrace.operate.options import Kind, option, read_options
+from headrace.operate.replica_options import read_replicas
 
 __all__ = [
     "PROFILE_FILE",
@@ -93,15 +94,16 @@ class Profile:
     store: StoreBinding = field(default_factory=StoreBinding)
     engine_settings: EngineOptions = field(default_factory=EngineOptions)
     ingest: IngestOptions = field(default_factory=IngestOptions)
+    replicas: Mapping[str, Any] = field(default_factory=dict)
+    """The description of each replica, by its name; `headrace.replicate.CommonOptions` is part of each."""
 
     def stream(self, name: str) -> StreamBinding:
         """Return where a stream lies."""
         return self.streams.get(name, StreamBinding())
 
 
-_SECTIONS = ("engine", "streams", "store", "engine_settings", "ingest")
+_SECTIONS = ("engine", "streams", "store", "engine_settings", "ingest", "replicas")
 _LATER = {
-    "replicas": "tables stay in the store so far; read them with `headrace sql`",
     "spark": "pipelines run on the local engine so far",
 }
 
@@ -248,7 +250,8 @@ def _read_section(name: str, raw: object, folder: Path, report: Any) -> Profile:
     ingest = read_options(
         IngestOptions, raw.get("ingest", {}), path=f"{prefix}.ingest", folder=folder, report=report
     )
-    return Profile(name, engine, streams, store, settings, ingest)
+    replicas = read_replicas(raw.get("replicas", {}), f"{prefix}.replicas", folder, report)
+    return Profile(name, engine, streams, store, settings, ingest, replicas)
 
 
 _HEADER = re.compile(r"\s*\[\s*([^\[\]]+?)\s*\]\s*(?:#.*)?$")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pyarrow as pa
 
 from headrace.store.database import connect, prepare_session
@@ -58,6 +60,21 @@ class StoreReading:
         try:
             return run_query(cursor, sql, rows_max=rows_max, seconds_max=seconds_max)
         finally:
+            cursor.close()
+
+    @contextmanager
+    def snapshot(self) -> Iterator[Any]:
+        """Give a cursor that reads one state of the store until the block ends (see `store.changes`).
+
+        A block that waits for anything but the store makes the engine's epochs slower, all the while.
+        """
+        cursor = self._cursor()
+        try:
+            cursor.execute("BEGIN TRANSACTION READ ONLY")
+            yield cursor
+        finally:
+            with suppress(duckdb.Error):  # a query that failed may have ended the transaction by itself
+                cursor.execute("ROLLBACK")
             cursor.close()
 
     def ledger(self) -> Ledger:

@@ -13,6 +13,7 @@ import duckdb
 from headrace.errors import IntegrityError, RefusedError
 from headrace.sql.plan import PipelinePlan, TableClass, TablePlan
 from headrace.sql.system import late_columns
+from headrace.store.changes import REBUILT
 from headrace.store.database import connect_engine
 from headrace.store.declared import adopt_streams, drop_views_of_old
 from headrace.store.lock import StoreLock
@@ -266,6 +267,11 @@ class Store(StoreReading):
         }
         if any(goal.values()):
             progress.rebuild = RebuildProgress(next={}, goal=goal)
+            # Replicas hold rows of what was there before, which nothing else would tell them to take out.
+            self.connection.execute(
+                "INSERT INTO _headrace._removed VALUES (?, NULL, ?, ?)",
+                [table.name, self.progress.epoch + 1, REBUILT],
+            )
         return progress
 
 

@@ -1,0 +1,259 @@
+"""The replicas of a run: started and stopped with it; what can be asked of them and told to them.
+
+What an operator tells a replica (pause, rebuild) is kept in a file, so that the next run obeys it too. How
+far each one is, is kept in a file beside it, for whoever asks after the run.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from headrace.declare.words import did_you_mean
+from headrace.errors import ProfileError, RefusedError
+
+if TYPE_CHECKING:
+    from headrace.operate.journal import Journal
+    from headrace.operate.project import Home
+    from headrace.replicate.follower import Follower
+    from headrace.replicate.protocol import Refusal
+    from headrace.sql.plan import PipelinePlan
+    from headrace.store.reading import StoreReading
+
+__all__ = ["ACTIONS", "Replicas", "replica_states", "tell_stopped"]
+
+ACTIONS = ("pause", "resume", "adopt", "rebuild")
+_SAVE_EVERY_S = 1.0
+_STOP_S = 1.5
+_REFUSED_BYTES_MAX = 20_000_000
+"""Of rows that a target refused, so many bytes are kept, and as many of before."""
+
+
+class _Asked(Protocol):
+    def query(self, sql: str, *, rows_max: int, seconds_max: float) -> Any:
+        """Run one reading query."""
+
+
+class Replicas:
+    """The followers of a run. Nothing here may stop the pipeline."""
+
+    def __init__(self, home: Home, plan: PipelinePlan, store: StoreReading, journal: Journal) -> None:
+        from headrace.replicate.follower import Follower
+
+        self._home = home
+        self._journal = journal
+        self._lock = threading.Lock()
+        self._saved: dict[str, tuple[float, str]] = {}
+        told = _told(home)
+        _reveal_secrets(home)
+        self.followers = [
+            Follower(
+                name,
+                options,
+                plan,
+                store,
+                self,
+                paused=told.get(name, {}).get("paused", False),
+                again=told.get(name, {}).get("again"),
+            )
+            for name, options in home.profile.replicas.items()
+        ]
+        if self.followers:
+            _folder(home).mkdir(parents=True, exist_ok=True)
+
+    def start(self) -> None:
+        """Begin to follow the store."""
+        for follower in self.followers:
+            follower.start()
+
+    def wake(self) -> None:
+        """Say that the engine has committed."""
+        for follower in self.followers:
+            follower.wake()
+
+    def wait_until_caught_up(self, stop: threading.Event) -> None:
+        """Return when every target has what the store has. Raises the error for which one stands still."""
+        for follower in self.followers:
+            follower.wait_until_caught_up(stop)
+
+    def stop(self) -> None:
+        """End all of them, within two seconds."""
+        for follower in self.followers:
+            follower.end()
+        deadline = time.monotonic() + _STOP_S
+        for follower in self.followers:
+            follower.stop(deadline)
+
+    def tell(self, name: str, action: str) -> None:
+        """Pause, resume, or copy again, from now on and in later runs."""
+        follower = next((each for each in self.followers if each.name == name), None)
+        if follower is None:
+            raise _unknown(name, self._home)
+        with self._lock:
+            tell_stopped(self._home, name, action)
+        if action == "pause":
+            follower.pause()
+        else:
+            follower.resume(again=action if action in ("adopt", "rebuild") else None)
+        self._journal.info("replica told", replica=name, action=action)
+
+    # --- what followers tell (called from their threads)
+
+    def state(self, follower: Follower) -> None:
+        """See `Telling`."""
+        said, before = follower.state, self._saved.get(follower.name, (0.0, ""))
+        now = time.monotonic()
+        if said == before[1] and now - before[0] < _SAVE_EVERY_S:
+            return
+        self._saved[follower.name] = (now, said)
+        with suppress(OSError):  # a full disk: the state is for people, and the next one is written again
+            _write(_folder(self._home) / f"{follower.name}.json", _facts(follower))
+        if said == before[1]:
+            return
+        if follower.error is not None:
+            self._journal.warning("replica", replica=follower.name, state=said, why=follower.error.message)
+        else:
+            self._journal.info("replica", replica=follower.name, state=said)
+
+    def refused(self, follower: Follower, refusals: Sequence[Refusal]) -> None:
+        """See `Telling`."""
+        path = _folder(self._home) / f"{follower.name}.refused.ndjson"
+        if path.exists() and path.stat().st_size > _REFUSED_BYTES_MAX:
+            path.replace(path.with_suffix(".old.ndjson"))
+        with path.open("a", encoding="utf-8") as file:
+            for each in refusals:
+                facts = {"table": each.table, "key": each.key, "version": each.version, "reason": each.reason}
+                file.write(json.dumps(facts, ensure_ascii=False) + "\n")
+        self._journal.warning("replica refused rows", replica=follower.name, rows=len(refusals))
+
+    def begun_again(self, follower: Follower) -> None:
+        """See `Telling`."""
+        with self._lock:
+            told = _told(self._home)
+            told.get(follower.name, {}).pop("again", None)
+            _write(_folder(self._home) / "told.json", told)
+
+    def states(self) -> list[dict[str, Any]]:
+        """Return where each one stands."""
+        return [_facts(follower) for follower in self.followers]
+
+
+def _facts(follower: Follower) -> dict[str, Any]:
+    error = follower.error
+    return {
+        "replica": follower.name,
+        "kind": follower.options.kind,
+        "state": follower.state,
+        "why": "" if error is None else error.message,
+        "fix": "" if error is None else error.fix,
+        "epoch": follower.reached,
+        "rows_refused": follower.rows_refused,
+        "tables": [
+            {
+                "table": copy.shape.name,
+                "epoch": copy.reached,
+                "rows_sent": copy.rows_sent,
+                "problem": copy.problem,
+            }
+            for copy in follower.copies
+        ],
+    }
+
+
+def replica_states(
+    home: Home, states: Sequence[Mapping[str, Any]] | None, store: _Asked
+) -> list[dict[str, Any]]:
+    """Return where every replica of the profile stands, and how far it is behind the store.
+
+    `states` are those of a running pipeline; None: what the last run left behind.
+    """
+    if not home.profile.replicas:
+        return []
+    known = {each["replica"]: each for each in (_left_behind(home) if states is None else states)}
+    rows = store.query(
+        "SELECT epoch, committed_at FROM epochs ORDER BY epoch", rows_max=1_000_000, seconds_max=5.0
+    )
+    epochs, committed = rows.column("epoch").to_pylist(), rows.column("committed_at").to_pylist()
+    head = epochs[-1] if epochs else 0
+    now = datetime.now(UTC)
+    told, found = _told(home), []
+    for name, options in home.profile.replicas.items():
+        facts = dict(known.get(name) or {"replica": name, "kind": options.kind, "epoch": 0, "tables": []})
+        facts.setdefault("state", "not started")
+        if states is None and facts["state"] != "refused":
+            facts["state"] = "paused" if told.get(name, {}).get("paused") else "stopped"
+        facts["lag_epochs"] = sum(epoch > facts["epoch"] for epoch in epochs)
+        first = next(
+            (at for epoch, at in zip(epochs, committed, strict=True) if epoch > facts["epoch"]), None
+        )
+        facts["lag_seconds"] = 0.0 if first is None else max(0.0, round((now - first).total_seconds(), 3))
+        facts["store_epoch"] = head
+        found.append({"why": "", "fix": "", "rows_refused": 0, **facts})
+    return found
+
+
+def tell_stopped(home: Home, name: str, action: str) -> None:
+    """Write down what a replica is told; the next run obeys."""
+    if name not in home.profile.replicas:
+        raise _unknown(name, home)
+    if action not in ACTIONS:
+        raise RefusedError(
+            f"'{action}' is nothing that a replica can be told", fix="one of: " + ", ".join(ACTIONS)
+        )
+    told = _told(home)
+    facts = told.setdefault(name, {})
+    facts["paused"] = action == "pause"
+    if action in ("adopt", "rebuild"):
+        facts["again"] = action
+    _folder(home).mkdir(parents=True, exist_ok=True)
+    _write(_folder(home) / "told.json", told)
+
+
+def _unknown(name: str, home: Home) -> ProfileError:
+    known = list(home.profile.replicas)
+    return ProfileError(
+        f"profile '{home.profile.name}' has no replica '{name}'{did_you_mean(name, known)}",
+        fix="one of: " + ", ".join(known) if known else "add replicas.NAME = { kind = … } to headrace.toml",
+    )
+
+
+def _reveal_secrets(home: Home) -> None:
+    """Raise ProfileError now, before anything is connected, when a secret cannot be read."""
+    for options in home.profile.replicas.values():
+        for value in vars(options).values():
+            if hasattr(value, "reveal"):
+                value.reveal()
+
+
+def _folder(home: Home) -> Path:
+    return home.data / "replicas"
+
+
+def _told(home: Home) -> dict[str, dict[str, Any]]:
+    try:
+        told: dict[str, dict[str, Any]] = json.loads(
+            (_folder(home) / "told.json").read_text(encoding="utf-8")
+        )
+    except (OSError, ValueError):
+        return {}
+    return told
+
+
+def _left_behind(home: Home) -> list[dict[str, Any]]:
+    found = []
+    for name in home.profile.replicas:
+        with suppress(OSError, ValueError):
+            found.append(json.loads((_folder(home) / f"{name}.json").read_text(encoding="utf-8")))
+    return found
+
+
+def _write(path: Path, facts: object) -> None:
+    beside = path.with_name(path.name + ".new")
+    beside.write_text(json.dumps(facts, ensure_ascii=False) + "\n", encoding="utf-8")
+    beside.replace(path)

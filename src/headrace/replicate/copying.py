@@ -1,0 +1,309 @@
+"""Copies one table: what changed since the target's cursor, chunk by chunk.
+
+A step takes a chunk from the store, ends the store's transaction, and then talks to the target.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from typing import Any, Protocol
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from headrace.errors import RefusedError
+from headrace.replicate.options import CommonOptions
+from headrace.replicate.protocol import Chunk, Cursor, Position, ReplicaWriter, TableShape, version_of
+from headrace.replicate.shapes import shape_of
+from headrace.replicate.viewdiff import difference
+from headrace.sql.plan import TableClass, TablePlan
+from headrace.store.changes import (
+    Closing,
+    Head,
+    changed_rows,
+    closing_after,
+    epoch_sizes,
+    has_closings,
+    removed_keys,
+    view_rows,
+)
+
+__all__ = ["BEGIN_AGAIN", "TableCopy", "copy_of"]
+
+BEGIN_AGAIN = ("adopt", "rebuild")
+_ROW_BYTES_FIRST = 256
+
+
+class TableCopy(Protocol):
+    """Copies a table or a view."""
+
+    plan: TablePlan
+    shape: TableShape
+    cursor: Cursor | None
+    reached: int
+    rows_sent: int
+    problem: str
+
+    def begin(self, writer: ReplicaWriter, seen: Cursor | None, head: Head, again: str | None) -> None:
+        """Take the table over in the target. Raises RefusedError when it holds another store's rows."""
+
+    def next_chunk(self, reader: Any, head: Head, *, hurry: bool) -> Chunk | None:
+        """Return what is to be written next, read from a snapshot of the store; None: nothing for now."""
+
+    def written(self, chunk: Chunk) -> None:
+        """Take note that a chunk is durable."""
+
+
+def copy_of(plan: TablePlan, options: CommonOptions, replica: str) -> TableCopy:
+    """Return what copies a table."""
+    if plan.kind is TableClass.VIEW:
+        return _ViewCopy(plan, options, replica)
+    return _RowsCopy(plan, options, replica)
+
+
+class _Copy:
+    def __init__(self, plan: TablePlan, options: CommonOptions, replica: str) -> None:
+        self.plan = plan
+        self.shape = shape_of(plan, options)
+        self.cursor: Cursor | None = None
+        self.reached = 0
+        self.rows_sent = 0
+        self.problem = ""
+        self._options = options
+        self._replica = replica
+
+    def begin(self, writer: ReplicaWriter, seen: Cursor | None, head: Head, again: str | None) -> None:
+        """See `TableCopy`."""
+        cursor = _first_cursor(self._replica, seen, head, again, self.shape.name)
+        writer.take(self.shape.name, seen, cursor)
+        self._started(cursor)
+
+    def _started(self, cursor: Cursor) -> None:
+        self.cursor = cursor
+        self._reach(cursor.position.epoch)
+
+    def _reach(self, epoch: int) -> None:
+        """Take note of how far the target is: not quite, while rows are still to be taken out of it."""
+        pending = self.cursor is not None and self.cursor.sweep_below > 0
+        self.reached = max(0, epoch - 1) if pending else epoch
+
+    def written(self, chunk: Chunk) -> None:
+        """See `TableCopy`."""
+        self.cursor = chunk.cursor
+        self._reach(chunk.cursor.position.epoch)
+        self.rows_sent += chunk.rows.num_rows
+
+
+def _first_cursor(replica: str, seen: Cursor | None, head: Head, again: str | None, table: str) -> Cursor:
+    """Return the cursor with which a writer begins. Raises RefusedError when `seen` is not this store's."""
+    generation = 1 if seen is None else seen.generation + 1
+    anew = Cursor(
+        store_id=head.store_id, replica=replica, generation=generation, position=Position(), begun=head.epoch
+    )
+    if seen is None:
+        return anew
+    if again is not None:
+        return replace(anew, sweep_below=version_of(generation, 0) if again == "rebuild" else 0)
+    _refuse_foreign(replica, seen, head, table)
+    return replace(seen, generation=generation)
+
+
+def _refuse_foreign(replica: str, seen: Cursor, head: Head, table: str) -> None:
+    """Refuse to go on where another store, or this one before it was set back, has written."""
+    fix = (
+        f"`headrace replicas adopt {replica}` writes this store's rows over them and keeps the rest; "
+        f"`headrace replicas rebuild {replica}` also takes out what this store does not have"
+    )
+    if seen.store_id != head.store_id:
+        what = f"replica '{replica}': the target's table '{table}' was filled from another store"
+        raise RefusedError(what, fix=fix)
+    if seen.replica != replica:
+        what = f"replica '{replica}': the target's table '{table}' is filled by the replica '{seen.replica}'"
+        raise RefusedError(what, fix=f"leave it out of one of the two (tables = …); or {fix}")
+    if seen.position.through > head.epoch:
+        what = (
+            f"replica '{replica}': the target's table '{table}' is at epoch {seen.position.through}, and the "
+            f"store at {head.epoch}: the store was set back"
+        )
+        raise RefusedError(what, fix=fix)
+
+
+class _RowsCopy(_Copy):
+    """Copies a table with a state of its own."""
+
+    def __init__(self, plan: TablePlan, options: CommonOptions, replica: str) -> None:
+        super().__init__(plan, options, replica)
+        self._position = Position()
+        self._sizes: list[tuple[int, int]] = []
+        self._sized_to = 0
+        self._row_bytes = float(_ROW_BYTES_FIRST)
+        self._append = options.mode == "append" and has_closings(plan)
+
+    def _started(self, cursor: Cursor) -> None:
+        super()._started(cursor)
+        self._position = cursor.position
+        self._sizes, self._sized_to = [], 0
+
+    def written(self, chunk: Chunk) -> None:
+        """See `TableCopy`."""
+        super().written(chunk)
+        self._position = chunk.cursor.position
+
+    def next_chunk(self, reader: Any, head: Head, *, hurry: bool) -> Chunk | None:
+        """See `TableCopy`."""
+        assert self.cursor is not None  # noqa: S101 - the follower has begun it
+        if head.rebuilding(self.shape.name):
+            return None  # the target keeps the whole answers of before until the new ones are whole
+        while not self._position.whole or self._position.epoch < head.epoch:
+            chunk = self._following(reader, head)
+            if chunk is not None:
+                return chunk
+        return self._last(reader) if self.cursor.sweep_below else None
+
+    def _following(self, reader: Any, head: Head) -> Chunk | None:
+        """Return what changed in the next span of epochs, or its next piece; None: nothing did."""
+        paged, closing = self._enter_span(reader, head)
+        nested, first = self._options.json_nested, self._position.whole
+        rows, done = changed_rows(
+            reader, self.plan, self._position, rows_max=paged, closing=closing, json_nested=nested
+        )
+        span = self._position if first and not self._append else Position.at(self._position.through)
+        removed = removed_keys(reader, self.plan, span, json_nested=nested)
+        if rows.num_rows:
+            self._row_bytes = max(1.0, rows.nbytes / rows.num_rows)
+        if rows.num_rows or removed.num_rows or not done.whole:
+            return self._chunk(rows, removed, done)
+        self._position = done
+        self._reach(done.epoch)
+        return None
+
+    def _enter_span(self, reader: Any, head: Head) -> tuple[int | None, Closing | None]:
+        """Choose the next span, unless one is half copied; return how many rows to take, None: all."""
+        bytes_max, whole = self._options.chunk_bytes_max, self._position.whole
+        rows_max = max(1, min(self._options.chunk_rows_max, int(bytes_max / self._row_bytes)))
+        if self._append:
+            closing = closing_after(reader, self.plan, self._position.epoch, head)
+            if whole:
+                self._position = Position(self._position.epoch, closing.epoch)
+            return rows_max, closing
+        if not whole:
+            return rows_max, None
+        through, size = self._span(reader, head, rows_max)
+        self._position = Position(self._position.epoch, through)
+        return (rows_max if size > rows_max else None), None
+
+    def _last(self, reader: Any) -> Chunk:
+        """Return the chunk that takes out what this copying did not bring."""
+        nothing, nested = Position.at(self._position.epoch), self._options.json_nested
+        closing = Closing(0, None, None) if self._append else None
+        rows, _ = changed_rows(reader, self.plan, nothing, closing=closing, json_nested=nested)
+        removed = removed_keys(reader, self.plan, nothing, json_nested=nested)
+        return self._chunk(rows, removed, self._position, last=True)
+
+    def _span(self, reader: Any, head: Head, rows_max: int) -> tuple[int, int]:
+        """Return the epoch up to which about `rows_max` rows changed, and how many did."""
+        at = self._position.epoch
+        self._sizes = [(epoch, rows) for epoch, rows in self._sizes if epoch > at]
+        if not self._sizes:
+            self._sizes = epoch_sizes(reader, self.plan, max(at, self._sized_to), head.epoch)
+            self._sized_to = head.epoch
+        total, through = 0, at
+        for epoch, rows in self._sizes:
+            if total and total + rows > rows_max:
+                return through, total
+            total, through = total + rows, epoch
+        return self._sized_to, total
+
+    def _chunk(self, rows: pa.Table, removed: pa.Table, done: Position, *, last: bool = False) -> Chunk:
+        assert self.cursor is not None  # noqa: S101 - the follower has begun it
+        cursor = replace(self.cursor, position=done, sweep_below=0 if last else self.cursor.sweep_below)
+        generation = cursor.generation
+        return Chunk(
+            table=self.shape,
+            rows=_versioned(rows.select([*(c.name for c in self.shape.columns), "_epoch"]), generation),
+            removed=_versioned(removed, generation),
+            cursor=cursor,
+            sweep_below=self.cursor.sweep_below if last else 0,
+        )
+
+
+def _versioned(rows: pa.Table, generation: int) -> pa.Table:
+    """Return rows with their `_version` in the place of their `_epoch`."""
+    version = pc.add(rows.column("_epoch").cast(pa.int64()), version_of(generation, 0))
+    return rows.drop_columns(["_epoch"]).append_column("_version", version)
+
+
+class _ViewCopy(_Copy):
+    """Copies a view: computed when its tables changed, at most every `refresh`; differences are sent."""
+
+    def __init__(self, plan: TablePlan, options: CommonOptions, replica: str) -> None:
+        super().__init__(plan, options, replica)
+        self._sent: pa.Table | None = None
+        self._computed: pa.Table | None = None
+        self._signature: object = None
+        self._computed_at = 0.0
+
+    def _started(self, cursor: Cursor) -> None:
+        super()._started(cursor)
+        self._sent = self._computed = self._signature = None
+
+    def written(self, chunk: Chunk) -> None:
+        """See `TableCopy`."""
+        super().written(chunk)
+        self._sent = self._computed
+
+    def next_chunk(self, reader: Any, head: Head, *, hurry: bool) -> Chunk | None:
+        """See `TableCopy`."""
+        assert self.cursor is not None  # noqa: S101 - the follower has begun it
+        signature = _signature(self.plan, head)
+        if signature == self._signature or any(facts.rebuild for facts in head.progress.tables.values()):
+            if signature == self._signature:
+                self.reached = head.epoch
+            return None
+        if not hurry and time.monotonic() - self._computed_at < self._options.refresh.total_seconds():
+            return None
+        rows_max, nested = self._options.view_rows_max, self._options.json_nested
+        rows = view_rows(reader, self.plan, rows_max=rows_max, json_nested=nested)
+        self._signature, self._computed_at = signature, time.monotonic()
+        if rows.num_rows > rows_max:
+            self.problem = f"the view has more than {rows_max} rows (view_rows_max)"
+            return None
+        self.problem, self._computed = "", rows
+        chunk = self._changes(rows, head)
+        if chunk is None:
+            self._sent, self.reached = rows, head.epoch
+        return chunk
+
+    def _changes(self, rows: pa.Table, head: Head) -> Chunk | None:
+        assert self.cursor is not None  # noqa: S101 - the follower has begun it
+        version = version_of(self.cursor.generation, head.epoch)
+        gone = rows.select(self.shape.key).slice(0, 0)
+        sweep = 0
+        if self._sent is None:  # what the target holds is not known: all rows, and nothing else
+            sweep = version
+        else:
+            changed, gone = difference(self._sent, rows, self.shape.key)
+            if not changed.num_rows and not gone.num_rows and rows.num_rows == self._sent.num_rows:
+                return None
+            if self.shape.key:
+                rows = changed
+            else:
+                sweep = version
+        cursor = replace(self.cursor, position=Position.at(head.epoch), sweep_below=0)
+        return Chunk(
+            table=self.shape,
+            rows=rows.append_column("_version", pa.repeat(pa.scalar(version, pa.int64()), rows.num_rows)),
+            removed=gone.append_column("_version", pa.repeat(pa.scalar(version, pa.int64()), gone.num_rows)),
+            cursor=cursor,
+            sweep_below=sweep,
+        )
+
+
+def _signature(plan: TablePlan, head: Head) -> object:
+    """Return what differs whenever a table that the view may read has changed."""
+    tables = head.progress.tables
+    if not set(plan.sources) <= set(tables):
+        return head.epoch  # a view over a view: any table may be behind it
+    facts = [tables[name] for name in plan.sources]
+    return [(f.accepted, f.kept, f.removed, f.retired_through, f.fingerprint) for f in facts]

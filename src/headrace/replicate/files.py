@@ -1,0 +1,206 @@
+"""Tables as files of changes: `TABLE.ndjson`, a line for each row that changed or went.
+
+For people, for `tail -f`, and as the smallest replica there is. A line is
+`{"op": "put", "version": 5, "row": {…}}`, `{"op": "remove", "version": 6, "key": {…}}` or
+`{"op": "sweep", "below": 7}`; the last line of a key holds. The cursor stands in `TABLE.cursor.json`, with
+the length that the file had: what is behind that length was not finished, and is cut off.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pyarrow as pa
+
+from headrace.errors import HeadraceError, ProfileError, RefusedError, TransientError
+from headrace.replicate.options import CommonOptions, setting
+from headrace.replicate.protocol import Chunk, Cursor, Position, ReplicaWriter, TableShape, Task, fenced
+
+__all__ = ["FilesReplica", "read_files"]
+
+_FULL = (28, 122)  # ENOSPC, EDQUOT
+
+
+@dataclass(frozen=True, kw_only=True)
+class FilesReplica(CommonOptions):
+    """Keeps tables as files of changes in a folder. Touches nothing before `open`."""
+
+    path: str = setting("path", "", "the folder, made when it is absent", required=True)
+
+    def open(self, task: Task) -> ReplicaWriter:
+        """See `Replica`."""
+        if not self.path:
+            raise ProfileError(f"replica '{task.replica}' has no path", fix='write path = "tables/"')
+        return _FilesWriter(Path(self.path), task)
+
+
+class _FilesWriter:
+    def __init__(self, folder: Path, task: Task) -> None:
+        self._folder = folder
+        self._task = task
+        with _failures(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            for shape in task.tables:
+                self._check(shape)
+
+    def _check(self, shape: TableShape) -> None:
+        """Write down the columns of a table; columns may come, and none may become another one."""
+        path = self._folder / f"{shape.name}.schema.json"
+        wanted = {column.name: column.type for column in shape.columns}
+        there: dict[str, Any] = {"columns": wanted, "key": list(shape.key)}
+        if path.exists():
+            there = json.loads(path.read_text())
+        for name, kind in wanted.items():
+            if there["columns"].get(name, kind) != kind:
+                raise RefusedError(
+                    f"column '{name}' of {path} is {there['columns'][name]}, and the table gives {kind}",
+                    fix=f"move {path} and the files beside it away; `headrace replicas rebuild` fills them",
+                )
+        if there["key"] != list(shape.key):
+            raise RefusedError(
+                f"{path} tells rows apart by {there['key']}, and the table by {list(shape.key)}",
+                fix=f"move {path} and the files beside it away; `headrace replicas rebuild` fills them",
+            )
+        _write(path, {"columns": {**there["columns"], **wanted}, "key": list(shape.key)})
+
+    def cursors(self) -> Mapping[str, Cursor]:
+        """See `ReplicaWriter`."""
+        with _failures(self._folder):
+            found = {shape.name: self._cursor(shape.name) for shape in self._task.tables}
+        return {name: cursor for name, (cursor, _) in found.items() if cursor is not None}
+
+    def _cursor(self, table: str) -> tuple[Cursor | None, int]:
+        path = self._folder / f"{table}.cursor.json"
+        if not path.exists():
+            return None, 0
+        facts = json.loads(path.read_text())
+        length = facts.pop("length")
+        return Cursor(**{**facts, "position": Position(**facts["position"])}), length
+
+    def take(self, table: str, seen: Cursor | None, cursor: Cursor) -> None:
+        """See `ReplicaWriter`."""
+        with _failures(self._folder), self._locked(table):
+            there, length = self._cursor(table)
+            if there != seen:
+                raise fenced(table)
+            self._save(table, cursor, length)
+
+    def write(self, chunk: Chunk) -> None:
+        """See `ReplicaWriter`."""
+        table = chunk.table.name
+        with _failures(self._folder), self._locked(table):
+            there, length = self._cursor(table)
+            if there == chunk.cursor:
+                return
+            if there is None or there.generation != chunk.cursor.generation:
+                raise fenced(table)
+            with (self._folder / f"{table}.ndjson").open("ab") as file:
+                file.truncate(length)
+                file.writelines(_lines(chunk))
+                file.flush()
+                os.fsync(file.fileno())
+                length = file.tell()
+            self._save(table, chunk.cursor, length)
+
+    def _save(self, table: str, cursor: Cursor, length: int) -> None:
+        _write(self._folder / f"{table}.cursor.json", {**asdict(cursor), "length": length})
+
+    @contextmanager
+    def _locked(self, table: str) -> Iterator[None]:
+        with (self._folder / f"{table}.lock").open("a") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+    def interrupt(self) -> None:
+        """See `ReplicaWriter`."""
+
+    def close(self) -> None:
+        """See `ReplicaWriter`."""
+
+
+@contextmanager
+def _failures(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except HeadraceError:
+        raise
+    except OSError as error:
+        what = f"{folder} cannot be written: {error.strerror or error}"
+        if error.errno in _FULL:
+            raise TransientError(what, fix="make room; it is tried again") from error
+        raise RefusedError(what, fix="make the folder writable, or name another one (path = …)") from error
+
+
+def _write(path: Path, facts: Any) -> None:
+    """Write a file, whole or not at all."""
+    beside = path.with_name(path.name + ".new")
+    with beside.open("w") as file:
+        json.dump(facts, file)
+        file.flush()
+        os.fsync(file.fileno())
+    beside.replace(path)
+
+
+def _lines(chunk: Chunk) -> Iterator[bytes]:
+    for op, word, rows in (("remove", "key", chunk.removed), ("put", "row", chunk.rows)):
+        for row in _rows(rows, chunk.table):
+            version = row.pop("_version")
+            yield _line({"op": op, "version": version, word: row})
+    if chunk.sweep_below:
+        yield _line({"op": "sweep", "below": chunk.sweep_below})
+
+
+def _rows(rows: pa.Table, shape: TableShape) -> Iterator[dict[str, Any]]:
+    nested = {column.name for column in shape.columns if column.type == "JSON"}
+    for row in rows.to_pylist():
+        yield {k: json.loads(v) if k in nested and v is not None else v for k, v in row.items()}
+
+
+def _line(facts: Mapping[str, Any]) -> bytes:
+    return json.dumps(facts, default=_plain, ensure_ascii=False).encode() + b"\n"
+
+
+def _plain(value: Any) -> Any:
+    """Return what JSON can say: decimals as texts that keep every digit, times as ISO 8601, bytes as hex."""
+    if isinstance(value, datetime | date | time):
+        return value.isoformat()
+    if isinstance(value, timedelta):
+        return value.total_seconds()
+    if isinstance(value, Decimal | UUID):
+        return str(value)
+    if isinstance(value, bytes):
+        return value.hex()
+    return list(value)
+
+
+def read_files(folder: Path, table: str) -> list[dict[str, Any]]:
+    """Return the rows that the files of a table hold now: every line applied, in order."""
+    key = json.loads((folder / f"{table}.schema.json").read_text())["key"]
+    facts = folder / f"{table}.cursor.json"
+    path = folder / f"{table}.ndjson"
+    if not path.exists() or not facts.exists():
+        return []
+    rows: dict[Any, tuple[int, dict[str, Any]]] = {}
+    for number, line in enumerate(path.read_bytes()[: json.loads(facts.read_text())["length"]].splitlines()):
+        change = json.loads(line)
+        if change["op"] == "sweep":
+            rows = {k: row for k, row in rows.items() if row[0] >= change["below"]}
+            continue
+        row = change.get("row", change.get("key"))
+        known = json.dumps([row.get(name) for name in key]) if key else number
+        if known in rows and rows[known][0] > change["version"]:
+            continue
+        rows.pop(known, None)
+        if change["op"] == "put":
+            rows[known] = (change["version"], row)
+    return [row for _, row in rows.values()]

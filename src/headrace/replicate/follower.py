@@ -1,0 +1,285 @@
+"""A thread that keeps one replica up to date: it wakes when the engine commits, and never makes it wait."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Protocol
+
+from headrace.errors import HeadraceError, InternalError, TransientError
+from headrace.log.backoff import Waiting, when_ready
+from headrace.replicate.copying import copy_of
+from headrace.replicate.options import CommonOptions
+from headrace.replicate.protocol import Refusal, ReplicaWriter, Task
+from headrace.replicate.shapes import tables_of
+from headrace.sql.plan import PipelinePlan
+from headrace.store.changes import Head, begun_again, read_head
+from headrace.store.reading import StoreReading
+
+__all__ = ["Follower", "Telling"]
+
+_CALM_S = 60.0
+"""A follower looks at the store so often even if nobody wakes it; a view's `refresh` may wake it sooner."""
+
+
+class Telling(Protocol):
+    """What a follower tells whoever runs it; called from the follower's thread."""
+
+    def state(self, follower: Follower) -> None:
+        """The state, or how far the replica has come, is another."""
+
+    def refused(self, follower: Follower, refusals: Sequence[Refusal]) -> None:
+        """Rows that the target did not take: keep them before the others become durable there."""
+
+    def begun_again(self, follower: Follower) -> None:
+        """The copying that was asked for has begun, durably: it need not be asked for once more."""
+
+
+class Follower:
+    """Keeps the replica `name` up to date, in a thread, from `start` to `stop`.
+
+    `state` is one of: starting, following, waiting (for a target that is down), refused (until `resume`),
+    paused, stopped. `error` is why, where there is a reason.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        options: CommonOptions,
+        plan: PipelinePlan,
+        store: StoreReading,
+        telling: Telling,
+        *,
+        paused: bool = False,
+        again: str | None = None,
+    ) -> None:
+        self.name = name
+        self.options = options
+        self.state = "starting"
+        self.error: HeadraceError | None = None
+        self.rows_refused = 0
+        self.copies = [copy_of(table, options, name) for table in tables_of(plan, options, name)]
+        self.epoch = 0
+        self._pipeline = plan.pipeline.name
+        self._store = store
+        self._telling = telling
+        self._paused = paused
+        self._again = again
+        self._hurry = False
+        self._asked = 0
+        self._writer: ReplicaWriter | None = None
+        self._ended = threading.Event()
+        self._turn = (
+            threading.Event()
+        )  # ends a pause of the back-off: to stop, or because something was asked
+        self._changed = threading.Condition()
+        self._thread = threading.Thread(target=self._run, name=f"headrace-replica-{name}", daemon=True)
+
+    # --- called by others
+
+    def start(self) -> None:
+        """Begin to follow."""
+        self._thread.start()
+
+    def wake(self) -> None:
+        """Say that the engine has committed. Costs nothing."""
+        with self._changed:
+            self._asked += 1
+            self._changed.notify_all()
+
+    def pause(self) -> None:
+        """Send nothing and give the connection back, until `resume`."""
+        self._tell_thread(paused=True)
+
+    def resume(self, *, again: str | None = None) -> None:
+        """Go on after `pause`, or where the target refused; `again` copies everything (see `BEGIN_AGAIN`)."""
+        self._tell_thread(paused=False, again=again)
+
+    def _tell_thread(self, *, paused: bool, again: str | None = None) -> None:
+        with self._changed:
+            self._paused = paused
+            self._again = again or self._again
+            if self.state == "refused" or again is not None:
+                self.error = None
+            self._asked += 1
+            self._turn.set()
+            self._changed.notify_all()
+
+    def wait_until_caught_up(self, stop: threading.Event) -> None:
+        """Return when the target has what the store has now, the replica is paused, or `stop` is set.
+
+        Raises the error for which the replica stands still.
+        """
+        goal = self._head().epoch
+        with self._changed:
+            self._hurry = True
+            self._asked += 1
+            self._changed.notify_all()
+            while not stop.is_set() and self.state != "paused":
+                if self.state == "refused" and self.error is not None:
+                    raise self.error
+                if self.state == "stopped" or self.reached >= goal:
+                    return
+                self._changed.wait(0.1)
+
+    @property
+    def reached(self) -> int:
+        """The epoch up to which every table was copied."""
+        return min((copy.reached for copy in self.copies if not copy.problem), default=self.epoch)
+
+    def end(self) -> None:
+        """Ask the thread to end; see `stop`."""
+        self._ended.set()
+        with self._changed:
+            self._turn.set()
+            self._changed.notify_all()
+
+    def stop(self, deadline: float) -> None:
+        """Return when the thread has ended, or at `deadline`, whatever the target does.
+
+        What was not sent is sent by the next run; a thread that hangs in the target is left behind.
+        """
+        self.end()
+        if self._thread.is_alive():
+            self._thread.join(max(0.0, deadline - time.monotonic()) / 2)
+            writer = self._writer
+            if self._thread.is_alive() and writer is not None:
+                writer.interrupt()
+            self._thread.join(max(0.0, deadline - time.monotonic()))
+        if self.state != "refused":
+            self._enter("stopped", self.error)
+
+    # --- the thread
+
+    def _run(self) -> None:
+        seen = -1
+        while not self._ended.is_set():
+            with self._changed:
+                while seen == self._asked and not self._ended.is_set():
+                    if not self._changed.wait(self._patience()):
+                        break
+                seen = self._asked
+                self._turn.clear()
+                paused, standing = self._paused, self.state == "refused" and self.error is not None
+            if self._ended.is_set():
+                break
+            if paused:
+                self._close()
+                self._enter("paused")
+            elif not standing:
+                self._follow()
+            if not self._hurry:
+                self._ended.wait(self.options.linger.total_seconds())
+        self._close()
+
+    def _patience(self) -> float:
+        return self.options.refresh.total_seconds() if self._writer is not None else _CALM_S
+
+    def _follow(self) -> None:
+        try:
+            when_ready(self._round, self._turn, self._waiting)
+        except HeadraceError as error:
+            self._fail(error)
+        except Exception as error:  # noqa: BLE001 - a replica's bug must not end the pipeline
+            self._fail(InternalError(f"replica '{self.name}': {type(error).__name__}: {error}"))
+
+    def _fail(self, error: HeadraceError) -> None:
+        self._close()
+        if not self._ended.is_set():
+            self._enter("refused", error)
+
+    def _waiting(self, pause: Waiting | None) -> None:
+        if pause is not None:
+            self._enter("waiting", pause.error)
+
+    def _round(self) -> bool:
+        """Send everything that is new. Raises TransientError after closing the writer."""
+        try:
+            head = self._head()
+            if self._writer is None:
+                self._enter("starting", self.error)
+                self._open()
+            self._begin_tables(head)
+            while not self._interrupted and self._step():
+                self._telling.state(self)
+            self._enter("following")
+        except TransientError:
+            self._close()
+            raise
+        return True
+
+    @property
+    def _interrupted(self) -> bool:
+        return self._ended.is_set() or self._turn.is_set()
+
+    def _head(self) -> Head:
+        with self._store.snapshot() as reader:
+            return read_head(reader)
+
+    def _open(self) -> None:
+        task = Task(
+            replica=self.name,
+            pipeline=self._pipeline,
+            tables=tuple(copy.shape for copy in self.copies),
+            set_aside=self._set_aside,
+        )
+        for copy in self.copies:
+            copy.cursor = None
+        self._writer = self.options.open(task)  # type: ignore[attr-defined]
+
+    def _begin_tables(self, head: Head) -> None:
+        """Take over in the target what is ready to be copied and not taken yet."""
+        waiting = [copy for copy in self.copies if copy.cursor is None or self._again is not None]
+        ready = [copy for copy in waiting if not head.rebuilding(copy.shape.name)]
+        if not ready or self._writer is None:
+            return
+        seen, again = self._writer.cursors(), self._again
+        with self._store.snapshot() as reader:
+            restarted = {
+                name: begun_again(reader, name, max(cursor.position.epoch, cursor.begun)) is not None
+                for name, cursor in seen.items()
+            }
+        for copy in ready:
+            name = copy.shape.name
+            # Windows that the store has retired stay in the target: only then is nothing taken out.
+            anew = ("adopt" if copy.plan.table.keep else "rebuild") if restarted.get(name) else None
+            copy.begin(self._writer, seen.get(name), head, again or anew)
+        if again is not None and len(ready) == len(waiting):
+            self._again = None
+            self._telling.begun_again(self)
+
+    def _step(self) -> bool:
+        """Send a chunk of every table that has one; whether any had."""
+        sent = False
+        for copy in self.copies:
+            if copy.cursor is None or self._interrupted or self._writer is None:
+                continue
+            with self._store.snapshot() as reader:
+                head = read_head(reader)
+                chunk = copy.next_chunk(reader, head, hurry=self._hurry)
+            self.epoch = head.epoch
+            if chunk is not None:
+                self._writer.write(chunk)
+                copy.written(chunk)
+                sent = True
+        return sent
+
+    def _set_aside(self, refusals: Sequence[Refusal]) -> None:
+        self.rows_refused += len(refusals)
+        self._telling.refused(self, refusals)
+
+    def _enter(self, state: str, error: HeadraceError | None = None) -> None:
+        with self._changed:
+            self.state, self.error = state, error
+            self._changed.notify_all()
+        self._telling.state(self)
+
+    def _close(self) -> None:
+        writer, self._writer = self._writer, None
+        for copy in self.copies:
+            copy.cursor = None
+        if writer is not None:
+            with suppress(Exception):
+                writer.close()

@@ -1,0 +1,41 @@
+"""Tables in PostgreSQL 15 or later: COPY to staging, an upsert, deletes and the cursor in one transaction."""
+
+# ruff: noqa: RUF009 - `setting` gives dataclasses.field(...), which is what a default of a dataclass may be
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+
+from headrace.replicate.options import CommonOptions, Revealed, setting
+from headrace.replicate.postgresql.schema import init_sql
+from headrace.replicate.protocol import ReplicaWriter, TableShape, Task
+
+__all__ = ["PostgresReplica"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PostgresReplica(CommonOptions):
+    """Keeps tables in a schema of PostgreSQL. Connects only in `open`."""
+
+    dsn: Revealed | None = setting(
+        "secret", None, "where the database is: postgresql://user:password@host:5432/name", required=True
+    )
+    schema: str = setting("text", "public", "the schema that holds the tables; made when it is absent")
+    connect_timeout: timedelta = setting(
+        "duration", timedelta(seconds=5), "how long a connection may take to come about"
+    )
+    lock_timeout: timedelta = setting(
+        "duration", timedelta(seconds=10), "how long a row or table that somebody else holds is waited for"
+    )
+
+    def open(self, task: Task) -> ReplicaWriter:
+        """See `Replica`."""
+        from headrace.replicate.postgresql.writer import PostgresWriter
+
+        return PostgresWriter(self, task)
+
+    def init_sql(self, tables: tuple[TableShape, ...]) -> Iterator[str]:
+        """Give the statements that make the target's tables, for `headrace export sql`."""
+        return init_sql(self.schema, tables)

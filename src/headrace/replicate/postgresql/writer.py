@@ -1,0 +1,315 @@
+"""Writes chunks into PostgreSQL: rows, deletes and the cursor in one transaction."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import psycopg
+import pyarrow as pa
+from psycopg.conninfo import conninfo_to_dict
+
+from headrace.errors import ProfileError, RefusedError
+from headrace.replicate.postgresql.encoding import HEADER, TRAILER, encode_rows
+from headrace.replicate.postgresql.failures import is_of_a_row, typed
+from headrace.replicate.postgresql.schema import (
+    CURSORS,
+    VERSION,
+    cursor_table,
+    ensure_table,
+    postgres_type,
+    quoted,
+    relation,
+)
+from headrace.replicate.protocol import Chunk, Cursor, Position, Refusal, TableShape, Task, fenced
+
+if TYPE_CHECKING:
+    from headrace.replicate.postgresql import PostgresReplica
+
+__all__ = ["PostgresWriter"]
+
+_SERVER_MIN = 150_000
+_COPY_ROWS = 10_000
+_REFUSED_MAX = 1_000
+_COLUMNS = "store_id, replica, generation, epoch, through, after, begun, sweep_below"
+
+
+class PostgresWriter:
+    """An open connection; see `ReplicaWriter`."""
+
+    def __init__(self, replica: PostgresReplica, task: Task) -> None:
+        self._schema = replica.schema
+        self._task = task
+        self._cursors = relation(replica.schema, CURSORS)
+        self._filled: set[str] = set()  # staging tables that this transaction has used
+        self._empty: set[str] = set()
+        self._connection = _connect(replica, task)
+        self._guard = threading.Lock()
+        try:
+            self._prepare()
+        except BaseException:
+            self.close()
+            raise
+
+    def _prepare(self) -> None:
+        if self._connection.info.server_version < _SERVER_MIN:
+            raise RefusedError(
+                f"PostgreSQL {self._connection.info.server_version // 10_000} is too old",
+                fix="use PostgreSQL 15 or later: keys that may be NULL need UNIQUE NULLS NOT DISTINCT",
+            )
+        with self._transaction() as cursor:
+            if self._schema != "public":
+                cursor.execute(f"CREATE SCHEMA IF NOT EXISTS {quoted(self._schema)}")
+            cursor.execute(cursor_table(self._schema))
+            for shape in self._task.tables:
+                ensure_table(cursor, self._schema, shape)
+                full = relation(self._schema, shape.name)
+                if not cursor.execute(f"SELECT EXISTS (SELECT FROM {full})").fetchone()[0]:
+                    self._empty.add(shape.name)
+
+    @contextmanager
+    def _transaction(self) -> Iterator[Any]:
+        try:
+            with self._connection.transaction(), self._connection.cursor() as cursor:
+                yield cursor
+        except psycopg.Error as error:
+            _raise(error)
+
+    # --- cursors
+
+    def cursors(self) -> Mapping[str, Cursor]:
+        """See `ReplicaWriter`."""
+        names = [shape.name for shape in self._task.tables]
+        with self._transaction() as cursor:
+            rows = cursor.execute(
+                f"SELECT table_name, {_COLUMNS} FROM {self._cursors} WHERE table_name = ANY(%s)", [names]
+            ).fetchall()
+        return {row[0]: _cursor_of(row[1:]) for row in rows}
+
+    def take(self, table: str, seen: Cursor | None, cursor: Cursor) -> None:
+        """See `ReplicaWriter`."""
+        with self._transaction() as run:
+            if seen is None:
+                run.execute(
+                    f"INSERT INTO {self._cursors} (table_name, {_COLUMNS}) "
+                    "VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING",
+                    [table, *_values_of(cursor)],
+                )
+            else:
+                run.execute(
+                    f"UPDATE {self._cursors} SET ({_COLUMNS}, written_at) = "
+                    "(%s, %s, %s, %s, %s, %s, %s, %s, now()) "
+                    "WHERE table_name = %s AND store_id = %s AND generation = %s",
+                    [*_values_of(cursor), table, seen.store_id, seen.generation],
+                )
+            if run.rowcount != 1:
+                raise fenced(table)
+
+    # --- rows
+
+    def write(self, chunk: Chunk) -> None:
+        """See `ReplicaWriter`."""
+        table = chunk.table.name
+        self._filled.clear()
+        with self._transaction() as run:
+            found = run.execute(
+                f"SELECT {_COLUMNS} FROM {self._cursors} WHERE table_name = %s FOR UPDATE", [table]
+            ).fetchone()
+            there = None if found is None else _cursor_of(found)
+            if there == chunk.cursor:
+                return  # this very chunk: its answer was lost on the way
+            if there is None or (there.generation, there.store_id) != (
+                chunk.cursor.generation,
+                chunk.cursor.store_id,
+            ):
+                raise fenced(table)
+            if chunk.removed.num_rows:
+                self._delete(run, chunk.table, chunk.removed)
+            refusals: list[Refusal] = []
+            if chunk.rows.num_rows:
+                self._put(run, chunk.table, chunk.rows, refusals)
+            if chunk.sweep_below:
+                run.execute(
+                    f"DELETE FROM {relation(self._schema, table)} WHERE {quoted(VERSION)} < %s",
+                    [chunk.sweep_below],
+                )
+            run.execute(
+                f"UPDATE {self._cursors} SET ({_COLUMNS}, written_at) = "
+                "(%s, %s, %s, %s, %s, %s, %s, %s, now()) WHERE table_name = %s",
+                [*_values_of(chunk.cursor), table],
+            )
+            if refusals:
+                self._task.set_aside(refusals)
+
+    def _put(self, run: Any, shape: TableShape, rows: pa.Table, refusals: list[Refusal]) -> None:
+        """Write rows, halving what the server refuses until the rows that are to blame stand alone."""
+        try:
+            with self._connection.transaction():
+                self._put_all(run, shape, rows)
+        except psycopg.Error as error:
+            if not is_of_a_row(error):
+                raise
+            if shape.name in self._empty and error.sqlstate == "23505":
+                # A row changed after it was copied and came again: from here on there is something to update.
+                self._empty.discard(shape.name)
+                self._put(run, shape, rows, refusals)
+                return
+            if rows.num_rows == 1:
+                refusals.append(_refusal(shape, rows, error))
+                if len(refusals) > _REFUSED_MAX:
+                    raise RefusedError(
+                        f"PostgreSQL refuses more than {_REFUSED_MAX} rows of '{shape.name}' at once: "
+                        f"{refusals[-1].reason}",
+                        fix="correct the table in the target (a constraint, a trigger, a type), then resume",
+                    ) from None
+                return
+            half = rows.num_rows // 2
+            self._put(run, shape, rows.slice(0, half), refusals)
+            self._put(run, shape, rows.slice(half), refusals)
+
+    def _put_all(self, run: Any, shape: TableShape, rows: pa.Table) -> None:
+        full = relation(self._schema, shape.name)
+        names = [*(column.name for column in shape.columns), VERSION]
+        kinds = [*(postgres_type(column.type) for column in shape.columns), "bigint"]
+        listed = ", ".join(quoted(name) for name in names)
+        if not shape.key or shape.name in self._empty:
+            self._copy(run, full, listed, rows.select(names), kinds)
+            return
+        stage = self._stage(run, shape, "rows", listed)
+        self._copy(run, stage, listed, rows.select(names), kinds)
+        keys = ", ".join(quoted(name) for name in shape.key)
+        sets = ", ".join(
+            f"{quoted(name)} = excluded.{quoted(name)}" for name in names if name not in shape.key
+        )
+        run.execute(
+            f"INSERT INTO {full} AS t ({listed}) SELECT {listed} FROM {stage} ON CONFLICT ({keys}) "
+            f"DO UPDATE SET {sets} WHERE t.{quoted(VERSION)} <= excluded.{quoted(VERSION)}"
+        )
+
+    def _delete(self, run: Any, shape: TableShape, removed: pa.Table) -> None:
+        types = {column.name: postgres_type(column.type) for column in shape.columns}
+        names = [*shape.key, VERSION]
+        listed = ", ".join(quoted(name) for name in names)
+        stage = self._stage(run, shape, "gone", listed)
+        self._copy(run, stage, listed, removed.select(names), [*(types[n] for n in shape.key), "bigint"])
+        for nulls in _null_patterns(removed, shape.key):
+            # IS NOT DISTINCT FROM would not use the index.
+            same = " AND ".join(
+                f"t.{q} IS NULL AND g.{q} IS NULL" if null else f"t.{q} = g.{q}"
+                for q, null in zip(map(quoted, shape.key), nulls, strict=True)
+            )
+            run.execute(
+                f"DELETE FROM {relation(self._schema, shape.name)} t USING {stage} g "
+                f"WHERE {same} AND t.{quoted(VERSION)} <= g.{quoted(VERSION)}"
+            )
+
+    def _stage(self, run: Any, shape: TableShape, purpose: str, listed: str) -> str:
+        """Return the temporary table through which rows of a table go."""
+        number = next(i for i, each in enumerate(self._task.tables) if each.name == shape.name)
+        name = f"_headrace_{purpose}_{number}"
+        # Every time, because it goes away with a part of the transaction that is taken back.
+        run.execute(
+            f"CREATE TEMP TABLE IF NOT EXISTS {name} ON COMMIT DELETE ROWS "
+            f"AS SELECT {listed} FROM {relation(self._schema, shape.name)} WITH NO DATA"
+        )
+        stage = f"pg_temp.{name}"
+        if name in self._filled:
+            run.execute(f"TRUNCATE {stage}")
+        self._filled.add(name)
+        return stage
+
+    def _copy(self, run: Any, target: str, listed: str, rows: pa.Table, kinds: Sequence[str]) -> None:
+        with run.copy(f"COPY {target} ({listed}) FROM STDIN (FORMAT binary)") as copy:
+            copy.write(HEADER)
+            for start in range(0, rows.num_rows, _COPY_ROWS):
+                copy.write(encode_rows(rows.slice(start, _COPY_ROWS), list(kinds)))
+            copy.write(TRAILER)
+
+    # --- the end
+
+    def interrupt(self) -> None:
+        """See `ReplicaWriter`."""
+        with suppress(Exception):
+            self._connection.cancel_safe(timeout=0.5)
+
+    def close(self) -> None:
+        """See `ReplicaWriter`."""
+        with suppress(Exception):
+            self._connection.close()
+
+
+def _connect(replica: PostgresReplica, task: Task) -> psycopg.Connection[Any]:
+    if replica.dsn is None:
+        raise ProfileError(f"replica '{task.replica}' has no dsn", fix='write dsn = "${env:PG_DSN}"')
+    dsn = replica.dsn.reveal()
+    try:
+        given = conninfo_to_dict(dsn)
+    except psycopg.ProgrammingError:
+        # What it says may hold a piece of the text, and so of the password.
+        raise ProfileError(
+            f"the dsn of replica '{task.replica}' is not a connection string of PostgreSQL",
+            fix="write postgresql://user:password@host:5432/database (a % in the password as %25)",
+        ) from None
+    settings: dict[str, Any] = {
+        "application_name": f"headrace {task.pipeline} {task.replica}",
+        "connect_timeout": max(1, int(replica.connect_timeout.total_seconds())),
+        "keepalives_idle": 10,
+        "keepalives_interval": 5,
+        "keepalives_count": 3,
+        "tcp_user_timeout": 30_000,
+    }
+    lock_ms = int(replica.lock_timeout.total_seconds() * 1000)
+    try:
+        connection = psycopg.connect(
+            dsn,
+            autocommit=True,
+            prepare_threshold=None,
+            **{name: value for name, value in settings.items() if name not in given},
+        )
+        connection.execute(f"SET lock_timeout = {lock_ms}")
+        connection.execute("SET client_min_messages = warning")
+    except psycopg.Error as error:
+        _raise(error)
+    return connection
+
+
+def _raise(error: psycopg.Error) -> NoReturn:
+    raise typed(error) from error
+
+
+def _cursor_of(row: Sequence[Any]) -> Cursor:
+    store_id, replica, generation, epoch, through, after, begun, sweep_below = row
+    return Cursor(
+        store_id=store_id,
+        replica=replica,
+        generation=generation,
+        position=Position(epoch, through, after),
+        begun=begun,
+        sweep_below=sweep_below,
+    )
+
+
+def _values_of(cursor: Cursor) -> list[Any]:
+    at = cursor.position
+    return [
+        cursor.store_id, cursor.replica, cursor.generation, at.epoch, at.through, at.after, cursor.begun,
+        cursor.sweep_below,
+    ]  # fmt: skip
+
+
+def _null_patterns(rows: pa.Table, key: Sequence[str]) -> list[tuple[bool, ...]]:
+    """Return which columns of the key are NULL, once for every combination that occurs."""
+    flags = pa.table({str(i): rows.column(name).is_null() for i, name in enumerate(key)})
+    found = flags.group_by(flags.column_names).aggregate([])
+    return [tuple(row[str(i)] for i in range(len(key))) for row in found.to_pylist()]
+
+
+def _refusal(shape: TableShape, row: pa.Table, error: psycopg.Error) -> Refusal:
+    facts = row.select(list(shape.key) or [column.name for column in shape.columns]).to_pylist()[0]
+    key = json.dumps(facts, default=str, ensure_ascii=False)
+    where = error.diag.constraint_name or error.diag.column_name
+    reason = f"{error.diag.message_primary} ({error.sqlstate}" + (f", {where})" if where else ")")
+    return Refusal(shape.name, key, row.column(VERSION)[0].as_py(), reason)

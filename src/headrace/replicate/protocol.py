@@ -1,0 +1,174 @@
+"""The replica protocol: what another system must be able to do, so that tables of a store can be kept there.
+
+A `Replica` describes where tables go and connects to nothing; `open` gives a `ReplicaWriter`. For each table
+the target holds a `Cursor`, changed together with the rows. A writer takes a *generation* by compare-and-set
+on that cursor; whoever took an older one is refused from then on. Rows carry `_version`, which is
+generation * 2**40 + epoch: a row never replaces one with a greater version, so writing twice, or late, is the
+same as writing once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import pyarrow as pa
+
+from headrace.errors import RefusedError
+from headrace.sql.plan import NamedColumn
+from headrace.store.changes import Position
+
+__all__ = [
+    "GENERATION",
+    "Chunk",
+    "Cursor",
+    "NamedColumn",
+    "Position",
+    "Refusal",
+    "Replica",
+    "ReplicaWriter",
+    "TableShape",
+    "Task",
+    "fenced",
+    "version_of",
+]
+
+GENERATION = 2**40
+"""A store may commit so many epochs before its versions would reach into the next generation."""
+
+
+def version_of(generation: int, epoch: int) -> int:
+    """Return the version of a row."""
+    return generation * GENERATION + epoch
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableShape:
+    """What a table looks like in a target.
+
+    columns   in order, with DuckDB's type names; lists and structs are JSON text if the replica says
+              `json_nested`. `_key` VARCHAR is among them when no declared columns tell rows apart, and
+              `_revision` INTEGER in append mode
+    key       the columns that tell rows apart, which may be NULL; empty: rows are only ever added
+    """
+
+    name: str
+    columns: tuple[NamedColumn, ...]
+    key: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cursor:
+    """How far a table was copied, as the target remembers it.
+
+    store_id     whose rows they are
+    replica      the replica of the profile that wrote it
+    generation   of the writer that may write
+    position     what is durable in the target
+    begun        the store's epoch at which this copying began from nothing
+    sweep_below  when the copying has come to the store's end, rows with a version below are taken out;
+                 0: none are
+    """
+
+    store_id: str
+    replica: str
+    generation: int
+    position: Position
+    begun: int = 0
+    sweep_below: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chunk:
+    """Changes of one table, written together with the cursor, or not at all.
+
+    removed      keys of rows that left the table, and `_version`: a row of that key goes, unless its version
+                 is greater. It comes before the rows
+    rows         rows that are new or changed: the shape's columns, then `_version` BIGINT. No two with a key
+    cursor       what the target says once this is durable
+    sweep_below  when not 0: at the end, rows of the table with a version below go
+    """
+
+    table: TableShape
+    rows: pa.Table
+    removed: pa.Table
+    cursor: Cursor
+    sweep_below: int = 0
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A row that the target does not take. `key` is JSON text: by which columns to find it in the store."""
+
+    table: str
+    key: str
+    version: int
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """What a writer is opened for. `set_aside` keeps refused rows; called before the chunk is durable."""
+
+    replica: str
+    pipeline: str
+    tables: tuple[TableShape, ...]
+    set_aside: Callable[[Sequence[Refusal]], None]
+
+
+class ReplicaWriter(Protocol):
+    """An open target. One thread uses it, except that `interrupt` may be called from another one.
+
+    Every call may raise TransientError when trying again with a new writer may help, and RefusedError when an
+    operator must act; after either, the writer is closed.
+    """
+
+    def cursors(self) -> Mapping[str, Cursor]:
+        """Return the cursors that the target holds of the task's tables; a table without one is new."""
+
+    def take(self, table: str, seen: Cursor | None, cursor: Cursor) -> None:
+        """Put `cursor` in the place of `seen`, durably, if that is still there; then this writer may write.
+
+        Raises RefusedError (`fenced`) when somebody else has changed it.
+        """
+
+    def write(self, chunk: Chunk) -> None:
+        """Make `chunk` and its cursor durable and visible, or raise; nothing may stay in a buffer.
+
+        Called again with the same chunk after a crash: twice must leave what once leaves. A row that the
+        target does not take is set aside, and the others are written. Raises RefusedError (`fenced`) when
+        the target's cursor has another generation than the chunk's.
+        """
+
+    def interrupt(self) -> None:
+        """Let a call that is under way in another thread end soon, by whatever error."""
+
+    def close(self) -> None:
+        """Give the connection back. Never raises; twice is harmless."""
+
+
+@runtime_checkable
+class Replica(Protocol):
+    """The description of a replica: frozen, comparable, connects only in `open`.
+
+    `json_nested` says whether lists and structs come as JSON text.
+    """
+
+    @property
+    def json_nested(self) -> bool:
+        """Whether lists and structs come as JSON text."""
+
+    def open(self, task: Task) -> ReplicaWriter:
+        """Connect; make what is missing of the task's tables in the target, and check what is there.
+
+        A column that is new is added; one of another type is a RefusedError that says what to do.
+        """
+
+
+def fenced(table: str) -> RefusedError:
+    """Return the error of a writer that somebody else has replaced."""
+    return RefusedError(
+        f"another process has taken over the replica's table '{table}'",
+        fix="stop one of the two; `headrace replicas resume` lets this one take it back",
+    )

@@ -1,0 +1,268 @@
+"""What changed in a store since an epoch, in bounded pieces: what replicas follow.
+
+Rows move only to higher epochs, so a span of epochs that is read piece by piece needs no snapshot: a row that
+changes between two pieces leaves the span and comes again with its new epoch. Every function runs inside a
+`StoreReading.snapshot`, which ends before anybody talks to another system.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from headrace.sql.plan import TableClass, TablePlan
+from headrace.store.instants import micros_of_length
+from headrace.store.names import quoted, state_name, text_literal
+from headrace.store.progress import Progress
+from headrace.store.schema import groups_sql, removal_key, result_columns
+
+__all__ = [
+    "REBUILT",
+    "Closing",
+    "Head",
+    "Position",
+    "begun_again",
+    "changed_rows",
+    "closing_after",
+    "epoch_sizes",
+    "has_closings",
+    "is_nested",
+    "read_head",
+    "removed_keys",
+    "view_rows",
+]
+
+REBUILT = "rebuilt"
+"""The reason of an entry in `_removed` without a key: the table was emptied, to be computed again."""
+
+_WHOLE = -1
+_NESTED = ("STRUCT", "MAP", "UNION")
+
+
+@dataclass(frozen=True)
+class Position:
+    """How far a table was copied: all rows of epochs up to `epoch`.
+
+    And of the epochs behind it up to `through`, the rows whose key has a hash up to `after`.
+    """
+
+    epoch: int = 0
+    through: int = 0
+    after: int = _WHOLE
+
+    @staticmethod
+    def at(epoch: int) -> Position:
+        """Return the position at which everything up to `epoch` was copied."""
+        return Position(epoch, epoch, _WHOLE)
+
+    @property
+    def whole(self) -> bool:
+        """Whether no piece of a span was copied, so that another span may be chosen."""
+        return self.after == _WHOLE
+
+
+@dataclass(frozen=True)
+class Head:
+    """Where a store stands: its identity, its last epoch, and the progress document."""
+
+    store_id: str
+    epoch: int
+    progress: Progress
+
+    def rebuilding(self, table: str) -> bool:
+        """Return whether a table is being computed again, so that its rows are not all there."""
+        facts = self.progress.tables.get(table)
+        return facts is not None and facts.rebuild is not None
+
+
+@dataclass(frozen=True)
+class Closing:
+    """Windows that end at `through` or before, and after `before`, were closed when `epoch` was committed."""
+
+    epoch: int
+    before: int | None
+    through: int | None
+
+
+def read_head(cursor: Any) -> Head:
+    """Return where the store stands."""
+    body = cursor.execute("SELECT body FROM _headrace.progress").fetchall()[0][0]
+    store_id = cursor.execute("SELECT value FROM _headrace.meta WHERE name = 'store_id'").fetchall()[0][0]
+    progress = Progress.from_json(body)
+    return Head(store_id, progress.epoch, progress)
+
+
+def epoch_sizes(cursor: Any, plan: TablePlan, after: int, through: int) -> list[tuple[int, int]]:
+    """Return (epoch, rows of the state) for the epochs behind `after` up to `through`, in order."""
+    found: list[tuple[int, int]] = cursor.execute(
+        f"SELECT _epoch, count(*) FROM {state_name(plan.name)} WHERE _epoch > ? AND _epoch <= ? "
+        "GROUP BY 1 ORDER BY 1",
+        [after, through],
+    ).fetchall()
+    return found
+
+
+def begun_again(cursor: Any, table: str, after: int) -> int | None:
+    """Return the last epoch behind `after` at which a table was emptied to be computed again."""
+    found = cursor.execute(
+        'SELECT max(epoch) FROM _headrace._removed WHERE "table" = ? AND reason = ? AND epoch > ?',
+        [table, REBUILT, after],
+    ).fetchall()
+    epoch: int | None = found[0][0]
+    return epoch
+
+
+def has_closings(plan: TablePlan) -> bool:
+    """Return whether rows of a table are over at some time: windows and sessions are."""
+    return plan.kind in (TableClass.WINDOWED, TableClass.SESSION)
+
+
+def closing_after(cursor: Any, plan: TablePlan, epoch: int, head: Head) -> Closing:
+    """Return the first closing behind `epoch`; none: the span up to the head, in which nothing was closed."""
+    before = cursor.execute(
+        'SELECT epoch_us(max(closed_through)) FROM _headrace._closings WHERE "table" = ? AND epoch <= ?',
+        [plan.name, epoch],
+    ).fetchall()[0][0]
+    following = cursor.execute(
+        'SELECT epoch, epoch_us(max(closed_through)) FROM _headrace._closings WHERE "table" = ? '
+        "AND epoch > ? GROUP BY 1 ORDER BY 1 LIMIT 1",
+        [plan.name, epoch],
+    ).fetchall()
+    if following:
+        return Closing(following[0][0], before, following[0][1])
+    return Closing(head.epoch, before, before)
+
+
+def changed_rows(
+    cursor: Any,
+    plan: TablePlan,
+    position: Position,
+    *,
+    rows_max: int | None = None,
+    closing: Closing | None = None,
+    json_nested: bool = False,
+) -> tuple[pa.Table, Position]:
+    """Return rows of the span that `position` is in, and the position behind them.
+
+    The rows have the declared columns, then "_epoch" BIGINT; "_key" VARCHAR when the table has no key among
+    its columns; "_revision" INTEGER with a `closing`, which takes only windows that are closed. With
+    `rows_max`, the span is read in the order of a hash of the key, about so many rows at a time.
+    `json_nested` gives lists and structs as JSON text.
+    """
+    where = _where(plan, position, closing)
+    paged = rows_max is not None or not position.whole
+    base = _rows_sql(plan, where, hashed=paged, revision=closing is not None, json_nested=json_nested)
+    done = Position.at(position.through)
+    if not paged:
+        return cursor.sql(base).to_arrow_table(), done
+    rest = f'SELECT * FROM ({base}) WHERE "_hash" > {position.after}'
+    last = None
+    if rows_max is not None:
+        found = cursor.execute(
+            f'SELECT max("_hash"), count(*) FROM (SELECT "_hash" FROM ({rest}) ORDER BY 1 LIMIT {rows_max})'
+        ).fetchall()[0]
+        last = found[0] if found[1] == rows_max else None
+    if last is None:
+        return cursor.sql(f'SELECT * EXCLUDE ("_hash") FROM ({rest})').to_arrow_table(), done
+    rows = cursor.sql(f'SELECT * EXCLUDE ("_hash") FROM ({rest}) WHERE "_hash" <= {last}').to_arrow_table()
+    return rows, Position(position.epoch, position.through, last)
+
+
+def removed_keys(cursor: Any, plan: TablePlan, position: Position, *, json_nested: bool = False) -> pa.Table:
+    """Return the keys of rows that left the table in a span: the key's columns (or "_key"), and "_epoch"."""
+    types = {column.name: column.type for column in plan.columns}
+    if plan.key:
+        cells = ", ".join(
+            f"{_of_json(name, types[name], json_nested)} AS {quoted(name)}" for name in plan.key
+        )
+    else:
+        cells = '"key" AS "_key"'
+    table: pa.Table = cursor.sql(
+        f'SELECT {cells}, max(epoch) AS "_epoch" FROM _headrace._removed WHERE "table" = '
+        f"{text_literal(plan.name)} AND epoch > {position.epoch} AND epoch <= {position.through} "
+        'AND "key" IS NOT NULL GROUP BY "key"'
+    ).to_arrow_table()
+    return table
+
+
+def view_rows(cursor: Any, plan: TablePlan, *, rows_max: int, json_nested: bool = False) -> pa.Table:
+    """Return the rows of a view, one more than `rows_max` at most, so that its reader sees when it is cut."""
+    cells = ", ".join(_shown(quoted(c.name), c.type, json_nested) for c in plan.columns)
+    table: pa.Table = cursor.sql(
+        f"SELECT {cells} FROM {quoted(plan.name)} LIMIT {rows_max + 1}"
+    ).to_arrow_table()
+    return table
+
+
+# --- the text of the queries
+
+
+def _where(plan: TablePlan, position: Position, closing: Closing | None) -> str:
+    epochs = f"t._epoch <= {position.through}"
+    if closing is None:
+        return f"t._epoch > {position.epoch} AND {epochs}"
+    if closing.through is None:
+        return "false"
+    ended = _ended(plan, closing.through)
+    before = "false" if closing.before is None else _ended(plan, closing.before)
+    return f"{epochs} AND {ended} AND (NOT ({before}) OR t._epoch > {position.epoch})"
+
+
+def _ended(plan: TablePlan, through: int) -> str:
+    """Return the condition for windows that end at `through` or before."""
+    if plan.kind is TableClass.WINDOWED and plan.window is not None:
+        return f"t.window_start <= make_timestamptz({through - micros_of_length(plan.window.size)})"
+    return f"t.window_end <= make_timestamptz({through})"
+
+
+def _rows_sql(plan: TablePlan, where: str, *, hashed: bool, revision: bool, json_nested: bool) -> str:
+    if plan.kind is TableClass.ROWS:
+        cells = [_shown(f"t.{quoted(c.name)}", c.type, json_nested, name=c.name) for c in plan.columns]
+        known = [f"t.{quoted(name)}" for name in plan.key] or ["t._partition", "t._offset"]
+        hash_of = f"to_json(list_value({', '.join(f'CAST({name} AS VARCHAR)' for name in known)}))"
+        more = ["t._epoch"] + ([f'{_hash(hash_of)} AS "_hash"'] if hashed else [])
+        return f"SELECT {', '.join(cells + more)} FROM {state_name(plan.name)} t WHERE {where}"
+    shown = ", ".join(_shown(quoted(c.name), c.type, json_nested) for c in plan.columns)
+    more = ['"_epoch"']
+    more += [] if plan.key else [f'{removal_key(plan)} AS "_key"']
+    more += ['"_revision"'] if revision else []
+    more += [f'{_hash(removal_key(plan))} AS "_hash"'] if hashed else []
+    having = f" WHERE TRY({plan.having_sql})" if plan.having_sql else ""
+    names = ", ".join(each.rsplit(" AS ", 1)[-1] for each in more)
+    return (
+        f'WITH "_groups" AS ({groups_sql(plan, where=where)}) SELECT {shown}, {names} FROM '
+        f'(SELECT {result_columns(plan)}, {", ".join(more)} FROM "_groups"{having})'
+    )
+
+
+def _hash(text: str) -> str:
+    # Not DuckDB's own hash, which another version may compute otherwise while a span is half copied.
+    return f"CAST(md5_number_lower(CAST({text} AS VARCHAR)) >> 1 AS BIGINT)"
+
+
+def is_nested(kind: str) -> bool:
+    """Return whether a DuckDB type holds others."""
+    return kind.endswith("]") or kind.startswith(_NESTED)
+
+
+def _shown(expression: str, kind: str, json_nested: bool, name: str | None = None) -> str:
+    alias = expression if name is None else quoted(name)
+    if json_nested and is_nested(kind):
+        return f"CAST(to_json({expression}) AS VARCHAR) AS {alias}"
+    return f"{expression} AS {alias}"
+
+
+def _of_json(name: str, kind: str, json_nested: bool) -> str:
+    """Return the expression that reads a column of a key back from its JSON text."""
+    at = text_literal("$." + '"' + name.replace('"', '\\"') + '"')
+    if is_nested(kind):
+        if json_nested:
+            return f'CAST(json_extract("key", {at}) AS VARCHAR)'
+        return f'CAST(json_extract_string("key", {at}) AS {kind})'
+    if kind.startswith("DECIMAL"):  # json_extract would read it as a double and lose digits
+        wanted = json.dumps({name: kind})
+        return f'from_json("key", {text_literal(wanted)}).{quoted(name)}'
+    return f'CAST(json_extract_string("key", {at}) AS {kind})'

@@ -1,0 +1,155 @@
+"""What the tests of replicas share: a pipeline with a table of every class, and a follower beside it."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+import headrace as hr
+from headrace.replicate.follower import Follower
+from headrace.replicate.options import CommonOptions
+from headrace.replicate.protocol import Refusal
+from headrace.testing import PipelineTest
+
+NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
+WAIT_S = 30
+
+
+def shop() -> hr.Pipeline:
+    """A table of every class, keys that may be NULL, nested columns, and views with and without a key."""
+    pipeline = hr.Pipeline("shop")
+    pipeline.stream(
+        "events",
+        schema="id VARCHAR, seen TIMESTAMP NOT NULL, who VARCHAR, kind VARCHAR, amount DECIMAL(12,2), "
+        "n INT, tags VARCHAR[], place STRUCT(city VARCHAR, zip INT)",
+        event_time="seen",
+        allowed_lateness="1 minute",
+        unique="id",
+    )
+    pipeline.table("all_rows", "SELECT id, seen, who, amount, tags, place FROM events")
+    pipeline.table("latest", "SELECT who, kind, amount, place FROM events", key="who")
+    pipeline.table(
+        "revenue",
+        "SELECT window_start, window_end, kind, count(*) AS events, sum(amount) AS amount, avg(n) AS average, "
+        "count(DISTINCT who) AS people FROM events GROUP BY window(seen, '10 minutes'), kind",
+    )
+    pipeline.table(
+        "busy",
+        "SELECT window_start, who, count(*) AS events, sum(n) AS n FROM events "
+        "GROUP BY window(seen, '10 minutes'), who HAVING sum(n) > 0",
+    )
+    pipeline.table(
+        "visits",
+        "SELECT who, window_start, window_end, count(*) AS events, max(amount) AS most FROM events "
+        "GROUP BY session_window(seen, '2 minutes'), who",
+    )
+    pipeline.table("totals", "SELECT who, sum(n) AS n, sum(amount) AS amount FROM events GROUP BY who")
+    pipeline.table("counted", "SELECT count(*) AS records, sum(n) AS n FROM events GROUP BY kind")
+    pipeline.table("everything", "SELECT count(*) AS records FROM events")
+    pipeline.table("best", "SELECT kind, max(amount) AS most FROM revenue GROUP BY kind", key="kind")
+    pipeline.table("windows", "SELECT window_start, sum(events) AS events FROM revenue GROUP BY window_start")
+    return pipeline
+
+
+def events(first: int, count: int, *, step_s: float = 5.0) -> list[dict[str, Any]]:
+    return [
+        {
+            "id": f"e{i}",
+            "seen": (NOON + timedelta(seconds=i * step_s)).isoformat(),
+            "who": None if i % 11 == 0 else f"u{i * 7 % 13}",
+            "kind": ("view", "buy", None)[i % 3],
+            "amount": Decimal(f"{i % 97}.{i % 10}5") if i % 5 else None,
+            "n": (i % 7) - 3,
+            "tags": [f"t{i % 3}", "x"] if i % 4 else None,
+            "place": {"city": f"c{i % 5}", "zip": i} if i % 6 else None,
+        }
+        for i in range(first, first + count)
+    ]
+
+
+def feed(test: PipelineTest, first: int, count: int, *, seed: int = 0) -> None:
+    """Send so many events in disorder, each few at the time when they were seen, and let the engine run."""
+    made, chance = events(first, count), random.Random(seed + first)
+    for start in range(0, count, 10):
+        some = made[start : start + 10]
+        at = max(one["seen"] for one in some)
+        chance.shuffle(some)
+        test.send("events", some, at=at)
+    test.run()
+
+
+class Kept:
+    """Keeps what a follower tells."""
+
+    def __init__(self) -> None:
+        self.refusals: list[Refusal] = []
+        self.states: list[str] = []
+        self.begun = threading.Event()
+
+    def state(self, follower: Follower) -> None:
+        if not self.states or self.states[-1] != follower.state:
+            self.states.append(follower.state)
+
+    def refused(self, follower: Follower, refusals: Sequence[Refusal]) -> None:
+        self.refusals += refusals
+
+    def begun_again(self, follower: Follower) -> None:
+        self.begun.set()
+
+
+@contextmanager
+def following(
+    test: PipelineTest, options: CommonOptions, *, name: str = "copy", told: Kept | None = None, **more: Any
+) -> Iterator[Follower]:
+    """Run a follower beside the pipeline, until the block ends."""
+    follower = Follower(name, options, test.store.plan, test.store, told or Kept(), **more)
+    follower.start()
+    try:
+        yield follower
+    finally:
+        follower.stop(time.monotonic() + 10)
+
+
+def catch_up(follower: Follower) -> None:
+    """Wait until the target has everything. Raises what it stands still for."""
+    stop = threading.Event()
+    timer = threading.Timer(WAIT_S, stop.set)
+    timer.start()
+    try:
+        follower.wake()
+        follower.wait_until_caught_up(stop)
+    finally:
+        timer.cancel()
+    assert not stop.is_set(), f"not caught up in {WAIT_S} s: {follower.state} {follower.error}"
+
+
+def wait_for(condition: Callable[[], bool], what: str) -> None:
+    deadline, pause = time.monotonic() + WAIT_S, threading.Event()
+    while not condition():
+        assert time.monotonic() < deadline, f"{what}: not in {WAIT_S} s"
+        pause.wait(0.01)
+
+
+def plain(value: Any) -> Any:
+    """A value in a form that is equal for every client: one kind of number, instants in UTC."""
+    if isinstance(value, bool) or value is None:
+        return value
+    if isinstance(value, int | Decimal):
+        return Decimal(value).normalize()
+    if isinstance(value, datetime):
+        return value.astimezone(UTC) if value.tzinfo else value
+    if isinstance(value, dict):
+        return {k: plain(v) for k, v in value.items()}
+    return [plain(each) for each in value] if isinstance(value, list) else value
+
+
+def sorted_rows(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Rows without the columns that only a target has, in an order of their own."""
+    shown = [{k: plain(v) for k, v in row.items() if not k.startswith("_")} for row in rows]
+    return sorted(shown, key=lambda row: str(sorted(row.items(), key=lambda item: item[0])))
