@@ -59,6 +59,11 @@ def column(table: pa.Table, name: str) -> list:
 
 
 class LogConformance:
+    own_clock = True
+    """Whether the log keeps a clock of its own, which never goes back."""
+    keeps_empty_headers = True
+    """Whether an empty list of headers is told from none."""
+
     def test_what_was_appended_is_read_in_order_with_its_keys_and_headers(self, open_log: OpenLog) -> None:
         log = open_log()
         headers = [None, [{"key": "a", "value": b"1"}, {"key": "b", "value": None}], []]
@@ -76,7 +81,8 @@ class LogConformance:
         found.validate(full=True)
         assert column(found, "value") == [b"one", None, b""]
         assert column(found, "key") == [b"k", None, b""]
-        assert column(found, "headers") == headers
+        kept = headers if self.keeps_empty_headers else [each or None for each in headers]
+        assert column(found, "headers") == kept
         assert column(found, "offset") == [0, 1, 2]
 
     def test_appending_tells_the_offsets_that_records_got(self, open_log: OpenLog) -> None:
@@ -167,6 +173,8 @@ class LogConformance:
         assert column(read_all(log).sort_by("offset"), "record_time") == after_noon(0, -3600, 5).to_pylist()
 
     def test_a_clock_that_steps_back_does_not_take_record_time_back(self, open_log: OpenLog) -> None:
+        if not self.own_clock:
+            pytest.skip("the clock of this log is kept by its brokers")
         clock = Clock()
         log = open_log(clock=clock)
         log.append(records(b"a"))
@@ -277,6 +285,7 @@ class LogConformance:
         log.publish("engine", {0: 3, 1: 0})
         log.publish("engine", {0: 5})
         log.publish("copy", {1: 1})
+        log.close()
         assert open_log().readers() == {"engine": {0: 5, 1: 0}, "copy": {1: 1}}
 
     def test_a_lane_has_offsets_and_an_identity_of_its_own(self, open_log: OpenLog) -> None:

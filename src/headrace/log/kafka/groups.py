@@ -1,0 +1,168 @@
+"""Positions of readers as consumer groups, where Kafka's own tools look for them; and marks of loads."""
+
+from __future__ import annotations
+
+import threading
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaException, TopicPartition
+
+from headrace.log.kafka.connection import Connection
+
+__all__ = ["Groups"]
+
+_OFFSET_NONE = -1001
+_PATIENCE_S = 10.0
+_LOAD_S = 10.0
+"""A mark of a load holds so long; who loads renews it three times in that."""
+
+
+class Groups:
+    """Commits positions in a thread of its own: an epoch never waits for it and never fails by it."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._topic = connection.settings.topic
+        self._prefix = connection.settings.group_name
+        self._wanted: dict[str, dict[int, int]] = {}
+        self._changed = threading.Condition()
+        self._busy = False
+        self._closed = False
+        self._thread: threading.Thread | None = None
+        self._consumers: dict[str, Consumer] = {}
+
+    def _group(self, reader: str) -> str:
+        return self._prefix if reader == "engine" else f"{self._prefix}.{reader}"
+
+    def publish(self, reader: str, positions: Mapping[int, int]) -> None:
+        """Commit `positions` soon; of two that follow each other the first may be left out."""
+        with self._changed:
+            self._wanted.setdefault(reader, {}).update(positions)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="headrace-offsets", daemon=True)
+                self._thread.start()
+            self._changed.notify_all()
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                while not self._wanted and not self._closed:
+                    self._changed.wait()
+                if not self._wanted:
+                    return
+                wanted, self._wanted, self._busy = self._wanted, {}, True
+            for reader, positions in wanted.items():
+                try:
+                    self._commit(
+                        self._group(reader),
+                        [TopicPartition(self._topic, n, at) for n, at in positions.items()],
+                    )
+                except KafkaException:
+                    # Positions that count are in the store. These are for others to see, and come again.
+                    continue
+            with self._changed:
+                self._busy = False
+                self._changed.notify_all()
+
+    def _commit(self, group: str, places: list[TopicPartition]) -> None:
+        self._consumer(group).commit(offsets=places, asynchronous=False)
+
+    def _consumer(self, group: str) -> Consumer:
+        if group not in self._consumers:
+            self._consumers[group] = self._connection.made(
+                Consumer,
+                **{"group.id": group, "enable.auto.commit": False, "allow.auto.create.topics": False},
+            )
+        return self._consumers[group]
+
+    def _settle(self) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: not self._wanted and not self._busy, _PATIENCE_S)
+
+    def readers(self, partitions: int) -> dict[str, dict[int, int]]:
+        """Return the positions of every consumer group that has some in the topic, ours by reader."""
+        self._settle()
+        admin = self._connection.admin
+        try:
+            listed = self._connection.ask({"groups": admin.list_consumer_groups()})["groups"].valid
+        except KafkaException as error:
+            raise self._connection.error_of(error.args[0]) from None
+        found: dict[str, dict[int, int]] = {}
+        places = [TopicPartition(self._topic, number) for number in range(partitions)]
+        for group in sorted(each.group_id for each in listed):
+            asked = admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(group, places)])
+            try:
+                answer = self._connection.ask(asked)[group]
+            except KafkaException:
+                continue  # a group that went away meanwhile, or that the user may not look at
+            held = {p.partition: p.offset for p in answer.topic_partitions if p.offset >= 0}
+            if held and not self._is_load(group):
+                found[self._reader(group)] = held
+        return found
+
+    def _reader(self, group: str) -> str:
+        if group == self._prefix:
+            return "engine"
+        return group.removeprefix(f"{self._prefix}.")
+
+    # --- loads
+
+    def _is_load(self, group: str) -> bool:
+        return group.startswith(f"{self._prefix}.load-")
+
+    @contextmanager
+    def load(self) -> Iterator[None]:
+        """Say while open that the topic is being loaded: a group whose offset is the time until it holds."""
+        group = f"{self._prefix}.load-{uuid.uuid4().hex[:8]}"
+        over = threading.Event()
+
+        def renew() -> None:
+            while not over.wait(_LOAD_S / 3):
+                self._mark(group, time.time() + _LOAD_S)
+
+        self._mark(group, time.time() + _LOAD_S)
+        thread = threading.Thread(target=renew, name="headrace-load", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
+            self._mark(group, 0.0)
+            self._consumers.pop(group).close()
+
+    def _mark(self, group: str, until: float) -> None:
+        try:
+            self._commit(group, [TopicPartition(self._topic, 0, int(until * 1000))])
+        except KafkaException:
+            return  # the next renewal comes before the mark is over
+
+    def loading(self) -> bool:
+        """Whether somebody loads the topic now."""
+        admin = self._connection.admin
+        try:
+            listed = self._connection.ask({"groups": admin.list_consumer_groups()})["groups"].valid
+            for group in (each.group_id for each in listed if self._is_load(each.group_id)):
+                asked = admin.list_consumer_group_offsets(
+                    [ConsumerGroupTopicPartitions(group, [TopicPartition(self._topic, 0)])]
+                )
+                places = self._connection.ask(asked)[group].topic_partitions
+                if any(place.offset > time.time() * 1000 for place in places):
+                    return True
+        except KafkaException as error:
+            raise self._connection.error_of(error.args[0]) from None
+        return False
+
+    def close(self) -> None:
+        """Commit what is waiting, and end."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        if self._thread is not None:
+            self._thread.join(_PATIENCE_S)
+        for consumer in self._consumers.values():
+            consumer.close()
+        self._consumers.clear()

@@ -1,0 +1,181 @@
+"""`KafkaLog`: the log of one stream as a topic."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pyarrow as pa
+
+from headrace.errors import RefusedError
+from headrace.log.embedded import utc_now
+from headrace.log.kafka.appending import KafkaAppender
+from headrace.log.kafka.connection import Connection
+from headrace.log.kafka.fetching import KafkaFetcher
+from headrace.log.kafka.groups import Groups
+from headrace.log.kafka.offsets import ranges
+from headrace.log.kafka.settings import KafkaSettings
+from headrace.log.kafka.topics import open_topic, require_same
+from headrace.log.protocol import Appended, PartitionRange, Slice
+
+__all__ = ["KafkaLog", "open_kafka_log"]
+
+_LOOK_EVERY_S = 10.0
+"""How often the topic itself is looked at: for new partitions, and whether it is still the same one."""
+
+
+def open_kafka_log(
+    settings: KafkaSettings, stream: str, *, clock: Callable[[], datetime] = utc_now
+) -> KafkaLog:
+    """Open the log of `stream` on Kafka; the topic is made when it is absent.
+
+    A `clock` of its own (virtual time) writes its time into the header of records that bring none. Raises
+    TransientError when no broker answers, RefusedError when one says no or the topic differs from `settings`.
+    """
+    return KafkaLog(settings, stream, clock)
+
+
+class KafkaLog:
+    """A `Log` (see protocol.py) on a Kafka topic.
+
+    Its clock is this machine's; record times are the topic's (LogAppendTime) or stand in a header. An append
+    that fails may have written a part: what comes again is found as a copy where the stream has `unique`.
+    """
+
+    def __init__(self, settings: KafkaSettings, stream: str, clock: Callable[[], datetime]) -> None:
+        self._settings = settings
+        self._name = stream
+        self._clock = clock
+        self._place = f"topic '{settings.topic}' of stream '{stream}'"
+        self._connection = Connection(settings, self._place)
+        self._topic, self.warnings = open_topic(self._connection)
+        self._looked = time.monotonic()
+        self._closed = threading.Event()
+        self._fetcher = KafkaFetcher(self._connection, self._closed)
+        self._groups = Groups(self._connection)
+        self._appender: KafkaAppender | None = None
+        self._appending = threading.Lock()
+        self._reading = threading.Lock()
+        self._lanes: dict[str, KafkaLog] = {}
+
+    @property
+    def stream(self) -> str:
+        """The stream's name."""
+        return self._name
+
+    @property
+    def identity(self) -> str:
+        """The topic's id, which Kafka gives to no other one."""
+        return f"kafka:{self._topic.identity}"
+
+    def now(self) -> datetime:
+        """The time of this machine, UTC."""
+        return self._clock().astimezone(UTC)
+
+    def partitions(self) -> tuple[PartitionRange, ...]:
+        """The partitions and what they hold, in the order of their numbers."""
+        self._require_open()
+        self._look_again()
+        return ranges(self._connection, self._topic.partitions)
+
+    def append(self, records: pa.Table) -> Appended:
+        """Append `records` in their order; see `Log.append` and `KafkaAppender.append`."""
+        with self._appending:
+            self._require_open()
+            if self._appender is None:
+                self._appender = KafkaAppender(self._connection)
+            return self._appender.append(records, self._topic.partitions, self._times(records))
+
+    def _times(self, records: pa.Table) -> pa.ChunkedArray | None:
+        """Return the record times that go into a header; None when the topic gives its own to all."""
+        virtual = self._clock is not utc_now
+        given = records.column("record_time") if "record_time" in records.column_names else None
+        if given is not None and given.null_count == len(given):
+            given = None
+        if given is None and not virtual:
+            return None
+        if self._settings.record_time != "header":
+            raise RefusedError(
+                f"{self._place}: records that bring a record time; the topic gives its own",
+                fix='set record_time = "header" for the stream in the profile',
+            )
+        now = pa.scalar(self.now(), pa.timestamp("us", "UTC"))
+        if given is None:
+            return pa.chunked_array([pa.repeat(now, records.num_rows)])
+        given = given.cast(now.type)
+        return pa.compute.fill_null(given, now) if virtual else given
+
+    def read(self, positions: Mapping[int, int], *, rows_max: int, bytes_max: int, wait: timedelta) -> Slice:
+        """Read from `positions` in record-time order over all partitions; see `Log.read`."""
+        with self._reading:
+            self._require_open()
+            asked = self.now()
+            if time.monotonic() - self._looked > _LOOK_EVERY_S:
+                self._look_again()
+            found = self._fetcher.read(
+                positions,
+                partitions=self._topic.partitions,
+                asked=asked,
+                rows_max=rows_max,
+                bytes_max=bytes_max,
+                wait=wait.total_seconds(),
+            )
+            if found.idle_since and self._settings.record_time == "header" and self._groups.loading():
+                return replace(found, idle_since={})
+            return found
+
+    def _look_again(self) -> None:
+        """Look at the topic itself. Raises IntegrityError when it is not the one that was opened."""
+        self._topic = require_same(self._connection, self._topic)
+        self._looked = time.monotonic()
+
+    def publish(self, reader: str, positions: Mapping[int, int]) -> None:
+        """Commit a reader's positions to its consumer group, soon; never raises for a broker that is down."""
+        self._require_open()
+        self._groups.publish(reader, positions)
+
+    def readers(self) -> Mapping[str, Mapping[int, int]]:
+        """The positions of consumer groups; those of other programs by the group's name."""
+        self._require_open()
+        return self._groups.readers(self._topic.partitions)
+
+    @contextmanager
+    def load(self) -> Iterator[None]:
+        """Mark the stream as being loaded while open; see `Log.load`. A dead one's mark ends after 10 s."""
+        with self._groups.load():
+            yield
+
+    def lane(self, name: str) -> KafkaLog:
+        """A side log of the stream: a topic of its own with one partition."""
+        if name not in self._lanes:
+            settings = replace(
+                self._settings,
+                topic=f"{self._settings.topic}.{name}",
+                group=f"{self._settings.group_name}.{name}",
+                partitions=1,
+                retention=None,
+            )
+            self._lanes[name] = KafkaLog(settings, self._name, self._clock)
+        return self._lanes[name]
+
+    def _require_open(self) -> None:
+        if self._closed.is_set():
+            raise RefusedError(f"{self._place}: the log is closed", fix="open it again")
+
+    def close(self) -> None:
+        """Give back connections, of the lanes too."""
+        if self._closed.is_set():
+            return
+        self._closed.set()
+        for lane in self._lanes.values():
+            lane.close()
+        with self._reading:
+            self._fetcher.close()
+        with self._appending:
+            if self._appender is not None:
+                self._appender.close()
+        self._groups.close()

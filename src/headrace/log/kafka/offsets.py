@@ -1,0 +1,39 @@
+"""Questions about offsets: what partitions hold."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from confluent_kafka import IsolationLevel, KafkaException, TopicPartition
+from confluent_kafka.admin import OffsetSpec
+
+from headrace.log.kafka.connection import Connection
+from headrace.log.protocol import PartitionRange
+
+__all__ = ["end_offsets", "ranges"]
+
+
+def ranges(connection: Connection, partitions: int) -> tuple[PartitionRange, ...]:
+    """Return what the partitions hold, in the order of their numbers."""
+    numbers = range(partitions)
+    starts = _asked(connection, numbers, OffsetSpec.earliest(), committed=False)
+    ends = _asked(connection, numbers, OffsetSpec.latest(), committed=False)
+    return tuple(PartitionRange(number, starts[number], ends[number]) for number in numbers)
+
+
+def end_offsets(connection: Connection, partitions: Iterable[int], *, committed: bool) -> Mapping[int, int]:
+    """Return the next offset to be written of each partition; `committed`: before open transactions."""
+    return _asked(connection, partitions, OffsetSpec.latest(), committed=committed)
+
+
+def _asked(
+    connection: Connection, partitions: Iterable[int], what: OffsetSpec, *, committed: bool
+) -> dict[int, int]:
+    topic = connection.settings.topic
+    level = IsolationLevel.READ_COMMITTED if committed else IsolationLevel.READ_UNCOMMITTED
+    wanted = {TopicPartition(topic, number): what for number in partitions}
+    try:
+        answers = connection.ask(connection.admin.list_offsets(wanted, isolation_level=level))
+    except KafkaException as error:
+        raise connection.error_of(error.args[0]) from None
+    return {place.partition: answer.offset for place, answer in answers.items()}

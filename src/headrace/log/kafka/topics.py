@@ -1,0 +1,166 @@
+"""The topic of a log: made when it is absent, checked when it is there."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from datetime import timedelta
+
+from confluent_kafka import KafkaError, KafkaException, TopicCollection
+from confluent_kafka.admin import ConfigResource, NewPartitions, NewTopic, ResourceType
+
+from headrace.declare.durations import format_duration
+from headrace.errors import IntegrityError, RefusedError
+from headrace.log.kafka.connection import Connection
+
+__all__ = ["Topic", "look_at", "open_topic", "require_same"]
+
+_PARTITIONS = 3
+_RETENTION = timedelta(hours=24)
+_SEEN_S_MAX = 10.0
+_PAUSE_S = 0.05
+
+
+@dataclass(frozen=True)
+class Topic:
+    """What the cluster says of a topic. `identity` changes when it is deleted and made again."""
+
+    identity: str
+    partitions: int
+    replication: int
+
+
+def look_at(connection: Connection) -> Topic | None:
+    """Return the topic; None when it is not there."""
+    name = connection.settings.topic
+    futures = connection.admin.describe_topics(TopicCollection([name]))
+    try:
+        found = connection.ask(futures)[name]
+    except KafkaException as error:
+        if error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
+            return None
+        raise connection.error_of(error.args[0]) from None
+    copies = [len(partition.replicas) for partition in found.partitions]
+    return Topic(str(found.topic_id), len(found.partitions), min(copies, default=0))
+
+
+def open_topic(connection: Connection) -> tuple[Topic, tuple[str, ...]]:
+    """Return the topic, made as the settings say when it is absent, and warnings about it.
+
+    Raises RefusedError when it is there and differs from what the settings ask for.
+    """
+    topic = look_at(connection)
+    if topic is None:
+        return _made(connection), ()
+    asked = connection.settings.partitions
+    if asked is not None and asked > topic.partitions:
+        _grow(connection, asked)
+        topic = _seen(connection, asked)
+    return topic, _checked(connection, topic)
+
+
+def _made(connection: Connection) -> Topic:
+    settings = connection.settings
+    retention = settings.retention or _RETENTION
+    config = {
+        "message.timestamp.type": "LogAppendTime",
+        "retention.ms": str(retention // timedelta(milliseconds=1)),
+        "compression.type": _codec(settings.compression or "lz4"),
+    }
+    if settings.record_bytes_max is not None:
+        config["max.message.bytes"] = str(settings.record_bytes_max)
+    partitions = settings.partitions or _PARTITIONS
+    new = NewTopic(settings.topic, partitions, settings.replication or -1, config=config)
+    try:
+        connection.ask(connection.admin.create_topics([new]))
+    except KafkaException as error:
+        if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:  # another process was faster
+            raise connection.error_of(error.args[0]) from None
+    return _seen(connection, partitions)
+
+
+def _grow(connection: Connection, partitions: int) -> None:
+    try:
+        connection.ask(
+            connection.admin.create_partitions([NewPartitions(connection.settings.topic, partitions)])
+        )
+    except KafkaException as error:
+        if error.args[0].code() != KafkaError.INVALID_PARTITIONS:
+            raise connection.error_of(error.args[0]) from None
+
+
+def _seen(connection: Connection, partitions: int) -> Topic:
+    """Return the topic when every broker's metadata may know it: a change takes a moment to spread."""
+    end = time.monotonic() + _SEEN_S_MAX
+    while time.monotonic() < end:
+        topic = look_at(connection)
+        if topic is not None and topic.partitions >= partitions:
+            return topic
+        time.sleep(_PAUSE_S)
+    raise connection.not_ready()
+
+
+def _checked(connection: Connection, topic: Topic) -> tuple[str, ...]:
+    settings, place = connection.settings, connection.place
+    if settings.partitions is not None and settings.partitions < topic.partitions:
+        raise RefusedError(
+            f"{place}: the topic has {topic.partitions} partitions, asked for {settings.partitions}: "
+            "none can be taken away",
+            fix=f"set partitions = {topic.partitions} in the profile, or use another topic",
+        )
+    if settings.replication is not None and settings.replication != topic.replication:
+        raise _differs(place, "replication", str(topic.replication), str(settings.replication))
+    has = _config(connection)
+    warnings = []
+    if has["message.timestamp.type"] == "CreateTime" and settings.record_time == "log":
+        warnings.append(
+            f"{place}: record times are set by producers (CreateTime); windows may close early when one of "
+            "them is slow or its clock is wrong. `kafka-configs --alter --add-config "
+            "message.timestamp.type=LogAppendTime` mends that for new records"
+        )
+    if settings.retention is not None:
+        asked = settings.retention // timedelta(milliseconds=1)
+        if int(has["retention.ms"]) != asked:
+            held = int(has["retention.ms"])
+            shown = "for ever" if held < 0 else format_duration(timedelta(milliseconds=held))
+            raise _differs(place, "retention", shown, format_duration(settings.retention))
+    if settings.compression is not None and has["compression.type"] not in (
+        "producer",
+        _codec(settings.compression),
+    ):
+        raise _differs(place, "compression", has["compression.type"], settings.compression)
+    limit = settings.record_bytes_max
+    if limit is not None and int(has["max.message.bytes"]) < limit:
+        raise _differs(place, "record_bytes_max", has["max.message.bytes"], str(limit))
+    return tuple(warnings)
+
+
+def _differs(place: str, option: str, has: str, asked: str) -> RefusedError:
+    return RefusedError(
+        f"{place}: the topic has {option} {has}, the profile asks for {asked}",
+        fix=f"take `{option}` out of the profile, set it to the topic's, or alter the topic",
+    )
+
+
+def _config(connection: Connection) -> dict[str, str]:
+    resource = ConfigResource(ResourceType.TOPIC, connection.settings.topic)
+    try:
+        answers = connection.ask(connection.admin.describe_configs([resource]))
+    except KafkaException as error:
+        raise connection.error_of(error.args[0]) from None
+    return {name: str(entry.value) for name, entry in answers[resource].items()}
+
+
+def _codec(compression: str) -> str:
+    return "uncompressed" if compression == "none" else compression
+
+
+def require_same(connection: Connection, topic: Topic) -> Topic:
+    """Return the topic as it is now. Raises IntegrityError when it is gone or another one."""
+    now = look_at(connection)
+    if now is None or now.identity != topic.identity:
+        raise IntegrityError(
+            f"{connection.place}: the topic was deleted" + ("" if now is None else " and made again"),
+            fix="its positions mean nothing any more: start with a new store, or bring the old topic back",
+        )
+    return now
