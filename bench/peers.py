@@ -113,7 +113,7 @@ def run_peer(name: str, folder: Path, *, filled: bool, since: str) -> dict[str, 
     con.register("records", bytes_read)
     began = time.perf_counter()
     if name == COMMERCE:
-        con.execute(f"CREATE TEMP TABLE accepted AS {_commerce_rows(filled)}")
+        con.execute(f"CREATE TEMP TABLE accepted AS {commerce_rows(filled)}")
         for statement in _DELETE_COPIES:
             con.execute(statement)
         for table, query in COMMERCE_TABLES.items():
@@ -154,7 +154,7 @@ def _simple(name: str, filled: bool) -> str:
                FROM ({rows}) GROUP BY ALL"""
 
 
-def _commerce_rows(filled: bool) -> str:
+def commerce_rows(filled: bool) -> str:
     return f"""
         SELECT *,
             list_sum(list_transform(items, lambda item: item.price * item.quantity)) AS items_total
