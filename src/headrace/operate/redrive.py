@@ -18,12 +18,21 @@ if TYPE_CHECKING:
     from headrace.log import Log
     from headrace.operate.client import StoreClient
 
-__all__ = ["Address", "Redriven", "append_redriven", "find_letters", "prepare", "replace_bytes", "set_fields"]
+__all__ = [
+    "Address",
+    "Redriven",
+    "append_redriven",
+    "find_letters",
+    "prepare",
+    "replace_bytes",
+    "replace_exactly",
+    "set_fields",
+]
 
 ADDRESS_HEADER = "headrace.address"
 LANE = "redrive"
 _LETTERS_MAX = 1_000_000
-Change = Callable[[bytes], bytes]
+Change = Callable[[bytes], bytes | None]
 
 
 @dataclass(frozen=True, order=True)
@@ -167,6 +176,11 @@ def replace_bytes(content: bytes) -> Change:
     """Return a change that puts `content`, less one line break at its end, in the place of the record."""
     corrected = content.removesuffix(b"\n").removesuffix(b"\r")
     return lambda _: corrected
+
+
+def replace_exactly(content: bytes | None) -> Change:
+    """Return a change that puts `content` in the place of the record; None makes it a tombstone."""
+    return lambda _: content
 
 
 def set_fields(assignments: Iterable[str]) -> Change:

@@ -1,0 +1,238 @@
+"""Copying, looking, ingest and dead letters on a real broker."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from headrace.log import APPEND_SCHEMA, Appended, Log, open_embedded_log
+from headrace.log.answered import AnsweredKeys
+from headrace.log.between import read_between
+from headrace.operate import log_copy
+from headrace.operate.log_copy import COPIED_HEADER, RECORD_TIME_HEADER, copy_log, copy_redrive_lane
+from headrace.operate.log_tools import From, describe_log, peek
+from headrace.produce.ingest import Ingest
+
+NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
+OWN = (COPIED_HEADER, RECORD_TIME_HEADER)
+OpenTopic = Callable[..., Log]
+
+
+@pytest.fixture
+def open_topic(kafka_broker: str) -> Iterator[OpenTopic]:
+    from headrace.log.kafka import KafkaSettings, open_kafka_log
+
+    test = uuid.uuid4().hex[:10]
+    with ExitStack() as undo:
+
+        def opened(name: str = "events", *, partitions: int = 3, record_time: str = "header") -> Log:
+            settings = KafkaSettings(
+                brokers=kafka_broker, topic=f"{name}-{test}", partitions=partitions, record_time=record_time
+            )
+            log = open_kafka_log(settings, name)
+            undo.callback(log.close)
+            return log
+
+        yield opened
+
+
+def contents(log: Log) -> dict[int, list[tuple[Any, ...]]]:
+    found: dict[int, list[tuple[Any, ...]]] = {}
+    for held in log.partitions():
+        parts = list(read_between(log, {held.partition: held.start}, {held.partition: held.end}))
+        rows = sorted((row for part in parts for row in part.to_pylist()), key=lambda row: row["offset"])
+        found[held.partition] = [
+            (
+                row["record_time"], row["key"], row["value"],
+                [(h["key"], h["value"]) for h in row["headers"] or () if h["key"] not in OWN],
+            )
+            for row in rows
+        ]  # fmt: skip
+    return found
+
+
+def fill(log: Log, records: int, seed: int = 0) -> None:
+    chance = random.Random(seed)
+    rows = [
+        {
+            "partition": chance.randrange(3),
+            "record_time": NOON + timedelta(microseconds=chance.randrange(10**9)),
+            "key": None if number % 5 == 0 else b"k%d" % (number % 7),
+            "value": None if number % 11 == 0 else b'{"n": %d}' % number,
+            "headers": [{"key": "trace", "value": b"%d" % number}] if number % 3 == 0 else None,
+        }
+        for number in range(records)
+    ]
+    with log.load():
+        log.append(pa.Table.from_pylist(rows, schema=APPEND_SCHEMA))
+
+
+def test_a_stream_is_copied_to_kafka_and_back_as_it_was(open_topic: OpenTopic, tmp_path: Path) -> None:
+    source = open_embedded_log(tmp_path / "a.db", "events", partitions=3)
+    back = open_embedded_log(tmp_path / "b.db", "events", partitions=3)
+    fill(source, 3000)
+    topic, stop = open_topic(), threading.Event()
+    assert copy_log(source, topic, stop=stop).copied == 3000
+    assert contents(topic) == contents(source)
+    assert copy_log(topic, back, stop=stop).copied == 3000
+    assert contents(back) == contents(source)
+    assert copy_log(source, topic, stop=stop).copied == 0
+    address = [{"key": "headrace.address", "value": b"1:0"}]
+    lane = pa.table({"value": pa.array([b"corrected"], pa.binary())})
+    headers = pa.array([address], APPEND_SCHEMA.field("headers").type)
+    source.lane("redrive").append(lane.append_column("headers", headers))
+    assert copy_redrive_lane(source, topic, stop=stop).copied == 1
+    [[redriven]] = contents(topic.lane("redrive")).values()
+    assert redriven[2:] == (b"corrected", [("headrace.address", b"1:0")])
+    source.close()
+    back.close()
+
+
+CHILD = """
+import sys, threading
+from pathlib import Path
+from headrace.log import open_embedded_log
+from headrace.log.kafka import KafkaSettings, open_kafka_log
+from headrace.operate import log_copy
+log_copy._ROWS = 500
+source = open_embedded_log(Path(sys.argv[1]), "events")
+settings = KafkaSettings(brokers=sys.argv[2], topic=sys.argv[3], partitions=3, record_time="header")
+target = open_kafka_log(settings, "events")
+told = lambda progress: print(progress.records, flush=True)
+log_copy.copy_log(source, target, stop=threading.Event(), on_progress=told)
+print("complete", flush=True)
+"""
+
+
+@pytest.mark.slow
+def test_a_copy_that_is_killed_again_and_again_loses_nothing_and_copies_nothing_twice(
+    kafka_broker: str, tmp_path: Path
+) -> None:
+    from headrace.log.kafka import KafkaSettings, open_kafka_log
+
+    source = open_embedded_log(tmp_path / "a.db", "events", partitions=3)
+    fill(source, 20_000)
+    name, chance = f"copied-{uuid.uuid4().hex[:10]}", random.Random(7)
+    kills = 0
+    for attempt in range(12):
+        child = subprocess.Popen(
+            [sys.executable, "-c", CHILD, str(tmp_path / "a.db"), kafka_broker, name],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert child.stdout is not None
+        steps = chance.randrange(2, 8) if attempt < 4 else 10**6
+        last = ""
+        for line in child.stdout:
+            last, steps = line, steps - 1
+            if steps == 0:
+                os.kill(child.pid, signal.SIGKILL)
+        child.stdout.close()
+        if child.wait(60) == -signal.SIGKILL:
+            kills += 1
+        else:
+            assert last == "complete\n"
+            break
+    assert kills >= 3
+    settings = KafkaSettings(brokers=kafka_broker, topic=name, partitions=3, record_time="header")
+    topic = open_kafka_log(settings, "events")
+    assert contents(topic) == contents(source)
+    topic.close()
+    source.close()
+
+
+def test_a_topic_is_described_and_looked_at(open_topic: OpenTopic) -> None:
+    topic = open_topic(partitions=2, record_time="log")
+    rows = [
+        {**dict.fromkeys(APPEND_SCHEMA.names), "partition": n % 2, "value": b'{"n": %d}' % n}
+        for n in range(20)
+    ]
+    topic.append(pa.Table.from_pylist(rows, schema=APPEND_SCHEMA))
+    topic.publish("engine", {0: 4, 1: 10})
+    document = describe_log(topic)
+    assert (document["records"], document["bytes_estimated"]) == (20, True)
+    assert document["bytes"] == sum(len(b'{"n": %d}' % n) for n in range(20))
+    [engine] = [each for each in document["readers"] if each["reader"] == "engine"]
+    assert [p["lag_records"] for p in engine["partitions"]] == [6, 0]
+    assert sorted(each.parsed["n"] for each in peek(topic, From(last=20))) == list(range(20))
+    assert [each.parsed["n"] for each in peek(topic, From(offset=(1, 8)))] == [17, 19]
+    assert len(list(peek(topic, From(last=3)))) == 3
+    assert topic.readers()["engine"] == {0: 4, 1: 10}
+
+
+def test_requests_are_appended_to_kafka_once(
+    open_topic: OpenTopic, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    topic = open_topic(record_time="log")
+    keys = AnsweredKeys(tmp_path / "ingest.db", kept_us=3_600_000_000, keys_max=100)
+    ingest = Ingest({"events": topic}, answered=keys)
+    real = topic.append
+
+    def die(records: pa.Table) -> Appended:
+        real(records.slice(0, 2))
+        raise MemoryError
+
+    monkeypatch.setattr(topic, "append", die)
+    sent = ingest.submit("events", [b"1", b"2", b"3"], None, idempotency_key="k")
+    with pytest.raises(MemoryError):
+        sent.result(60)
+    monkeypatch.undo()
+    answers = [
+        ingest.submit("events", [b"1", b"2", b"3"], None, idempotency_key="k").result(60) for _ in range(2)
+    ]
+    assert answers[0].to_json() == answers[1].to_json()
+    assert sorted(row[2] for rows in contents(topic).values() for row in rows) == [b"1", b"2", b"3"]
+    ingest.close()
+    keys.close()
+
+
+def test_a_copy_waits_for_a_broker_that_was_killed(
+    kafka_here: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from headrace.log.kafka import KafkaSettings, open_kafka_log
+    from servers.kafka import kafka_broker as own_broker
+
+    source = open_embedded_log(tmp_path / "a.db", "events", partitions=3)
+    fill(source, 2000)
+    monkeypatch.setattr(log_copy, "_ROWS", 200)
+    with own_broker() as broker:
+        settings = KafkaSettings(
+            brokers=broker.bootstrap,
+            topic="copied",
+            partitions=3,
+            record_time="header",
+            client={"delivery.timeout.ms": "3000", "request.timeout.ms": "1000"},
+        )
+        topic = open_kafka_log(settings, "events")
+        killed, waits = threading.Event(), []
+
+        def on_progress(done: log_copy.CopyProgress) -> None:
+            if done.records > 800 and not killed.is_set():
+                killed.set()
+                broker.kill()
+
+        def tell(waiting: Any) -> None:
+            waits.append(waiting)
+            if len(waits) == 1:
+                broker.start()
+
+        report = copy_log(source, topic, stop=threading.Event(), on_progress=on_progress, tell=tell)
+        assert report.complete
+        assert waits
+        assert waits[-1] is None
+        assert contents(topic) == contents(source)
+        topic.close()
+    source.close()
