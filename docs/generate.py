@@ -61,9 +61,10 @@ def commands_page() -> str:
 
 def profile_page() -> str:
     """Return the page of every key of headrace.toml."""
+    from headrace.operate.bindings import EmbeddedBinding, KafkaBinding
     from headrace.operate.ingest_options import IngestOptions
     from headrace.operate.options import describe_options
-    from headrace.operate.profiles import EngineOptions, StoreBinding, StreamBinding
+    from headrace.operate.profiles import EngineOptions, StoreBinding
     from headrace.replicate import CommonOptions, replica_kind, replica_kinds
 
     parts = [
@@ -76,7 +77,8 @@ def profile_page() -> str:
         'store.path = ".headrace/store.duckdb"\nengine_settings.epoch_rows_max = 100000\n```',
     ]
     for title, kind in (
-        ("`streams.NAME`", StreamBinding),
+        ("`streams.NAME` in the embedded log", EmbeddedBinding),
+        ('`streams.NAME` on Kafka, `log = "kafka"`', KafkaBinding),
         ("`store`", StoreBinding),
         ("`engine_settings`", EngineOptions),
         ("`ingest`", IngestOptions),

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 
 from headrace.errors import ProfileError
+from headrace.operate.bindings import EmbeddedBinding
 from headrace.operate.options import describe_options
 from headrace.operate.profiles import (
     EngineOptions,
     Profile,
-    StreamBinding,
     check_stream_names,
     read_profile,
     read_profile_names,
@@ -26,7 +26,7 @@ def write(folder: Path, text: str) -> Path:
 def test_without_a_file_everything_is_embedded_with_defaults(tmp_path: Path) -> None:
     assert read_profile(tmp_path, None) == Profile()
     assert read_profile(tmp_path, "local") == Profile()
-    assert Profile().stream("events") == StreamBinding()
+    assert Profile().stream("events") == EmbeddedBinding()
 
 
 def test_a_profile_is_read_with_its_durations_and_sizes(tmp_path: Path) -> None:
@@ -42,7 +42,7 @@ def test_a_profile_is_read_with_its_durations_and_sizes(tmp_path: Path) -> None:
         """,
     )
     profile = read_profile(tmp_path, None)
-    assert profile.stream("events") == StreamBinding("embedded", 3, timedelta(days=1))
+    assert profile.stream("events") == EmbeddedBinding(partitions=3, retention=timedelta(days=1))
     assert profile.stream("clicks").retention_bytes == 2_000_000_000
     assert profile.store.path == "data/store.duckdb"
     assert profile.engine_settings == EngineOptions(
@@ -77,7 +77,7 @@ linger = 5
     ("line", "words"),
     [
         ('engine = "spark"', "not in this version"),
-        ('streams.events = { log = "kafka" }', "not in this version"),
+        ('streams.events = { log = "kafka" }', "does not say where the brokers are"),
         ('replicas.warehouse = { kind = "delat" }', "no replica is called"),
         ("replicas.warehouse = 3", "does not say which system"),
         ('replicas.warehouse = { kind = "postgresql" }', "needs 'dsn'"),
@@ -179,8 +179,8 @@ def test_a_secret_file_that_is_large_or_binary_is_refused(tmp_path: Path) -> Non
 
 
 def test_options_describe_themselves() -> None:
-    lines = {line.name: line for line in describe_options(StreamBinding)}
-    assert lines["log"].takes == "embedded"
+    lines = {line.name: line for line in describe_options(EmbeddedBinding)}
+    assert lines["log"].takes == "embedded | kafka"
     assert lines["log"].default == "embedded"
     assert lines["retention"].takes == "duration"
     assert all(line.help for line in lines.values())

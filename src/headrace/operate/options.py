@@ -39,6 +39,7 @@ class Kind(StrEnum):
     CHOICE = "one of"
     LIST = "list of names"
     PATH = "path"
+    SETTINGS = "table of settings"
     SECRET = "secret"  # noqa: S105 - the word for the kind, not a password
 
 
@@ -49,6 +50,7 @@ _EXAMPLES = {
     Kind.DURATION: '"24 hours"',
     Kind.PATH: '"folder/"',
     Kind.LIST: '["revenue", "users"]',
+    Kind.SETTINGS: '{ "linger.ms" = 5 }',
     Kind.SECRET: '"${env:NAME}"',
 }
 
@@ -134,14 +136,14 @@ def _read_value(facts: Mapping[str, Any], value: object, folder: Path) -> Any:
         value = resolve_references(value, folder)
     if kind is Kind.LIST and isinstance(value, list) and all(isinstance(one, str) for one in value):
         return tuple(value)
+    if kind is Kind.SETTINGS and isinstance(value, Mapping):
+        return {str(name): str(resolve_references(str(one), folder)) for name, one in value.items()}
     if kind is Kind.CHOICE:
         return _read_choice(facts["choices"], value)
     if kind is Kind.DURATION and isinstance(value, str):
         return parse_duration(value)
-    if kind is Kind.PATH and isinstance(value, str) and value:
-        return str(folder / Path(value).expanduser())
-    if kind is Kind.TEXT and isinstance(value, str) and value:
-        return value
+    if kind in (Kind.PATH, Kind.TEXT) and isinstance(value, str) and value:
+        return str(folder / Path(value).expanduser()) if kind is Kind.PATH else value
     if kind in (Kind.WHOLE, Kind.SIZE):
         if kind is Kind.SIZE and isinstance(value, str):
             value = parse_size(value)

@@ -14,7 +14,7 @@ from typing import Any
 
 from headrace.declare.words import did_you_mean
 from headrace.errors import Problem, ProfileError
-from headrace.operate.format_options import FormatOptions
+from headrace.operate.bindings import EmbeddedBinding, StreamBinding, read_binding
 from headrace.operate.ingest_options import IngestOptions
 from headrace.operate.options import Kind, option, read_options
 from headrace.operate.replica_options import read_replicas
@@ -24,7 +24,6 @@ __all__ = [
     "EngineOptions",
     "Profile",
     "StoreBinding",
-    "StreamBinding",
     "check_formats",
     "check_stream_names",
     "read_profile",
@@ -33,26 +32,6 @@ __all__ = [
 
 PROFILE_FILE = "headrace.toml"
 DEFAULT_PROFILE = "local"
-
-
-@dataclass(frozen=True)
-class StreamBinding(FormatOptions):
-    """Where the records of a stream lie, and how they are written."""
-
-    log: str = option(
-        Kind.CHOICE,
-        "embedded",
-        "which log holds the stream",
-        choices={"embedded": "", "kafka": "streams live in the embedded log so far"},
-    )
-    partitions: int | None = option(
-        Kind.WHOLE,
-        None,
-        "how many partitions the log has; it can grow, never shrink; none: as many as there are",
-    )
-    retention: timedelta | None = option(Kind.DURATION, None, "how long records are kept; none: for ever")
-    retention_bytes: int | None = option(Kind.SIZE, None, "how many bytes are kept; none: no limit")
-    bytes_max: int | None = option(Kind.SIZE, None, "when the log is this full, appends are refused")
 
 
 @dataclass(frozen=True)
@@ -99,7 +78,7 @@ class Profile:
 
     def stream(self, name: str) -> StreamBinding:
         """Return where a stream lies."""
-        return self.streams.get(name, StreamBinding())
+        return self.streams.get(name, EmbeddedBinding())
 
 
 _SECTIONS = ("engine", "streams", "store", "engine_settings", "ingest", "replicas")
@@ -234,8 +213,8 @@ def _read_section(name: str, raw: object, folder: Path, report: Any) -> Profile:
         report(f"{prefix}.streams", "takes a table", 'write streams.NAME = { log = "embedded" }')
         bindings = {}
     for stream, binding in bindings.items():
-        streams[stream] = read_options(
-            StreamBinding, binding, path=f"{prefix}.streams.{stream}", folder=folder, report=report
+        streams[stream] = read_binding(
+            binding, path=f"{prefix}.streams.{stream}", folder=folder, report=report
         )
     store = read_options(
         StoreBinding, raw.get("store", {}), path=f"{prefix}.store", folder=folder, report=report

@@ -11,14 +11,16 @@ from contextlib import ExitStack
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from headrace.errors import RefusedError
 from headrace.operate.answers import Answers
+from headrace.operate.bindings import KafkaBinding, kafka_settings
 from headrace.operate.control import ControlServer, socket_path
 from headrace.operate.journal import Journal
 from headrace.operate.lag import LogsForQuestions
 from headrace.operate.project import Home, Project
+from headrace.operate.replicas import Replicas, replica_states
 
 if TYPE_CHECKING:
     from headrace.engine.local import EngineSettings, EpochReport, LocalEngine
@@ -31,11 +33,18 @@ __all__ = ["Runtime", "open_log", "open_logs"]
 
 
 def open_log(home: Home, stream: str) -> Log:
-    """Open the log of a stream as the profile binds it."""
-    from headrace.log import open_embedded_log
+    """Open the log of a stream as the profile binds it.
 
+    Raises TransientError when brokers do not answer, RefusedError when a log cannot be used as it is bound.
+    """
     binding = home.profile.stream(stream)
     make_data_folder(home)
+    if isinstance(binding, KafkaBinding):
+        from headrace.log.kafka import open_kafka_log
+
+        return open_kafka_log(kafka_settings(binding, stream), stream)
+    from headrace.log import open_embedded_log
+
     return open_embedded_log(
         home.log_path,
         stream,
@@ -95,7 +104,8 @@ class Runtime:
         self.journal = Journal(project.journal_path)
         asked = LogsForQuestions(project)
         files.callback(asked.close)
-        self.answers = Answers(store, asked, running=True)
+        self.replicas = Replicas(project, plan, store, self.journal)
+        self.answers = Answers(store, asked, running=True, replicas=self._replica_states)
         self._files = files
 
     @classmethod
@@ -149,12 +159,22 @@ class Runtime:
             if on_waiting is not None:
                 on_waiting(pause)
 
+        def committed(report: EpochReport) -> None:
+            self.replicas.wake()
+            if on_epoch is not None:
+                on_epoch(report)
+
         self.journal.info("run started", pid=os.getpid(), profile=self.project.profile.name)
+        self.replicas.start()
         try:
-            self.engine.run(stop, until_caught_up=until_caught_up, on_epoch=on_epoch, on_waiting=waiting)
+            self.engine.run(stop, until_caught_up=until_caught_up, on_epoch=committed, on_waiting=waiting)
+            if until_caught_up:
+                self.replicas.wait_until_caught_up(stop)
         except BaseException as error:
             self.journal.failed("run failed", error)
             raise
+        finally:
+            self.replicas.stop()
         self.journal.info("run stopped", pid=os.getpid())
 
     def _note_waiting(self, pause: Waiting | None) -> None:
@@ -169,10 +189,18 @@ class Runtime:
         self._files.close()
         self.journal.close()
 
+    def _replica_states(self) -> list[dict[str, Any]]:
+        return replica_states(self.project, self.replicas.states(), self.store)
+
+    def _tell_replica(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        self.replicas.tell(str(request.get("replica")), str(request.get("action")))
+        return {}
+
     def _listen(self) -> None:
         home = self.project
+        handlers = {"replicas": self._tell_replica, **self.answers.handlers()}
         server = ControlServer(
-            socket_path(home.data), {"hello": lambda request: {"pid": os.getpid()}, **self.answers.handlers()}
+            socket_path(home.data), {"hello": lambda request: {"pid": os.getpid()}, **handlers}
         )
         self._files.callback(server.close)
         facts = {
