@@ -18,6 +18,7 @@ from headrace.cli import (
     log_commands,
     produce_commands,
     registry_commands,
+    replica_commands,
     run_commands,
     store_commands,
 )
@@ -45,6 +46,7 @@ for group in (
     store_commands,
     dead_letter_commands,
     registry_commands,
+    replica_commands,
 ):
     group.register(app)
 

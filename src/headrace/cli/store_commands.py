@@ -88,6 +88,11 @@ def status(
             typer.echo(f"lag: {lag} records, the oldest waits for {spell_number(stream['lag_seconds'])} s")
     typer.echo("\ntables")
     _print_tables(document["tables"])
+    if document["replicas"]:
+        from headrace.cli.replica_commands import print_replicas
+
+        typer.echo("\nreplicas")
+        print_replicas(document["replicas"])
 
 
 def tables(

@@ -54,10 +54,18 @@ class Readable(Protocol):
 class Answers:
     """Answers from a store and the logs of its streams."""
 
-    def __init__(self, store: Readable, logs: Callable[[str], Log | None], *, running: bool) -> None:
+    def __init__(
+        self,
+        store: Readable,
+        logs: Callable[[str], Log | None],
+        *,
+        running: bool,
+        replicas: Callable[[], list[dict[str, Any]]] = list,
+    ) -> None:
         self._store = store
         self._logs = logs
         self._running = running
+        self._replicas = replicas
         self.waiting = ""
         """What a run waits for before it can go on; empty while it works."""
 
@@ -93,6 +101,7 @@ class Answers:
             "state_bytes": document["state_bytes"],
             "streams": streams,
             "tables": document["tables"],
+            "replicas": self._replicas(),
         }
 
     def dead_letters(

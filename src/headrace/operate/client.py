@@ -13,12 +13,13 @@ from headrace.operate.answers import SECONDS_MAX, Answers
 from headrace.operate.control import ask
 from headrace.operate.lag import LogsForQuestions
 from headrace.operate.project import Home
+from headrace.operate.replicas import replica_states, tell_stopped
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 
-__all__ = ["StoreClient", "connect", "is_running", "running_process"]
+__all__ = ["StoreClient", "connect", "is_running", "running_process", "tell_replica"]
 
 _ANSWER_S = 15.0
 
@@ -91,6 +92,19 @@ def connect(home: Home) -> StoreClient:
     return _StoppedClient(home)
 
 
+def tell_replica(home: Home, name: str, action: str) -> bool:
+    """Pause, resume, adopt or rebuild a replica; return whether a pipeline is running that was told.
+
+    Raises ProfileError for a name that the profile does not have.
+    """
+    facts = running_process(home)
+    if facts is not None and is_running(home):
+        ask(Path(facts["socket"]), "replicas", timeout_s=_ANSWER_S, replica=name, action=action)
+        return True
+    tell_stopped(home, name, action)
+    return False
+
+
 class _RunningClient:
     running = True
 
@@ -148,7 +162,9 @@ class _StoppedClient:
         self._files.callback(store.close)
         logs = LogsForQuestions(home)
         self._files.callback(logs.close)
-        self._answers = Answers(store, logs, running=False)
+        self._answers = Answers(
+            store, logs, running=False, replicas=lambda: replica_states(home, None, store)
+        )
 
     def query(self, sql: str, *, rows_max: int = 10_000, seconds_max: float = 5.0) -> pa.Table:
         return self._answers.query(sql, rows_max=rows_max, seconds_max=seconds_max)

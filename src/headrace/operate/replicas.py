@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -50,7 +50,13 @@ class Replicas:
         self._journal = journal
         self._lock = threading.Lock()
         self._saved: dict[str, tuple[float, str]] = {}
+        self.on_notice: Callable[[str], None] = lambda notice: None
+        """Told in words when a replica stands still, or goes on."""
         told = _told(home)
+        left = {
+            each["replica"]: {line["table"]: line["epoch"] for line in each["tables"]}
+            for each in _left_behind(home)
+        }
         _reveal_secrets(home)
         self.followers = [
             Follower(
@@ -61,6 +67,7 @@ class Replicas:
                 self,
                 paused=told.get(name, {}).get("paused", False),
                 again=told.get(name, {}).get("again"),
+                reached=left.get(name),
             )
             for name, options in home.profile.replicas.items()
         ]
@@ -116,10 +123,13 @@ class Replicas:
             _write(_folder(self._home) / f"{follower.name}.json", _facts(follower))
         if said == before[1]:
             return
-        if follower.error is not None:
+        if follower.error is not None and said in ("waiting", "refused"):
             self._journal.warning("replica", replica=follower.name, state=said, why=follower.error.message)
+            self.on_notice(f"replica '{follower.name}' {said}: {follower.error.message}")
         else:
             self._journal.info("replica", replica=follower.name, state=said)
+            if before[1] in ("waiting", "refused") and said == "following":
+                self.on_notice(f"replica '{follower.name}' goes on")
 
     def refused(self, follower: Follower, refusals: Sequence[Refusal]) -> None:
         """See `Telling`."""

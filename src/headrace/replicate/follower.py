@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Protocol
 
@@ -54,6 +54,7 @@ class Follower:
         *,
         paused: bool = False,
         again: str | None = None,
+        reached: Mapping[str, int] | None = None,
     ) -> None:
         self.name = name
         self.options = options
@@ -61,6 +62,8 @@ class Follower:
         self.error: HeadraceError | None = None
         self.rows_refused = 0
         self.copies = [copy_of(table, options, name) for table in tables_of(plan, options, name)]
+        for copy in self.copies:  # as far as is known before the target was asked
+            copy.reached = (reached or {}).get(copy.shape.name, 0)
         self.epoch = 0
         self._pipeline = plan.pipeline.name
         self._store = store
@@ -120,7 +123,7 @@ class Follower:
             while not stop.is_set() and self.state != "paused":
                 if self.state == "refused" and self.error is not None:
                     raise self.error
-                if self.state == "stopped" or self.reached >= goal:
+                if self.state == "stopped" or (self.state == "following" and self.reached >= goal):
                     return
                 self._changed.wait(0.1)
 
