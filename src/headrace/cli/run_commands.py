@@ -54,6 +54,7 @@ def run(
                 typer.echo(
                     f"running '{loaded.pipeline.name}' with profile '{loaded.profile.name}'; Ctrl-C stops"
                 )
+            runtime.replicas.on_notice = view.tell
             with view:
                 supervise(
                     runtime,
