@@ -23,25 +23,28 @@ _HEADERS = RECORD_SCHEMA.field("headers").type
 
 @dataclass
 class _Chunk:
-    """Records of one partition in the order of their offsets; times are microseconds since 1970."""
+    """Records of one partition in the order of their offsets; times are microseconds since 1970.
+
+    `keys` and `headers` are None when no record has any.
+    """
 
     offsets: Integers
     times: Integers
     reached: Integers
     sizes: Integers
-    values: list[bytes | None]
-    keys: list[bytes | None]
-    headers: list[Any]
+    values: pa.Array
+    keys: pa.Array | None
+    headers: pa.Array | None
 
-    def part(self, rows: slice) -> _Chunk:
+    def since(self, row: int) -> _Chunk:
         return _Chunk(
-            self.offsets[rows],
-            self.times[rows],
-            self.reached[rows],
-            self.sizes[rows],
-            self.values[rows],
-            self.keys[rows],
-            self.headers[rows],
+            self.offsets[row:],
+            self.times[row:],
+            self.reached[row:],
+            self.sizes[row:],
+            self.values[row:],
+            None if self.keys is None else self.keys[row:],
+            None if self.headers is None else self.headers[row:],
         )
 
 
@@ -73,16 +76,25 @@ class Fetched:
                 self.add(messages, by_header=by_header)
             return
         times = np.fromiter(map(itemgetter(1), map(Message.timestamp, messages)), np.int64, count) * 1000
-        values = list(map(Message.value, messages))
-        keys = list(map(Message.key, messages))
-        headers = list(map(Message.headers, messages))
+        headers: list[Any] = list(map(Message.headers, messages))
         if by_header and headers.count(None) < count:
             _read_times(headers, times)
         reached = np.maximum.accumulate(times)
         if self.reached is not None:
             reached = np.maximum(reached, self.reached)
-        sizes = np.fromiter((len(value) if value is not None else 0 for value in values), np.int64, count)
-        self.chunks.append(_Chunk(offsets, times, reached, sizes, values, keys, headers))
+        sizes = np.fromiter(map(len, messages), np.int64, count)
+        keys = list(map(Message.key, messages))
+        self.chunks.append(
+            _Chunk(
+                offsets,
+                times,
+                reached,
+                sizes,
+                _joined(list(map(Message.value, messages)), sizes),
+                None if keys.count(None) == count else pa.array(keys, pa.binary()),
+                _headers(headers),
+            )
+        )
         self.next, self.reached, self.at_end = int(offsets[-1]) + 1, int(reached[-1]), False
         self.rows += count
         self.bytes += int(sizes.sum())
@@ -96,7 +108,7 @@ class Fetched:
             rows -= gone
             self.bytes -= int(chunk.sizes[:gone].sum())
             if gone < len(chunk.offsets):
-                left.append(chunk.part(slice(gone, None)) if gone else chunk)
+                left.append(chunk.since(gone) if gone else chunk)
         self.chunks = left
         self.position = int(left[0].offsets[0]) if left else self.next
 
@@ -145,41 +157,40 @@ def _table(chunks: Sequence[_Chunk], numbers: Integers, times: Integers, picked:
     """Return the rows `picked` of the chunks' rows, one after the other."""
     offsets = np.concatenate([chunk.offsets for chunk in chunks])
     in_order = len(picked) < 2 or bool((np.diff(picked) == 1).all())
-    first, end = (int(picked[0]), int(picked[-1]) + 1) if in_order else (0, 0)
-    rows = picked.tolist()
+    rows = slice(int(picked[0]), int(picked[-1]) + 1) if in_order else pa.array(picked)
 
-    def of(lists: Sequence[list[Any]]) -> list[Any]:
-        every = lists[0] if len(lists) == 1 else [each for one in lists for each in one]
-        return every[first:end] if in_order else [every[row] for row in rows]
+    def of(kind: pa.DataType, arrays: Sequence[pa.Array | None]) -> pa.Array:
+        if all(array is None for array in arrays):
+            return pa.nulls(len(picked), kind)
+        every = pa.concat_arrays(
+            pa.nulls(len(chunk.offsets), kind) if array is None else array
+            for chunk, array in zip(chunks, arrays, strict=True)
+        )
+        return every[rows] if isinstance(rows, slice) else every.take(rows)
 
-    headers = of([chunk.headers for chunk in chunks])
     columns = [
         pa.array(numbers[picked].astype(np.int32)),
         pa.array(offsets[picked]),
         pa.array(times[picked]).cast(pa.timestamp("us", "UTC")),
-        _binary(of([chunk.keys for chunk in chunks])),
-        _binary(of([chunk.values for chunk in chunks])),
-        pa.array([_header_rows(each) for each in headers], _HEADERS)
-        if headers.count(None) < len(headers)
-        else pa.nulls(len(rows), _HEADERS),
+        of(pa.binary(), [chunk.keys for chunk in chunks]),
+        of(pa.binary(), [chunk.values for chunk in chunks]),
+        of(_HEADERS, [chunk.headers for chunk in chunks]),
     ]
     return pa.Table.from_arrays(columns, schema=RECORD_SCHEMA)
 
 
-def _header_rows(headers: Any) -> list[dict[str, Any]] | None:
-    return None if headers is None else [{"key": key, "value": value} for key, value in headers]
+def _headers(given: list[Any]) -> pa.Array | None:
+    if given.count(None) == len(given):
+        return None
+    rows = [None if each is None else [{"key": key, "value": value} for key, value in each] for each in given]
+    return pa.array(rows, _HEADERS)
 
 
-def _binary(values: list[bytes | None]) -> pa.Array:
+def _joined(values: list[bytes | None], sizes: Integers) -> pa.Array:
     """Return an array of `values` in one buffer: joined, not appended one by one."""
-    nulls = values.count(None)
-    if nulls == len(values):
-        return pa.nulls(len(values), pa.binary())
-    if nulls:
+    if None in values:
         return pa.array(values, pa.binary())
     offsets = np.zeros(len(values) + 1, np.int32)
-    offsets[1:] = np.cumsum(np.fromiter(map(len, values), np.int64, len(values)))  # type: ignore[arg-type]
-    data = b"".join(values)  # type: ignore[arg-type]
-    return pa.Array.from_buffers(
-        pa.binary(), len(values), [None, pa.py_buffer(offsets), pa.py_buffer(data)], null_count=0
-    )
+    offsets[1:] = np.cumsum(sizes)
+    data = pa.py_buffer(b"".join(values))  # type: ignore[arg-type]
+    return pa.Array.from_buffers(pa.binary(), len(values), [None, pa.py_buffer(offsets), data], null_count=0)

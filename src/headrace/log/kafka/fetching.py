@@ -6,8 +6,9 @@ import threading
 import time
 from collections.abc import Mapping
 from datetime import datetime
-from itertools import groupby
+from itertools import groupby, pairwise
 
+import numpy as np
 from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
 
 from headrace.log.kafka.chunks import Fetched, take
@@ -139,16 +140,24 @@ class KafkaFetcher:
         return (rows >= rows_max or size >= bytes_max) and all(one.rows or one.at_end for one in held)
 
     def _take(self, messages: list[Message]) -> None:
+        if not any(map(Message.error, messages)):
+            self._add(messages)
+            return
         # In their order: an end that is told behind records moves on from them.
         for failed, some in groupby(messages, key=lambda message: message.error() is not None):
             if failed:
                 for message in some:
                     self._note(message)
-                continue
-            for number, mine in groupby(some, key=Message.partition):
-                one = self._held.get(number)
-                if one is not None:
-                    one.add(list(mine), by_header=self._by_header)
+            else:
+                self._add(list(some))
+
+    def _add(self, messages: list[Message]) -> None:
+        numbers = np.fromiter(map(Message.partition, messages), np.int32, len(messages))
+        borders = [0, *(np.flatnonzero(np.diff(numbers)) + 1).tolist(), len(messages)]
+        for start, end in pairwise(borders):
+            one = self._held.get(int(numbers[start]))
+            if one is not None:
+                one.add(messages[start:end], by_header=self._by_header)
 
     def _note(self, message: Message) -> None:
         """Take note of an end, or raise what went wrong."""

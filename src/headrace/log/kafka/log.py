@@ -46,7 +46,10 @@ class KafkaLog:
     that fails may have written a part: what comes again is found as a copy where the stream has `unique`.
     """
 
-    def __init__(self, settings: KafkaSettings, stream: str, clock: Callable[[], datetime]) -> None:
+    def __init__(
+        self, settings: KafkaSettings, stream: str, clock: Callable[[], datetime], *, is_lane: bool = False
+    ) -> None:
+        self._is_lane = is_lane
         self._settings = settings
         self._name = stream
         self._clock = clock
@@ -124,7 +127,8 @@ class KafkaLog:
                 bytes_max=bytes_max,
                 wait=wait.total_seconds(),
             )
-            if found.idle_since and self._settings.record_time == "header" and self._groups.loading():
+            by_header = self._settings.record_time == "header" and not self._is_lane
+            if found.idle_since and by_header and self._groups.loading():
                 return replace(found, idle_since={})
             return found
 
@@ -158,8 +162,9 @@ class KafkaLog:
                 group=f"{self._settings.group_name}.{name}",
                 partitions=1,
                 retention=None,
+                record_time="header",  # what comes again keeps its time
             )
-            self._lanes[name] = KafkaLog(settings, self._name, self._clock)
+            self._lanes[name] = KafkaLog(settings, self._name, self._clock, is_lane=True)
         return self._lanes[name]
 
     def _require_open(self) -> None:
