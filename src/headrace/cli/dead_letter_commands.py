@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import sys
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from headrace.cli.arguments import JsonOption, ProfileOption, ProjectOption, examples, home_of
 from headrace.cli.store_commands import client_of
 from headrace.errors import ProfileError
+
+if TYPE_CHECKING:
+    from headrace.operate import Home
 
 __all__ = ["register"]
 
@@ -124,6 +128,7 @@ def show(
         "headrace dead-letters redrive events:0:1234 --set device=mobile",
         "headrace dead-letters redrive --rule expect:known_type --dry-run",
         "headrace dead-letters redrive events:0:1234 --with record.json --yes",
+        "headrace dead-letters redrive --from-topic shop-dead-letters --profile kafka",
     ),
 )
 def redrive(  # noqa: PLR0913, PLR0917 - each is an option of the command
@@ -143,6 +148,10 @@ def redrive(  # noqa: PLR0913, PLR0917 - each is an option of the command
         list[str] | None,
         typer.Option("--set", help="field=value of a JSON record; may be given several times."),
     ] = None,
+    from_topic: Annotated[
+        str | None,
+        typer.Option("--from-topic", help="A Kafka topic that holds corrected records with their addresses."),
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what would be done, and do nothing.")
     ] = False,
@@ -150,35 +159,83 @@ def redrive(  # noqa: PLR0913, PLR0917 - each is an option of the command
 ) -> None:
     """Give records that were set aside to the engine again, as they were or corrected.
 
-    Each goes to the stream's redrive lane, without checks of time, and is accepted at most once.
+    Each goes to the stream's redrive lane, without checks of time, and is accepted at most once. From a
+    topic go those whose bytes were changed there (with --all, the others too), and no record twice.
     """
-    from headrace.operate import open_log
-    from headrace.operate.redrive import Address, append_redriven, find_letters, prepare
+    from headrace.operate.redrive import Address, find_letters, prepare
 
+    home = home_of(project, profile)
+    if from_topic is not None:
+        if addresses or replacement or assignments or outcome or rule:
+            raise ProfileError(
+                "--from-topic takes what is in the topic",
+                fix="leave out addresses, --set, --with and filters",
+            )
+        _redrive_from_topic(home, from_topic, stream, everything=everything, dry_run=dry_run, yes=yes)
+        return
     chosen = [Address.parse(text) for text in addresses or ()]
     if not chosen and not everything and (stream, outcome, rule) == (None, None, None):
         raise ProfileError(
             "nothing was chosen", fix="name addresses, or --stream, --outcome, --rule, or --all"
         )
     change = _change(chosen, replacement, assignments)
-    home = home_of(project, profile)
     with client_of(project, profile) as client:
         records = prepare(find_letters(client, chosen, stream=stream, outcome=outcome, rule=rule), change)
         running = client.running
     if not records:
         typer.echo("no dead letter matches" if (stream, outcome, rule) != (None, None, None) else NONE)
         return
+    _give_back(home, records, running=running, dry_run=dry_run, yes=yes)
+
+
+def _give_back(home: Home, records: list[Any], *, running: bool, dry_run: bool, yes: bool) -> bool:
+    """Show records and give them back; return whether that was done."""
+    from headrace.operate import open_log
+    from headrace.operate.redrive import append_redriven
+
     count = f"{len(records)} record" + ("s" if len(records) != 1 else "")
     _preview(records)
     if dry_run:
         typer.echo(f"{count} would be given back; nothing was done")
-        return
+        return False
     if not yes and not typer.confirm(f"give {count} back?"):
         typer.echo("nothing was done")
         raise typer.Exit(1)
     append_redriven(records, lambda name: open_log(home, name))
     then = "the running pipeline takes them now" if running else "`headrace run` takes them"
     typer.echo(f"{count} given back; {then}, and `headrace ledger` shows what became of them")
+    return True
+
+
+def _redrive_from_topic(
+    home: Home, name: str, stream: str | None, *, everything: bool, dry_run: bool, yes: bool
+) -> None:
+    from headrace.operate import connect
+    from headrace.operate.dead_letter_topics import open_letters_topic, streams_of_topics
+    from headrace.operate.redrive_topic import READER, read_topic, redriven_of
+
+    with ExitStack() as undo:
+        topic = open_letters_topic(home, name, stream)
+        undo.callback(topic.close)
+        client = connect(home)
+        undo.callback(client.close)
+        letters = read_topic(topic, streams_of_topics(home))
+        chosen = redriven_of(client, letters, unchanged=everything)
+        left_out = [
+            f"{number} {why}"
+            for number, why in (
+                (chosen.unchanged, "as they were (--all gives them back too)"),
+                (chosen.unknown, "that this store has no dead letter for"),
+                (letters.nameless, "without an address in their headers"),
+            )
+            if number
+        ]
+        if left_out:
+            typer.echo(f"left out of {letters.records} in the topic: " + ", ".join(left_out))
+        if not chosen.records:
+            typer.echo("the topic holds no corrected record that was not given back before")
+        elif _give_back(home, chosen.records, running=client.running, dry_run=dry_run, yes=yes):
+            topic.publish(READER, letters.ends)
 
 
 def _change(chosen: list[Any], replacement: Path | None, assignments: list[str] | None) -> Any:

@@ -86,6 +86,10 @@ def status(
         if stream["lag_records"]:
             lag = spell_number(stream["lag_records"])
             typer.echo(f"lag: {lag} records, the oldest waits for {spell_number(stream['lag_seconds'])} s")
+    for topic in document["dead_letter_topics"]:
+        refused = f", {topic['refused']} refused by it" if topic["refused"] else ""
+        waiting = f"; waiting: {topic['waiting']}" if topic["waiting"] else ""
+        typer.echo(f"\ndead-letter topic {topic['topic']}: {topic['sent']} sent{refused}{waiting}")
     typer.echo("\ntables")
     _print_tables(document["tables"])
     if document["replicas"]:

@@ -61,11 +61,13 @@ class Answers:
         *,
         running: bool,
         replicas: Callable[[], list[dict[str, Any]]] = list,
+        letters: Callable[[], list[dict[str, Any]]] = list,
     ) -> None:
         self._store = store
         self._logs = logs
         self._running = running
         self._replicas = replicas
+        self._letters = letters
         self.waiting = ""
         """What a run waits for before it can go on; empty while it works."""
 
@@ -102,6 +104,7 @@ class Answers:
             "streams": streams,
             "tables": document["tables"],
             "replicas": self._replicas(),
+            "dead_letter_topics": self._letters(),
         }
 
     def dead_letters(

@@ -70,6 +70,9 @@ class KafkaBinding(FormatOptions):
     group: str | None = option(
         Kind.TEXT, None, "the consumer group that shows the engine's positions; none: headrace-TOPIC"
     )
+    dead_letter_topic: str | None = option(
+        Kind.TEXT, None, "a topic that gets the stream's dead letters; none: they stay in the store"
+    )
     tls: str = option(Kind.CHOICE, "no", "whether connections are encrypted", choices=_YES_NO)
     ca: str | None = option(Kind.PATH, None, "the certificates to trust (PEM); none: the system's")
     certificate: str | None = option(Kind.PATH, None, "the client's own certificate (PEM), for mutual TLS")

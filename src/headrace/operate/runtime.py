@@ -17,6 +17,7 @@ from headrace.errors import RefusedError
 from headrace.operate.answers import Answers
 from headrace.operate.bindings import KafkaBinding, kafka_settings
 from headrace.operate.control import ControlServer, socket_path
+from headrace.operate.dead_letter_topics import DeadLetterTopics
 from headrace.operate.journal import Journal
 from headrace.operate.lag import LogsForQuestions
 from headrace.operate.project import Home, Project
@@ -105,7 +106,10 @@ class Runtime:
         asked = LogsForQuestions(project)
         files.callback(asked.close)
         self.replicas = Replicas(project, plan, store, self.journal)
-        self.answers = Answers(store, asked, running=True, replicas=self._replica_states)
+        self.letters = DeadLetterTopics(project, store, self.journal)
+        self.answers = Answers(
+            store, asked, running=True, replicas=self._replica_states, letters=self.letters.states
+        )
         self._files = files
 
     @classmethod
@@ -161,20 +165,25 @@ class Runtime:
 
         def committed(report: EpochReport) -> None:
             self.replicas.wake()
+            self.letters.committed(report.outcomes.values())
             if on_epoch is not None:
                 on_epoch(report)
 
         self.journal.info("run started", pid=os.getpid(), profile=self.project.profile.name)
         self.replicas.start()
+        self.letters.start()
+        caught_up = False
         try:
             self.engine.run(stop, until_caught_up=until_caught_up, on_epoch=committed, on_waiting=waiting)
             if until_caught_up:
                 self.replicas.wait_until_caught_up(stop)
+            caught_up = until_caught_up and not stop.is_set()
         except BaseException as error:
             self.journal.failed("run failed", error)
             raise
         finally:
             self.replicas.stop()
+            self.letters.stop(caught_up=caught_up)
         self.journal.info("run stopped", pid=os.getpid())
 
     def _note_waiting(self, pause: Waiting | None) -> None:

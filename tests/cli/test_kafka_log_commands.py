@@ -1,0 +1,157 @@
+"""The commands of the log and of dead letters on a project that is bound to a real broker."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from headrace.cli.app import run
+from headrace.log import APPEND_SCHEMA
+from headrace.log.kafka import KafkaSettings, open_kafka_log
+
+PROFILES = """
+[profiles.local]
+
+[profiles.kafka]
+store.path = ".headrace/kafka.duckdb"
+[profiles.kafka.streams.readings]
+log = "kafka"
+brokers = "{brokers}"
+topic = "{topic}"
+dead_letter_topic = "{letters}"
+
+[profiles.moved]
+store.path = ".headrace/moved.duckdb"
+streams.readings = {{ log = "kafka", brokers = "{brokers}", topic = "{topic}-moved", record_time = "header" }}
+
+[profiles.late]
+streams.readings = {{ log = "kafka", brokers = "{brokers}", topic = "{topic}-late" }}
+"""
+
+
+def ok(*words: str) -> None:
+    assert run(words) == 0
+
+
+class Project:
+    def __init__(self, folder: Path, brokers: str) -> None:
+        self.folder, self.brokers = folder, brokers
+        self.topic = f"readings-{uuid.uuid4().hex[:10]}"
+        self.letters = f"{self.topic}-letters"
+        ok("new", str(folder))
+        text = PROFILES.format(brokers=brokers, topic=self.topic, letters=self.letters)
+        (folder / "headrace.toml").write_text(text)
+        self.here = ("-C", str(folder))
+        self.on_kafka = (*self.here, "--profile", "kafka")
+
+    def put(self, value: bytes, address: str) -> None:
+        log = open_kafka_log(KafkaSettings(brokers=self.brokers, topic=self.letters), "letters")
+        header = {"key": "headrace.dead-letter", "value": address.encode()}
+        row = {**dict.fromkeys(APPEND_SCHEMA.names), "value": value, "headers": [header]}
+        log.append(pa.Table.from_pylist([row], schema=APPEND_SCHEMA))
+        log.close()
+
+    def letters_in_topic(self) -> list[dict[str, str]]:
+        from headrace.operate.log_tools import From, peek
+
+        log = open_kafka_log(KafkaSettings(brokers=self.brokers, topic=self.letters), "letters")
+        found = [
+            {header["key"]: header["value"] for header in each.facts["headers"]} | {"value": each.pretty()}
+            for each in peek(log, From(beginning=True))
+        ]
+        log.close()
+        return found
+
+
+@pytest.fixture
+def project(kafka_broker: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Project:
+    made = Project(tmp_path / "weather", kafka_broker)
+    capsys.readouterr()
+    return made
+
+
+def test_dead_letters_go_to_their_topic_and_corrected_ones_come_back(
+    project: Project, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = [
+        b'{"sensor": "roof", "measured_at": "2026-01-01T12:00:05Z", "celsius": %d}' % celsius
+        for celsius in (20, 999, 998)
+    ]
+    (tmp_path / "some.ndjson").write_bytes(b"\n".join([*lines, b"no json"]))
+    ok("produce", "readings", str(tmp_path / "some.ndjson"), *project.on_kafka)
+    ok("run", "--until-caught-up", *project.on_kafka)
+    letters = project.letters_in_topic()
+    assert sorted(each["headrace.outcome"] for each in letters) == ["malformed", "rejected", "rejected"]
+    assert {each["__connect.errors.topic"] for each in letters} == {project.topic}
+    broken = next(each for each in letters if each["headrace.outcome"] == "malformed")
+    assert broken["value"] == "no json"
+    rejected = [each for each in letters if each["headrace.rule"] == "expect:plausible"]
+    assert len(rejected) == 2
+    ok("run", "--until-caught-up", *project.on_kafka)
+    assert len(project.letters_in_topic()) == 3  # a later run sends none again
+
+    redrive = ("dead-letters", "redrive", "--from-topic", project.letters, *project.on_kafka)
+    capsys.readouterr()
+    ok(*redrive, "--yes")
+    assert "3 as they were" in capsys.readouterr().out
+    address = rejected[0]["headrace.dead-letter"]
+    project.put(lines[1].replace(b"999", b"9").replace(b"998", b"9"), address)
+    project.put(b"{}", "readings:0:4711")
+    ok(*redrive, "--dry-run")
+    assert "1 record would be given back" in capsys.readouterr().out
+    ok(*redrive, "--yes")
+    assert f"{address}  rejected" in capsys.readouterr().out
+    ok(*redrive, "--yes")
+    assert "no corrected record that was not given back before" in capsys.readouterr().out
+    ok("run", "--until-caught-up", *project.on_kafka)
+    capsys.readouterr()
+    ok("ledger", "--json", *project.on_kafka)
+    document = json.loads(capsys.readouterr().out)
+    assert document["balanced"] is True
+    assert document["streams"]["readings"]["outcomes"]["accepted"] == 1
+    ok("sql", "SELECT highest FROM by_minute", "--format", "csv", *project.on_kafka)
+    assert capsys.readouterr().out == "highest\n9.0\n"
+    assert run(["dead-letters", "redrive", "--from-topic", "x", *project.here]) == 2
+    assert "on which brokers" in capsys.readouterr().err
+    assert run([*redrive, "--set", "a=1"]) == 2
+
+
+def test_a_log_is_moved_to_kafka_and_answers_the_same(
+    project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    readings = str(project.folder / "readings.ndjson")
+    ok("produce", "readings", readings, "--record-time", "event", *project.here)
+    ok("run", "--until-caught-up", *project.here)
+    copy = ("log", "copy", "--from-profile", "local", "--to-profile")
+    assert run([*copy, "late", *project.here]) == 1
+    assert 'record_time = "header"' in capsys.readouterr().err
+    ok(*copy, "moved", *project.here)
+    assert "readings: 5 records copied" in capsys.readouterr().out
+    ok(*copy, "moved", "--json", *project.here)
+    [report] = json.loads(capsys.readouterr().out)
+    assert (report["copied"], report["copied_before"], report["complete"]) == (0, 5, True)
+    moved = (*project.here, "--profile", "moved")
+    ok("run", "--until-caught-up", *moved)
+    capsys.readouterr()
+    answers = []
+    for where in (project.here, moved):
+        ok("sql", "FROM by_minute ORDER BY ALL", "--format", "csv", *where)
+        answers.append(capsys.readouterr().out)
+    assert answers[0] == answers[1]
+    assert len(answers[0].splitlines()) > 2
+    ok("log", "peek", "readings", "--from-beginning", "-n", "1", "--json", *moved)
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["record_time"] == "2026-01-01T12:00:05+00:00"
+    ok("log", "describe", "readings", "--json", *moved)
+    document = json.loads(capsys.readouterr().out)
+    assert document["records"] == 5
+    assert document["settings"]["record_time"] == "header"
+    assert {each["reader"]: each["lag_records"] for each in document["readers"]} == {"engine": 0}
+    ok("status", "--json", *moved)
+    status = json.loads(capsys.readouterr().out)
+    assert status["log_problem"] == ""
+    assert status["streams"]["readings"]["lag_records"] == 0
