@@ -55,6 +55,8 @@ def ingest(
     or not at all. The header Idempotency-Key makes sending again safe for 24 hours; ?key=FIELD chooses the
     partition by a field. GET /health says whether the log answers.
     """
+    from headrace.cli.output import told_waiting
+    from headrace.log.backoff import when_ready
     from headrace.operate import load_project
     from headrace.operate.supervise import StopSignals
     from headrace.web.ingest import bound_socket, ingest_app, serving
@@ -70,10 +72,13 @@ def ingest(
     with ExitStack() as undo:
         listening = bound_socket(host, port)
         undo.callback(listening.close)
-        taken = _open(loaded, undo)
+        undo.enter_context(StopSignals(stop, lambda note: None))
+        taken = when_ready(lambda: _open(loaded, undo), stop, told_waiting)
+        if taken is None:
+            return
         key_fields = {each.name: each.key for each in loaded.pipeline.streams}
         app = ingest_app(taken, key_fields=key_fields, token=token, tell=_Told())
-        with StopSignals(stop, lambda note: None), serving(app, listening) as ended:
+        with serving(app, listening) as ended:
             place = f"http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}"
             typer.echo(f"taking records at {place}/streams/NAME/records; Ctrl-C stops")
             typer.echo("streams: " + ", ".join(key_fields))
@@ -97,6 +102,14 @@ def _token(loaded: Project, token_env: str | None) -> str | None:
 
 
 def _open(loaded: Project, undo: ExitStack) -> Ingest:
+    """Open everything or nothing; see `_opened`."""
+    with ExitStack() as attempt:
+        taken = _opened(loaded, attempt)
+        undo.push(attempt.pop_all())
+    return taken
+
+
+def _opened(loaded: Project, undo: ExitStack) -> Ingest:
     """Open the logs, hold the table of idempotency keys, and start the threads that append."""
     from headrace.log.answered import AnsweredKeys
     from headrace.operate.formats import open_producer_log

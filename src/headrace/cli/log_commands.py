@@ -15,7 +15,6 @@ from headrace.errors import ProfileError, RefusedError
 
 if TYPE_CHECKING:
     from headrace.log import Log
-    from headrace.log.backoff import Waiting
     from headrace.operate import Project
     from headrace.operate.log_copy import CopyProgress, CopyReport
     from headrace.rows.framing import Framing
@@ -130,6 +129,7 @@ def peek_command(
     Values in Avro or with a JSON schema are decoded through the stream's registry. What is no JSON is shown
     as text, bytes that are no text are escaped.
     """
+    from headrace.cli.output import told_waiting
     from headrace.operate.log_tools import From, peek
     from headrace.operate.supervise import StopSignals
 
@@ -156,7 +156,7 @@ def peek_command(
             follow=follow,
             framing=framing,
             stop=stop,
-            tell=_tell_waiting,
+            tell=told_waiting,
         ):
             shown = True
             typer.echo(record.line() if as_json else _for_people(record))
@@ -227,14 +227,15 @@ def copy(
 def _copy_stream(
     source: Project, target: Project, name: str, stop: threading.Event, *, redrive: bool
 ) -> dict[str, Any]:
+    from headrace.cli.output import told_waiting
     from headrace.operate.log_copy import copy_log, copy_redrive_lane
 
     with _opened(source, name) as from_log, _opened(target, name) as to_log, _progress(name) as show:
-        report: CopyReport = copy_log(from_log, to_log, stop=stop, on_progress=show, tell=_tell_waiting)
+        report: CopyReport = copy_log(from_log, to_log, stop=stop, on_progress=show, tell=told_waiting)
         document = report.to_json()
         document["partitions_added"] = len(to_log.partitions()) - len(from_log.partitions())
         if redrive and not stop.is_set():
-            lane = copy_redrive_lane(from_log, to_log, stop=stop, tell=_tell_waiting)
+            lane = copy_redrive_lane(from_log, to_log, stop=stop, tell=told_waiting)
             document["redrive_copied"] = lane.copied
     return document
 
@@ -304,13 +305,6 @@ def _framing(loaded: Project, name: str, undo: ExitStack) -> Framing | None:
 
     streams = [each for each in loaded.pipeline.streams if each.name == name]
     return open_framings(loaded, streams, undo).get(name)
-
-
-def _tell_waiting(pause: Waiting | None) -> None:
-    if pause is None:
-        typer.echo("ready again", err=True)
-    elif pause.attempt == 1:
-        typer.echo(f"waiting: {pause.error.message}", err=True)
 
 
 @contextmanager

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
+    from headrace.log.backoff import Waiting
+
 __all__ = [
     "cell",
     "console",
@@ -29,6 +31,7 @@ __all__ = [
     "print_rows",
     "rows_table",
     "spell_number",
+    "told_waiting",
 ]
 
 _CELL_WIDTH_MAX = 60
@@ -108,6 +111,14 @@ def print_facts(facts: Iterable[tuple[str, str]]) -> None:
     width = max((len(name) for name, _ in lines), default=0)
     for name, value in lines:
         typer.echo(f"{name:<{width}}  {value}")
+
+
+def told_waiting(pause: Waiting | None) -> None:
+    """Print once what a command waits for, and when it goes on."""
+    if pause is None:
+        typer.echo("ready again", err=True)
+    elif pause.attempt == 1:
+        typer.echo(f"waiting: {pause.error.message}", err=True)
 
 
 def spell_number(value: float) -> str:

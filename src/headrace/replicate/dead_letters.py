@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -33,6 +34,7 @@ _STORE_HEADER, _PLACE_HEADER = "headrace.store", "headrace.place"
 _PARTITION = 0  # one partition: its last record says where the copy stands
 _CHUNK = 500
 _IDLE_S = 5.0
+_JOIN_S = 0.5
 _LOOK_BACK_FIRST = 64
 _STAGES = {"malformed": "VALUE_CONVERTER"}
 _STAGE_OTHERWISE = "TRANSFORMATION"
@@ -110,7 +112,8 @@ class DeadLetterTopic:
             done = self._changed.wait_for(lambda: self._served >= last, drain_s)
         self._stop.set()
         self.wake()
-        self._thread.join()
+        # A client that waits for a broker cannot be told to stop waiting; the process need not wait for it.
+        self._thread.join(_JOIN_S)
         return done
 
     def _work(self) -> None:
@@ -124,8 +127,13 @@ class DeadLetterTopic:
                 # The place is looked up again: what arrived counts, not what was answered.
                 self._note(error.message)
                 self._stop.wait(1.0)
+            except Exception as error:  # noqa: BLE001 - whatever it is, the pipeline goes on without letters
+                if not self._stop.is_set():
+                    self._note(f"{type(error).__name__}: {error}")
+                    self._stop.wait(_IDLE_S)
             finally:
-                topic.close()
+                with suppress(Exception):
+                    topic.close()
 
     def _patiently(self, action: Callable[[], Any]) -> Any:
         """Return what `action` gives once it does; None when it is time to end.
