@@ -24,12 +24,13 @@ from bench.pipelines import COMMERCE, pipeline_of
 class Run:
     """An assembled pipeline: log, store, engine."""
 
-    def __init__(self, name: str, log: Any, store: Path, *, filled: bool = False) -> None:
+    def __init__(self, pipeline: Any, log: Any, store: Path, *, filled: bool = False) -> None:
         from headrace.engine.local import LocalEngine
         from headrace.sql import plan_pipeline
         from headrace.store import Store
 
-        self.plan = plan_pipeline(pipeline_of(name, filled=filled))
+        named = isinstance(pipeline, str)
+        self.plan = plan_pipeline(pipeline_of(pipeline, filled=filled) if named else pipeline)
         self.log = log
         self.store = Store.open(store, self.plan, identities={STREAM: log.identity})
         self.engine = LocalEngine(self.plan, {STREAM: log}, self.store)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -90,14 +91,14 @@ class Watched:
         timer.start()
         try:
             result = self._read(process)
-            process.wait(60)
+            code = process.wait(120)
         except subprocess.TimeoutExpired:
-            pass  # it gave its result; that it does not end is noted by the next line alone
+            code = 0  # it gave its result and wrote it; that it does not end by itself is its own affair
         finally:
             timer.cancel()
             end_tree(process.pid)
             process.wait()
-        if result is None:
+        if result is None or code:
             said = self._output.read_text(errors="replace").strip()
             raise Failed(f"ended with {process.returncode}: {said[-1200:]}")
         return result
@@ -161,7 +162,12 @@ def peak_rss_mb(pid: int) -> float:
 def end_tree(pid: int) -> None:
     """Kill what is left of a tree, by process id."""
     for each in tree(pid):
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.kill(each, signal.SIGKILL)
-        except ProcessLookupError:
-            continue
+
+
+def end_leftovers() -> None:
+    """Kill whatever this process started and did not end, by process id."""
+    for each in tree(os.getpid())[1:]:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(each, signal.SIGKILL)

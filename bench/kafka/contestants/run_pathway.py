@@ -18,7 +18,7 @@ class Row(pw.Schema):
     event_type: str
     user_id: str
     timestamp: str
-    total_amount: float | None
+    total_amount: float | None = pw.column_definition(default_value=None)
 
 
 def run(stream: dict) -> dict:
@@ -41,7 +41,7 @@ def run(stream: dict) -> dict:
         rows.key, rows.record_time, cents=pw.cast(int, rows.cents.num.round(0)),
         at=rows.text.dt.strptime("%Y-%m-%dT%H:%M:%S.%3f").dt.timestamp(unit="ms"),
     )  # fmt: skip
-    rows = rows.select(rows.key, rows.cents, rows.record_time, at=pw.cast(int, rows.at))
+    rows = rows.select(rows.key, rows.cents, rows.record_time, at=pw.cast(int, rows.at.num.round(0)))
     rows = rows.filter((rows.at >= rows.record_time - 300_000) & (rows.at <= rows.record_time + 60_000))
     rows = rows.select(rows.key, rows.cents, window=rows.at // MINUTE_MS * MINUTE_MS)
     result = rows.groupby(rows.window, rows.key).reduce(
