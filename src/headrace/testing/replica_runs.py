@@ -1,4 +1,4 @@
-"""What the tests of replicas share: a pipeline with a table of every class, and a follower beside it."""
+"""What tests of a replica run: a pipeline with a table of every class, and a follower beside it."""
 
 from __future__ import annotations
 
@@ -9,21 +9,25 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import headrace as hr
-from headrace.replicate.follower import Follower
-from headrace.replicate.options import CommonOptions
-from headrace.replicate.protocol import Refusal
-from headrace.testing import PipelineTest
+from headrace.declare import Pipeline
+from headrace.testing.pipeline_test import PipelineTest
+
+if TYPE_CHECKING:
+    from headrace.replicate.follower import Follower
+    from headrace.replicate.options import CommonOptions
+    from headrace.replicate.protocol import Refusal
+
+__all__ = ["Kept", "catch_up", "events", "feed", "following", "shop", "sorted_rows", "wait_for"]
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
-WAIT_S = 30
+WAIT_S = 60
 
 
-def shop() -> hr.Pipeline:
-    """A table of every class, keys that may be NULL, nested columns, and views with and without a key."""
-    pipeline = hr.Pipeline("shop")
+def shop() -> Pipeline:
+    """Return a pipeline with a table of every class: keys that may be NULL, nested columns, views."""
+    pipeline = Pipeline("shop")
     pipeline.stream(
         "events",
         schema="id VARCHAR, seen TIMESTAMP NOT NULL, who VARCHAR, kind VARCHAR, amount DECIMAL(12,2), "
@@ -36,8 +40,9 @@ def shop() -> hr.Pipeline:
     pipeline.table("latest", "SELECT who, kind, amount, place FROM events", key="who")
     pipeline.table(
         "revenue",
-        "SELECT window_start, window_end, kind, count(*) AS events, sum(amount) AS amount, avg(n) AS average, "
-        "count(DISTINCT who) AS people FROM events GROUP BY window(seen, '10 minutes'), kind",
+        "SELECT window_start, window_end, kind, count(*) AS events, sum(amount) AS amount, "
+        "avg(n) AS average, count(DISTINCT who) AS people FROM events "
+        "GROUP BY window(seen, '10 minutes'), kind",
     )
     pipeline.table(
         "busy",
@@ -58,6 +63,7 @@ def shop() -> hr.Pipeline:
 
 
 def events(first: int, count: int, *, step_s: float = 5.0) -> list[dict[str, Any]]:
+    """Make events `first` and following, one every `step_s`; the same ones every time."""
     return [
         {
             "id": f"e{i}",
@@ -75,7 +81,7 @@ def events(first: int, count: int, *, step_s: float = 5.0) -> list[dict[str, Any
 
 def feed(test: PipelineTest, first: int, count: int, *, seed: int = 0) -> None:
     """Send so many events in disorder, each few at the time when they were seen, and let the engine run."""
-    made, chance = events(first, count), random.Random(seed + first)
+    made, chance = events(first, count), random.Random(seed + first)  # noqa: S311 - repeatable, not secret
     for start in range(0, count, 10):
         some = made[start : start + 10]
         at = max(one["seen"] for one in some)
@@ -85,7 +91,7 @@ def feed(test: PipelineTest, first: int, count: int, *, seed: int = 0) -> None:
 
 
 class Kept:
-    """Keeps what a follower tells."""
+    """Keeps what a follower tells (`headrace.replicate.follower.Telling`)."""
 
     def __init__(self) -> None:
         self.refusals: list[Refusal] = []
@@ -93,13 +99,16 @@ class Kept:
         self.begun = threading.Event()
 
     def state(self, follower: Follower) -> None:
+        """See `Telling`."""
         if not self.states or self.states[-1] != follower.state:
             self.states.append(follower.state)
 
     def refused(self, follower: Follower, refusals: Sequence[Refusal]) -> None:
+        """See `Telling`."""
         self.refusals += refusals
 
     def begun_again(self, follower: Follower) -> None:
+        """See `Telling`."""
         self.begun.set()
 
 
@@ -108,6 +117,8 @@ def following(
     test: PipelineTest, options: CommonOptions, *, name: str = "copy", told: Kept | None = None, **more: Any
 ) -> Iterator[Follower]:
     """Run a follower beside the pipeline, until the block ends."""
+    from headrace.replicate.follower import Follower
+
     follower = Follower(name, options, test.store.plan, test.store, told or Kept(), **more)
     follower.start()
     try:
@@ -116,28 +127,31 @@ def following(
         follower.stop(time.monotonic() + 10)
 
 
-def catch_up(follower: Follower) -> None:
+def catch_up(follower: Follower, *, seconds: float = WAIT_S) -> None:
     """Wait until the target has everything. Raises what it stands still for."""
     stop = threading.Event()
-    timer = threading.Timer(WAIT_S, stop.set)
+    timer = threading.Timer(seconds, stop.set)
     timer.start()
     try:
         follower.wake()
         follower.wait_until_caught_up(stop)
     finally:
         timer.cancel()
-    assert not stop.is_set(), f"not caught up in {WAIT_S} s: {follower.state} {follower.error}"
+    if stop.is_set():
+        raise AssertionError(f"not caught up in {seconds} s: {follower.state} {follower.error}")
 
 
 def wait_for(condition: Callable[[], bool], what: str) -> None:
+    """Return when `condition` holds; an AssertionError when it does not in time."""
     deadline, pause = time.monotonic() + WAIT_S, threading.Event()
     while not condition():
-        assert time.monotonic() < deadline, f"{what}: not in {WAIT_S} s"
+        if time.monotonic() > deadline:
+            raise AssertionError(f"{what}: not in {WAIT_S} s")
         pause.wait(0.01)
 
 
 def plain(value: Any) -> Any:
-    """A value in a form that is equal for every client: one kind of number, instants in UTC."""
+    """Return a value in a form that is equal for every client: one kind of number, instants in UTC."""
     if isinstance(value, bool) or value is None:
         return value
     if isinstance(value, int | Decimal):
@@ -150,6 +164,6 @@ def plain(value: Any) -> Any:
 
 
 def sorted_rows(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Rows without the columns that only a target has, in an order of their own."""
+    """Return rows without the columns that only a target has, in an order of their own."""
     shown = [{k: plain(v) for k, v in row.items() if not k.startswith("_")} for row in rows]
     return sorted(shown, key=lambda row: str(sorted(row.items(), key=lambda item: item[0])))

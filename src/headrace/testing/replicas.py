@@ -1,0 +1,349 @@
+"""What every replica has to pass, ours and a stranger's: a test class to subclass.
+
+    class TestMine(ReplicaConformance):
+        @pytest.fixture
+        def target(self, tmp_path):
+            return MyTarget(tmp_path)          # a ReplicaTarget, empty
+
+The tests run a real pipeline beside the replica and read the target back with its own client.
+"""
+
+from __future__ import annotations
+
+import random
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+import pytest
+
+from headrace.errors import RefusedError, TransientError
+from headrace.replicate.options import CommonOptions
+from headrace.replicate.protocol import Chunk, Cursor, ReplicaWriter, Task
+from headrace.testing.pipeline_test import PipelineTest
+from headrace.testing.replica_runs import Kept, catch_up, feed, following, shop, sorted_rows, wait_for
+from headrace.testing.replica_writes import WriterConformance
+
+__all__ = ["ReplicaConformance", "ReplicaTarget"]
+
+START = "2026-03-01T12:00:00"
+
+
+class ReplicaTarget(Protocol):
+    """A target of the tests' own, empty at first."""
+
+    def replica(self, **options: Any) -> CommonOptions:
+        """Return the description of a replica into it, with these options beside what it needs."""
+
+    def rows(self, table: str) -> list[dict[str, Any]]:
+        """Return all rows of a table, read with the target's own client; none when it is not there."""
+
+    def refuse(self, table: str) -> bool:
+        """Let the table take no row whose column `n` is 13; False when the target has no such rules."""
+
+    def differ(self, table: str) -> None:
+        """Make the column `n` of a table another type, as if somebody else had made the table."""
+
+    @contextmanager
+    def outage(self) -> Iterator[None]:
+        """Let the target be down during the block; skip the test where that cannot be."""
+
+
+class ReplicaConformance(WriterConformance):
+    """The rules of the protocol, as tests. A subclass gives the fixture `target`."""
+
+    @pytest.fixture
+    def test(self, tmp_path: Path) -> Iterator[PipelineTest]:
+        """A pipeline with a table of every class, and 100 events that were read."""
+        with PipelineTest(shop(), folder=tmp_path / "pipeline", start=START, cuts=5) as test:
+            feed(test, 0, 100)
+            yield test
+
+    def test_every_class_of_table_is_the_same_in_the_target(
+        self, test: PipelineTest, target: ReplicaTarget
+    ) -> None:
+        with following(test, target.replica(chunk_rows_max=40)) as follower:
+            catch_up(follower)
+            same(test, target)
+            for first in range(100, 280, 60):
+                feed(test, first, 60)
+                follower.wake()
+            catch_up(follower)
+            same(test, target)
+
+    def test_a_follower_goes_on_where_the_last_one_ended(
+        self, test: PipelineTest, target: ReplicaTarget
+    ) -> None:
+        for first in range(100, 280, 60):
+            with following(test, target.replica()) as follower:
+                catch_up(follower)
+                sent = sum(copy.rows_sent for copy in follower.copies if copy.plan.view_sql == "")
+            same(test, target)
+            feed(test, first, 60)
+        assert sent < 250, "rows that were there already were sent again"
+
+    @pytest.mark.parametrize("seed", range(3))
+    def test_a_connection_lost_before_or_after_any_call_changes_nothing(
+        self, test: PipelineTest, target: ReplicaTarget, seed: int
+    ) -> None:
+        names = ("all_rows", "busy", "visits", "best")
+        lost: Any = Losing(target.replica(chunk_rows_max=11, tables=names), share=0.15, seed=seed)
+        for first in (100, 160, 220):
+            while True:
+                with following(test, lost) as follower:
+                    try:
+                        catch_up(follower)
+                        break
+                    except RefusedError:
+                        continue
+            feed(test, first, 60)
+        lost.share = 0.0
+        with following(test, lost) as follower:
+            catch_up(follower)
+        assert lost.losses > 2
+        same(test, target, names)
+
+    def test_rows_of_another_store_are_not_touched_until_it_is_said(
+        self, test: PipelineTest, target: ReplicaTarget, tmp_path: Path
+    ) -> None:
+        with following(test, target.replica()) as follower:
+            catch_up(follower)
+        with PipelineTest(shop(), folder=tmp_path / "other", start=START) as other:
+            feed(other, 0, 40, seed=5)
+            with (
+                following(other, target.replica()) as follower,
+                pytest.raises(RefusedError, match="another store") as raised,
+            ):
+                catch_up(follower)
+            assert "replicas adopt copy" in raised.value.fix
+            assert "replicas rebuild copy" in raised.value.fix
+            same(test, target)
+            with following(other, target.replica(), again="rebuild") as follower:
+                catch_up(follower)
+            same(other, target)
+
+    def test_a_store_that_was_set_back_is_refused_and_a_rebuild_makes_the_target_its_equal(
+        self, target: ReplicaTarget, tmp_path: Path
+    ) -> None:
+        folder = tmp_path / "pipeline"
+        with PipelineTest(shop(), folder=folder, start=START) as test:
+            feed(test, 0, 60)
+        shutil.copy(folder / "store.duckdb", tmp_path / "backup")
+        with PipelineTest(shop(), folder=folder, start=START) as test:
+            feed(test, 60, 120)
+            with following(test, target.replica()) as follower:
+                catch_up(follower)
+        shutil.copy(tmp_path / "backup", folder / "store.duckdb")
+        with PipelineTest(shop(), folder=folder, start=START) as test:
+            with (
+                following(test, target.replica()) as follower,
+                pytest.raises(RefusedError, match="set back"),
+            ):
+                catch_up(follower)
+            with following(test, target.replica(), again="rebuild") as follower:
+                catch_up(follower)
+            same(test, target)
+
+    def test_adopting_writes_over_the_target_and_takes_nothing_out(
+        self, test: PipelineTest, target: ReplicaTarget, tmp_path: Path
+    ) -> None:
+        with following(test, target.replica(tables=("totals",))) as follower:
+            catch_up(follower)
+        before = {row["who"] for row in target.rows("totals")}
+        with PipelineTest(shop(), folder=tmp_path / "other", start=START) as other:
+            feed(other, 0, 10)
+            kept = Kept()
+            with following(other, target.replica(tables=("totals",)), told=kept, again="adopt") as follower:
+                catch_up(follower)
+            assert kept.begun.is_set()
+            rows = target.rows("totals")
+            assert {row["who"] for row in rows} == before
+            mine = {str(row["who"]): row for row in sorted_rows(other.table("totals"))}
+            there = {str(row["who"]): row for row in sorted_rows(rows)}
+            assert len(mine) < len(there)
+            assert {who: there[who] for who in mine} == mine
+
+    def test_a_second_follower_takes_the_target_over_and_the_first_one_stops_writing(
+        self, test: PipelineTest, target: ReplicaTarget
+    ) -> None:
+        with following(test, target.replica()) as first:
+            catch_up(first)
+            with following(test, target.replica()) as second:
+                catch_up(second)
+                feed(test, 100, 60)
+                with pytest.raises(RefusedError, match="taken over"):
+                    catch_up(first)
+                catch_up(second)
+                same(test, target)
+
+    def test_a_row_that_the_target_refuses_is_set_aside_and_the_others_are_written(
+        self, test: PipelineTest, target: ReplicaTarget
+    ) -> None:
+        kept = Kept()
+        with following(test, target.replica(tables=("totals",)), told=kept) as follower:
+            catch_up(follower)
+            if not target.refuse("totals"):
+                pytest.skip("this target takes every row")
+            at = "2026-03-01T12:10:00"
+            odd = {"id": "odd", "seen": at, "who": "odd one", "n": 13}
+            even = [{"id": f"even{i}", "seen": at, "who": f"even {i}", "n": i} for i in range(20)]
+            test.send("events", [*even[:10], odd, *even[10:]], at=at)
+            test.run()
+            catch_up(follower)
+        (refusal,) = kept.refusals
+        assert refusal.table == "totals"
+        assert "odd one" in refusal.key
+        assert refusal.reason
+        wanted = [row for row in test.table("totals") if row["who"] != "odd one"]
+        assert sorted_rows(target.rows("totals")) == sorted_rows(wanted)
+
+    def test_a_target_that_is_down_holds_nothing_up_and_catches_up_afterwards(
+        self, test: PipelineTest, target: ReplicaTarget
+    ) -> None:
+        with following(test, target.replica()) as follower:
+            catch_up(follower)
+            with target.outage():
+                feed(test, 100, 60)  # returns: the pipeline is not held up
+                follower.wake()
+                wait_for(lambda: follower.state == "waiting", "the follower sees that the target is down")
+                assert isinstance(follower.error, TransientError)
+                assert follower.reached < test.store.status().epoch
+                feed(test, 160, 60)
+            catch_up(follower)
+            same(test, target)
+
+    def test_a_paused_replica_sends_nothing_until_it_is_resumed(
+        self, test: PipelineTest, target: ReplicaTarget
+    ) -> None:
+        with following(test, target.replica()) as follower:
+            catch_up(follower)
+            before = sorted_rows(target.rows("totals"))
+            follower.pause()
+            wait_for(lambda: follower.state == "paused", "the follower pauses")
+            feed(test, 100, 60)
+            follower.wake()
+            catch_up(follower)  # a paused replica is not waited for
+            assert sorted_rows(target.rows("totals")) == before
+            follower.resume()
+            wait_for(lambda: follower.state == "following", "the follower goes on")
+            catch_up(follower)
+            same(test, target)
+
+    def test_in_append_mode_a_window_is_sent_once_when_closed_and_again_when_corrected(
+        self, test: PipelineTest, target: ReplicaTarget
+    ) -> None:
+        options = target.replica(mode="append", tables=("revenue",), chunk_rows_max=2)
+        with following(test, options) as follower:
+            catch_up(follower)
+            for first in range(100, 400, 60):
+                feed(test, first, 60)
+                catch_up(follower)
+            closed = next(t for t in test.store.status().tables if t.table == "revenue").closed_through
+            assert closed is not None
+            wanted = [row for row in test.table("revenue") if row["window_end"] <= closed]
+            assert sorted_rows(target.rows("revenue")) == sorted_rows(wanted)
+            assert {row["_revision"] for row in target.rows("revenue")} == {0}
+            # A clock that steps back: the record is accepted for a window that is closed.
+            late = {"id": "late", "seen": START, "who": "u1", "kind": "buy", "n": 1}
+            test.send("events", late, at=START)
+            test.run()
+            catch_up(follower)
+            again = [row for row in target.rows("revenue") if row["_revision"] == 1]
+            first_of = next(row for row in test.table("revenue") if row["kind"] == "buy")
+            assert sorted_rows(again) == sorted_rows([first_of])
+            assert len(target.rows("revenue")) == len(wanted) + 1
+
+    @pytest.mark.slow
+    def test_a_hundred_thousand_rows_are_caught_up_in_bounded_chunks(
+        self, target: ReplicaTarget, tmp_path: Path
+    ) -> None:
+        bulk(target, tmp_path, 100_000)
+
+    @pytest.mark.soak
+    def test_a_million_rows_are_caught_up_in_bounded_chunks(
+        self, target: ReplicaTarget, tmp_path: Path
+    ) -> None:
+        bulk(target, tmp_path, 1_000_000)
+
+
+def same(test: PipelineTest, target: ReplicaTarget, names: Sequence[str] = ()) -> None:
+    """Assert that the target holds what the store holds, table by table."""
+    for name in names or [table.name for table in test.pipeline.tables]:
+        there, here = sorted_rows(target.rows(name)), sorted_rows(test.table(name))
+        assert there == here, f"table '{name}' differs"
+
+
+def bulk(target: ReplicaTarget, folder: Path, count: int) -> None:
+    """Copy that many rows to an empty target and read back how many there are, and that each is one."""
+    with PipelineTest(shop(), folder=folder / "bulk", start=START) as test:
+        for first in range(0, count, 50_000):
+            many = [
+                {"id": f"e{i}", "seen": START, "who": f"u{i}", "n": i} for i in range(first, first + 50_000)
+            ]
+            test.send("events", many, at=START)
+        test.run()
+        with following(test, target.replica(tables=("all_rows", "totals"))) as follower:
+            catch_up(follower, seconds=600)
+        for table in ("all_rows", "totals"):
+            rows = target.rows(table)
+            assert len(rows) == count
+            assert len({row["who"] for row in rows}) == count
+
+
+class Losing:
+    """A replica whose connection is lost before or after some of its calls, by a seeded chance."""
+
+    def __init__(self, options: CommonOptions, *, share: float, seed: int) -> None:
+        self.share, self.losses = share, 0
+        self._options = options
+        self._chance = random.Random(seed)  # noqa: S311 - repeatable, not secret
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._options, name)
+
+    def open(self, task: Task) -> ReplicaWriter:
+        """Open the replica, with a writer that may lose its connection."""
+        return LosingWriter(self, self.lossy(lambda: self._options.open(task)))  # type: ignore[attr-defined]
+
+    def lossy(self, call: Callable[[], Any]) -> Any:
+        """Make a call, or lose the connection before or after it."""
+        before, after = self._chance.random() < self.share / 2, self._chance.random() < self.share / 2
+        if not before:
+            result = call()
+        if before or after:
+            self.losses += 1
+            if not before and hasattr(result, "close"):
+                result.close()
+            raise RefusedError("the connection was lost")  # ends the follower: a crash, not a pause
+        return result
+
+
+class LosingWriter:
+    """See `Losing`."""
+
+    def __init__(self, losing: Losing, writer: ReplicaWriter) -> None:
+        self._losing = losing
+        self._writer = writer
+
+    def cursors(self) -> Mapping[str, Cursor]:
+        """See `ReplicaWriter`."""
+        found: Mapping[str, Cursor] = self._losing.lossy(self._writer.cursors)
+        return found
+
+    def take(self, table: str, seen: Cursor | None, cursor: Cursor) -> None:
+        """See `ReplicaWriter`."""
+        self._losing.lossy(lambda: self._writer.take(table, seen, cursor))
+
+    def write(self, chunk: Chunk) -> None:
+        """See `ReplicaWriter`."""
+        self._losing.lossy(lambda: self._writer.write(chunk))
+
+    def interrupt(self) -> None:
+        """See `ReplicaWriter`."""
+        self._writer.interrupt()
+
+    def close(self) -> None:
+        """See `ReplicaWriter`."""
+        self._writer.close()

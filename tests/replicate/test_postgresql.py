@@ -1,0 +1,203 @@
+"""What is PostgreSQL's own: types, errors, the schema, and what an operator sees."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+
+import duckdb
+import psycopg
+import pyarrow as pa
+import pytest
+from targets import PostgresTarget
+
+from headrace.errors import HeadraceError, ProfileError, RefusedError, TransientError
+from headrace.operate.secrets import Secret
+from headrace.replicate.postgresql.schema import init_sql
+from headrace.replicate.protocol import NamedColumn, TableShape, Task
+from headrace.testing.replica_writes import FIRST, THINGS, chunk, opened, thing
+from servers.postgresql import PASSWORD
+from servers.postgresql import postgres_server as own_server
+
+VALUES = {
+    "TINYINT": "-5",
+    "UTINYINT": "200",
+    "SMALLINT": "-300",
+    "USMALLINT": "65535",
+    "INTEGER": "-7",
+    "UINTEGER": "4294967295",
+    "BIGINT": "-9223372036854775808",
+    "UBIGINT": "18446744073709551615",
+    "HUGEINT": "-170141183460469231731687303715884105727",
+    "FLOAT": "1.5",
+    "DOUBLE": "0.1",
+    "DECIMAL(12,2)": "-12345678.90",
+    "DECIMAL(18,0)": "999999999999999999",
+    "DECIMAL(38,5)": "123456789012345678901234567890123.12345",
+    "DECIMAL(5,5)": "0.00001",
+    "DATE": "1969-07-20",
+    "TIME": "23:59:59.123456",
+    "TIMESTAMP": "2024-02-29 12:00:00.000001",
+    "TIMESTAMP WITH TIME ZONE": "1999-12-31 23:59:59.999999+00",
+    "UUID": "550e8400-e29b-41d4-a716-446655440000",
+    "JSON": '{"a": [1, 2, null], "b": "ü"}',
+    "VARCHAR": 'it\'s "ü" \\ \t\n',
+    "BOOLEAN": "true",
+}
+
+
+@pytest.fixture
+def target(postgres_server: str) -> Iterator[PostgresTarget]:
+    name = f"test_{uuid.uuid4().hex[:12]}"
+    with psycopg.connect(postgres_server, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}")
+    yield PostgresTarget(postgres_server.removesuffix("postgres") + name)
+    with psycopg.connect(postgres_server, autocommit=True) as connection:
+        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def refused(target: PostgresTarget, **options: Any) -> HeadraceError:
+    with pytest.raises(HeadraceError) as raised, opened(target, **options):
+        pass
+    return raised.value
+
+
+def test_every_type_comes_back_as_it_was(target: PostgresTarget) -> None:
+    names = {f"c{i}": kind for i, kind in enumerate(VALUES)}
+    with duckdb.connect() as connection:
+        connection.execute("SET TimeZone = 'UTC'")
+        cells = ", ".join(f"CASE WHEN i <> 1 THEN $v{n}::{k} END AS {n}" for n, k in names.items())
+        values = {f"v{n}": VALUES[k] for n, k in names.items()}
+        rows: pa.Table = connection.sql(
+            f"SELECT i::INTEGER AS k, {cells}, i + 5 AS _version FROM range(4) r(i)", params=values
+        ).to_arrow_table()
+        wanted = connection.sql(f"SELECT {', '.join(f'$v{n}::{k}' for n, k in names.items())}", params=values)
+        expected = list(wanted.fetchall()[0])
+    expected[list(VALUES).index("JSON")] = json.loads(VALUES["JSON"])
+    columns = (NamedColumn("k", "INTEGER"), *(NamedColumn(n, k) for n, k in names.items()))
+    shape = TableShape(name="kinds", columns=columns, key=("k",))
+    empty = rows.select(["k", "_version"]).slice(0, 0)
+    with opened(target, shape) as writer:
+        writer.take("kinds", None, FIRST)
+        sent = chunk(epoch=1)
+        for epoch in (1, 2):  # into the empty table, and through staging
+            later = chunk(epoch=epoch).cursor
+            writer.write(type(sent)(table=shape, rows=rows, removed=empty, cursor=later))
+    found = sorted(target.rows("kinds"), key=lambda row: row["k"])
+    assert [list(row.values())[1:-1] for row in found] == [
+        expected, [None] * len(expected), expected, expected
+    ]  # fmt: skip
+
+
+def test_a_wrong_password_is_refused_in_words_that_hold_no_secret(target: PostgresTarget) -> None:
+    secret = "a wrong secret"
+    error = refused(
+        target, dsn=Secret(target.dsn.replace(PASSWORD.replace(" ", "%20"), secret.replace(" ", "%20")))
+    )
+    assert isinstance(error, RefusedError)
+    assert "password" in error.message
+    assert "dsn" in error.fix
+    assert secret not in str(error) and PASSWORD not in str(error)
+
+
+def test_a_dsn_that_is_none_is_refused_without_being_shown(target: PostgresTarget) -> None:
+    error = refused(target, dsn=Secret("postgresql//user:hidden-word@host"))
+    assert isinstance(error, ProfileError)
+    assert "hidden-word" not in str(error)
+    assert error.__cause__ is None
+
+
+def test_a_database_that_does_not_exist_is_for_an_operator(target: PostgresTarget) -> None:
+    error = refused(target, dsn=Secret(target.dsn + "_not"))
+    assert isinstance(error, RefusedError)
+    assert "create the database" in error.fix
+
+
+def test_a_server_that_does_not_answer_is_tried_again(target: PostgresTarget) -> None:
+    nobody = "postgresql://postgres@127.0.0.1:1/postgres"
+    error = refused(target, dsn=Secret(nobody), connect_timeout=timedelta(seconds=1))
+    assert isinstance(error, TransientError)
+
+
+def test_a_server_that_takes_no_writes_is_for_an_operator(target: PostgresTarget) -> None:
+    with target.connect() as connection:
+        name = target.dsn.rpartition("/")[2]
+        connection.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
+    error = refused(target)
+    assert isinstance(error, RefusedError)
+    assert "primary" in error.fix
+
+
+def test_a_table_that_somebody_holds_is_tried_again(target: PostgresTarget) -> None:
+    with opened(target, lock_timeout=timedelta(milliseconds=200)) as writer:
+        writer.take(THINGS.name, None, FIRST)
+        with target.connect() as other, other.transaction():
+            other.execute('LOCK TABLE "some ""things""" IN ACCESS EXCLUSIVE MODE')
+            with pytest.raises(TransientError, match="lock"):
+                writer.write(chunk([thing("ann", 1)]))
+
+
+def test_a_user_without_rights_is_told_which_are_needed(target: PostgresTarget) -> None:
+    user = f"reader_{uuid.uuid4().hex[:8]}"
+    with target.connect() as connection:
+        connection.execute(f"CREATE USER {user} PASSWORD 'x'")
+    try:
+        head, _, tail = target.dsn.partition("//")[2].partition("@")
+        error = refused(target, dsn=Secret(f"postgresql://{user}:x@{tail}"))
+        assert isinstance(error, RefusedError)
+        assert "grant" in error.fix
+        assert head
+    finally:
+        with target.connect() as connection:
+            connection.execute(f"DROP USER {user}")
+
+
+def test_a_text_that_postgresql_cannot_hold_is_set_aside_alone(target: PostgresTarget) -> None:
+    set_aside: list[Any] = []
+    task = Task(replica="copy", pipeline="tests", tables=(THINGS,), set_aside=set_aside.extend)
+    writer = target.replica().open(task)
+    writer.take(THINGS.name, None, FIRST)
+    rows = [thing(f"user {i}", i, "\0" if i in (3, 40) else "fine") for i in range(50)]
+    writer.write(chunk(rows))
+    writer.close()
+    assert len(target.rows(THINGS.name)) == 48
+    assert [json.loads(each.key)["who"] for each in set_aside] == ["user 3", "user 40"]
+    assert "0x00" in set_aside[0].reason
+
+
+def test_what_init_sql_makes_is_what_the_replica_expects(target: PostgresTarget) -> None:
+    with target.connect() as connection:
+        for statement in init_sql("public", (THINGS,)):
+            connection.execute(statement)
+    with opened(target) as writer:
+        writer.take(THINGS.name, None, FIRST)
+        writer.write(chunk([thing("ann", 1)]))
+    assert len(target.rows(THINGS.name)) == 1
+
+
+def test_a_table_without_its_key_is_refused(target: PostgresTarget) -> None:
+    (statement,) = [one for one in init_sql("public", (THINGS,)) if "things" in one]
+    with target.connect() as connection:
+        connection.execute(statement.replace("UNIQUE NULLS NOT DISTINCT", "UNIQUE"))
+    error = refused(target)
+    assert isinstance(error, RefusedError)
+    assert "UNIQUE NULLS NOT DISTINCT" in error.fix
+
+
+def test_a_server_that_is_killed_while_it_writes_loses_and_doubles_nothing(postgres_here: None) -> None:
+    with own_server() as server:
+        target = PostgresTarget(server.dsn(), server)
+        with opened(target) as writer:
+            writer.take(THINGS.name, None, FIRST)
+            writer.write(chunk([thing("ann", 1)], epoch=1))
+            server.kill()
+            with pytest.raises(TransientError):
+                writer.write(chunk([thing("bob", 2)], epoch=2))
+        server.start()
+        with opened(target) as writer:
+            assert writer.cursors()[THINGS.name].position.epoch == 1
+            writer.write(chunk([thing("bob", 2)], epoch=2))
+        assert {row["who"] for row in target.rows(THINGS.name)} == {"ann", "bob"}
