@@ -9,14 +9,19 @@ from typing import Any
 import canonical
 from golden_case import Case
 
-from headrace.testing import CrashPolicy, PipelineTest
+from headrace.testing import CrashPolicy, OpenLog, PipelineTest
 
 
 def run_case(
-    case: Case, *, cuts: int | None = None, crashes: CrashPolicy | None = None
+    case: Case,
+    *,
+    cuts: int | None = None,
+    crashes: CrashPolicy | None = None,
+    open_log: OpenLog | None = None,
 ) -> tuple[dict[str, Any], list[tuple[int, str]]]:
     """The answers of `case`, and where it crashed.
 
+    `open_log` opens its streams on another log than the embedded one.
     With `cuts` the records are appended a few at a time between the epochs, and epochs read few records.
     """
     test = PipelineTest(
@@ -25,6 +30,7 @@ def run_case(
         start=min(one.record_time for one in case.arrivals),
         cuts=cuts,
         crashes=crashes,
+        open_log=open_log,
     )
     chance = random.Random(cuts)
     with test:

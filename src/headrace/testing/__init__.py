@@ -13,10 +13,11 @@ def test_a_purchase_is_counted_in_its_window():
 from headrace.testing.clock import VirtualClock
 from headrace.testing.crash import CrashPolicy, SimulatedCrash, every_step, once
 from headrace.testing.functions import check_function
-from headrace.testing.pipeline_test import PipelineTest
+from headrace.testing.pipeline_test import OpenLog, PipelineTest
 
 __all__ = [
     "CrashPolicy",
+    "OpenLog",
     "PipelineTest",
     "SimulatedCrash",
     "VirtualClock",

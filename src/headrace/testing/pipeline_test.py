@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
@@ -24,14 +24,26 @@ if TYPE_CHECKING:
     from headrace.rows.framing import Framing
     from headrace.store import Ledger, Store
 
-__all__ = ["PipelineTest"]
+__all__ = ["OpenLog", "PipelineTest"]
 
 _EPOCHS_MAX = 1_000_000
 Record = Mapping[str, Any]
 
+OpenLog = Callable[[str, int, VirtualClock], "Log"]
+"""(name of the stream, how many partitions, the test's clock) -> its opened log.
+
+The log must keep the record times that it is given; what a topic holds already is read, so give it a name of
+its own:
+
+    def on_kafka(stream, partitions, clock):
+        settings = KafkaSettings(brokers="localhost:9092", topic=f"{stream}-{uuid4()}", partitions=partitions,
+                                 record_time="header")
+        return open_kafka_log(settings, stream, clock=clock)
+"""
+
 
 class PipelineTest:
-    """Runs `pipeline` on an embedded log and a store of its own, in virtual time; use it in a `with`.
+    """Runs `pipeline` on a log and a store of its own, in virtual time; use it in a `with`.
 
         with PipelineTest(pipeline, start="2026-03-01T12:00:00") as test:
             test.send("events", {"event_id": "a", "timestamp": "2026-03-01T12:00:00", "total_amount": 3})
@@ -45,6 +57,8 @@ class PipelineTest:
     crashes     after which steps the run dies and is started again (`headrace.testing.every_step()`)
     settings    of the engine
     framings    by stream, what reads records that are not plain JSON; whoever made them closes them
+    open_log    opens the log of each stream, for a run on a real broker (see `OpenLog`); None: an embedded
+                log in `folder`. The test closes what it opened
 
     Records that a test appends have the clock's time as their record time, or `at`.
     """
@@ -60,6 +74,7 @@ class PipelineTest:
         crashes: CrashPolicy | None = None,
         settings: EngineSettings | None = None,
         framings: Mapping[str, Framing] | None = None,
+        open_log: OpenLog | None = None,
     ) -> None:
         self.pipeline = pipeline
         self.clock = VirtualClock(start)
@@ -71,6 +86,7 @@ class PipelineTest:
         self._policies: list[CrashPolicy] = [] if crashes is None else [crashes]
         self._settings = settings
         self._framings = framings
+        self._open_log = open_log or self._embedded_log
         self._logs: dict[str, Log] = {}
         self._store: Store | None = None
         self._engine: LocalEngine | None = None
@@ -88,7 +104,9 @@ class PipelineTest:
             self._folder = Path(self._temporary.name)
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            self._open_logs(self._folder)
+            for stream in self.pipeline.streams:
+                partitions = self._partitions_of(stream.name)
+                self._logs[stream.name] = self._open_log(stream.name, partitions, self.clock)
             self._open()
         except BaseException:
             self._give_back()
@@ -261,17 +279,18 @@ class PipelineTest:
             append_table(values, keys=keys, record_time=record_time, partition=partition)
         )
 
-    def _open_logs(self, folder: Path) -> None:
+    def _embedded_log(self, stream: str, partitions: int, clock: VirtualClock) -> Log:
         from headrace.log import open_embedded_log
 
-        for stream in self.pipeline.streams:
-            self._logs[stream.name] = open_embedded_log(
-                folder / "log.db",
-                stream.name,
-                partitions=self._partitions_of(stream.name),
-                clock=self.clock,
-                durable=False,  # a test's crash is a process's, not a power cut
-            )
+        if self._folder is None:
+            raise RuntimeError("PipelineTest is not open; use it in a `with`")
+        return open_embedded_log(
+            self._folder / "log.db",
+            stream,
+            partitions=partitions,
+            clock=clock,
+            durable=False,  # a test's crash is a process's, not a power cut
+        )
 
     def _give_back(self) -> None:
         self._close()
