@@ -211,6 +211,7 @@ class _StreamWriter:
         self._behind_max = behind_max
         self._reader = reader
         self._partitions = 0
+        self._ends: dict[int, int] = {}
         self._behind = 0
         self._asked = float("-inf")
         self._turn = 0
@@ -267,6 +268,7 @@ class _StreamWriter:
         if time.monotonic() - self._asked >= _ASKED_EVERY_S:
             ranges = self.log.partitions()
             self._partitions = len(ranges)
+            self._ends = {each.partition: each.end for each in ranges}
             if self._behind_max is not None:
                 read = self.log.readers().get(self._reader, {})
                 self._behind = sum(max(0, p.end - max(read.get(p.partition, 0), p.start)) for p in ranges)
@@ -324,8 +326,8 @@ class _StreamWriter:
     def _append(self, due: Sequence[_Request]) -> None:
         keyed = [(each.key, each.content) for each in due if each.key is not None and not each.placed]
         if keyed:
-            ends = {each.partition: each.end for each in self.log.partitions()}
-            self._answered.begin(self.log.stream, keyed, ends, _now_us())
+            # Ends that are a second old will do: the records cannot lie before them.
+            self._answered.begin(self.log.stream, keyed, self._ends, _now_us())
         tables = [self._table(each) for each in due]
         try:
             appended = self.log.append(pa.concat_tables(tables))
