@@ -7,13 +7,14 @@ DEMO_SECONDS ?=
 FAST ?=
 PYTEST_ARGS ?=
 
-.PHONY: help demo test check bench soak servers clean
+.PHONY: help demo test check bench bench-peers soak servers clean
 
 help:
 	@echo "make demo    run the commerce pipeline until Ctrl-C (DEMO_SECONDS=30: for 30 seconds)"
 	@echo "make test    every test, with branch coverage (FAST=1: a quick round without the slow ones)"
 	@echo "make check   formatting, types, and the rules that hold the house together"
 	@echo "make bench   the benchmarks, as ratios within one run (BENCH_ARGS=--quick for a look)"
+	@echo "make bench-peers  Headrace and its peers on one real Kafka (BENCH_ARGS=--quick for a look; Java, Maven)"
 	@echo "make servers fetch the servers that tests use (Kafka; Java and Maven are needed), once"
 	@echo "make soak    the long tests: all crash points, all cuts, 20 kills"
 
@@ -38,6 +39,11 @@ check: .venv/.ready-dev
 
 bench: .venv/.ready-dev
 	@$(BIN)/python -m bench $(BENCH_ARGS)
+
+# The peers get environments of their own in the user's cache, on first use: some gigabytes.
+bench-peers: .venv/.ready-dev
+	@UV_PROJECT_ENVIRONMENT=.venv $(BIN)/uv sync --quiet --frozen --inexact --group bench
+	@$(BIN)/python -m bench.kafka $(BENCH_ARGS)
 
 soak: .venv/.ready-dev
 	@$(BIN)/python -m pytest -m soak --timeout=3600 $(PYTEST_ARGS)

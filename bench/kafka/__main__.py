@@ -35,6 +35,7 @@ def main() -> int:
     parser.add_argument("--repetitions", type=int, help="other than 3 (1 with --quick)")
     parser.add_argument("--work", type=Path, default=ROOT / "bench" / ".work" / "kafka")
     chosen = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started is stopped
     scale = QUICK if chosen.quick else FULL
     given = {"events": chosen.events, "repetitions": chosen.repetitions}
     scale = Scale(**{**asdict(scale), **{name: value for name, value in given.items() if value}})

@@ -23,6 +23,7 @@ class Scale:
     small        events that the slow ones read
     follow_s     how long each rate of the latency curve lasts
     burst_s      how long the burst lasts
+    sent_max     records that one sender has ready, which shortens what is above
     """
 
     events: int
@@ -31,11 +32,12 @@ class Scale:
     repetitions: int
     follow_s: float
     burst_s: float
+    sent_max: int
     batch_rows: int
 
 
-FULL = Scale(2_000_000, 100_000, 50_000, 3, 20.0, 30.0, 400_000)
-QUICK = Scale(200_000, 40_000, 10_000, 1, 6.0, 6.0, 100_000)
+FULL = Scale(2_000_000, 100_000, 50_000, 3, 20.0, 30.0, 1_500_000, 400_000)
+QUICK = Scale(200_000, 40_000, 10_000, 1, 5.0, 5.0, 150_000, 100_000)
 RATIO_BARS = {
     TYPE: {"consume": Bar(least=0.5), "spark": Bar(least=8), "flink": Bar(least=8)},
     USER: {"consume": Bar(least=0.5), "spark": Bar(least=6), "flink": Bar(least=6)},

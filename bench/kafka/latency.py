@@ -20,7 +20,6 @@ from bench.kafka.following import Follower, Sent, following
 from bench.kafka.oracle import COMMERCE, TYPE
 from bench.kafka.running import Ground
 
-_RECORDS_MAX = 1_500_000
 _WARM_S = 1.0
 _OFFERED = {TYPE: 250_000.0, COMMERCE: 60_000.0}
 _NAMES = {TYPE: "one table", COMMERCE: "whole commerce"}
@@ -36,15 +35,10 @@ def percentiles(latency_s: np.ndarray) -> dict[str, float]:
     return {name: round(histogram.get_value_at_percentile(p) / 1000, 2) for name, p in asked.items()}
 
 
-def bounded(rate: float, seconds: float) -> float:
-    """Return so many seconds that the sender's memory holds their records."""
-    return min(seconds, _RECORDS_MAX / rate)
-
-
-def sustained_rate(follower: Follower, case: str, seconds: float, raw: list[dict[str, Any]]) -> float:
+def sustained_rate(follower: Follower, case: str, scale: Scale, raw: list[dict[str, Any]]) -> float:
     """Offer more than the engine can take; return what it commits per second meanwhile."""
     offered = _OFFERED[case]
-    sent = follower.send([(offered, bounded(offered, seconds))])
+    sent = follower.send([(offered, min(scale.follow_s, 10.0, scale.sent_max / offered))])
     times = np.array([moment for moment, _ in sent.commits])
     done = np.array([sum(positions) for _, positions in sent.commits])
     begin = sent.start + _WARM_S
@@ -62,7 +56,7 @@ def curve(ground: Ground, scale: Scale, case: str) -> Iterator[Line]:
     raw = ground.raw
     with following(ground, case) as follower:
         follower.send([(1000.0, 3.0)])  # plans, files, connections
-        sustained = sustained_rate(follower, case, min(scale.follow_s, 10.0), raw)
+        sustained = sustained_rate(follower, case, scale, raw)
         yield Line(case, f"{_NAMES[case]}: sustained beside the sender, events/s", sustained)
         rates = {"1,000/s": 1000.0, "10 %": sustained / 10, "50 %": sustained / 2, "80 %": sustained * 0.8}
         bars = {"50 %": Bar(most=250 if case == COMMERCE else 50)}
@@ -70,7 +64,7 @@ def curve(ground: Ground, scale: Scale, case: str) -> Iterator[Line]:
             bars["1,000/s"] = Bar(most=25)
         for name, rate in rates.items():
             before = load()
-            sent = follower.send([(rate, _WARM_S + bounded(rate, scale.follow_s))])
+            sent = follower.send([(rate, _WARM_S + min(scale.follow_s, scale.sent_max / rate))])
             found = percentiles(sent.latency_s(after=_WARM_S))
             raw.append({"case": case, "what": f"latency {name}", "rate": rate, **found, **sent.sender,
                         "load_before": before, "load_after": load()})  # fmt: skip
@@ -85,7 +79,7 @@ def curve(ground: Ground, scale: Scale, case: str) -> Iterator[Line]:
 
 def burst(follower: Follower, scale: Scale, rate: float, case: str, raw: list[dict[str, Any]]) -> Line:
     """Send half the sustained rate, three times that, half again; tell when the rest was drained."""
-    seconds = min(scale.burst_s, _RECORDS_MAX / (4 * rate))
+    seconds = min(scale.burst_s, scale.sent_max / (4 * rate))
     calm = max(3.0, seconds / 3)
     sent = follower.send([(rate, calm), (3 * rate, seconds), (rate, calm)])
     drained = drained_s(sent, after=calm + seconds)

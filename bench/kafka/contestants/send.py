@@ -20,7 +20,7 @@ from confluent_kafka import Producer
 
 from headrace.blueprints.commerce.generator import CommerceGenerator
 
-MADE_PER_S = 60_000.0  # records that are surely prepared in a second, also beside other work
+MADE_PER_S = 30_000.0  # records that are surely prepared in a second, also beside other work
 PIECE = 20_000
 
 
@@ -74,7 +74,7 @@ def send(records: list[dict], moments: np.ndarray, start: float) -> float:
 def main() -> None:
     """Prepare, tell the start, send, tell the end."""
     moments = due(TASK["steps"])
-    start = time.time() + 1.0 + len(moments) / MADE_PER_S
+    start = time.time() + 2.0 + len(moments) / MADE_PER_S
     records, partitions = prepare(moments, start)
     for record, partition in zip(records, partitions.tolist(), strict=True):
         record["partition"] = partition
