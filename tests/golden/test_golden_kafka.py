@@ -11,8 +11,8 @@ from golden_run import run_case
 from headrace.testing import CrashPolicy, every_step
 from servers.topics import KafkaTopics, kafka_topics
 
-_CALM = ("every_outcome", "poison_bytes", "two_streams", "sessions_touch")
-_CUT = ("conflicting_duplicates", "sliding_windows", "rows_latest_by_key")
+_CALM = ("every_outcome", "poison_bytes", "two_streams", "idle_partition")
+_CUT = ("one_of_four_lags", "conflicting_duplicates", "sessions_touch")
 _CRASHED = ("tumbling_counts_and_sums",)
 _CUTS_SOAK = (1, 2)
 
