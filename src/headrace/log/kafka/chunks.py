@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from operator import itemgetter
@@ -19,6 +20,8 @@ __all__ = ["Fetched", "take"]
 
 Integers = npt.NDArray[np.int64]
 _HEADERS = RECORD_SCHEMA.field("headers").type
+_INSTANT = re.compile(rb"-?[0-9]{1,18}")
+_INSTANT_MIN, _INSTANT_MAX = -62_135_596_800_000_000, 253_402_300_799_999_999
 
 
 @dataclass
@@ -69,7 +72,7 @@ class Fetched:
     def add(self, messages: Sequence[Message], *, by_header: bool) -> None:
         """Take messages of this partition, in the order of their offsets."""
         count = len(messages)
-        offsets = np.fromiter(map(Message.offset, messages), np.int64, count)
+        offsets = _offsets(messages)
         if offsets[0] < self.next:  # fetched again after a pause
             messages = messages[int(np.searchsorted(offsets, self.next)) :]
             if messages:
@@ -82,7 +85,9 @@ class Fetched:
         reached = np.maximum.accumulate(times)
         if self.reached is not None:
             reached = np.maximum(reached, self.reached)
-        sizes = np.fromiter(map(len, messages), np.int64, count)
+        values = list(map(Message.value, messages))
+        # Asking a list for lengths is half the price of asking messages; tombstones have none.
+        sizes = np.fromiter(map(len, messages if None in values else values), np.int64, count)
         keys = list(map(Message.key, messages))
         self.chunks.append(
             _Chunk(
@@ -90,7 +95,7 @@ class Fetched:
                 times,
                 reached,
                 sizes,
-                _joined(list(map(Message.value, messages)), sizes),
+                _joined(values, sizes),
                 None if keys.count(None) == count else pa.array(keys, pa.binary()),
                 _headers(headers),
             )
@@ -113,13 +118,25 @@ class Fetched:
         self.position = int(left[0].offsets[0]) if left else self.next
 
 
+def _offsets(messages: Sequence[Message]) -> Integers:
+    count, first = len(messages), messages[0].offset()
+    if messages[-1].offset() - first == count - 1:  # they only grow, so none is missing
+        return np.arange(first, first + count)
+    return np.fromiter(map(Message.offset, messages), np.int64, count)
+
+
 def _read_times(headers: list[Any], times: Integers) -> None:
-    """Put record times that stand in headers in the place of the topic's own, and take these headers out."""
+    """Put record times that stand in headers in the place of the topic's own, and take these headers out.
+
+    A header that is no instant between the years 1 and 9999 stays one like any other: anybody may write it.
+    """
     for row, each in enumerate(headers):
         for key, value in each or ():
-            if key == RECORD_TIME_HEADER and value is not None and value.lstrip(b"-").isdigit():
-                times[row] = int(value)
-                headers[row] = [header for header in each if header[0] != RECORD_TIME_HEADER] or None
+            if key == RECORD_TIME_HEADER and value is not None and _INSTANT.fullmatch(value):
+                micros = int(value)
+                if _INSTANT_MIN <= micros <= _INSTANT_MAX:
+                    times[row] = micros
+                    headers[row] = [header for header in each if header[0] != RECORD_TIME_HEADER] or None
 
 
 def take(partitions: Sequence[Fetched], *, rows_max: int, bytes_max: int) -> tuple[pa.Table, dict[int, int]]:
