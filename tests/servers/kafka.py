@@ -193,5 +193,6 @@ def _format(run: Sequence[str], file: Path, cluster_id: str, scram_users: Mappin
 @contextmanager
 def shared_address() -> Iterator[str]:
     """Run the broker that test processes share, and give its bootstrap address (see shared.py)."""
-    with kafka_broker({"log.retention.check.interval.ms": "1000"}) as broker:
+    often = {"log.retention.check.interval.ms": "1000", "log.cleaner.backoff.ms": "500"}
+    with kafka_broker(often) as broker:
         yield broker.bootstrap

@@ -48,7 +48,7 @@ def run(
         if runtime is None:
             return
         try:
-            for notice in runtime.store.notices:
+            for notice in (*runtime.store.notices, *runtime.log_warnings):
                 typer.secho(f"warning: {notice}", fg="yellow", err=True)
             if not view.live:
                 typer.echo(

@@ -25,6 +25,7 @@ __all__ = [
     "LogFullError",
     "PartitionRange",
     "Slice",
+    "Warns",
 ]
 
 _HEADERS = pa.list_(pa.struct([("key", pa.string()), ("value", pa.binary())]))
@@ -150,3 +151,12 @@ class KnowsBytes(Protocol):
 
     def stored_bytes(self) -> Mapping[int, int]:
         """How many bytes the records of each partition take, as stored."""
+
+
+@runtime_checkable
+class Warns(Protocol):
+    """A log that may work otherwise than who runs a pipeline expects, and says so when it is opened."""
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What to tell them, each a sentence or two."""

@@ -141,9 +141,18 @@ class Runtime:
             undo.callback(runtime.close)
             for notice in store.notices:
                 runtime.journal.warning("declaration changed", what=notice)
+            for warning in runtime.log_warnings:
+                runtime.journal.warning("log", what=warning)
             runtime._listen()
             undo.pop_all()
         return runtime
+
+    @property
+    def log_warnings(self) -> tuple[str, ...]:
+        """What the logs of the streams warn of."""
+        from headrace.log.protocol import Warns
+
+        return tuple(each for log in self.logs.values() if isinstance(log, Warns) for each in log.warnings)
 
     def run(
         self,

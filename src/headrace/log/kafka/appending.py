@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from confluent_kafka import KafkaError, KafkaException, Producer
 
-from headrace.errors import RefusedError, TransientError
+from headrace.errors import HeadraceError, RefusedError, TransientError
 from headrace.log.kafka.connection import TOO_LARGE_FIX, Connection
 from headrace.log.placing import Placing
 from headrace.log.protocol import Appended
@@ -25,8 +25,13 @@ _BATCH = 5_000
 _WAITING_MAX = 50_000
 _WAITING_BYTES_MAX = 32 * 1024 * 1024
 _DELIVERY_MS = 30_000
-_RECORD_BYTES = 1_048_588
-"""What a broker takes when nobody changed it (Kafka's message.max.bytes)."""
+_GIVE_UP_S_MAX = 1.0
+_OVERHEAD_BYTES = 128
+"""What a batch of one record adds to its value, key and headers, at most."""
+_HEADER_BYTES = 10
+"""What a header adds to its name and value, at most."""
+_MESSAGE_BYTES_MIN = 1_000
+"""librdkafka's least limit; records were measured before."""
 
 
 @dataclass
@@ -48,29 +53,37 @@ class _Delivery:
 
 
 class KafkaAppender:
-    """Appends to one topic. Used by one thread at a time."""
+    """Appends to one topic, which takes records of `topic_bytes_max`. Used by one thread at a time."""
 
-    def __init__(self, connection: Connection) -> None:
-        settings = connection.settings
+    def __init__(self, connection: Connection, topic_bytes_max: int) -> None:
         self._connection = connection
-        self._topic = settings.topic
+        self._topic = connection.settings.topic
         self._placing = Placing(connection.place)
-        self._size_max = settings.record_bytes_max or _RECORD_BYTES
-        self._producer: Producer = connection.made(
-            Producer,
-            **{
-                "acks": "all",
-                "enable.idempotence": True,
-                "linger.ms": settings.client.get("linger.ms", 5),
-                "batch.size": settings.client.get("batch.size", 1_000_000),
-                "compression.type": settings.compression or "lz4",
-                "delivery.timeout.ms": settings.client.get("delivery.timeout.ms", _DELIVERY_MS),
-                "message.max.bytes": settings.client.get("message.max.bytes", self._size_max),
-                "queue.buffering.max.messages": 2 * _WAITING_MAX + _BATCH,
-                "queue.buffering.max.kbytes": 1_048_576,
-            },
-        )
+        self._size_max = min(connection.settings.record_bytes_max or topic_bytes_max, topic_bytes_max)
+        self._delivery_ms = int(connection.settings.client.get("delivery.timeout.ms", _DELIVERY_MS))
+        self._made: Producer | None = None
         self._delivery = _Delivery()
+
+    @property
+    def _producer(self) -> Producer:
+        if self._made is None:
+            settings = self._connection.settings
+            self._made = self._connection.made(
+                Producer,
+                **{
+                    "acks": "all",
+                    "enable.idempotence": True,
+                    "linger.ms": settings.client.get("linger.ms", 5),
+                    # The topic's limit is on whole batches: a full one must not be larger than it.
+                    "batch.size": min(int(settings.client.get("batch.size", 1_000_000)), self._size_max),
+                    "compression.type": settings.compression or "lz4",
+                    "delivery.timeout.ms": self._delivery_ms,
+                    "message.max.bytes": max(self._size_max, _MESSAGE_BYTES_MIN),
+                    "queue.buffering.max.messages": 2 * _WAITING_MAX + _BATCH,
+                    "queue.buffering.max.kbytes": 1_048_576,
+                },
+            )
+        return self._made
 
     def append(self, records: pa.Table, partitions: int, times: pa.ChunkedArray | None) -> Appended:
         """Append `records`; `times` are their record times, which go into a header.
@@ -82,9 +95,20 @@ class KafkaAppender:
         records = self._placing.append_table(records)
         if not records.num_rows:
             return Appended({})
-        self._require_sizes(records)
+        self._require_sizes(records, times=times is not None)
         targets = self._placing.targets(records.column("partition"), records.column("key"), partitions)
         delivery = self._delivery = _Delivery()
+        try:
+            self._send_all(records, targets, times)
+        except HeadraceError as error:
+            self._give_up()
+            raise type(error)(
+                f"{error.message} ({delivery.records:,} of {records.num_rows:,} records were written)",
+                fix=error.fix,
+            ) from None
+        return Appended(dict(sorted(delivery.offsets.items())))
+
+    def _send_all(self, records: pa.Table, targets: np.ndarray, times: pa.ChunkedArray | None) -> None:
         waiting = 0
         for partition in np.unique(targets).tolist():
             mine = np.flatnonzero(targets == partition)
@@ -96,23 +120,24 @@ class KafkaAppender:
                 self._send(partition, messages)
                 self._wait(_WAITING_MAX if waiting < _WAITING_BYTES_MAX else 0)
                 waiting = waiting if waiting < _WAITING_BYTES_MAX else 0
-                if delivery.error is not None:
-                    break
         self._wait(0)
-        if delivery.error is not None:
-            error = self._connection.error_of(delivery.error)
-            raise type(error)(
-                f"{error.args[0]} ({delivery.records:,} of {records.num_rows:,} records were written)",
-                fix=error.fix,
-            )
-        return Appended(dict(sorted(delivery.offsets.items())))
 
-    def _require_sizes(self, records: pa.Table) -> None:
-        largest = pc.max(pc.binary_length(records.column("value"))).as_py() or 0
+    def _require_sizes(self, records: pa.Table, *, times: bool) -> None:
+        sizes = np.zeros(records.num_rows, np.int64)
+        for name in ("value", "key"):
+            lengths = pc.fill_null(pc.binary_length(records.column(name)), 0)
+            sizes += lengths.to_numpy().astype(np.int64)
+        headers = records.column("headers")
+        if headers.null_count < len(headers):
+            for row, each in enumerate(headers.to_pylist()):
+                for header in each or ():
+                    sizes[row] += len(header["key"].encode()) + len(header["value"] or b"") + _HEADER_BYTES
+        overhead = _OVERHEAD_BYTES + (len(RECORD_TIME_HEADER) + 20 + _HEADER_BYTES if times else 0)
+        largest = int(sizes.max()) + overhead
         if largest > self._size_max:
             raise RefusedError(
-                f"{self._connection.place}: a record of {largest:,} bytes; "
-                f"at most {self._size_max:,} are taken",
+                f"{self._connection.place}: a record of {largest:,} bytes, with its key and headers; "
+                f"record_bytes_max is {self._size_max:,}; nothing was written",
                 fix=TOO_LARGE_FIX,
             )
 
@@ -135,19 +160,28 @@ class KafkaAppender:
                 return
 
     def _wait(self, most: int) -> None:
-        """Wait until at most so many records are on their way."""
-        end = time.monotonic() + 2 * _DELIVERY_MS / 1000
-        while len(self._producer) > most:
+        """Wait until at most so many records are on their way. Raises what became of one that failed."""
+        end = time.monotonic() + 2 * self._delivery_ms / 1000
+        # After a failure nothing more is sent, and what is on its way is waited for: it is counted.
+        while len(self._producer) > (most if self._delivery.error is None else 0):
             self._producer.poll(0.05)
             self._connection.raise_refused()
             if time.monotonic() > end:
                 raise TransientError(f"{self._connection.place}: no word about records that were sent")
         self._producer.poll(0)
+        if self._delivery.error is not None:
+            raise self._connection.error_of(self._delivery.error)
+
+    def _give_up(self) -> None:
+        """Drop the producer with what it has not sent: it must not go out behind the caller's back."""
+        producer, self._made = self._made, None
+        if producer is not None:
+            producer.purge()
+            producer.flush(_GIVE_UP_S_MAX)
 
     def close(self) -> None:
         """Give back the producer; nothing is on its way between two appends."""
-        self._producer.purge()
-        self._producer.flush(1)
+        self._give_up()
 
 
 def _messages(records: pa.Table, times: pa.ChunkedArray | None) -> list[dict[str, Any]]:

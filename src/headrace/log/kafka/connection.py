@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import socket
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -10,13 +12,16 @@ from typing import Any, TypeVar
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
 
-from headrace.errors import HeadraceError, IntegrityError, RefusedError, TransientError
+from headrace.errors import HeadraceError, RefusedError, TransientError
 from headrace.log.kafka.settings import KafkaSettings
 
-__all__ = ["TOO_LARGE_FIX", "Connection"]
+__all__ = ["STALE", "TOO_LARGE_FIX", "Connection", "TopicUnknownError"]
 
 _ANSWER_S_MAX = 8.0
 """How long one question to the cluster may take before it counts as not ready."""
+
+_PROBE_S_MAX = 0.5
+_PROBES_MAX = 3
 
 _REFUSED = {
     KafkaError._AUTHENTICATION: "the brokers refuse the user, password or token",
@@ -34,8 +39,33 @@ _REFUSED = {
 TOO_LARGE_FIX = "raise record_bytes_max in the profile (the topic's max.message.bytes), or split the record"
 _FIX = "correct the stream's settings in the profile, or ask who runs the brokers"
 _GONE = (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError.UNKNOWN_TOPIC_ID)
+_AWAY = (
+    KafkaError._TRANSPORT,
+    KafkaError._ALL_BROKERS_DOWN,
+    KafkaError._TIMED_OUT,
+    KafkaError._MSG_TIMED_OUT,
+    KafkaError._RESOLVE,
+    KafkaError._NOENT,
+)
+STALE = (
+    KafkaError.NOT_LEADER_FOR_PARTITION,
+    KafkaError.LEADER_NOT_AVAILABLE,
+    KafkaError.FENCED_LEADER_EPOCH,
+    KafkaError.UNKNOWN_LEADER_EPOCH,
+    KafkaError.UNKNOWN_TOPIC_OR_PART,
+)
+"""What brokers say while they, or this client, know old metadata: of a new topic, after a restart."""
+
+# These three are told apart by text: their codes are those of a broker that is away.
+_CERTIFICATE_REFUSED = re.compile(r"alert (bad |unsupported |unknown )?(certificate|ca\b)", re.IGNORECASE)
+_TOKEN_REFUSED = re.compile(r"invalid_|unauthorized_client|access_denied")
+_NO_TLS_THERE = "PLAINTEXT broker listener"
 
 _Result = TypeVar("_Result")
+
+
+class TopicUnknownError(TransientError):
+    """A broker does not know the topic or a partition: it is gone, or so new that not every broker knows."""
 
 
 class Connection:
@@ -44,7 +74,8 @@ class Connection:
     def __init__(self, settings: KafkaSettings, place: str) -> None:
         self.settings = settings
         self.place = place
-        self._failure: KafkaError | None = None
+        self._failure: HeadraceError | None = None
+        self._answered = False
         self._admin: AdminClient | None = None
 
     def config(self, **more: Any) -> dict[str, Any]:
@@ -75,41 +106,85 @@ class Connection:
             self._admin = self.made(AdminClient)
         return self._admin
 
+    def forget_metadata(self) -> None:
+        """Let the next question go through a new administrator.
+
+        An old one goes on for seconds asking the leader, or in the leader's epoch, that it knew before a
+        broker came back.
+        """
+        self._admin = None
+
     def _note(self, error: KafkaError) -> None:
-        # An answer that an operator must give stays known while connections are tried again and again.
-        if self._failure is None or error.code() in _REFUSED:
-            self._failure = error
+        found = self.error_of(error)
+        # What an operator must do stays known while connections are tried again and again.
+        if self._failure is None or _weight(found) > _weight(self._failure):
+            self._failure = found
 
     def answered(self) -> None:
         """Forget what went wrong: the cluster has answered."""
-        self._failure = None
+        self._failure, self._answered = None, True
 
     def raise_refused(self) -> None:
         """Raise when a client was told something that trying again does not mend."""
-        if self._failure is not None and self._failure.code() in _REFUSED:
-            raise self.error_of(self._failure)
+        if isinstance(self._failure, RefusedError):
+            raise self._failure
 
     def not_ready(self) -> HeadraceError:
         """Return the error for a cluster that does not answer, with the reason that clients were told."""
-        if self._failure is not None:
-            return self.error_of(self._failure)
+        if self._failure is not None and _weight(self._failure):
+            return self._failure
+        if not self._answered and (address := self._listening()) is not None:
+            # A broker whose listener wants TLS or SASL closes the connection and gives no reason.
+            security = self.settings.security
+            token = ", or the token endpoint gives no token" if security.mechanism == "OAUTHBEARER" else ""
+            return TransientError(
+                f"{self.place}: {address} takes connections, but gives no answer to Kafka's protocol over "
+                f"{security.protocol}{token}",
+                fix="see which security this listener wants (tls, sasl), and whether it is Kafka",
+            )
+        return self._away()
+
+    def _away(self) -> TransientError:
         return TransientError(f"{self.place}: no answer from {self.settings.brokers}")
+
+    def _listening(self) -> str | None:
+        """Return one of the brokers' addresses at which something listens."""
+        for address in self.settings.brokers.split(",")[:_PROBES_MAX]:
+            host, _, port = address.strip().rpartition(":")
+            try:
+                socket.create_connection((host.strip("[]"), int(port)), _PROBE_S_MAX).close()
+            except (OSError, ValueError):
+                continue
+            return address.strip()
+        return None
 
     def error_of(self, error: KafkaError) -> HeadraceError:
         """Return our error for Kafka's."""
-        if error.code() in _REFUSED:
-            return RefusedError(f"{self.place}: {_REFUSED[error.code()]}", fix=_FIX)
-        if error.code() in _GONE:
-            return IntegrityError(
-                f"{self.place}: the topic is not there any more",
-                fix="bring it back, or start with a new store",
+        code, text, place = error.code(), error.str(), self.place
+        if code == KafkaError._AUTHENTICATION and "token:" in text and not _TOKEN_REFUSED.search(text):
+            return TransientError(
+                f"{place}: the token endpoint gives no token",
+                fix="see whether token_url is right and answers",
             )
-        if error.code() == KafkaError.MSG_SIZE_TOO_LARGE:
+        if code in _REFUSED:
+            return RefusedError(f"{place}: {_REFUSED[code]}", fix=_FIX)
+        if code in _GONE:
+            return TopicUnknownError(f"{place}: a broker does not know the topic")
+        if code == KafkaError.MSG_SIZE_TOO_LARGE:
+            return RefusedError(f"{place}: a record is larger than the topic takes", fix=TOO_LARGE_FIX)
+        if _CERTIFICATE_REFUSED.search(text):
             return RefusedError(
-                f"{self.place}: a record is larger than the topic takes",
-                fix=TOO_LARGE_FIX,
+                f"{place}: the brokers want a certificate of the client, or refuse the one that it has",
+                fix="set certificate and key in the profile, signed by a CA that the brokers trust",
             )
-        return TransientError(f"{self.place}: {error.name()} from {self.settings.brokers}")
+        if _NO_TLS_THERE in text:
+            return TransientError(
+                f"{place}: {self.settings.brokers} does not answer to TLS",
+                fix="use the broker's port for TLS, or take tls, ca, certificate and key out of the profile",
+            )
+        if code in _AWAY:
+            return self._away()
+        return TransientError(f"{place}: {error.name()} from {self.settings.brokers}")
 
     def ask(self, futures: dict[Any, Future[_Result]]) -> dict[Any, _Result]:
         """Return the answers to questions. Raises KafkaException for one, or that no answer came."""
@@ -125,8 +200,13 @@ class Connection:
             try:
                 answers[key] = future.result()
             except KafkaException as error:
-                if error.args[0].code() in (KafkaError._TIMED_OUT, KafkaError._TRANSPORT):
+                if error.args[0].code() in _AWAY:
                     raise self.not_ready() from None
                 raise
         self.answered()
         return answers
+
+
+def _weight(error: HeadraceError) -> int:
+    """Return how much an error says: what an operator must do, a hint, or that somebody is away."""
+    return 2 if isinstance(error, RefusedError) else int(bool(error.fix))

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from itertools import groupby, pairwise
 
 import numpy as np
 from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
 
+from headrace.errors import TransientError
 from headrace.log.kafka.chunks import Fetched, take
 from headrace.log.kafka.connection import Connection
 from headrace.log.kafka.offsets import end_offsets, ranges
@@ -51,15 +52,21 @@ class KafkaFetcher:
         rows_max: int,
         bytes_max: int,
         wait: float,
+        confirm: Callable[[], Callable[[], None]],
     ) -> Slice:
-        """See `Log.read`; `asked` is the clock before the call."""
+        """See `Log.read`; `asked` is the clock before the call.
+
+        `confirm` is called when records were fetched: it asks whether the topic is still the one that was
+        opened. What it returns raises when it is not; then nothing is given.
+        """
         deadline = time.monotonic() + wait
         self._go_to(positions, partitions)
         held = self._held
         if not self._assigned:
             ends = end_offsets(self._connection, held, committed=False)
             if not wait and all(one.next >= ends[number] for number, one in held.items()):
-                return self._given(ends, asked, rows_max, bytes_max)  # an unused lane fetches nothing
+                # An unused lane fetches nothing.
+                return self._given(ends, asked, rows_max, bytes_max, confirm)
             self._assign()
         while True:
             if not any(one.rows for one in held.values()) and wait:
@@ -72,7 +79,7 @@ class KafkaFetcher:
         # of a transaction that is still open.
         ends = end_offsets(self._connection, held, committed=False)
         self._fill(ends, rows_max, bytes_max)
-        return self._given(ends, asked, rows_max, bytes_max)
+        return self._given(ends, asked, rows_max, bytes_max, confirm)
 
     # --- where to read
 
@@ -171,6 +178,7 @@ class KafkaFetcher:
             positions = {number: one.position for number, one in self._held.items()}
             self._held = {}
             start_positions(self._connection.place, ranges(self._connection, len(positions)), positions)
+            raise TransientError(f"{self._connection.place}: the brokers changed while it was read")
         elif error.fatal() or not error.retriable():
             found = self._connection.error_of(error)
             self._held = {}
@@ -178,7 +186,7 @@ class KafkaFetcher:
 
     def _fill(self, ends: Mapping[int, int], rows_max: int, bytes_max: int) -> None:
         """Fetch until there is enough or all that is there; a partition far behind is waited for."""
-        silent_since = time.monotonic()
+        begun = silent_since = time.monotonic()
         goals: Mapping[int, int] | None = None
         self._mark_ends(ends)
         while not self._closed.is_set() and not self._enough(rows_max, bytes_max):
@@ -188,8 +196,9 @@ class KafkaFetcher:
             if self._poll(_LOOK_S):
                 self._drain(rows_max, bytes_max)
                 silent_since = time.monotonic()
-            elif goals is None:
-                # What lies behind an open transaction is not given to anybody before that ends.
+            if goals is None and time.monotonic() - begun > _LOOK_S:
+                # What lies behind an open transaction is not given to anybody before that ends, also while
+                # other partitions go on.
                 goals = end_offsets(self._connection, self._held, committed=True)
             self._mark_ends(goals or ends)
             if time.monotonic() - silent_since > _SILENCE_S_MAX:
@@ -218,10 +227,21 @@ class KafkaFetcher:
 
     # --- giving
 
-    def _given(self, ends: Mapping[int, int], asked: datetime, rows_max: int, bytes_max: int) -> Slice:
+    def _given(
+        self,
+        ends: Mapping[int, int],
+        asked: datetime,
+        rows_max: int,
+        bytes_max: int,
+        confirm: Callable[[], Callable[[], None]],
+    ) -> Slice:
         held = self._held
+        # Asked after the last fetch, so that it holds for all of them; the answer comes while rows are made.
+        confirmed = confirm() if any(one.next > one.position for one in held.values()) else None
         begun = {number: one.position for number, one in held.items()}
         records, counts = take(list(held.values()), rows_max=max(rows_max, 1), bytes_max=max(bytes_max, 1))
+        if confirmed is not None:
+            confirmed()
         for number, one in held.items():
             one.drop(counts.get(number, 0))
         following = {number: one.position for number, one in held.items()}

@@ -8,8 +8,9 @@ import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaException, TopicPartition
+from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException, TopicPartition
 
+from headrace.errors import HeadraceError
 from headrace.log.kafka.connection import Connection
 
 __all__ = ["Groups"]
@@ -32,7 +33,6 @@ class Groups:
         self._busy = False
         self._closed = False
         self._thread: threading.Thread | None = None
-        self._consumers: dict[str, Consumer] = {}
 
     def _group(self, reader: str) -> str:
         return self._prefix if reader == "engine" else f"{self._prefix}.{reader}"
@@ -60,7 +60,7 @@ class Groups:
                         self._group(reader),
                         [TopicPartition(self._topic, n, at) for n, at in positions.items()],
                     )
-                except KafkaException:
+                except (KafkaException, HeadraceError):
                     # Positions that count are in the store. These are for others to see, and come again.
                     continue
             with self._changed:
@@ -68,15 +68,9 @@ class Groups:
                 self._changed.notify_all()
 
     def _commit(self, group: str, places: list[TopicPartition]) -> None:
-        self._consumer(group).commit(offsets=places, asynchronous=False)
-
-    def _consumer(self, group: str) -> Consumer:
-        if group not in self._consumers:
-            self._consumers[group] = self._connection.made(
-                Consumer,
-                **{"group.id": group, "enable.auto.commit": False, "allow.auto.create.topics": False},
-            )
-        return self._consumers[group]
+        # Through the administrator: a consumer that commits waits a minute for a broker that is gone.
+        given = [ConsumerGroupTopicPartitions(group, places)]
+        self._connection.ask(self._connection.admin.alter_consumer_group_offsets(given))
 
     def _settle(self) -> None:
         with self._changed:
@@ -132,12 +126,11 @@ class Groups:
             over.set()
             thread.join()
             self._mark(group, 0.0)
-            self._consumers.pop(group).close()
 
     def _mark(self, group: str, until: float) -> None:
         try:
             self._commit(group, [TopicPartition(self._topic, 0, int(until * 1000))])
-        except KafkaException:
+        except (KafkaException, HeadraceError):
             return  # the next renewal comes before the mark is over
 
     def loading(self) -> bool:
@@ -163,6 +156,3 @@ class Groups:
             self._changed.notify_all()
         if self._thread is not None:
             self._thread.join(_PATIENCE_S)
-        for consumer in self._consumers.values():
-            consumer.close()
-        self._consumers.clear()

@@ -14,29 +14,35 @@ import pyarrow as pa
 from headrace.errors import RefusedError
 from headrace.log.embedded import utc_now
 from headrace.log.kafka.appending import KafkaAppender
-from headrace.log.kafka.connection import Connection
+from headrace.log.kafka.connection import Connection, TopicUnknownError
 from headrace.log.kafka.fetching import KafkaFetcher
 from headrace.log.kafka.groups import Groups
 from headrace.log.kafka.offsets import ranges
 from headrace.log.kafka.settings import KafkaSettings
-from headrace.log.kafka.topics import open_topic, require_same
+from headrace.log.kafka.topics import ask_for, open_topic, require_same
 from headrace.log.protocol import Appended, PartitionRange, Slice
 
 __all__ = ["KafkaLog", "open_kafka_log"]
 
-_LOOK_EVERY_S = 10.0
-"""How often the topic itself is looked at: for new partitions, and whether it is still the same one."""
+_LOOK_EVERY = timedelta(seconds=10)
 
 
 def open_kafka_log(
-    settings: KafkaSettings, stream: str, *, clock: Callable[[], datetime] = utc_now
+    settings: KafkaSettings,
+    stream: str,
+    *,
+    clock: Callable[[], datetime] = utc_now,
+    look_every: timedelta = _LOOK_EVERY,
 ) -> KafkaLog:
     """Open the log of `stream` on Kafka; the topic is made when it is absent.
+
+    A quiet topic is looked at every so often: for new partitions, and whether it is still the same one. One
+    that gives records is looked at with each read.
 
     A `clock` of its own (virtual time) writes its time into the header of records that bring none. Raises
     TransientError when no broker answers, RefusedError when one says no or the topic differs from `settings`.
     """
-    return KafkaLog(settings, stream, clock)
+    return KafkaLog(settings, stream, clock, look_every)
 
 
 class KafkaLog:
@@ -47,15 +53,22 @@ class KafkaLog:
     """
 
     def __init__(
-        self, settings: KafkaSettings, stream: str, clock: Callable[[], datetime], *, is_lane: bool = False
+        self,
+        settings: KafkaSettings,
+        stream: str,
+        clock: Callable[[], datetime],
+        look_every: timedelta = _LOOK_EVERY,
+        *,
+        is_lane: bool = False,
     ) -> None:
         self._is_lane = is_lane
+        self._look_every = look_every
         self._settings = settings
         self._name = stream
         self._clock = clock
         self._place = f"topic '{settings.topic}' of stream '{stream}'"
         self._connection = Connection(settings, self._place)
-        self._topic, self.warnings = open_topic(self._connection)
+        self._topic, self._warnings = open_topic(self._connection)
         self._looked = time.monotonic()
         self._closed = threading.Event()
         self._fetcher = KafkaFetcher(self._connection, self._closed)
@@ -71,6 +84,11 @@ class KafkaLog:
         return self._name
 
     @property
+    def warnings(self) -> tuple[str, ...]:
+        """What is odd about the topic, for whoever runs the pipeline."""
+        return self._warnings
+
+    @property
     def identity(self) -> str:
         """The topic's id, which Kafka gives to no other one."""
         return f"kafka:{self._topic.identity}"
@@ -83,15 +101,17 @@ class KafkaLog:
         """The partitions and what they hold, in the order of their numbers."""
         self._require_open()
         self._look_again()
-        return ranges(self._connection, self._topic.partitions)
+        with self._still_there():
+            return ranges(self._connection, self._topic.partitions)
 
     def append(self, records: pa.Table) -> Appended:
         """Append `records` in their order; see `Log.append` and `KafkaAppender.append`."""
         with self._appending:
             self._require_open()
             if self._appender is None:
-                self._appender = KafkaAppender(self._connection)
-            return self._appender.append(records, self._topic.partitions, self._times(records))
+                self._appender = KafkaAppender(self._connection, self._topic.record_bytes_max)
+            with self._still_there():
+                return self._appender.append(records, self._topic.partitions, self._times(records))
 
     def _times(self, records: pa.Table) -> pa.ChunkedArray | None:
         """Return the record times that go into a header; None when the topic gives its own to all."""
@@ -117,25 +137,44 @@ class KafkaLog:
         with self._reading:
             self._require_open()
             asked = self.now()
-            if time.monotonic() - self._looked > _LOOK_EVERY_S:
+            if time.monotonic() - self._looked > self._look_every.total_seconds():
                 self._look_again()
-            found = self._fetcher.read(
-                positions,
-                partitions=self._topic.partitions,
-                asked=asked,
-                rows_max=rows_max,
-                bytes_max=bytes_max,
-                wait=wait.total_seconds(),
-            )
+            with self._still_there():
+                found = self._fetcher.read(
+                    positions,
+                    partitions=self._topic.partitions,
+                    asked=asked,
+                    rows_max=rows_max,
+                    bytes_max=bytes_max,
+                    wait=wait.total_seconds(),
+                    confirm=self._look,
+                )
             by_header = self._settings.record_time == "header" and not self._is_lane
             if found.idle_since and by_header and self._groups.loading():
                 return replace(found, idle_since={})
             return found
 
+    def _look(self) -> Callable[[], None]:
+        """Ask for the topic itself. What is returned raises IntegrityError when it is another one."""
+        answer = ask_for(self._connection)
+
+        def compare() -> None:
+            self._topic = require_same(self._place, self._topic, answer())
+            self._looked = time.monotonic()
+
+        return compare
+
     def _look_again(self) -> None:
-        """Look at the topic itself. Raises IntegrityError when it is not the one that was opened."""
-        self._topic = require_same(self._connection, self._topic)
-        self._looked = time.monotonic()
+        self._look()()
+
+    @contextmanager
+    def _still_there(self) -> Iterator[None]:
+        """Tell a topic that is gone from one that not every broker knows yet."""
+        try:
+            yield
+        except TopicUnknownError:
+            self._look_again()
+            raise
 
     def publish(self, reader: str, positions: Mapping[int, int]) -> None:
         """Commit a reader's positions to its consumer group, soon; never raises for a broker that is down."""
@@ -164,7 +203,7 @@ class KafkaLog:
                 retention=None,
                 record_time="header",  # what comes again keeps its time
             )
-            self._lanes[name] = KafkaLog(settings, self._name, self._clock, is_lane=True)
+            self._lanes[name] = KafkaLog(settings, self._name, self._clock, self._look_every, is_lane=True)
         return self._lanes[name]
 
     def _require_open(self) -> None:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Mapping
 
 from confluent_kafka import IsolationLevel, KafkaException, TopicPartition
 from confluent_kafka.admin import OffsetSpec
 
-from headrace.log.kafka.connection import Connection
+from headrace.log.kafka.connection import STALE, Connection
 from headrace.log.protocol import PartitionRange
 
 __all__ = ["end_offsets", "ranges"]
+
+_SETTLED_S_MAX = 3.0
+_PAUSE_S = 0.05
 
 
 def ranges(connection: Connection, partitions: int) -> tuple[PartitionRange, ...]:
@@ -32,8 +36,15 @@ def _asked(
     topic = connection.settings.topic
     level = IsolationLevel.READ_COMMITTED if committed else IsolationLevel.READ_UNCOMMITTED
     wanted = {TopicPartition(topic, number): what for number in partitions}
-    try:
-        answers = connection.ask(connection.admin.list_offsets(wanted, isolation_level=level))
-    except KafkaException as error:
-        raise connection.error_of(error.args[0]) from None
-    return {place.partition: answer.offset for place, answer in answers.items()}
+    end = time.monotonic() + _SETTLED_S_MAX
+    while True:
+        try:
+            answers = connection.ask(connection.admin.list_offsets(wanted, isolation_level=level))
+        except KafkaException as error:
+            # A topic or partition that was made a moment ago, or a broker that came back: soon settled.
+            if error.args[0].code() not in STALE or time.monotonic() > end:
+                raise connection.error_of(error.args[0]) from None
+            connection.forget_metadata()
+            time.sleep(_PAUSE_S)
+        else:
+            return {place.partition: answer.offset for place, answer in answers.items()}

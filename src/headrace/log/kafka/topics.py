@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from confluent_kafka import KafkaError, KafkaException, TopicCollection
@@ -13,7 +14,7 @@ from headrace.declare.durations import format_duration
 from headrace.errors import IntegrityError, RefusedError
 from headrace.log.kafka.connection import Connection
 
-__all__ = ["Topic", "look_at", "open_topic", "require_same"]
+__all__ = ["Topic", "ask_for", "look_at", "open_topic", "require_same"]
 
 _PARTITIONS = 3
 _RETENTION = timedelta(hours=24)
@@ -23,25 +24,38 @@ _PAUSE_S = 0.05
 
 @dataclass(frozen=True)
 class Topic:
-    """What the cluster says of a topic. `identity` changes when it is deleted and made again."""
+    """What the cluster says of a topic. `identity` changes when it is deleted and made again.
+
+    record_bytes_max  its max.message.bytes, as it was when the topic was opened
+    """
 
     identity: str
     partitions: int
     replication: int
+    record_bytes_max: int = 0
+
+
+def ask_for(connection: Connection) -> Callable[[], Topic | None]:
+    """Ask for the topic; what is returned waits for the answer: None when it is not there."""
+    name = connection.settings.topic
+    futures = connection.admin.describe_topics(TopicCollection([name]))
+
+    def answer() -> Topic | None:
+        try:
+            found = connection.ask(futures)[name]
+        except KafkaException as error:
+            if error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
+                return None
+            raise connection.error_of(error.args[0]) from None
+        copies = [len(partition.replicas) for partition in found.partitions]
+        return Topic(str(found.topic_id), len(found.partitions), min(copies, default=0))
+
+    return answer
 
 
 def look_at(connection: Connection) -> Topic | None:
     """Return the topic; None when it is not there."""
-    name = connection.settings.topic
-    futures = connection.admin.describe_topics(TopicCollection([name]))
-    try:
-        found = connection.ask(futures)[name]
-    except KafkaException as error:
-        if error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
-            return None
-        raise connection.error_of(error.args[0]) from None
-    copies = [len(partition.replicas) for partition in found.partitions]
-    return Topic(str(found.topic_id), len(found.partitions), min(copies, default=0))
+    return ask_for(connection)()
 
 
 def open_topic(connection: Connection) -> tuple[Topic, tuple[str, ...]]:
@@ -51,12 +65,14 @@ def open_topic(connection: Connection) -> tuple[Topic, tuple[str, ...]]:
     """
     topic = look_at(connection)
     if topic is None:
-        return _made(connection), ()
+        topic = _made(connection)
     asked = connection.settings.partitions
     if asked is not None and asked > topic.partitions:
         _grow(connection, asked)
         topic = _seen(connection, asked)
-    return topic, _checked(connection, topic)
+    has = _config(connection)
+    warnings = _checked(connection, topic, has)
+    return replace(topic, record_bytes_max=int(has["max.message.bytes"])), warnings
 
 
 def _made(connection: Connection) -> Topic:
@@ -100,7 +116,7 @@ def _seen(connection: Connection, partitions: int) -> Topic:
     raise connection.not_ready()
 
 
-def _checked(connection: Connection, topic: Topic) -> tuple[str, ...]:
+def _checked(connection: Connection, topic: Topic, has: Mapping[str, str]) -> tuple[str, ...]:
     settings, place = connection.settings, connection.place
     if settings.partitions is not None and settings.partitions < topic.partitions:
         raise RefusedError(
@@ -110,7 +126,6 @@ def _checked(connection: Connection, topic: Topic) -> tuple[str, ...]:
         )
     if settings.replication is not None and settings.replication != topic.replication:
         raise _differs(place, "replication", str(topic.replication), str(settings.replication))
-    has = _config(connection)
     warnings = []
     if has["message.timestamp.type"] == "CreateTime" and settings.record_time == "log":
         warnings.append(
@@ -155,12 +170,11 @@ def _codec(compression: str) -> str:
     return "uncompressed" if compression == "none" else compression
 
 
-def require_same(connection: Connection, topic: Topic) -> Topic:
-    """Return the topic as it is now. Raises IntegrityError when it is gone or another one."""
-    now = look_at(connection)
+def require_same(place: str, topic: Topic, now: Topic | None) -> Topic:
+    """Return the topic as it is `now`. Raises IntegrityError when it is gone or another one."""
     if now is None or now.identity != topic.identity:
         raise IntegrityError(
-            f"{connection.place}: the topic was deleted" + ("" if now is None else " and made again"),
+            f"{place}: the topic was deleted" + ("" if now is None else " and made again"),
             fix="its positions mean nothing any more: start with a new store, or bring the old topic back",
         )
-    return now
+    return replace(now, record_bytes_max=topic.record_bytes_max)

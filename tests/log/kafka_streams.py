@@ -1,0 +1,153 @@
+"""Streams on brokers for tests: opening logs, counting them in a pipeline, and being another client."""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from datetime import timedelta
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import pyarrow as pa
+from confluent_kafka.admin import AdminClient, NewTopic
+
+import headrace as hr
+from headrace.engine.local import EngineSettings, LocalEngine
+from headrace.log.backoff import Waiting
+from headrace.log.kafka import KafkaLog, KafkaSettings, open_kafka_log
+from headrace.log.protocol import Slice
+from headrace.sql import plan_pipeline
+from headrace.store import Ledger, Store
+from servers.guard import wait_until
+
+NO_WAIT = timedelta(0)
+SOON = timedelta(seconds=1)
+ONES = b'{"n": 1}'
+
+
+def topic_name(name: str = "events") -> str:
+    return f"{name}-{uuid.uuid4().hex[:10]}"
+
+
+def values(*given: bytes, **columns: Any) -> pa.Table:
+    return pa.table({"value": pa.array(given, pa.binary()), **columns})
+
+
+def ones(count: int, **columns: Any) -> pa.Table:
+    return values(*[ONES] * count, **columns)
+
+
+def take(log: KafkaLog, positions: dict[int, int] | None = None, wait: timedelta = SOON) -> Slice:
+    return log.read(positions or {}, rows_max=1000, bytes_max=1 << 20, wait=wait)
+
+
+def read_values(log: KafkaLog, count: int) -> list[bytes]:
+    """Read until so many records have come; raises when they do not."""
+    found: list[bytes] = []
+    positions: dict[int, int] = {}
+
+    def more() -> bool:
+        given = take(log, positions)
+        positions.update(given.next)
+        found.extend(given.records.column("value").to_pylist())
+        return len(found) >= count
+
+    wait_until(more, what=f"{count} records are read")
+    return found
+
+
+@contextmanager
+def opened(brokers: str, topic: str, *, stream: str = "events", **options: Any) -> Iterator[KafkaLog]:
+    look_every = options.pop("look_every", timedelta(seconds=10))
+    log = open_kafka_log(
+        KafkaSettings(brokers=brokers, topic=topic, **options), stream, look_every=look_every
+    )
+    try:
+        yield log
+    finally:
+        log.close()
+
+
+def admin(brokers: str) -> AdminClient:
+    """Hold it until its futures are done: they end with it."""
+    return AdminClient({"bootstrap.servers": brokers, "log_level": 0})
+
+
+def make_topic(brokers: str, topic: str, partitions: int = 1, **config: str) -> None:
+    """Make a topic as somebody else does: `retention_ms="1"` is retention.ms."""
+    named = {name.replace("_", "."): value for name, value in config.items()}
+    client = admin(brokers)
+    client.create_topics([NewTopic(topic, partitions, 1, config=named)])[topic].result(20)
+
+
+def delete_topic(brokers: str, topic: str) -> None:
+    client = admin(brokers)
+    client.delete_topics([topic])[topic].result(20)
+    wait_until(lambda: topic not in client.list_topics(timeout=10).topics, what="the topic is gone")
+
+
+class Counted:
+    """A pipeline that counts and adds up what a log gives, run by an engine in a thread."""
+
+    def __init__(self, log: KafkaLog, folder: Path, **settings: Any) -> None:
+        pipeline = hr.Pipeline("counted")
+        pipeline.stream("events", schema="n BIGINT NOT NULL")
+        pipeline.table("total", "SELECT count(*) AS records, sum(n) AS n FROM events")
+        plan = plan_pipeline(pipeline)
+        self._undo = ExitStack()
+        self.store = Store.open(folder / "store.duckdb", plan, identities={"events": log.identity})
+        self._undo.callback(self.store.close)
+        self._engine = LocalEngine(plan, {"events": log}, self.store, settings=EngineSettings(**settings))
+        self._undo.callback(self._engine.close)
+        self.waits: list[Waiting | None] = []
+        self.records = 0
+        self.failure: BaseException | None = None
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+
+    def _run(self) -> None:
+        try:
+            self._engine.run(self._stop, on_epoch=self._count, on_waiting=self.waits.append)
+        except BaseException as error:  # noqa: BLE001 - looked at by the test
+            self.failure = error
+
+    def _count(self, report: Any) -> None:
+        self.records += sum(report.records.values())
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+        self._undo.close()
+
+    def stop(self) -> None:
+        self._stop.set()
+        self._thread.join(60)
+        assert not self._thread.is_alive()
+
+    def wait_for(self, records: int) -> None:
+        wait_until(
+            lambda: self.records >= records or self.failure is not None, what=f"{records} records are counted"
+        )
+        if self.failure is not None:
+            raise self.failure
+
+    def wait_for_failure(self) -> BaseException:
+        wait_until(lambda: self.failure is not None, what="the run fails")
+        assert self.failure is not None
+        return self.failure
+
+    def total(self) -> Sequence[Any]:
+        """The table's row; after `stop`."""
+        row = self.store.connection.execute("SELECT records, n FROM total").fetchone()
+        return row or ()
+
+    def ledger(self) -> Ledger:
+        return self.store.ledger()

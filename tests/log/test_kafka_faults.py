@@ -1,0 +1,259 @@
+"""Brokers that go and come back, retention, topics that are deleted or grow: on a real broker."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from confluent_kafka import TopicPartition
+from confluent_kafka.admin import NewPartitions
+
+from headrace.errors import IntegrityError, RefusedError, TransientError
+from headrace.log.backoff import Waiting, when_ready
+from headrace.log.kafka import KafkaSettings, open_kafka_log
+from log.kafka_streams import (
+    NO_WAIT,
+    Counted,
+    admin,
+    delete_topic,
+    make_topic,
+    ones,
+    opened,
+    read_values,
+    take,
+    topic_name,
+    values,
+)
+from servers.guard import wait_until
+from servers.kafka import KafkaBroker
+from servers.kafka import kafka_broker as a_broker
+
+LITTLE_AT_A_TIME = {
+    "queued.min.messages": "1",
+    "queued.max.messages.kbytes": "1",
+    "fetch.max.bytes": "200000",
+    "max.partition.fetch.bytes": "200000",
+    "message.max.bytes": "200000",
+}
+OFTEN = {"delivery.timeout.ms": "1500", "request.timeout.ms": "1000"}
+
+
+@pytest.fixture(scope="module")
+def broker(kafka_here: None) -> Iterator[KafkaBroker]:
+    """A broker that tests of this file may kill; each leaves it running."""
+    with a_broker() as running:
+        yield running
+
+
+def cut_to(brokers: str, topic: str, offset: int) -> None:
+    """Delete what lies before an offset, as retention does."""
+    client = admin(brokers)
+    for answer in client.delete_records([TopicPartition(topic, 0, offset)]).values():
+        answer.result(20)
+
+
+def grow(brokers: str, topic: str, partitions: int) -> None:
+    client = admin(brokers)
+    client.create_partitions([NewPartitions(topic, partitions)])[topic].result(20)
+
+
+# --- a broker that is not there
+
+
+def test_what_opens_a_log_is_told_soon_that_no_broker_answers_and_waits_for_one(broker: KafkaBroker) -> None:
+    settings = KafkaSettings(brokers=broker.bootstrap, topic=topic_name(), partitions=1)
+    broker.stop()
+    told: list[tuple[float, Waiting | None]] = []
+    began = time.monotonic()
+
+    def tell(pause: Waiting | None) -> None:
+        if not told:
+            broker.start(wait=False)
+        told.append((time.monotonic() - began, pause))
+
+    log = when_ready(lambda: open_kafka_log(settings, "events"), threading.Event(), tell)
+    assert log is not None
+    seconds, first = told[0]
+    assert seconds < 10.5
+    assert first is not None and f"no answer from {broker.bootstrap}" in str(first)
+    assert told[-1][1] is None
+    log.append(ones(3))
+    assert take(log).records.num_rows == 3
+    log.close()
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_by_itself_after_its_broker_was_killed(broker: KafkaBroker, tmp_path: Path) -> None:
+    with opened(broker.bootstrap, topic_name(), partitions=2) as log, Counted(log, tmp_path) as run:
+        log.append(ones(5000))
+        run.wait_for(1)
+        broker.kill()
+        wait_until(lambda: bool(run.waits), what="the run says that it waits")
+        broker.start()
+        # A client that is not ours may have to try again too.
+        when_ready(lambda: log.append(ones(2000)), threading.Event(), lambda pause: None)
+        run.wait_for(7000)
+        assert run.waits[-1] is None and "no answer from" in str(run.waits[0])
+        run.stop()
+        assert run.total() == (7000, 7000)
+        assert run.ledger().balanced
+        assert run.ledger().read("events") == 7000
+
+
+def test_an_append_that_finds_no_broker_says_how_many_records_were_written(broker: KafkaBroker) -> None:
+    with opened(broker.bootstrap, topic_name(), partitions=1, client=OFTEN) as log:
+        log.append(values(b"before"))
+        broker.kill()
+        with pytest.raises(TransientError, match=r"no answer from .* \(0 of 3 records were written\)"):
+            log.append(values(b"never", b"never", b"never"))
+        broker.start()
+        log.append(values(b"after"))
+        assert read_values(log, 2) == [b"before", b"after"]
+
+
+def test_closing_a_log_does_not_wait_for_a_broker_that_is_gone(broker: KafkaBroker) -> None:
+    with opened(broker.bootstrap, topic_name(), partitions=1) as log:
+        log.append(ones(10))
+        take(log)
+        log.publish("engine", {0: 10})
+        assert log.readers() == {"engine": {0: 10}}
+        broker.kill()
+        log.publish("engine", {0: 10})
+        began = time.monotonic()
+        log.close()
+        took = time.monotonic() - began
+    broker.start()
+    assert took < 12
+
+
+# --- retention
+
+
+def test_records_that_retention_took_unread_stop_the_reader_and_are_named(kafka_broker: str) -> None:
+    topic = topic_name()
+    with opened(kafka_broker, topic, partitions=1) as log:
+        log.append(ones(100))
+        assert take(log, {0: 20}).next == {0: 100}
+        cut_to(kafka_broker, topic, 60)
+        with pytest.raises(RefusedError, match="records 20 to 59 are gone, retention deleted them"):
+            take(log, {0: 20})
+        assert take(log, {0: 60}).records.num_rows == 40
+
+
+def test_retention_that_passes_a_reader_at_work_is_named_too(kafka_broker: str) -> None:
+    topic = topic_name()
+    with opened(kafka_broker, topic, partitions=1, compression="none") as log:
+        log.append(values(*[b"x" * 100_000] * 60))
+    with opened(kafka_broker, topic, client=LITTLE_AT_A_TIME) as log:
+        given = log.read({}, rows_max=1, bytes_max=1, wait=NO_WAIT)
+        position = dict(given.next)
+        cut_to(kafka_broker, topic, 60)
+        log.append(ones(5))
+
+        def over() -> bool:
+            given = take(log, position)
+            position.update(given.next)
+            return position[0] >= 65
+
+        with pytest.raises(RefusedError, match=r"records \d+ to 59 are gone"):
+            wait_until(over, what="the end")
+
+
+def test_a_run_may_go_on_behind_lost_records_and_counts_them(kafka_broker: str, tmp_path: Path) -> None:
+    topic = topic_name()
+    with opened(kafka_broker, topic, partitions=1) as log:
+        with Counted(log, tmp_path) as run:
+            log.append(ones(50))
+            run.wait_for(50)
+        log.append(ones(50))
+        cut_to(kafka_broker, topic, 80)
+    with opened(kafka_broker, topic) as log:
+        with Counted(log, tmp_path) as run, pytest.raises(RefusedError, match="records 50 to 79 are gone"):
+            run.wait_for(20)
+        with Counted(log, tmp_path, on_data_loss="continue") as run:
+            run.wait_for(20)
+            run.stop()
+            [main] = [line for line in run.ledger().lanes if line.lane == "main"]
+            assert (main.lost, main.gaps, main.end) == (30, 0, 100)
+            assert run.ledger().balanced
+            assert run.total() == (70, 70)
+
+
+# --- topics that change
+
+
+def test_a_topic_that_was_made_again_does_not_fit_the_store_of_the_old_one(
+    kafka_broker: str, tmp_path: Path
+) -> None:
+    topic = topic_name()
+    with opened(kafka_broker, topic, partitions=1) as log, Counted(log, tmp_path) as run:
+        log.append(ones(5))
+        run.wait_for(5)
+    delete_topic(kafka_broker, topic)
+    with (
+        opened(kafka_broker, topic, partitions=1) as again,
+        pytest.raises(IntegrityError, match="was filled from another log"),
+    ):
+        Counted(again, tmp_path)
+
+
+@pytest.mark.parametrize("records_after", [3, 500])
+def test_a_run_stops_when_its_topic_is_deleted_and_made_again(
+    kafka_broker: str, tmp_path: Path, records_after: int
+) -> None:
+    topic = topic_name()
+    with opened(kafka_broker, topic, partitions=1) as log, Counted(log, tmp_path) as run:
+        log.append(ones(100))
+        run.wait_for(100)
+        delete_topic(kafka_broker, topic)
+        make_topic(kafka_broker, topic)
+        with opened(kafka_broker, topic) as another:
+            another.append(values(*[b'{"n": 1000}'] * records_after))
+        failure = run.wait_for_failure()
+        assert isinstance(failure, IntegrityError)
+        run.stop()
+        assert run.total() == (100, 100)
+        assert run.ledger().balanced
+
+
+def test_a_reader_is_told_that_its_topic_was_deleted(kafka_broker: str) -> None:
+    topic = topic_name()
+    with opened(kafka_broker, topic, partitions=1, look_every=NO_WAIT) as log:
+        log.append(ones(5))
+        given = take(log)
+        delete_topic(kafka_broker, topic)
+        with pytest.raises(IntegrityError, match="the topic was deleted"):
+            take(log, dict(given.next))
+        with pytest.raises(IntegrityError, match="the topic was deleted"):
+            log.partitions()
+
+
+def test_a_partition_that_is_added_is_read_from_its_start_by_a_run_at_work(
+    kafka_broker: str, tmp_path: Path
+) -> None:
+    topic = topic_name()
+    with opened(kafka_broker, topic, partitions=1, look_every=NO_WAIT) as log, Counted(log, tmp_path) as run:
+        log.append(ones(10))
+        run.wait_for(10)
+        grow(kafka_broker, topic, 3)
+        with opened(kafka_broker, topic, partitions=3) as other:
+            other.append(ones(30, partition=[0, 1, 2] * 10))
+        run.wait_for(40)
+        run.stop()
+        ends = {line.partition: line.end for line in run.ledger().lanes if line.lane == "main"}
+        assert ends == {0: 20, 1: 10, 2: 10}
+        assert run.ledger().balanced
+        assert run.total() == (40, 40)
+
+
+def test_a_log_whose_partitions_are_fewer_than_asked_for_grows(kafka_broker: str) -> None:
+    topic = topic_name()
+    with opened(kafka_broker, topic, partitions=1) as log:
+        log.append(ones(4))
+    with opened(kafka_broker, topic, partitions=3) as log:
+        assert [(held.partition, held.end) for held in log.partitions()] == [(0, 4), (1, 0), (2, 0)]
+        log.append(ones(3, partition=[0, 1, 2]))
+        assert take(log).records.num_rows == 7
