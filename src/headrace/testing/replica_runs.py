@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["Kept", "catch_up", "events", "feed", "following", "shop", "sorted_rows", "wait_for"]
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
-WAIT_S = 60
+WAIT_S = 120
 
 
 def shop() -> Pipeline:
