@@ -12,7 +12,8 @@ import pyarrow as pa
 from headrace.errors import InternalError
 from headrace.rows.decode import strings_sql
 from headrace.rows.functions import register_functions
-from headrace.rows.query import row_query
+from headrace.rows.instants import instants
+from headrace.rows.query import free_instants, row_query
 from headrace.sql.plan import StreamPlan
 
 if TYPE_CHECKING:
@@ -46,6 +47,11 @@ class Statement(Enum):
         """The relation that the statement reads."""
         return self.value[0]
 
+    @property
+    def doubting(self) -> bool:
+        """Whether it reads records as they came and gives their columns."""
+        return self in (Statement.DOUBTING, Statement.DOUBTING_TRYING)
+
     def text(self, plan: StreamPlan) -> str:
         """The statement's SQL."""
         if self is Statement.VALID:
@@ -71,7 +77,11 @@ class _Feed:
 
 
 _DOUBTED = pa.schema([("doc", pa.string()), ("record_time", pa.timestamp("us", "UTC"))])
-_SCHEMAS = {"_doubted": _DOUBTED, "_trusted": _DOUBTED.append(pa.field("original", pa.string()))}
+_SCHEMAS = {
+    "_doubted": _DOUBTED,
+    "_trusted": _DOUBTED.append(pa.field("original", pa.string())),
+    "_texts": pa.schema([("text", pa.string())]),
+}
 
 
 def _arrow_of(connection: Any, text: str) -> pa.Table:
@@ -96,6 +106,7 @@ class RowDatabase:
         texts = [derived.sql for derived in plan.derived] + [check.sql for check in plan.checks]
         self._joins = any(len(text) > _LONG for text in texts)
         self._threads = 1 if self._joins else threads
+        self._free_instants = free_instants(plan)
         self._opened: duckdb.DuckDBPyConnection | None = None
         self._feeds: dict[str, _Feed] = {}
         self._prepared: set[str] = set()
@@ -123,7 +134,23 @@ class RowDatabase:
         relation, name = statement.value
         if name not in self._prepared:
             self._prepare(name, statement.text(self._plan))
-        return self._execute(name, relation, source)
+        table = self._execute(name, relation, source)
+        return self._with_instants(table) if statement.doubting and self._free_instants else table
+
+    def _with_instants(self, table: pa.Table) -> pa.Table:
+        """Read the instants that the statement gave as texts; `_unproved_N` says which are in doubt."""
+        for number in self._free_instants:
+            values, unproved = instants(table.column(number), self._cast)
+            table = table.set_column(number, table.schema.names[number], values)
+            table = table.append_column(f"_unproved_{number}", unproved)
+        return table
+
+    def _cast(self, texts: Any) -> Any:
+        """The slow way to instants, for texts that Arrow does not read."""
+        if "instants" not in self._prepared:
+            self._prepare("instants", "SELECT TRY_CAST(text AS TIMESTAMPTZ) AS instant FROM _texts")
+        found = self._execute("instants", "_texts", pa.table({"text": texts})).column("instant")
+        return pa.concat_arrays(found.chunks) if found.num_chunks else pa.array([], found.type)
 
     def strings(self, source: pa.Table, numbers: frozenset[int]) -> Mask | None:
         """Which documents of `source` hold strings wherever a column of these `numbers` declares one.

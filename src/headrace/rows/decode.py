@@ -53,7 +53,8 @@ INTEGERS = {
 INSTANT = "TIMESTAMP WITH TIME ZONE"
 _PROVABLE = (*INTEGERS, "VARCHAR", "JSON", "BOOLEAN", "DOUBLE", "FLOAT", INSTANT)
 _MANY = frozenset(("[*]", ".*"))
-_FIRST_INSTANT = "TIMESTAMPTZ '0001-01-01 00:00:00+00'"
+# A day behind the first: what is before it may have been written with a year 0 and a zone.
+_FIRST_INSTANT = "TIMESTAMPTZ '0001-01-02 00:00:00+00'"
 _LAST_INSTANT = "TIMESTAMPTZ '9999-12-31 23:59:59.999999+00'"
 
 
@@ -79,18 +80,25 @@ def quote(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
-def decode_sql(columns: tuple[Column, ...], *, trusting: bool) -> DecodeSql:
-    """Return the SQL for `columns`, in the doubting or in the trusting form."""
+def decode_sql(columns: tuple[Column, ...], *, trusting: bool, texts: tuple[int, ...] = ()) -> DecodeSql:
+    """Return the SQL for `columns`, in the doubting or in the trusting form.
+
+    The columns with the numbers `texts`, which are instants, are left to `instants`: their text is all that
+    is given of them.
+    """
     writer = _Writer(trusting)
     structure = {column.name: writer.raw(column.type) for column in columns}
     reads = [f"t.{quote(column.name)}" for column in columns]
-    typed = tuple(writer.typed(column.type, read) for column, read in zip(columns, reads, strict=True))
+    typed = tuple(
+        _text(read) if number in texts else writer.typed(column.type, read)
+        for number, (column, read) in enumerate(zip(columns, reads, strict=True))
+    )
     doubts: list[str] = []
     proofs: list[tuple[str, str]] = []
     for number, (column, read) in enumerate(zip(columns, reads, strict=True)):
         if not provable(column.type):
             doubts.append(writer.suspect(column.type, read))
-        elif not trusting:
+        elif not trusting and number not in texts:
             parts = writer.parts(column.type, read)
             proofs += [(f"_parts_{number}", parts)] if parts else []
             proofs += [(f"_text_{number}", _text(read))] if column.type.sql not in ("VARCHAR", "JSON") else []

@@ -15,7 +15,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from headrace.declare import Column, DataType, ListType, MapType, ScalarType, StructType
-from headrace.rows.decode import INSTANT, INTEGERS, TIMESTAMP_SHAPE, provable
+from headrace.rows.decode import INSTANT, INTEGERS, provable
+from headrace.rows.instants import unproved, usual
 
 __all__ = ["Proof"]
 
@@ -24,18 +25,9 @@ Bytes = npt.NDArray[np.uint8]
 Offsets = npt.NDArray[np.int32]
 Rows = npt.NDArray[np.int64]
 
-_FIRST = -62_135_596_800_000_000  # 0001-01-01T00:00:00Z
-_LAST = 253_402_300_799_999_999  # 9999-12-31T23:59:59.999999Z
-_USUAL_LENGTHS = (20, 24, 27)
 _SHORT = 2_000
 _LONG_TEXT = 64
 _FEW = 500
-
-
-def _usual_signs(length: int) -> tuple[Bytes, Bytes]:
-    """The lowest sign at each place of an instant, and how far above it the highest is."""
-    shape = np.frombuffer(b"0000-00-00T00:00:00.000000"[: length - 1] + b"Z", np.uint8)
-    return shape, np.where(shape == ord("0"), 9, 0).astype(np.uint8)
 
 
 def _set_of(signs: bytes) -> Mask:
@@ -50,15 +42,18 @@ _IN_DECIMAL = _set_of(b"0123456789-.")
 _IN_NUMBER = _set_of(b"0123456789+-.eE")
 # What a value that was no string can begin with once json_transform has made a VARCHAR of it.
 _STARTS = _set_of(b"0123456789-{[tf")
-_USUAL_SIGNS = {length: _usual_signs(length) for length in _USUAL_LENGTHS}
 _TENTHS = (5, 3, 7, 2, 4, 6, 8, 9)
 
 
 class Proof:
     """What is to be proved about the columns of one stream, for the tables of the doubting query."""
 
-    def __init__(self, columns: tuple[Column, ...], event_time: str | None) -> None:
+    def __init__(
+        self, columns: tuple[Column, ...], event_time: str | None, free: tuple[int, ...] = ()
+    ) -> None:
+        """`free`: the numbers of the columns that `instants` reads, and proves as `_unproved_N`."""
         self._columns = columns
+        self._free = free
         self._needed = [
             at for at, column in enumerate(columns) if not column.nullable or column.name == event_time
         ]
@@ -67,7 +62,7 @@ class Proof:
         # Columns of one type are looked at together when they are short: each look has a fixed cost.
         self._alike: dict[str, list[int]] = {}
         for at, column in enumerate(columns):
-            if isinstance(column.type, ScalarType) and provable(column.type):
+            if isinstance(column.type, ScalarType) and provable(column.type) and at not in free:
                 self._alike.setdefault(column.type.sql, []).append(at)
         for kind in ("VARCHAR", "JSON"):
             self._alike.pop(kind, None)
@@ -95,12 +90,14 @@ class Proof:
         return doubts, texts
 
     def _doubted(self, batch: pa.RecordBatch) -> Iterator[Mask]:
-        suspect = batch.column("_suspect")
-        if suspect.true_count:
-            yield np.asarray(suspect)
+        if "_suspect" in batch.schema.names and batch.column("_suspect").true_count:
+            yield np.asarray(batch.column("_suspect"))
         for at in self._needed:
             if batch.column(at).null_count:
                 yield np.asarray(batch.column(at).is_null())
+        for at in self._free:
+            if batch.column(f"_unproved_{at}").true_count:
+                yield np.asarray(batch.column(f"_unproved_{at}"))
         for kind, numbers in self._alike.items():
             values = [batch.column(at) for at in numbers]
             tokens = [batch.column(f"_text_{at}") for at in numbers]
@@ -243,50 +240,13 @@ def _mark_rounded(kind: str, texts: Any, mask: Mask) -> None:
 
 
 def _mark_instants(values: Any, texts: Any, mask: Mask) -> None:
-    """Mark the instants that DuckDB's cast takes and we do not: zones by name, spaces, years before 1."""
+    """Mark the instants that DuckDB's cast takes and we do not: zones by name, hour 24, years before 1."""
     micros = np.frombuffer(values.buffers()[1], np.int64)[values.offset : values.offset + len(values)]
-    if values.null_count:
-        micros = np.where(np.asarray(values.is_valid()), micros, 0)
-    if micros.min() < _FIRST or micros.max() > _LAST:
-        mask |= (micros < _FIRST) | (micros > _LAST)
-    _mark_unusual(texts, mask)
-
-
-def _mark_unusual(array: Any, mask: Mask) -> None:
-    _, offsets_buffer, data_buffer = array.buffers()
-    if data_buffer is None or not len(array):
-        return
-    offsets = np.frombuffer(offsets_buffer, np.int32)[array.offset : array.offset + len(array) + 1]
-    starts, lengths = offsets[:-1], np.diff(offsets)
-    data = np.frombuffer(data_buffer, np.uint8)
-    length = int(lengths[0])
-    if (
-        length in _USUAL_LENGTHS
-        and offsets[-1] - offsets[0] == length * len(lengths)
-        and (lengths == length).all()
-    ):
-        # All are of one length: they stand in rows like a table.
-        table = data[offsets[0] : offsets[-1]].reshape(-1, length)
-        low, span = _USUAL_SIGNS[length]
-        if (table - low <= span).all():
-            return
-    usual = lengths == 0
-    for length in _USUAL_LENGTHS:
-        rows = np.flatnonzero(lengths == length)
-        if len(rows):
-            usual[rows] = _usual(data, starts[rows], length)
-    rest = np.flatnonzero(~usual | (lengths == 0))
+    read, known = usual(texts)
+    mask |= known & (micros != read)
+    rest = np.flatnonzero(~known & np.asarray(texts.is_valid()))
     if len(rest):
-        fits = pc.match_substring_regex(array.take(pa.array(rest)), f"^({TIMESTAMP_SHAPE})$").fill_null(True)
-        mask[rest] |= ~np.asarray(fits)
-
-
-def _usual(data: Bytes, starts: npt.NDArray[np.int32], length: int) -> Mask:
-    """Whether the texts are `YYYY-MM-DDTHH:MM:SS.ffffffZ`, with 0 to 6 digits after the second."""
-    good = np.ones(len(starts), np.bool_)
-    for at, (low, span) in enumerate(zip(*_USUAL_SIGNS[length], strict=True)):
-        good &= data[starts + at] - low <= span
-    return good
+        mask[rest] |= unproved(texts.take(pa.array(rest)), micros[rest])
 
 
 def _either(masks: list[Mask | None]) -> Mask | None:

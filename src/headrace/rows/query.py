@@ -3,16 +3,35 @@
 It reads a relation with "doc" VARCHAR (what is decoded), "original" VARCHAR (the record's own text, only when
 trusting) and "record_time" TIMESTAMPTZ. It gives the plan's columns, then "_suspect", "_key_hash" and
 "_content_hash" where they apply, "_text_N" and "_parts_N" (see DecodeSql), "_failed_N" per derived column
-(only when trying) and "_violated_N" per check.
+(only when trying) and "_violated_N" per check. Instants that no expression of the plan needs are given as
+their texts, "_text_N" left out, unless trusting (see `free_instants`).
 """
 
 from __future__ import annotations
 
 from headrace.declare import Column
-from headrace.rows.decode import DecodeSql, decode_sql, quote
+from headrace.rows.decode import INSTANT, DecodeSql, decode_sql, quote
 from headrace.sql.plan import StreamPlan
 
-__all__ = ["row_query"]
+__all__ = ["free_instants", "row_query"]
+
+
+def free_instants(plan: StreamPlan) -> tuple[int, ...]:
+    """The numbers of the declared instants that only `instants` needs to read, not the row query."""
+    stream = plan.stream
+    expressions = [derived.sql for derived in plan.derived] + [check.sql for check in plan.checks]
+    needed = "\n".join(expressions).casefold()
+    if stream.name.casefold() in needed:
+        return ()  # it may mean the whole row
+    hashed = {stream.event_time, *stream.unique} if stream.unique else set()
+    return tuple(
+        number
+        for number, column in enumerate(stream.schema.columns)
+        if column.type.sql == INSTANT
+        and column.name not in hashed
+        and column.name.casefold() not in needed
+        and '"' not in column.name  # it is written otherwise in an expression
+    )
 
 
 def row_query(plan: StreamPlan, documents: str, *, trusting: bool, trying: bool) -> str:
@@ -23,7 +42,7 @@ def row_query(plan: StreamPlan, documents: str, *, trusting: bool, trying: bool)
               expression again row by row, so this form is for batches in which something has raised.
     """
     columns = plan.stream.schema.columns
-    decode = decode_sql(columns, trusting=trusting)
+    decode = decode_sql(columns, trusting=trusting, texts=() if trusting else free_instants(plan))
     original = "original" if trusting else "doc"
     source = f"doc, {original} AS original, record_time FROM {documents}"
     relation = f"SELECT json_transform(doc, {decode.structure}) AS t, {source}"
@@ -42,7 +61,8 @@ def row_query(plan: StreamPlan, documents: str, *, trusting: bool, trying: bool)
             f"FROM ({attempt})"
         )
     outputs = [quote(column.name) for column in plan.columns]
-    outputs += ["_suspect", *_hashes(plan)]
+    outputs += ["_suspect"] if decode.suspect != "false" else []
+    outputs += _hashes(plan)
     outputs += [name for name, _ in decode.proofs]
     if trying:
         outputs += [f"_failed_{number}" for number in range(len(plan.derived))]
@@ -54,10 +74,8 @@ def row_query(plan: StreamPlan, documents: str, *, trusting: bool, trying: bool)
 
 def _typed(relation: str, columns: tuple[Column, ...], decode: DecodeSql) -> str:
     outputs = [f"{text} AS {quote(column.name)}" for column, text in zip(columns, decode.typed, strict=True)]
-    # Only an object starts with a brace. What has white space before it is looked at by `strict`.
-    shape = "NOT (doc >= '{' AND doc < '|')"
-    suspect = "false" if decode.suspect == "false" else f"coalesce({decode.suspect}, true)"
-    outputs.append(f"({shape} OR {suspect}) AS _suspect")
+    if decode.suspect != "false":
+        outputs.append(f"coalesce({decode.suspect}, true) AS _suspect")
     outputs += [f"{text} AS {name}" for name, text in decode.proofs]
     return f"SELECT {', '.join(outputs)}, original AS _original, record_time AS _taken FROM ({relation})"
 

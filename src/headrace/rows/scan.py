@@ -1,8 +1,9 @@
 """A first look at the bytes of a slice: what is text that DuckDB may read, and what needs `strict`.
 
 DuckDB's reader of JSON takes a comma before a closing bracket, NaN and Infinity, and any depth. These are
-found here, in many records at once: each test is a pass over a block of whole records that fits the
-processor's cache. A test may name a record that is good after all, never pass one that is not.
+found here, and with them all that is no object, in many records at once: each test is a pass over a block
+of whole records that fits the processor's cache. A test may name a record that is good after all, never pass
+one that is not.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ Offsets = npt.NDArray[np.int32]
 
 _BLOCK = 1 << 18
 _SPACES_MAX = 64
-_CLOSING, _COMMA, _SPACE, _N, _A, _F = (np.uint8(ord(sign)) for sign in "}, naf")
+_OPENING, _CLOSING, _COMMA, _SPACE, _N, _A, _F = (np.uint8(ord(sign)) for sign in "{}, naf")
 _LOWER = np.uint8(0x20)
 _LITERAL_STARTS = np.zeros(256, np.bool_)
 _LITERAL_STARTS[[*b":[,- \t\r\n"]] = True
@@ -67,9 +68,12 @@ def _scan_chunk(chunk: Any, suspect: Mask) -> pa.Array | None:
             suspect[row] |= not _is_text(value)
     _, offsets_buffer, data_buffer = chunk.buffers()
     offsets = np.frombuffer(offsets_buffer or b"", np.int32)[chunk.offset : chunk.offset + len(chunk) + 1]
-    if data_buffer is None or not len(chunk):
+    if data_buffer is None or not len(chunk) or not data_buffer.size:
+        suspect[:] = True
         return text
     data = np.frombuffer(data_buffer, np.uint8)
+    # Only an object starts with a brace. What has white space before it is looked at by `strict`.
+    suspect |= (data.take(offsets[:-1], mode="clip") != _OPENING) | (offsets[1:] == offsets[:-1])
     first = 0
     while first < len(chunk):
         last = int(np.searchsorted(offsets, offsets[first] + _BLOCK, side="right")) - 1

@@ -14,6 +14,7 @@ from headrace.rows.database import RowDatabase, Statement
 from headrace.rows.framing import Framing
 from headrace.rows.outcomes import Decoded, Malformed, outcomes, rows_of
 from headrace.rows.proof import Proof
+from headrace.rows.query import free_instants
 from headrace.rows.result import RowResult
 from headrace.rows.scan import scan
 from headrace.rows.strict import Reading, read_record
@@ -42,7 +43,7 @@ class RowStage:
         self._plan = plan
         self._framing = framing
         self._database = RowDatabase(plan, threads)
-        self._proof = Proof(plan.stream.schema.columns, plan.stream.event_time)
+        self._proof = Proof(plan.stream.schema.columns, plan.stream.event_time, free_instants(plan))
 
     def run(self, records: pa.Table, *, lane: str = "main") -> RowResult:
         """Give every record of `records` (RECORD_SCHEMA) its outcome; in lane "redrive" no time is checked.
