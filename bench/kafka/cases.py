@@ -64,6 +64,8 @@ def throughput(
                 print(f"{failed}: FAILED {failure}", flush=True)
                 continue
             result["repetition"] = repetition
+            told = f"{result['events_per_s']:,.0f} events/s, load {result['load_after']:.1f}"
+            print(f"   {case} {repetition + 1}: {contestant.title}: {told}", flush=True)
             runs.setdefault(contestant.name, []).append(result)
     for name, results in runs.items():
         yield speed_line(case, CONTESTANTS[name], results)

@@ -100,7 +100,8 @@ class Watched:
             process.wait()
         if result is None or code:
             said = self._output.read_text(errors="replace").strip()
-            raise Failed(f"ended with {process.returncode}: {said[-1200:]}")
+            at = max(said.find("Traceback"), 0)  # a JVM says much after it
+            raise Failed(f"ended with {process.returncode}: {said[at : at + 2500]} … {said[-500:]}")
         return result
 
     def _read(self, process: subprocess.Popen[str]) -> dict[str, Any] | None:

@@ -230,10 +230,9 @@ def commerce(spark: SparkSession, stream: dict, place: str) -> dict[str, list[pa
                 "append" if name == "sessions" else "update",
             )
         )  # fmt: skip
-    clean = accepted(spark, stream, CLEAN).withColumn(
-        "items_total",
-        F.expr("aggregate(items, CAST(0 AS DECIMAL(30,2)), (s, i) -> s + i.quantity * i.price)"),
-    )
+    added = "CAST(total + item.quantity * item.price AS DECIMAL(30,2))"
+    items_total = F.expr(f"aggregate(items, CAST(0 AS DECIMAL(30,2)), (total, item) -> {added})")
+    clean = accepted(spark, stream, CLEAN).withColumn("items_total", items_total)
     files = str(OUT / f"clean-{place}")
     queries.append(
         start(
