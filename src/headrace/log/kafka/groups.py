@@ -17,6 +17,7 @@ __all__ = ["Groups"]
 
 _OFFSET_NONE = -1001
 _PATIENCE_S = 10.0
+_LOOK_S = 1.0
 _LOAD_S = 10.0
 """A mark of a load holds so long; who loads renews it three times in that."""
 
@@ -32,6 +33,7 @@ class Groups:
         self._changed = threading.Condition()
         self._busy = False
         self._closed = False
+        self._quiet_until = 0.0
         self._thread: threading.Thread | None = None
 
     def _group(self, reader: str) -> str:
@@ -118,6 +120,7 @@ class Groups:
                 self._mark(group, time.time() + _LOAD_S)
 
         self._mark(group, time.time() + _LOAD_S)
+        over.wait(_LOOK_S)  # from now on every reader knows
         thread = threading.Thread(target=renew, name="headrace-load", daemon=True)
         thread.start()
         try:
@@ -126,6 +129,7 @@ class Groups:
             over.set()
             thread.join()
             self._mark(group, 0.0)
+            self._forget(group)
 
     def _mark(self, group: str, until: float) -> None:
         try:
@@ -133,8 +137,23 @@ class Groups:
         except (KafkaException, HeadraceError):
             return  # the next renewal comes before the mark is over
 
+    def _forget(self, group: str) -> None:
+        """Take the group of a load away: each that is left costs every reader a question."""
+        try:
+            self._connection.ask(self._connection.admin.delete_consumer_groups([group]))
+        except (KafkaException, HeadraceError):
+            return  # brokers take an empty group away by themselves after a week
+
     def loading(self) -> bool:
-        """Whether somebody loads the topic now."""
+        """Whether somebody loads the topic now; that nobody does is believed for a second."""
+        if time.monotonic() < self._quiet_until:
+            return False
+        until = time.monotonic() + _LOOK_S
+        loading = self._marked()
+        self._quiet_until = 0.0 if loading else until
+        return loading
+
+    def _marked(self) -> bool:
         admin = self._connection.admin
         try:
             listed = self._connection.ask({"groups": admin.list_consumer_groups()})["groups"].valid

@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 
 import pyarrow as pa
 
-from headrace.errors import RefusedError
+from headrace.errors import IntegrityError, RefusedError
 from headrace.log.embedded import utc_now
 from headrace.log.kafka.appending import KafkaAppender
 from headrace.log.kafka.connection import Connection, TopicUnknownError
@@ -108,6 +108,8 @@ class KafkaLog:
         """Append `records` in their order; see `Log.append` and `KafkaAppender.append`."""
         with self._appending:
             self._require_open()
+            if self._due():  # keys must go where other writers send them when there are new partitions
+                self._look_again()
             if self._appender is None:
                 self._appender = KafkaAppender(self._connection, self._topic.record_bytes_max)
             with self._still_there():
@@ -137,8 +139,11 @@ class KafkaLog:
         with self._reading:
             self._require_open()
             asked = self.now()
-            if time.monotonic() - self._looked > self._look_every.total_seconds():
+            if self._due():
                 self._look_again()
+            # Asked before the ends are: a load that is over by then has left its records before them.
+            by_header = self._settings.record_time == "header" and not self._is_lane
+            loading = by_header and self._groups.loading()
             with self._still_there():
                 found = self._fetcher.read(
                     positions,
@@ -149,10 +154,10 @@ class KafkaLog:
                     wait=wait.total_seconds(),
                     confirm=self._look,
                 )
-            by_header = self._settings.record_time == "header" and not self._is_lane
-            if found.idle_since and by_header and self._groups.loading():
-                return replace(found, idle_since={})
-            return found
+            return replace(found, idle_since={}) if loading else found
+
+    def _due(self) -> bool:
+        return time.monotonic() - self._looked > self._look_every.total_seconds()
 
     def _look(self) -> Callable[[], None]:
         """Ask for the topic itself. What is returned raises IntegrityError when it is another one."""
@@ -169,10 +174,10 @@ class KafkaLog:
 
     @contextmanager
     def _still_there(self) -> Iterator[None]:
-        """Tell a topic that is gone from one that not every broker knows yet."""
+        """Say that the topic is another one where that is why something failed."""
         try:
             yield
-        except TopicUnknownError:
+        except (TopicUnknownError, IntegrityError, RefusedError):
             self._look_again()
             raise
 
