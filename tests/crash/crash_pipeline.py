@@ -122,17 +122,19 @@ def append(folder: Path, found: list[Arrival]) -> None:
     """Fill the log in `folder` with `found`, a thousand records a batch."""
     log = open_embedded_log(folder / "log.db", "events", partitions=PARTITIONS, clock=lambda: START)
     for start in range(0, len(found), 1000):
-        batch = found[start : start + 1000]
-        log.append(
-            pa.table(
-                {
-                    "partition": pa.array([one.partition for one in batch], pa.int32()),
-                    "record_time": pa.array([one.record_time for one in batch], pa.timestamp("us", "UTC")),
-                    "value": pa.array([one.value for one in batch], pa.binary()),
-                }
-            )
-        )
+        log.append(append_table(found[start : start + 1000]))
     log.close()
+
+
+def append_table(found: list[Arrival]) -> pa.Table:
+    """What a log takes, with the partitions and record times of `found`."""
+    return pa.table(
+        {
+            "partition": pa.array([one.partition for one in found], pa.int32()),
+            "record_time": pa.array([one.record_time for one in found], pa.timestamp("us", "UTC")),
+            "value": pa.array([one.value for one in found], pa.binary()),
+        }
+    )
 
 
 def expected(found: list[Arrival]) -> dict[str, Any]:

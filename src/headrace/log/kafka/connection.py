@@ -6,7 +6,7 @@ import re
 import socket
 import time
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from typing import Any, TypeVar
 
 from confluent_kafka import KafkaError, KafkaException
@@ -20,6 +20,7 @@ __all__ = ["STALE", "TOO_LARGE_FIX", "Connection", "TopicUnknownError"]
 _ANSWER_S_MAX = 8.0
 """How long one question to the cluster may take before it counts as not ready."""
 
+_LOOK_S = 0.02
 _PROBE_S_MAX = 0.5
 _PROBES_MAX = 3
 
@@ -190,10 +191,13 @@ class Connection:
         """Return the answers to questions. Raises KafkaException for one, or that no answer came."""
         end = time.monotonic() + _ANSWER_S_MAX
         for future in futures.values():
-            while not future.done():
-                self.admin.poll(0.002)
+            while not wait((future,), _LOOK_S).done:
+                self.admin.poll(0)  # what went wrong is told in here
                 self.raise_refused()
                 if time.monotonic() > end:
+                    # A question about a group that reached a broker while it came back is never answered,
+                    # and neither is one that follows it through the same administrator.
+                    self.forget_metadata()
                     raise self.not_ready()
         answers = {}
         for key, future in futures.items():
