@@ -72,7 +72,7 @@ class Replicas:
             for name, options in home.profile.replicas.items()
         ]
         if self.followers:
-            _folder(home).mkdir(parents=True, exist_ok=True)
+            _folder(home).mkdir(parents=True, exist_ok=True, mode=0o700)  # keys of rows may lie there
 
     def start(self) -> None:
         """Begin to follow the store."""
@@ -221,7 +221,7 @@ def tell_stopped(home: Home, name: str, action: str) -> None:
     facts["paused"] = action == "pause"
     if action in ("adopt", "rebuild"):
         facts["again"] = action
-    _folder(home).mkdir(parents=True, exist_ok=True)
+    _folder(home).mkdir(parents=True, exist_ok=True, mode=0o700)  # keys of rows may lie there
     _write(_folder(home) / "told.json", told)
 
 

@@ -48,6 +48,9 @@ class TableCopy(Protocol):
     def begin(self, writer: ReplicaWriter, seen: Cursor | None, head: Head, again: str | None) -> None:
         """Take the table over in the target. Raises RefusedError when it holds another store's rows."""
 
+    def quiet(self, head: Head) -> bool:
+        """Return whether nothing can be new, without asking the store."""
+
     def next_chunk(self, reader: Any, head: Head, *, hurry: bool) -> Chunk | None:
         """Return what is to be written next, read from a snapshot of the store; None: nothing for now."""
 
@@ -138,28 +141,42 @@ class _RowsCopy(_Copy):
         self._sizes: list[tuple[int, int]] = []
         self._sized_to = 0
         self._row_bytes = float(_ROW_BYTES_FIRST)
+        self._signature: object = None
         self._append = options.mode == "append" and has_closings(plan)
 
     def _started(self, cursor: Cursor) -> None:
         super()._started(cursor)
         self._position = cursor.position
         self._sizes, self._sized_to = [], 0
+        self._signature = None
 
     def written(self, chunk: Chunk) -> None:
         """See `TableCopy`."""
         super().written(chunk)
         self._position = chunk.cursor.position
 
+    def quiet(self, head: Head) -> bool:
+        """See `TableCopy`."""
+        if self._signature is None or self._signature != _moved(self.plan, head):
+            return False
+        self._position = Position.at(head.epoch)
+        self._reach(head.epoch)
+        return True
+
     def next_chunk(self, reader: Any, head: Head, *, hurry: bool) -> Chunk | None:
         """See `TableCopy`."""
         assert self.cursor is not None  # noqa: S101 - the follower has begun it
+        self._signature = None
         if head.rebuilding(self.shape.name):
             return None  # the target keeps the whole answers of before until the new ones are whole
         while not self._position.whole or self._position.epoch < head.epoch:
             chunk = self._following(reader, head)
             if chunk is not None:
                 return chunk
-        return self._last(reader) if self.cursor.sweep_below else None
+        if self.cursor.sweep_below:
+            return self._last(reader)
+        self._signature = _moved(self.plan, head)
+        return None
 
     def _following(self, reader: Any, head: Head) -> Chunk | None:
         """Return what changed in the next span of epochs, or its next piece; None: nothing did."""
@@ -253,13 +270,18 @@ class _ViewCopy(_Copy):
         super().written(chunk)
         self._sent = self._computed
 
+    def quiet(self, head: Head) -> bool:
+        """See `TableCopy`."""
+        if self._signature is None or self._signature != _signature(self.plan, head):
+            return False
+        self.reached = head.epoch
+        return True
+
     def next_chunk(self, reader: Any, head: Head, *, hurry: bool) -> Chunk | None:
         """See `TableCopy`."""
         assert self.cursor is not None  # noqa: S101 - the follower has begun it
         signature = _signature(self.plan, head)
-        if signature == self._signature or any(facts.rebuild for facts in head.progress.tables.values()):
-            if signature == self._signature:
-                self.reached = head.epoch
+        if any(facts.rebuild for facts in head.progress.tables.values()):
             return None
         if not hurry and time.monotonic() - self._computed_at < self._options.refresh.total_seconds():
             return None
@@ -306,4 +328,12 @@ def _signature(plan: TablePlan, head: Head) -> object:
     if not set(plan.sources) <= set(tables):
         return head.epoch  # a view over a view: any table may be behind it
     facts = [tables[name] for name in plan.sources]
-    return [(f.accepted, f.kept, f.removed, f.retired_through, f.fingerprint) for f in facts]
+    return [(f.kept, f.removed, f.retired_through, f.fingerprint) for f in facts]
+
+
+def _moved(plan: TablePlan, head: Head) -> object:
+    """Return what differs whenever rows of a table have changed, left or been closed."""
+    facts = head.progress.tables.get(plan.name)
+    if facts is None or facts.rebuild is not None:
+        return None
+    return (facts.kept, facts.removed, facts.closed_through, facts.fingerprint)

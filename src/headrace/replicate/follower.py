@@ -255,14 +255,14 @@ class Follower:
 
     def _step(self) -> bool:
         """Send a chunk of every table that has one; whether any had."""
-        sent = False
+        sent, known = False, self._head()
+        self.epoch = known.epoch
         for copy in self.copies:
-            if copy.cursor is None or self._interrupted or self._writer is None:
+            if copy.cursor is None or self._interrupted or self._writer is None or copy.quiet(known):
                 continue
             with self._store.snapshot() as reader:
                 head = read_head(reader)
                 chunk = copy.next_chunk(reader, head, hurry=self._hurry)
-            self.epoch = head.epoch
             if chunk is not None:
                 self._writer.write(chunk)
                 copy.written(chunk)

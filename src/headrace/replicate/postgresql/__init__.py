@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 
+from headrace.errors import ProfileError
 from headrace.replicate.options import CommonOptions, Revealed, setting
 from headrace.replicate.postgresql.schema import init_sql
 from headrace.replicate.protocol import ReplicaWriter, TableShape, Task
@@ -32,8 +33,13 @@ class PostgresReplica(CommonOptions):
 
     def open(self, task: Task) -> ReplicaWriter:
         """See `Replica`."""
-        from headrace.replicate.postgresql.writer import PostgresWriter
-
+        try:
+            from headrace.replicate.postgresql.writer import PostgresWriter
+        except ImportError as error:
+            raise ProfileError(
+                f"a PostgreSQL replica needs '{error.name}', which is not installed",
+                fix="install it: pip install 'headrace[postgresql]'",
+            ) from error
         return PostgresWriter(self, task)
 
     def init_sql(self, tables: tuple[TableShape, ...]) -> Iterator[str]:

@@ -127,7 +127,7 @@ class PostgresWriter:
             ):
                 raise fenced(table)
             if chunk.removed.num_rows:
-                self._delete(run, chunk.table, chunk.removed)
+                self._remove(run, chunk.table, chunk.removed)
             refusals: list[Refusal] = []
             if chunk.rows.num_rows:
                 self._put(run, chunk.table, chunk.rows, refusals)
@@ -157,18 +157,29 @@ class PostgresWriter:
                 self._empty.discard(shape.name)
                 self._put(run, shape, rows, refusals)
                 return
-            if rows.num_rows == 1:
-                refusals.append(_refusal(shape, rows, error))
-                if len(refusals) > _REFUSED_MAX:
-                    raise RefusedError(
-                        f"PostgreSQL refuses more than {_REFUSED_MAX} rows of '{shape.name}' at once: "
-                        f"{refusals[-1].reason}",
-                        fix="correct the table in the target (a constraint, a trigger, a type), then resume",
-                    ) from None
+            if rows.num_rows > 1:
+                for half in _halves(rows):
+                    self._put(run, shape, half, refusals)
                 return
-            half = rows.num_rows // 2
-            self._put(run, shape, rows.slice(0, half), refusals)
-            self._put(run, shape, rows.slice(half), refusals)
+            refusals.append(_refusal(shape, rows, error))
+            if len(refusals) > _REFUSED_MAX:
+                raise RefusedError(
+                    f"PostgreSQL refuses more than {_REFUSED_MAX} rows of '{shape.name}' at once: "
+                    f"{refusals[-1].reason}",
+                    fix="correct the table in the target (a constraint, a trigger, a type), then resume",
+                ) from None
+
+    def _remove(self, run: Any, shape: TableShape, removed: pa.Table) -> None:
+        """Take rows out; a key that the server refuses is none that it could hold."""
+        try:
+            with self._connection.transaction():
+                self._remove_all(run, shape, removed)
+        except psycopg.Error as error:
+            if not is_of_a_row(error):
+                raise
+            if removed.num_rows > 1:
+                for half in _halves(removed):
+                    self._remove(run, shape, half)
 
     def _put_all(self, run: Any, shape: TableShape, rows: pa.Table) -> None:
         full = relation(self._schema, shape.name)
@@ -189,7 +200,7 @@ class PostgresWriter:
             f"DO UPDATE SET {sets} WHERE t.{quoted(VERSION)} <= excluded.{quoted(VERSION)}"
         )
 
-    def _delete(self, run: Any, shape: TableShape, removed: pa.Table) -> None:
+    def _remove_all(self, run: Any, shape: TableShape, removed: pa.Table) -> None:
         types = {column.name: postgres_type(column.type) for column in shape.columns}
         names = [*shape.key, VERSION]
         listed = ", ".join(quoted(name) for name in names)
@@ -298,6 +309,11 @@ def _values_of(cursor: Cursor) -> list[Any]:
         cursor.store_id, cursor.replica, cursor.generation, at.epoch, at.through, at.after, cursor.begun,
         cursor.sweep_below,
     ]  # fmt: skip
+
+
+def _halves(rows: pa.Table) -> tuple[pa.Table, pa.Table]:
+    half = rows.num_rows // 2
+    return rows.slice(0, half), rows.slice(half)
 
 
 def _null_patterns(rows: pa.Table, key: Sequence[str]) -> list[tuple[bool, ...]]:
