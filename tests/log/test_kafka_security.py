@@ -21,7 +21,7 @@ from headrace.log.kafka import KafkaSecurity, KafkaSettings, open_kafka_log
 from log.certificates import Authority
 from log.kafka_streams import ones, take, topic_name
 from log.token_endpoint import AUDIENCE, ISSUER, TokenEndpoint, token_endpoint
-from servers.guard import free_ports
+from servers.guard import free_ports, wait_until
 from servers.kafka import TEST_JVM, KafkaBroker, kafka_broker
 
 PASSWORD = "tops3cret"
@@ -229,6 +229,28 @@ def test_a_client_without_tls_at_a_listener_with_it_is_told_what_to_look_at(guar
 def test_a_client_with_tls_at_a_listener_without_it_is_told_what_to_look_at(guarded: Guarded) -> None:
     told = guarded.fails("PLAINTEXT", ca=str(guarded.ca))
     assert "does not answer to TLS" in str(told)
+
+
+@pytest.mark.slow
+def test_a_guarded_broker_that_was_killed_is_waited_for_and_not_mistaken_for_one_that_refuses(
+    guarded: Guarded,
+) -> None:
+    log = open_kafka_log(guarded.settings("SCRAM", guarded.scram()), "events")
+    log.append(ones(2))
+    assert take(log).records.num_rows == 2
+    guarded.broker.kill()
+    guarded.broker.start(wait=False)
+
+    def back() -> bool:
+        try:
+            return take(log, {0: 0}).records.num_rows == 2
+        except TransientError:
+            return False
+
+    with pytest.raises(TransientError):
+        take(log, {0: 0})
+    wait_until(back, what="the broker is back", seconds=60, process=guarded.broker.process)
+    log.close()
 
 
 # --- through a profile

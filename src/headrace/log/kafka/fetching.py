@@ -11,9 +11,8 @@ from itertools import groupby, pairwise
 import numpy as np
 from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
 
-from headrace.errors import TransientError
 from headrace.log.kafka.chunks import Fetched, take
-from headrace.log.kafka.connection import Connection
+from headrace.log.kafka.connection import Connection, TopicUnknownError
 from headrace.log.kafka.offsets import end_offsets, ranges
 from headrace.log.positions import start_positions
 from headrace.log.protocol import Slice
@@ -178,7 +177,7 @@ class KafkaFetcher:
             positions = {number: one.position for number, one in self._held.items()}
             self._held = {}
             start_positions(self._connection.place, ranges(self._connection, len(positions)), positions)
-            raise TransientError(f"{self._connection.place}: the brokers changed while it was read")
+            raise TopicUnknownError(f"{self._connection.place}: the brokers changed while it was read")
         elif error.fatal() or not error.retriable():
             found = self._connection.error_of(error)
             self._held = {}

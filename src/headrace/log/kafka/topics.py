@@ -90,8 +90,9 @@ def _made(connection: Connection) -> Topic:
     try:
         connection.ask(connection.admin.create_topics([new]))
     except KafkaException as error:
-        if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:  # another process was faster
+        if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
             raise connection.error_of(error.args[0]) from None
+        return _seen(connection, 1)  # another process was faster, and it may have asked for fewer
     return _seen(connection, partitions)
 
 
