@@ -184,7 +184,7 @@ def test_a_replica_is_paused_resumed_and_rebuilt_from_the_command_line(
     headrace(project, target, "replicas", "rebuild", "results")
     headrace(project, target, "run", "--until-caught-up")
     same(project, target)
-    assert "no replica 'reslts' - did you mean" in headrace(
+    assert "no replica 'reslts'; did you mean 'results'" in headrace(
         project, target, "replicas", "pause", "reslts", code=2
     )
 
