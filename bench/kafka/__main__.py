@@ -45,15 +45,18 @@ def main() -> int:
     lines: list[Line] = []
     failures: dict[str, str] = {}
     print(f"{scale.events:,} events, {scale.repetitions} repetition(s), load {load_before}\n", flush=True)
+    facts = {"began": began.isoformat(), "load_before": load_before, "scale": asdict(scale)}
+    raw: list[dict[str, Any]] = []
+    path = None
     try:
         with one_broker() as broker:
-            ground = prepared(broker, chosen.work.absolute(), scale)
+            ground = prepared(broker, chosen.work.absolute(), scale, raw)
             for case in chosen.case or cases:
                 measured(ground, case, scale, peers, lines, failures)
     finally:
         end_leftovers()
-    facts = {"began": began.isoformat(), "load_before": load_before, "scale": asdict(scale)}
-    path = write(facts, lines, failures, ground.raw)
+        if raw:  # what was measured is kept, also when the run is broken off
+            path = write(facts, lines, failures, raw)
     bars = [line.bar.holds(line.value) for line in lines if line.bar is not None]
     missed = bars.count(False)
     print(f"\n{sum(bars)} bars kept, {missed} missed, {len(failures)} failed; all numbers: {path}")
@@ -77,7 +80,7 @@ def measured(
         print(f"{case}: FAILED {failure}", flush=True)
 
 
-def prepared(broker: Any, work: Path, scale: Scale) -> Ground:
+def prepared(broker: Any, work: Path, scale: Scale, raw: list[dict[str, Any]]) -> Ground:
     """Generate the streams and write each to its topic."""
     work.mkdir(parents=True, exist_ok=True)
     streams: dict[str, Stream] = {}
@@ -85,12 +88,13 @@ def prepared(broker: Any, work: Path, scale: Scale) -> Ground:
         ("large", scale.events, 1),
         ("small", scale.small, 1),
         ("warm", scale.warm, 2),
+        ("brief", scale.brief, 2),
     ):
         file = work / f"{topic}-{events}.arrow"
         clear(file)
         generate(file, events, seed=seed)
         streams[topic] = produce(broker.bootstrap, topic, file)
-    return Ground(broker, work, streams.pop("warm"), streams, scale.batch_rows)
+    return Ground(broker, work, streams, scale.batch_rows, raw)
 
 
 def clear(file: Path) -> None:

@@ -21,6 +21,7 @@ class Scale:
     """How much is measured.
 
     small        events that the slow ones read
+    warm, brief  events of the warm-up, and that of the slow ones
     follow_s     how long each rate of the latency curve lasts
     burst_s      how long the burst lasts
     sent_max     records that one sender has ready, which shortens what is above
@@ -29,6 +30,7 @@ class Scale:
     events: int
     small: int
     warm: int
+    brief: int
     repetitions: int
     follow_s: float
     burst_s: float
@@ -36,8 +38,8 @@ class Scale:
     batch_rows: int
 
 
-FULL = Scale(2_000_000, 100_000, 50_000, 3, 20.0, 30.0, 1_500_000, 400_000)
-QUICK = Scale(200_000, 40_000, 10_000, 1, 5.0, 5.0, 150_000, 100_000)
+FULL = Scale(2_000_000, 100_000, 200_000, 10_000, 3, 20.0, 30.0, 1_500_000, 400_000)
+QUICK = Scale(200_000, 40_000, 20_000, 5_000, 1, 5.0, 5.0, 150_000, 100_000)
 RATIO_BARS = {
     TYPE: {"consume": Bar(least=0.5), "spark": Bar(least=8), "flink": Bar(least=8)},
     USER: {"consume": Bar(least=0.5), "spark": Bar(least=6), "flink": Bar(least=6)},
