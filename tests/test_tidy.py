@@ -94,7 +94,8 @@ def test_a_library_with_one_home_is_imported_only_there() -> None:
 
 def test_every_library_that_is_imported_is_a_declared_dependency() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    lines = [*project["dependencies"], *sum(project.get("optional-dependencies", {}).values(), [])]
+    extras = project.get("optional-dependencies", {}).values()
+    lines = [*project["dependencies"], *(line for extra in extras for line in extra)]
     declared = {re.split(r"[<>=\[ ]", line)[0].replace("-", "_") for line in lines}
     optional = {"pytest"}  # only in a user's tests
     problems = []

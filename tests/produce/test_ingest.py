@@ -214,6 +214,25 @@ def test_a_crash_on_either_side_of_the_append_makes_no_difference(
     assert opened.send(b"1", b"2", key="k").to_json() == answer.to_json()
 
 
+def test_keys_that_hold_the_mark_between_key_and_number_are_told_apart(
+    opened: Opened, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = opened.log.append
+
+    def die(records: pa.Table) -> Appended:
+        real(records)
+        raise Dying
+
+    opened.send(b"1", key="order#1")
+    monkeypatch.setattr(opened.log, "append", die)
+    with pytest.raises(Dying):
+        opened.send(b"2", key="order")
+    monkeypatch.undo()
+    opened.send(b"3", key="order#2")
+    assert opened.send(b"2", key="order").repeated
+    assert opened.values() == [b"1", b"2", b"3"]
+
+
 def test_what_is_missing_of_a_request_that_arrived_in_part_is_appended(
     opened: Opened, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -313,14 +313,15 @@ class _StreamWriter:
         found: dict[int, tuple[int, int]] = {}
         ranges = self.log.partitions()
         starts = clamped({each.partition: ends.get(each.partition, 0) for each in ranges}, ranges)
-        wanted = f"{key}#".encode()
+        wanted = key.encode()
         for records in read_between(self.log, starts, {each.partition: each.end for each in ranges}):
             columns = (records.column(name).to_pylist() for name in ("partition", "offset", "headers"))
             for partition, offset, headers in zip(*columns, strict=True):
                 for header in headers or ():
-                    if header["key"] == REQUEST_HEADER and header["value"].startswith(wanted):
-                        number = int(header["value"].removeprefix(wanted))
-                        found.setdefault(number, (partition, offset))
+                    if header["key"] == REQUEST_HEADER:
+                        request, _, number = (header["value"] or b"").rpartition(b"#")
+                        if request == wanted and number.isdigit():
+                            found.setdefault(int(number), (partition, offset))
         return found
 
     def _append(self, due: Sequence[_Request]) -> None:

@@ -129,6 +129,7 @@ def test_a_newer_writer_is_read_and_every_spoilt_record_is_set_aside(
     good = newer(number, "e9")
     bad = [
         frame(4_000_000, good[5:]),  # unknown id
+        b"\0\xff\xff\xff\xff" + good[5:],  # an id that no registry gives
         good[:-1],  # truncated
         b"\x09" + good[1:],  # wrong magic
         frame(recursive, b"\x02a\x02" * 50_000),  # too deep
@@ -137,7 +138,7 @@ def test_a_newer_writer_is_read_and_every_spoilt_record_is_set_aside(
     shop.append(good, *bad, newer(number, "e10"))
     answer = shop.run()
     assert answer.total == {"n": 6, "amount": Decimal("13.00")}
-    assert answer.rules == ["avro", "avro", "framing", "framing", "schema"]
+    assert answer.rules == ["avro", "avro", "framing", "framing", "schema", "schema"]
     assert [letter["value"] for letter in answer.letters] == bad  # their own bytes, as they were
 
 

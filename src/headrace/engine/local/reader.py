@@ -167,7 +167,8 @@ class Reader:
 
     def _decode(self, batch: Batch) -> None:
         begun = time.perf_counter()
-        if batch.slice.records.num_rows:
+        # One that has a result was decoded before another one had to wait for a registry.
+        if batch.slice.records.num_rows and batch.result is None:
             batch.result = self._stages[batch.stream].run(batch.slice.records, lane=batch.lane)
             # The bytes are half of what a slice weighs, and dead letters have theirs.
             batch.slice = replace(batch.slice, records=batch.slice.records.drop_columns(["value"]))

@@ -73,6 +73,8 @@ class KafkaAppender:
                 **{
                     "acks": "all",
                     "enable.idempotence": True,
+                    # What was written of an append is a prefix of each partition, never one with a hole.
+                    "enable.gapless.guarantee": True,
                     "linger.ms": settings.client.get("linger.ms", 5),
                     # The topic's limit is on whole batches: a full one must not be larger than it.
                     "batch.size": min(int(settings.client.get("batch.size", 1_000_000)), self._size_max),
@@ -102,7 +104,9 @@ class KafkaAppender:
             self._send_all(records, targets, times)
         except HeadraceError as error:
             self._give_up()
-            raise type(error)(
+            # What is refused was not written, to whoever calls; what is written in part may be tried again.
+            kind = TransientError if delivery.records else type(error)
+            raise kind(
                 f"{error.message} ({delivery.records:,} of {records.num_rows:,} records were written)",
                 fix=error.fix,
             ) from None
@@ -162,8 +166,12 @@ class KafkaAppender:
     def _wait(self, most: int) -> None:
         """Wait until at most so many records are on their way. Raises what became of one that failed."""
         end = time.monotonic() + 2 * self._delivery_ms / 1000
-        # After a failure nothing more is sent, and what is on its way is waited for: it is counted.
+        # After a failure nothing more is sent: what waits is dropped, what is on its way is waited for.
+        dropped = False
         while len(self._producer) > (most if self._delivery.error is None else 0):
+            if self._delivery.error is not None and not dropped:
+                self._producer.purge(in_queue=True, in_flight=False, blocking=False)
+                dropped = True
             self._producer.poll(0.05)
             self._connection.raise_refused()
             if time.monotonic() > end:
