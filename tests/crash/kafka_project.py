@@ -43,6 +43,7 @@ brokers = {brokers}
 topic = {topic}
 partitions = {partitions}
 record_time = "header"
+{replication}
 """
 
 
@@ -57,6 +58,8 @@ class KafkaProject:
         (folder / "pipeline.py").write_text(_PIPELINE.format(folders=folders))
         values = {"brokers": settings.brokers, "topic": settings.topic}
         quoted = {name: json.dumps(value) for name, value in values.items()}
+        # The lane of redriven records, which the engine makes, must outlive a broker as well.
+        quoted["replication"] = f"replication = {settings.replication}" if settings.replication else ""
         (folder / "headrace.toml").write_text(_PROFILES.format(partitions=PARTITIONS, **quoted))
 
     def open_log(self) -> KafkaLog:

@@ -18,8 +18,9 @@ __all__ = ["Groups"]
 _OFFSET_NONE = -1001
 _PATIENCE_S = 10.0
 _LOOK_S = 1.0
-_LOAD_S = 10.0
-"""A mark of a load holds so long; who loads renews it three times in that."""
+_LOAD_S = 60.0
+"""A mark of a load holds so long: longer than another broker takes to step in for one that died."""
+_RENEW_S = 3.0
 
 
 class Groups:
@@ -32,6 +33,7 @@ class Groups:
         self._wanted: dict[str, dict[int, int]] = {}
         self._changed = threading.Condition()
         self._busy = False
+        self._loads: set[str] = set()
         self._closed = False
         self._quiet_until = 0.0
         self._thread: threading.Thread | None = None
@@ -116,7 +118,7 @@ class Groups:
         over = threading.Event()
 
         def renew() -> None:
-            while not over.wait(_LOAD_S / 3):
+            while not over.wait(_RENEW_S):
                 self._mark(group, time.time() + _LOAD_S)
 
         self._mark(group, time.time() + _LOAD_S)
@@ -155,15 +157,20 @@ class Groups:
 
     def _marked(self) -> bool:
         admin = self._connection.admin
+        now_ms = time.time() * 1000
         try:
             listed = self._connection.ask({"groups": admin.list_consumer_groups()})["groups"].valid
-            for group in (each.group_id for each in listed if self._is_load(each.group_id)):
+            # A broker that just came back lists its groups only once it has read them, and one that is away
+            # lists none. Of a load that is known, its group's own coordinator is asked: it answers or fails.
+            self._loads |= {each.group_id for each in listed if self._is_load(each.group_id)}
+            for group in sorted(self._loads):
                 asked = admin.list_consumer_group_offsets(
                     [ConsumerGroupTopicPartitions(group, [TopicPartition(self._topic, 0)])]
                 )
                 places = self._connection.ask(asked)[group].topic_partitions
-                if any(place.offset > time.time() * 1000 for place in places):
+                if any(place.offset > now_ms for place in places):
                     return True
+                self._loads.discard(group)
         except KafkaException as error:
             raise self._connection.error_of(error.args[0]) from None
         return False

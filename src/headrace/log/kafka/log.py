@@ -193,7 +193,7 @@ class KafkaLog:
 
     @contextmanager
     def load(self) -> Iterator[None]:
-        """Mark the stream as being loaded while open; see `Log.load`. A dead one's mark ends after 10 s."""
+        """Mark the stream as being loaded while open; see `Log.load`. A dead one's mark ends after 60 s."""
         with self._groups.load():
             yield
 
