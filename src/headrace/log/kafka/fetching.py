@@ -24,8 +24,8 @@ _CHUNK = 2_000
 
 _FETCH_WAIT_MS = 100
 _QUEUED_KBYTES = 16_384
-_HELD_ROWS_MAX = 200_000
-_HELD_BYTES_MAX = 64 * 1024 * 1024
+_HELD_ROWS_MAX = 400_000
+_HELD_BYTES_MAX = 128 * 1024 * 1024
 _SILENCE_S_MAX = 5.0
 _LOOK_S = 0.1
 
@@ -77,8 +77,12 @@ class KafkaFetcher:
         # The *uncommitted* ends: behind them nothing can be that was written before now, not even a record
         # of a transaction that is still open.
         ends = end_offsets(self._connection, held, committed=False)
-        self._fill(ends, rows_max, bytes_max)
-        return self._given(ends, asked, rows_max, bytes_max, confirm)
+        silent = self._fill(ends, rows_max, bytes_max)
+        found = self._given(ends, asked, rows_max, bytes_max, confirm)
+        if silent and not found.records.num_rows:
+            # An empty slice says that there is nothing; behind the silent partition something waits.
+            raise self._connection.not_ready()
+        return found
 
     # --- where to read
 
@@ -114,9 +118,9 @@ class KafkaFetcher:
                     "allow.auto.create.topics": False,
                 },
             )
-        self._consumer.assign(
-            [TopicPartition(self._topic, number, one.next) for number, one in self._held.items()]
-        )
+        places = [TopicPartition(self._topic, number, one.next) for number, one in self._held.items()]
+        self._consumer.assign(places)
+        self._consumer.resume(places)  # the client keeps a pause over a new assignment
         self._assigned = True
 
     # --- fetching
@@ -135,6 +139,8 @@ class KafkaFetcher:
         """Take what has come already."""
         assert self._consumer is not None  # noqa: S101 - `_go_to` came before
         while not self._enough(rows_max, bytes_max):
+            if any(self._much(one) and not one.paused for one in self._held.values()):
+                return
             messages = self._consumer.consume(_CHUNK, 0)
             if not messages:
                 return
@@ -143,6 +149,8 @@ class KafkaFetcher:
     def _enough(self, rows_max: int, bytes_max: int) -> bool:
         held = self._held.values()
         rows, size = sum(one.rows for one in held), sum(one.bytes for one in held)
+        if all(one.at_end or (one.paused and one.rows) for one in held):
+            return True
         return (rows >= rows_max or size >= bytes_max) and all(one.rows or one.at_end for one in held)
 
     def _take(self, messages: list[Message]) -> None:
@@ -183,8 +191,12 @@ class KafkaFetcher:
             self._held = {}
             raise found
 
-    def _fill(self, ends: Mapping[int, int], rows_max: int, bytes_max: int) -> None:
-        """Fetch until there is enough or all that is there; a partition far behind is waited for."""
+    def _fill(self, ends: Mapping[int, int], rows_max: int, bytes_max: int) -> bool:
+        """Fetch until there is enough or all that is there; a partition far behind is waited for.
+
+        Returns whether one stayed silent: its broker is away.
+        """
+        silent = False
         begun = silent_since = time.monotonic()
         goals: Mapping[int, int] | None = None
         self._mark_ends(ends)
@@ -201,10 +213,10 @@ class KafkaFetcher:
                 goals = end_offsets(self._connection, self._held, committed=True)
             self._mark_ends(goals or ends)
             if time.monotonic() - silent_since > _SILENCE_S_MAX:
-                if any(one.rows for one in self._held.values()):
-                    break  # a broker is away: what came of the others is given up to there
-                raise self._connection.not_ready()
+                silent = True  # what came of the others is given as far as it goes
+                break
         self._hold_back()
+        return silent
 
     def _mark_ends(self, ends: Mapping[int, int]) -> None:
         for number, one in self._held.items():
@@ -214,15 +226,17 @@ class KafkaFetcher:
         """Fetch no more of partitions of which much is held, while others are behind."""
         assert self._consumer is not None  # noqa: S101 - `_go_to` came before
         for number, one in self._held.items():
-            much = one.rows > _HELD_ROWS_MAX or one.bytes > _HELD_BYTES_MAX
-            if much and not one.paused:
+            if not one.paused and self._much(one):
                 self._consumer.pause([TopicPartition(self._topic, number)])
-            elif one.paused and one.rows < _HELD_ROWS_MAX // 2 and one.bytes < _HELD_BYTES_MAX // 2:
+                one.paused = True
+            elif one.paused and not self._much(one, share=0.5):
                 self._consumer.resume([TopicPartition(self._topic, number)])
-                much = False
-            else:
-                much = one.paused
-            one.paused = much
+                one.paused = False
+
+    def _much(self, one: Fetched, *, share: float = 1.0) -> bool:
+        """Whether a partition holds more than its part of what may be held, or than `share` of that."""
+        part = share / len(self._held)
+        return one.rows > part * _HELD_ROWS_MAX or one.bytes > part * _HELD_BYTES_MAX
 
     # --- giving
 
