@@ -188,7 +188,7 @@ class ReplicaConformance(WriterConformance):
                 pytest.skip("this target takes every row")
             at = "2026-03-01T12:10:00"
             odd = {"id": "odd", "seen": at, "who": "odd one", "n": 13}
-            even = [{"id": f"even{i}", "seen": at, "who": f"even {i}", "n": i} for i in range(20)]
+            even = [{"id": f"even{i}", "seen": at, "who": f"even {i}", "n": 20 + i} for i in range(20)]
             test.send("events", [*even[:10], odd, *even[10:]], at=at)
             test.run()
             catch_up(follower)
