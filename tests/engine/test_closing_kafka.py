@@ -100,11 +100,17 @@ def test_with_the_times_of_the_broker_an_idle_partition_lets_windows_close(kafka
             try:
                 for partition in range(3):
                     test.send("events", [{"n": 1}] * 5, partition=partition)
-                last = datetime.now(UTC)
-                wait_until(
-                    lambda: (test.store.status().tables[0].closed_through or NOON) > last,
-                    what="windows close behind the last record",
-                )
+
+                def all_closed() -> bool:
+                    assert running.is_alive()
+                    closed, _, rows = look(test)
+                    return (
+                        closed is not None
+                        and sum(events for _, events in rows) == 15
+                        and closed >= rows[-1][0] + timedelta(seconds=1)
+                    )
+
+                wait_until(all_closed, what="windows close behind the last record", seconds=60)
             finally:
                 stop.set()
                 running.join()
