@@ -48,6 +48,7 @@ def _kill_often(
             load.allow(share)
             if kill == "engine":
                 end(engine)
+                at = max(at, project.engine_at())
                 began = time.monotonic()
                 engine = project.headrace(*_RUN)
             else:
