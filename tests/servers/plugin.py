@@ -13,20 +13,37 @@ from typing import NoReturn
 import pytest
 
 from servers.apicurio import JAVA_MIN, apicurio
+from servers.elasticsearch import search_here
 from servers.jars import ServerMissing, jars_of, java
 from servers.postgresql import postgres_program
 from servers.shared import shared_server
 
 __all__ = [
     "apicurio_registry",
+    "cassandra_here",
+    "cassandra_server",
+    "elasticsearch_here",
+    "elasticsearch_server",
     "kafka_broker",
     "kafka_here",
+    "opensearch_here",
+    "opensearch_server",
     "postgres_here",
     "postgres_server",
     "server_missing",
 ]
 
-_SERVER_FIXTURES = {"apicurio_registry", "kafka_here", "kafka_broker", "postgres_here", "postgres_server"}
+_SERVER_FIXTURES = {
+    "apicurio_registry",
+    "elasticsearch_here",
+    "elasticsearch_server",
+    "kafka_broker",
+    "kafka_here",
+    "opensearch_here",
+    "opensearch_server",
+    "postgres_here",
+    "postgres_server",
+}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -89,3 +106,53 @@ def postgres_server(postgres_here: None) -> Iterator[str]:
     """The dsn of a running PostgreSQL that all test processes share: use databases with random names."""
     with shared_server("servers.postgresql:shared_address") as dsn:
         yield dsn
+
+
+def _search_here(product: str) -> None:
+    try:
+        search_here(product)
+    except ServerMissing as missing:
+        server_missing(missing)
+
+
+@pytest.fixture(scope="session")
+def elasticsearch_here() -> None:
+    """What Elasticsearch needs is here: for tests that start their own with `servers.elasticsearch`."""
+    _search_here("elasticsearch")
+
+
+@pytest.fixture(scope="session")
+def elasticsearch_server(elasticsearch_here: None) -> Iterator[str]:
+    """The address of a running Elasticsearch that all test processes share: use random index names."""
+    with shared_server("servers.elasticsearch:shared_elasticsearch") as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def opensearch_here() -> None:
+    """What OpenSearch needs is here: for tests that start their own with `servers.elasticsearch`."""
+    _search_here("opensearch")
+
+
+@pytest.fixture(scope="session")
+def opensearch_server(opensearch_here: None) -> Iterator[str]:
+    """The address of a running OpenSearch that all test processes share: use random index names."""
+    with shared_server("servers.elasticsearch:shared_opensearch") as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def cassandra_here() -> None:
+    """What Cassandra needs is here: for tests that start their own nodes with `servers.cassandra`."""
+    try:
+        jars_of("cassandra")
+        java(17)
+    except ServerMissing as missing:
+        server_missing(missing)
+
+
+@pytest.fixture(scope="session")
+def cassandra_server(cassandra_here: None) -> Iterator[str]:
+    """The `host:port` of a Cassandra node that all test processes share: use keyspaces with random names."""
+    with shared_server("servers.cassandra:shared_address") as address:
+        yield address
