@@ -20,7 +20,7 @@ from headrace.testing import PipelineTest
 
 pytestmark = pytest.mark.slow
 
-CODE_OF_THE_PACKAGE = {"__init__.py", "catalogue.py", "generator.py"}
+CODE_OF_THE_PACKAGE = {"__init__.py", "catalogue.py", "generator.py", "vocabulary.py"}
 
 
 def folder_of(blueprint: str) -> Path:

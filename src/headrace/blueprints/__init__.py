@@ -19,11 +19,11 @@ from headrace.declare.words import did_you_mean
 from headrace.errors import ProfileError, RefusedError
 
 if TYPE_CHECKING:
-    from headrace.produce.generator import Generator
+    from headrace.produce.generator import BlueprintGenerator
 
 __all__ = ["BLUEPRINTS", "make_generator", "project_files", "write_project"]
 
-BLUEPRINTS: tuple[str, ...] = ("commerce",)
+BLUEPRINTS: tuple[str, ...] = ("commerce", "operations")
 """The names of the blueprints."""
 
 
@@ -38,11 +38,14 @@ def project_files(blueprint: str) -> dict[str, bytes]:
     return {path: source.joinpath(*stored.split("/")).read_bytes() for stored, path in files.items()}
 
 
-def make_generator(blueprint: str, *, seed: int = 0, settings: Iterable[str] = ()) -> Generator:
+def make_generator(
+    blueprint: str, *, seed: int = 0, settings: Iterable[str] = (), incident: str | None = None
+) -> BlueprintGenerator:
     """Return the generator of the blueprint; `settings` are texts such as `"late_share=0.05"`.
 
-    The settings are the fields of the generator's class, of the types of their defaults. Raises ProfileError
-    for an unknown blueprint or setting, and for a value that cannot be read.
+    The settings are the fields of the generator's class, of the types of their defaults. `incident` is one of
+    those that the generator declares. Raises ProfileError for an unknown blueprint, setting or incident, and
+    for a value that cannot be read.
     """
     project_files(blueprint)  # says which blueprints there are
     module: Any = import_module(f"headrace.blueprints.{blueprint}.generator")
@@ -69,8 +72,20 @@ def make_generator(blueprint: str, *, seed: int = 0, settings: Iterable[str] = (
                 f"the setting {name} of the generator cannot be '{text}'",
                 fix=f"write for example {name}={example}",
             ) from None
-    made: Generator = maker(seed=seed, **values)
+    if incident is not None:
+        _require_incident(blueprint, maker.incidents, incident)
+        values["incident"] = incident
+    made: BlueprintGenerator = maker(seed=seed, **values)
     return made
+
+
+def _require_incident(blueprint: str, incidents: Mapping[str, str], incident: str) -> None:
+    if incident not in incidents:
+        known = "; ".join(f"{name}: {seen}" for name, seen in incidents.items())
+        raise ProfileError(
+            f"the generator of '{blueprint}' has no incident '{incident}'{did_you_mean(incident, incidents)}",
+            fix=f"one of {known}" if known else "leave --incident out: this generator makes none",
+        )
 
 
 def write_project(blueprint: str, folder: Path) -> tuple[Path, ...]:

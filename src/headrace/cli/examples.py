@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from headrace.errors import RefusedError
 
 if TYPE_CHECKING:
-    from headrace.produce.generator import Generator
+    from headrace.produce.generator import BlueprintGenerator
 
 __all__ = ["generator_of", "write_blueprint", "write_minimal"]
 
@@ -26,9 +26,12 @@ def write_blueprint(name: str, folder: Path) -> tuple[Path, ...]:
     return written
 
 
-def generator_of(name: str, seed: int, settings: Iterable[str] = ()) -> Generator:
+def generator_of(
+    name: str, seed: int, settings: Iterable[str] = (), incident: str | None = None
+) -> BlueprintGenerator:
     """Return the generator of a blueprint; see `headrace.blueprints.make_generator`."""
-    made: Generator = import_module(_BLUEPRINTS).make_generator(name, seed=seed, settings=settings)
+    make = import_module(_BLUEPRINTS).make_generator
+    made: BlueprintGenerator = make(name, seed=seed, settings=settings, incident=incident)
     return made
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,10 +14,11 @@ from headrace.errors import ProfileError
 
 if TYPE_CHECKING:
     from headrace.operate import Project
+    from headrace.produce.generator import GeneratorReport
 
 __all__ = ["rate_of", "register", "seed_or_random"]
 
-_RATE_DEFAULT = "14"
+_LINE_CHARACTERS = 160
 
 
 def register(app: typer.Typer) -> None:
@@ -27,6 +29,7 @@ def register(app: typer.Typer) -> None:
             'headrace generate commerce --rate 500 --for "1 minute"',
             "headrace generate commerce --rate unlimited --count 1000000 --seed 7",
             'headrace generate commerce --set late_share=0.05 --set "disorder=30 s"',
+            'headrace generate operations --incident latency --for "3 minutes"',
         )
     )(generate)
 
@@ -36,8 +39,13 @@ def generate(
     project: ProjectOption = Path(),
     profile: ProfileOption = None,
     rate: Annotated[
-        str, typer.Option("--rate", envvar="EVENTS_PER_SECOND", help="Events a second, or: unlimited.")
-    ] = _RATE_DEFAULT,
+        str | None,
+        typer.Option(
+            "--rate",
+            envvar="EVENTS_PER_SECOND",
+            help="Events a second, or: unlimited. Default: the example's own.",
+        ),
+    ] = None,
     count: Annotated[int | None, typer.Option("--count", min=1, help="End after so many events.")] = None,
     duration: Annotated[
         str | None, typer.Option("--for", help="End after so long: '30 s', '5 minutes'.")
@@ -48,6 +56,10 @@ def generate(
     settings: Annotated[
         list[str] | None,
         typer.Option("--set", help="A setting of the generator, NAME=VALUE; may be given several times."),
+    ] = None,
+    incident: Annotated[
+        str | None,
+        typer.Option("--incident", help="What goes wrong while this runs, if the example has such."),
     ] = None,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="A line per event, with its id.")] = False,
 ) -> None:
@@ -62,10 +74,10 @@ def generate(
     from headrace.operate.supervise import StopSignals
     from headrace.produce.generator import run_generator
 
-    pace = rate_of(rate)
     length = duration_of("--for", duration)
     seed = seed_or_random(seed)
-    generator: Any = generator_of(blueprint, seed, settings or ())
+    generator = generator_of(blueprint, seed, settings or (), incident)
+    pace = generator.rate_default if rate is None else rate_of(rate)
     loaded = load_project(project, profile=profile)
     _require_stream(loaded, generator.stream, blueprint)
     stop = threading.Event()
@@ -90,12 +102,8 @@ def generate(
             )
     finally:
         log.close()
-    typer.echo(
-        f"{spell_number(report.events)} events in {report.seconds:.1f} s, {spell_number(report.rate)}/s; "
-        f"an append took {report.append_p50_s * 1000:.1f} ms (p99 {report.append_p99_s * 1000:.1f} ms)"
-        + (f"; {report.failed} failed" if report.failed else "")
-    )
-    _tell_figures(generator)
+    _tell_report(report)
+    _tell_facts(generator.facts)
 
 
 def rate_of(text: str) -> float | None:
@@ -132,25 +140,21 @@ def _require_stream(project: Project, stream: str, blueprint: str) -> None:
 
 
 def _tell_events(batch: Any) -> None:
-    import json
-
     for value in batch.column("value").to_pylist():
-        try:
-            event = json.loads(value)
-            typer.echo(
-                f"{event['event_id']}  {event['event_type']}  {event['user_id']}  {event['timestamp']}"
-            )
-        except (ValueError, KeyError, TypeError):
-            typer.echo(f"(spoilt on purpose)  {value[:80]!r}")
+        typer.echo(value[:_LINE_CHARACTERS].decode("utf-8", "backslashreplace"))
 
 
-def _tell_figures(generator: Any) -> None:
-    figures = generator.figures
-    if not figures.events:
-        return
-    places = sorted(figures.events_by_location.items(), key=lambda place: -place[1])
-    typer.echo(f"average purchase     {figures.average_purchase:.2f} over {figures.purchases:,} purchases")
-    typer.echo(f"most popular device  {figures.most_popular_device}")
+def _tell_report(report: GeneratorReport) -> None:
+    from headrace.cli.output import spell_number
+
     typer.echo(
-        "events per location  " + ", ".join(f"{place} {events:,}" for place, events in places if events)
+        f"{spell_number(report.events)} events in {report.seconds:.1f} s, {spell_number(report.rate)}/s; "
+        f"an append took {report.append_p50_s * 1000:.1f} ms (p99 {report.append_p99_s * 1000:.1f} ms)"
+        + (f"; {report.failed} failed" if report.failed else "")
     )
+
+
+def _tell_facts(facts: Sequence[tuple[str, str]]) -> None:
+    width = max((len(name) for name, _ in facts), default=0)
+    for name, value in facts:
+        typer.echo(f"{name:<{width}}  {value}")

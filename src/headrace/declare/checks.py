@@ -32,6 +32,7 @@ SYSTEM_RELATIONS = (
     "late_rows",
     "ledger",
     "outcomes_by_minute",
+    "reasons_by_minute",
     "removed",
     "rule_checks",
 )

@@ -8,18 +8,25 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from threading import Event
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import pyarrow as pa
 
 from headrace.errors import ProfileError, TransientError
 from headrace.log.protocol import Log
 
-__all__ = ["Generator", "GeneratorProgress", "GeneratorReport", "load_history", "run_generator"]
+__all__ = [
+    "BlueprintGenerator",
+    "Generator",
+    "GeneratorProgress",
+    "GeneratorReport",
+    "load_history",
+    "run_generator",
+]
 
 RATE_DEFAULT = 14.0
 BATCH_ROWS_MAX = 20_000
@@ -51,6 +58,23 @@ class Generator(Protocol):
 
     def activity(self, at: datetime) -> float:
         """How busy the hour of `at` is; the mean over a day is 1. Used for history only."""
+
+
+class BlueprintGenerator(Generator, Protocol):
+    """The generator of a blueprint, which `headrace generate NAME` runs.
+
+    It is a dataclass whose fields are its settings (`--set NAME=VALUE`), all with defaults. One that declares
+    incidents has a setting `incident`: the name of the one that goes on for as long as it runs, or nothing.
+    """
+
+    incidents: ClassVar[Mapping[str, str]]
+    """What can be made to go wrong on command, each with what is then seen."""
+    rate_default: ClassVar[float]
+    """Events a second when nobody says how many."""
+
+    @property
+    def facts(self) -> tuple[tuple[str, str], ...]:
+        """What was made so far, in words: (name, value) for whoever ran it; none before the first event."""
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ __all__ = [
     "digit_rows",
     "join",
     "power_law",
+    "repeat_earlier",
     "string_table",
     "write_hex",
     "write_millis",
@@ -129,3 +130,26 @@ def power_law(size: int, exponent: float) -> npt.NDArray[np.float64]:
     cumulated: npt.NDArray[np.float64] = shares / shares[-1]
     cumulated[-1] = 1.0
     return cumulated
+
+
+def repeat_earlier(
+    recent: pa.Table, made: pa.Table, back: npt.NDArray[np.int32]
+) -> tuple[pa.Table, npt.NDArray[np.bool_]]:
+    """Return `made` with some rows replaced by earlier ones, and which were; a copied copy is the original.
+
+    `back` says how many rows before its own place the original of a row stands, 0: it is no copy. Places
+    before `made` lie in `recent`, which has the same columns; a row whose original lies before that stays.
+    """
+    before = len(recent)
+    source = np.arange(len(back)) + before
+    copied = (back != 0) & (source - back >= 0)
+    if not copied.any():
+        return made, copied
+    origin = np.concatenate([np.arange(before), np.where(copied, source - back, source)])
+    while True:  # each round halves the way to the original
+        further = origin[origin]
+        if (further == origin).all():
+            break
+        origin = further
+    everything = pa.concat_tables([recent, made]).combine_chunks()
+    return everything.take(pa.array(origin[before:])), copied

@@ -24,6 +24,13 @@ SYSTEM_RELATIONS: Mapping[str, tuple[NamedColumn, ...]] = {
         outcome VARCHAR
         records BIGINT
     """),
+    "reasons_by_minute": _columns("""
+        stream VARCHAR
+        minute TIMESTAMP WITH TIME ZONE
+        outcome VARCHAR
+        reason VARCHAR
+        records BIGINT
+    """),
     "rule_checks": _columns("""
         stream VARCHAR
         minute TIMESTAMP WITH TIME ZONE

@@ -60,6 +60,9 @@ CREATE TABLE IF NOT EXISTS _headrace."references" (
 CREATE OR REPLACE VIEW outcomes_by_minute AS
     SELECT stream, minute, name AS outcome, CAST(sum(records) AS BIGINT) AS records
     FROM _headrace.minutes WHERE kind = 'outcome' GROUP BY ALL;
+CREATE OR REPLACE VIEW reasons_by_minute AS
+    SELECT stream, minute, kind AS outcome, name AS reason, CAST(sum(records) AS BIGINT) AS records
+    FROM _headrace.minutes WHERE kind NOT IN ('outcome', 'rule') GROUP BY ALL;
 CREATE OR REPLACE VIEW rule_checks AS
     SELECT stream, minute, name AS "rule", CAST(sum(records) AS BIGINT) AS checked,
            CAST(sum(warned) AS BIGINT) AS warned, CAST(sum(rejected) AS BIGINT) AS rejected

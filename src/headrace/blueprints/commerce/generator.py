@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +26,7 @@ from headrace.produce.kernels import (
     digit_rows,
     join,
     power_law,
+    repeat_earlier,
     string_table,
     write_hex,
     write_millis,
@@ -127,6 +128,9 @@ class CommerceGenerator:
     product_skew: float = 0.9
     stream: str = "events"
 
+    incidents: ClassVar[Mapping[str, str]] = {}
+    rate_default: ClassVar[float] = 14.0
+
     def __post_init__(self) -> None:
         self._check()
         self._random = np.random.default_rng(self.seed)
@@ -183,6 +187,19 @@ class CommerceGenerator:
             dict(zip(LOCATIONS, self._places.tolist(), strict=True)),
         )
 
+    @property
+    def facts(self) -> tuple[tuple[str, str], ...]:
+        """The figures in words."""
+        figures = self.figures
+        if not figures.events:
+            return ()
+        places = sorted(figures.events_by_location.items(), key=lambda place: -place[1])
+        return (
+            ("average purchase", f"{figures.average_purchase:.2f} over {figures.purchases:,} purchases"),
+            ("most popular device", figures.most_popular_device),
+            ("events per location", ", ".join(f"{name} {events:,}" for name, events in places if events)),
+        )
+
     def activity(self, at: datetime) -> float:
         """Busiest in the evening, quietest at 04:00 UTC with a fifth of that; the mean over a day is 1."""
         hour = at.hour + at.minute / 60
@@ -234,18 +251,7 @@ class CommerceGenerator:
 
     def _copy(self, made: pa.Table, copy: npt.NDArray[np.int32]) -> tuple[pa.Table, npt.NDArray[np.bool_]]:
         """Replace records by earlier ones; the copy of a copy is one of the original."""
-        before = len(self._recent)
-        source = np.arange(len(copy)) + before
-        copied = (copy != 0) & (source - np.abs(copy) >= 0)
-        origin = np.where(copied, source - np.abs(copy), source)
-        origin = np.concatenate([np.arange(before), origin])
-        while True:  # each round halves the way to the original
-            further = origin[origin]
-            if (further == origin).all():
-                break
-            origin = further
-        everything = pa.concat_tables([self._recent, made]).combine_chunks()
-        taken = everything.take(pa.array(origin[before:]))
+        taken, copied = repeat_earlier(self._recent, made, np.abs(copy))
         conflicting = copied & (copy < 0)
         if conflicting.any():
             at = pa.array(np.flatnonzero(conflicting))

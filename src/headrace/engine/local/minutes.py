@@ -1,4 +1,4 @@
-"""Outcomes and checks of rules by minute of record time, and how the system tables stay small.
+"""Outcomes, their reasons, and checks of rules by minute of record time; how the system tables stay small.
 
 An epoch only appends to them, because a merge costs ten times what an append does. Readers add the rows
 up, and every so many epochs the rows of one minute are folded into one.
@@ -47,11 +47,14 @@ def write_minutes(connection: Any, decided: Decided) -> None:
     for outcome, mask in ((Outcome.DUPLICATE, decided.duplicate), (Outcome.EXPIRED, decided.expired)):
         if mask.any():
             add(outcome.value, result.timely.column("_record_time").filter(pa.array(mask)))
+    reasons: dict[tuple[str, int, str], int] = {}
     if result.dead.num_rows:
         for name in set(result.dead.column("outcome").to_pylist()):
             mine = result.dead.filter(pc.equal(result.dead.column("outcome"), name))
             add(name, mine.column("record_time"))
+        reasons = _first_reasons(result.dead)
     rows = [(stream, minute, "outcome", name, n, 0, 0) for (name, minute), n in counts.items()]
+    rows += [(stream, minute, outcome, why, n, 0, 0) for (outcome, minute, why), n in reasons.items()]
     if result.rules.num_rows:
         minutes = result.rules.column("minute").cast(pa.int64()).to_pylist()
         columns = [
@@ -65,6 +68,21 @@ def write_minutes(connection: Any, decided: Decided) -> None:
         ]
         connection.register("_minutes", pa.Table.from_arrays(arrays, schema=_SCHEMA))
         connection.execute("INSERT INTO _headrace.minutes SELECT * FROM _minutes")
+
+
+def _first_reasons(dead: pa.Table) -> dict[tuple[str, int, str], int]:
+    """Return how many dead letters have an outcome, a minute and a first reason.
+
+    The first one only: so a record counts once, and the reasons of an outcome add up to it.
+    """
+    found: dict[tuple[str, int, str], int] = {}
+    first = pc.struct_field(pc.list_element(dead.column("reasons").combine_chunks(), 0), "rule")
+    reasons = pa.table({"outcome": dead.column("outcome"), "why": first, "at": dead.column("record_time")})
+    for group in reasons.group_by(["outcome", "why"]).aggregate([]).to_pylist():
+        same = pc.and_(pc.equal(reasons["outcome"], group["outcome"]), pc.equal(reasons["why"], group["why"]))
+        for minute, records in minutes_of(reasons.filter(same).column("at")).items():
+            found[group["outcome"], minute, group["why"]] = records
+    return found
 
 
 def fold(connection: Any, epoch: int) -> None:

@@ -1,0 +1,10 @@
+"""Logs, clicks and transactions of a company, into PostgreSQL."""
+
+PROJECT_FILES = {
+    "pipeline.py": "pipeline.py",
+    "headrace.toml": "headrace.toml",
+    "tests/test_operations.py": "tests/test_operations.py",
+    "gitignore": ".gitignore",
+    "github/workflows/ci.yml": ".github/workflows/ci.yml",
+}
+"""What a user's project gets, by the file's place in this package."""
