@@ -95,16 +95,44 @@ class Batch:
         """Return the record time of one record."""
         return self.first_time if self.times is None else int(self.times[index])
 
+    def until(self, count: int) -> Batch:
+        """Return the batch's first `count` records."""
+        if count == self.records:
+            return self
+        value_lengths = np.frombuffer(self.value_lengths, np.int32)[:count]
+        key_lengths, keys = self.key_lengths, self.keys
+        if key_lengths is not None:
+            key_lengths = np.frombuffer(key_lengths, np.int32)[:count]
+            keys = memoryview(keys)[: _total(key_lengths)]
+        return replace(
+            self,
+            records=count,
+            times=None if self.times is None else self.times[:count],
+            value_lengths=value_lengths,
+            key_lengths=key_lengths,
+            headers=None if self.headers is None else self.headers[:count],
+            keys=keys,
+            values=memoryview(self.values)[: _total(value_lengths)],
+        )
+
+    def measures(self) -> tuple[Times, Times]:
+        """Return the record time of each record, and its bytes (value and key)."""
+        times = np.full(self.records, self.first_time, np.int64) if self.times is None else self.times
+        sizes = np.frombuffer(self.value_lengths, np.int32).clip(0).astype(np.int64)
+        if self.key_lengths is not None:
+            sizes += np.frombuffer(self.key_lengths, np.int32).clip(0)
+        return times, sizes
+
     def since(self, skip: int) -> Batch:
         """Return the batch without its first `skip` records."""
         if skip == 0:
             return self
         value_lengths = np.frombuffer(self.value_lengths, np.int32)
-        value_start = int(np.maximum(value_lengths[:skip], 0).sum(dtype=np.int64))
+        value_start = _total(value_lengths[:skip])
         key_lengths, keys = self.key_lengths, self.keys
         if key_lengths is not None:
             key_lengths = np.frombuffer(key_lengths, np.int32)
-            keys = memoryview(keys)[int(np.maximum(key_lengths[:skip], 0).sum(dtype=np.int64)) :]
+            keys = memoryview(keys)[_total(key_lengths[:skip]) :]
             key_lengths = key_lengths[skip:]
         return replace(
             self,
@@ -118,6 +146,10 @@ class Batch:
             keys=keys,
             values=memoryview(self.values)[value_start:],
         )
+
+
+def _total(lengths: Lengths) -> int:
+    return int(np.maximum(lengths, 0).sum(dtype=np.int64))
 
 
 def _checksum(body: int, *facts: Any) -> int:
@@ -250,11 +282,8 @@ def _headers_array(stored: bytes) -> pa.Array:
     return column.cast(_HEADERS)
 
 
-def record_batches(batches: Sequence[Batch]) -> Iterator[tuple[pa.RecordBatch, Times, Times]]:
-    """Give `batches` as record batches of RECORD_SCHEMA, in their order, small ones joined.
-
-    With each come the record times and the bytes (value and key) of its records.
-    """
+def record_batches(batches: Sequence[Batch]) -> Iterator[pa.RecordBatch]:
+    """Give `batches` as record batches of RECORD_SCHEMA, in their order, small ones joined."""
     group: list[Batch] = []
     size = 0
     for batch in batches:
@@ -268,7 +297,7 @@ def record_batches(batches: Sequence[Batch]) -> Iterator[tuple[pa.RecordBatch, T
         yield _record_batch(group)
 
 
-def _record_batch(group: list[Batch]) -> tuple[pa.RecordBatch, Times, Times]:
+def _record_batch(group: list[Batch]) -> pa.RecordBatch:
     counts = np.fromiter((batch.records for batch in group), np.int64, len(group))
     total = int(counts.sum())
     starts = np.cumsum(counts) - counts
@@ -281,7 +310,6 @@ def _record_batch(group: list[Batch]) -> tuple[pa.RecordBatch, Times, Times]:
         if batch.times is not None:
             times[at : at + batch.records] = batch.times
     value_lengths = _joined_lengths([batch.value_lengths for batch in group])
-    sizes = value_lengths.clip(0).astype(np.int64)
     values = _binary(value_lengths, [batch.values for batch in group])
     keys = pa.nulls(total, pa.binary())
     if any(batch.key_lengths is not None for batch in group):
@@ -290,7 +318,6 @@ def _record_batch(group: list[Batch]) -> tuple[pa.RecordBatch, Times, Times]:
             [missing[: batch.records] if batch.key_lengths is None else batch.key_lengths for batch in group]
         )
         keys = _binary(key_lengths, [batch.keys for batch in group if batch.key_lengths is not None])
-        sizes += key_lengths.clip(0)
     headers = pa.nulls(total, _HEADERS)
     if any(batch.headers is not None for batch in group):
         headers = pa.concat_arrays(
@@ -304,7 +331,7 @@ def _record_batch(group: list[Batch]) -> tuple[pa.RecordBatch, Times, Times]:
         values,
         headers,
     ]
-    return pa.RecordBatch.from_arrays(columns, schema=RECORD_SCHEMA), times, sizes
+    return pa.RecordBatch.from_arrays(columns, schema=RECORD_SCHEMA)
 
 
 def _joined_lengths(parts: list[Any]) -> Lengths:

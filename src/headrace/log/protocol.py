@@ -18,6 +18,7 @@ from headrace.errors import RefusedError
 
 __all__ = [
     "APPEND_SCHEMA",
+    "ORDERED_ROWS",
     "RECORD_SCHEMA",
     "Appended",
     "KnowsBytes",
@@ -59,6 +60,11 @@ class LogFullError(RefusedError):
     """The log holds as much as it may. It takes records again when readers or retention made room."""
 
 
+ORDERED_ROWS = 5_000
+"""A slice of so many records or fewer is in order. Nothing that is computed depends on the order; who shows
+records reads few of them at a time."""
+
+
 @dataclass(frozen=True)
 class PartitionRange:
     """The offsets that a partition holds: `start` is the first kept, `end` the next to be written."""
@@ -77,8 +83,10 @@ class Appended:
 
 @dataclass(frozen=True)
 class Slice:
-    """What one `read` gave: records in (record time, partition, offset) order as far as one read knows.
+    """What one `read` gave.
 
+    records    up to ORDERED_ROWS in (record time, partition, offset) order as far as one read knows; more may
+               come partition by partition, those of a partition in the order of their offsets
     next       per partition the offset to read next (the position that an engine commits)
     idle_since per partition that was proved to be read to its very end: the log's clock *before* that was
                asked, so that nothing appended earlier can be missing. A partition with a load in progress

@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from headrace.errors import IntegrityError
 from headrace.log.encoding import ROW_COLUMNS, Batch, decode, record_batches
-from headrace.log.protocol import RECORD_SCHEMA, PartitionRange
+from headrace.log.protocol import ORDERED_ROWS, RECORD_SCHEMA, PartitionRange
 
 __all__ = ["BatchReader", "arrange", "partition_ranges"]
 
@@ -216,13 +216,12 @@ class _Enough:
 def arrange(
     batches: Sequence[Batch], begins: Integers, bound: int | None, rows_max: int, bytes_max: int
 ) -> pa.Table:
-    """Return the records to give, in (record time, partition, offset) order; of every partition a prefix."""
-    parts = list(record_batches(batches))
-    if not parts:
+    """Return the records to give, ordered as `Slice` says; of every partition a prefix."""
+    if not batches:
         return RECORD_SCHEMA.empty_table()
-    table = pa.Table.from_batches([part for part, _, _ in parts])
-    times = np.concatenate([part for _, part, _ in parts])
-    sizes = np.concatenate([part for _, _, part in parts])
+    measures = [batch.measures() for batch in batches]
+    times = np.concatenate([part for part, _ in measures])
+    sizes = np.concatenate([part for _, part in measures])
     counts = np.fromiter((batch.records for batch in batches), np.int64, len(batches))
     partitions = np.repeat(np.fromiter((b.partition for b in batches), np.int64, len(batches)), counts)
     # A record's own time may lie before that of one in front of it (a load, a clock stepped back). It counts
@@ -233,19 +232,24 @@ def arrange(
         if batch.times is not None:
             span = slice(at, at + batch.records)
             reached[span] = np.maximum.accumulate(reached[span])
-    order = None
+    order = np.arange(len(times))
     if not _sorted(reached, partitions):
         order = np.lexsort((partitions, reached))  # stable: offsets of a partition stay in order
         reached, sizes = reached[order], sizes[order]
     count = len(times) if bound is None else int(np.searchsorted(reached, bound, side="right"))
     count = min(count, rows_max, int(np.searchsorted(np.cumsum(sizes), bytes_max, side="right")))
-    count = max(count, 1)
-    picked = slice(0, count) if order is None else order[:count]
-    if not _sorted(times[picked], partitions[picked]):
-        if order is None:
-            order = np.arange(count)
-        picked = order[:count][np.lexsort((partitions[picked], times[picked]))]
-    return table.slice(0, count) if isinstance(picked, slice) else table.take(pa.array(picked))
+    picked = order[: max(count, 1)]
+    given = np.bincount(np.repeat(np.arange(len(batches)), counts)[picked], minlength=len(batches))
+    parts = [batch.until(int(taken)) for batch, taken in zip(batches, given, strict=True) if taken]
+    table = pa.Table.from_batches(record_batches(parts))
+    if len(picked) > ORDERED_ROWS:
+        # To bring the bytes of many records into another order costs as much as to decompress them.
+        return table
+    chosen = np.sort(picked)  # as they stand in the table
+    times, partitions = times[chosen], partitions[chosen]
+    if _sorted(times, partitions):
+        return table
+    return table.take(pa.array(np.lexsort((partitions, times))))
 
 
 def _sorted(times: Integers, partitions: Integers) -> bool:
