@@ -14,6 +14,7 @@ import pytest
 
 from headrace.errors import IntegrityError, RefusedError
 from headrace.log import APPEND_SCHEMA, RECORD_SCHEMA, Log
+from headrace.log.protocol import ORDERED_ROWS
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 NO_WAIT = timedelta(0)
@@ -140,6 +141,37 @@ class LogConformance:
         log.append(records(b"a", b"b", b"c", partition=[1, 1, 1], record_time=after_noon(0, 2, 4)))
         log.append(records(b"d", b"e", b"f", partition=[0, 0, 0], record_time=after_noon(2, 3, 9)))
         assert column(read_all(log), "value") == [b"a", b"d", b"b", b"e", b"c", b"f"]
+
+    def test_a_read_of_many_records_gives_of_every_partition_all_from_its_position_on(
+        self, open_log: OpenLog
+    ) -> None:
+        log = open_log(partitions=2)
+        count = 2 * ORDERED_ROWS
+        for begin in range(0, count, 4_000):
+            span = range(begin, min(begin + 4_000, count))
+            log.append(
+                records(
+                    *(b"%d" % at if at % 7 else None for at in span),
+                    key=pa.array([b"k%d" % at if at % 3 else None for at in span]),
+                    partition=[at % 2 for at in span],
+                    record_time=after_noon(*span),
+                )
+            )
+        positions, found = {0: 10, 1: 11}, dict[int, list[dict]]()
+        while positions != {0: count // 2, 1: count // 2}:
+            given = log.read(positions, rows_max=count - 3_000, bytes_max=1 << 30, wait=A_WHILE)
+            given.records.validate(full=True)
+            for row in given.records.to_pylist():
+                found.setdefault(row["partition"], []).append(row)
+            positions = dict(given.next)
+        for partition, first in ((0, 10), (1, 11)):
+            rows = found[partition]
+            assert [row["offset"] for row in rows] == list(range(first, count // 2))
+            for row in rows:
+                at = row["offset"] * 2 + partition
+                assert row["value"] == (b"%d" % at if at % 7 else None)
+                assert row["key"] == (b"k%d" % at if at % 3 else None)
+                assert row["record_time"] == NOON + timedelta(seconds=at)
 
     def test_partitions_advance_together_in_record_time(self, open_log: OpenLog) -> None:
         log = open_log(partitions=2)

@@ -14,7 +14,7 @@ import pyarrow as pa
 from confluent_kafka import Message
 
 from headrace.log.kafka.appending import RECORD_TIME_HEADER
-from headrace.log.protocol import RECORD_SCHEMA
+from headrace.log.protocol import ORDERED_ROWS, RECORD_SCHEMA
 
 __all__ = ["Fetched", "take"]
 
@@ -39,15 +39,16 @@ class _Chunk:
     keys: pa.Array | None
     headers: pa.Array | None
 
-    def since(self, row: int) -> _Chunk:
+    def part(self, start: int, end: int | None = None) -> _Chunk:
+        rows = slice(start, end)
         return _Chunk(
-            self.offsets[row:],
-            self.times[row:],
-            self.reached[row:],
-            self.sizes[row:],
-            self.values[row:],
-            None if self.keys is None else self.keys[row:],
-            None if self.headers is None else self.headers[row:],
+            self.offsets[rows],
+            self.times[rows],
+            self.reached[rows],
+            self.sizes[rows],
+            self.values[rows],
+            None if self.keys is None else self.keys[rows],
+            None if self.headers is None else self.headers[rows],
         )
 
 
@@ -113,7 +114,7 @@ class Fetched:
             rows -= gone
             self.bytes -= int(chunk.sizes[:gone].sum())
             if gone < len(chunk.offsets):
-                left.append(chunk.since(gone) if gone else chunk)
+                left.append(chunk.part(gone) if gone else chunk)
         self.chunks = left
         self.position = int(left[0].offsets[0]) if left else self.next
 
@@ -140,7 +141,7 @@ def _read_times(headers: list[Any], times: Integers) -> None:
 
 
 def take(partitions: Sequence[Fetched], *, rows_max: int, bytes_max: int) -> tuple[pa.Table, dict[int, int]]:
-    """Return records in (record time, partition, offset) order, and how many of each partition they are.
+    """Return records, ordered as `Slice` says, and how many of each partition they are.
 
     Of every partition a prefix; nothing behind the highest record time of a partition of which more is to
     come, so that partitions advance together.
@@ -154,8 +155,7 @@ def take(partitions: Sequence[Fetched], *, rows_max: int, bytes_max: int) -> tup
         return RECORD_SCHEMA.empty_table(), {}
     counts = [len(chunk.offsets) for _, chunk in held]
     reached = np.concatenate([chunk.reached for _, chunk in held])
-    times = np.concatenate([chunk.times for _, chunk in held])
-    numbers = np.repeat(np.array([one.partition for one, _ in held], np.int64), counts)
+    numbers = np.repeat(np.array([one.partition for one, _ in held], np.int32), counts)
     order = np.lexsort((numbers, reached))  # stable: offsets of a partition stay in order
     reached = reached[order]
     count = len(order) if bound is None else int(np.searchsorted(reached, bound, side="right"))
@@ -163,37 +163,44 @@ def take(partitions: Sequence[Fetched], *, rows_max: int, bytes_max: int) -> tup
         return RECORD_SCHEMA.empty_table(), {}
     sizes = np.concatenate([chunk.sizes for _, chunk in held])[order]
     count = min(count, rows_max, int(np.searchsorted(np.cumsum(sizes), bytes_max, side="right")))
-    picked = order[: max(count, 1)]
+    picked = np.sort(order[: max(count, 1)])  # partition by partition, of every chunk a prefix
+    taken = np.diff(np.searchsorted(picked, np.cumsum([0, *counts]))).tolist()
+    table = _table(
+        [chunk.part(0, rows) for (_, chunk), rows in zip(held, taken, strict=True) if rows], numbers[picked]
+    )
     found, given = np.unique(numbers[picked], return_counts=True)
-    picked = picked[np.lexsort((numbers[picked], times[picked]))]
-    table = _table([chunk for _, chunk in held], numbers, times, picked)
+    if len(picked) <= ORDERED_ROWS:
+        table = _ordered(table)
     return table, dict(zip(found.tolist(), given.tolist(), strict=True))
 
 
-def _table(chunks: Sequence[_Chunk], numbers: Integers, times: Integers, picked: Integers) -> pa.Table:
-    """Return the rows `picked` of the chunks' rows, one after the other."""
-    offsets = np.concatenate([chunk.offsets for chunk in chunks])
-    in_order = len(picked) < 2 or bool((np.diff(picked) == 1).all())
-    rows = slice(int(picked[0]), int(picked[-1]) + 1) if in_order else pa.array(picked)
+def _table(chunks: Sequence[_Chunk], partitions: npt.NDArray[np.int32]) -> pa.Table:
+    """Return the rows of `chunks`, one chunk after the other."""
 
     def of(kind: pa.DataType, arrays: Sequence[pa.Array | None]) -> pa.Array:
         if all(array is None for array in arrays):
-            return pa.nulls(len(picked), kind)
-        every = pa.concat_arrays(
+            return pa.nulls(len(partitions), kind)
+        return pa.concat_arrays(
             pa.nulls(len(chunk.offsets), kind) if array is None else array
             for chunk, array in zip(chunks, arrays, strict=True)
         )
-        return every[rows] if isinstance(rows, slice) else every.take(rows)
 
     columns = [
-        pa.array(numbers[picked].astype(np.int32)),
-        pa.array(offsets[picked]),
-        pa.array(times[picked]).cast(pa.timestamp("us", "UTC")),
+        pa.array(partitions),
+        pa.array(np.concatenate([chunk.offsets for chunk in chunks])),
+        pa.array(np.concatenate([chunk.times for chunk in chunks])).cast(pa.timestamp("us", "UTC")),
         of(pa.binary(), [chunk.keys for chunk in chunks]),
         of(pa.binary(), [chunk.values for chunk in chunks]),
         of(_HEADERS, [chunk.headers for chunk in chunks]),
     ]
     return pa.Table.from_arrays(columns, schema=RECORD_SCHEMA)
+
+
+def _ordered(table: pa.Table) -> pa.Table:
+    partitions = table.column("partition").to_numpy()
+    times = table.column("record_time").cast(pa.int64()).to_numpy()
+    order = np.lexsort((partitions, times))  # stable
+    return table if bool((np.diff(order) == 1).all()) else table.take(pa.array(order))
 
 
 def _headers(given: list[Any]) -> pa.Array | None:
