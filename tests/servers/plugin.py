@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import pytest
 
@@ -17,6 +17,9 @@ from servers.elasticsearch import search_here
 from servers.jars import ServerMissing, jars_of, java
 from servers.postgresql import postgres_program
 from servers.shared import shared_server
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
 
 __all__ = [
     "apicurio_registry",
@@ -31,6 +34,7 @@ __all__ = [
     "postgres_here",
     "postgres_server",
     "server_missing",
+    "spark_session",
 ]
 
 _SERVER_FIXTURES = {
@@ -156,3 +160,16 @@ def cassandra_server(cassandra_here: None) -> Iterator[str]:
     """The `host:port` of a Cassandra node that all test processes share: use keyspaces with random names."""
     with shared_server("servers.cassandra:shared_address") as address:
         yield address
+
+
+@pytest.fixture(scope="session")
+def spark_session() -> Iterator[SparkSession]:
+    """A Spark session on two threads, one for all tests of this process."""
+    from servers.spark import local_spark
+
+    try:
+        java(17)
+    except ServerMissing as missing:
+        server_missing(missing)
+    with local_spark() as session:
+        yield session

@@ -69,7 +69,8 @@ def _start(factory: str, path: Path, output: Path) -> None:
     path.unlink(missing_ok=True)
     with output.open("w") as file:
         keeper = subprocess.Popen(
-            [sys.executable, __file__, factory, str(path)],
+            # -P: beside this file lies `cassandra.py`, which is not the driver of that name.
+            [sys.executable, "-P", __file__, factory, str(path)],
             env={**os.environ, "PYTHONPATH": str(_TESTS)},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,

@@ -16,7 +16,17 @@ from typing import Any, Literal, Protocol
 
 __all__ = ["CommonOptions", "Revealed", "setting"]
 
-SettingKind = Literal["text", "path", "whole number", "size", "duration", "one of", "secret", "list of names"]
+SettingKind = Literal[
+    "text",
+    "path",
+    "whole number",
+    "size",
+    "duration",
+    "one of",
+    "secret",
+    "list of names",
+    "table of settings",
+]
 
 
 class Revealed(Protocol):
@@ -67,3 +77,11 @@ class CommonOptions:
     def json_nested(self) -> bool:
         """Whether lists and structs come as JSON text."""
         return True
+
+    @property
+    def row_keys(self) -> bool:
+        """Whether rows of a table without a key come with a `_key` of their own, made of where they are from.
+
+        For a target that cannot write rows and the cursor at once: a row that comes again has the same `_key`.
+        """
+        return False

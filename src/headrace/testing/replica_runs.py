@@ -25,9 +25,14 @@ NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 WAIT_S = 120
 
 
-def shop() -> Pipeline:
-    """Return a pipeline with a table of every class: keys that may be NULL, nested columns, views."""
+def shop(*, null_keys: bool = True) -> Pipeline:
+    """Return a pipeline with a table of every class: keys that may be NULL, nested columns, views.
+
+    Without `null_keys`, keys are never NULL, for targets whose keys cannot be.
+    """
     pipeline = Pipeline("shop")
+    who = "who" if null_keys else "coalesce(who, 'nobody')"
+    kind = "kind" if null_keys else "coalesce(kind, 'none')"
     pipeline.stream(
         "events",
         schema="id VARCHAR, seen TIMESTAMP NOT NULL, who VARCHAR, kind VARCHAR, amount DECIMAL(12,2), "
@@ -37,24 +42,26 @@ def shop() -> Pipeline:
         unique="id",
     )
     pipeline.table("all_rows", "SELECT id, seen, who, amount, tags, place FROM events")
-    pipeline.table("latest", "SELECT who, kind, amount, place FROM events", key="who")
+    pipeline.table("latest", f"SELECT {who} AS who, kind, amount, place FROM events", key="who")
     pipeline.table(
         "revenue",
-        "SELECT window_start, window_end, kind, count(*) AS events, sum(amount) AS amount, "
+        f"SELECT window_start, window_end, {kind} AS kind, count(*) AS events, sum(amount) AS amount, "
         "avg(n) AS average, count(DISTINCT who) AS people FROM events "
-        "GROUP BY window(seen, '10 minutes'), kind",
+        f"GROUP BY window(seen, '10 minutes'), {kind}",
     )
     pipeline.table(
         "busy",
-        "SELECT window_start, who, count(*) AS events, sum(n) AS n FROM events "
-        "GROUP BY window(seen, '10 minutes'), who HAVING sum(n) > 0",
+        f"SELECT window_start, {who} AS who, count(*) AS events, sum(n) AS n FROM events "
+        f"GROUP BY window(seen, '10 minutes'), {who} HAVING sum(n) > 0",
     )
     pipeline.table(
         "visits",
-        "SELECT who, window_start, window_end, count(*) AS events, max(amount) AS most FROM events "
-        "GROUP BY session_window(seen, '2 minutes'), who",
+        f"SELECT {who} AS who, window_start, window_end, count(*) AS events, max(amount) AS most FROM events "
+        f"GROUP BY session_window(seen, '2 minutes'), {who}",
     )
-    pipeline.table("totals", "SELECT who, sum(n) AS n, sum(amount) AS amount FROM events GROUP BY who")
+    pipeline.table(
+        "totals", f"SELECT {who} AS who, sum(n) AS n, sum(amount) AS amount FROM events GROUP BY {who}"
+    )
     pipeline.table("counted", "SELECT count(*) AS records, sum(n) AS n FROM events GROUP BY kind")
     pipeline.table("everything", "SELECT count(*) AS records FROM events")
     pipeline.table("best", "SELECT kind, max(amount) AS most FROM revenue GROUP BY kind", key="kind")

@@ -102,7 +102,17 @@ def opened(target: ReplicaTarget, shape: TableShape = THINGS, **options: Any) ->
 
 
 class WriterConformance:
-    """The rules of `ReplicaWriter`, as tests."""
+    """The rules of `ReplicaWriter`, as tests.
+
+    `null_keys` says whether a key may be NULL in the target; a subclass sets it to False where none can be.
+    """
+
+    null_keys = True
+
+    @property
+    def nobody(self) -> str | None:
+        """A value of a key: NULL where that can be."""
+        return None if self.null_keys else "nobody"
 
     def notes(self, target: ReplicaTarget) -> dict[str | None, str]:
         """Return the note of everybody in the target."""
@@ -111,7 +121,7 @@ class WriterConformance:
         return {row["who"]: row["note"] for row in rows}
 
     def test_rows_and_cursor_are_there_after_a_write(self, target: ReplicaTarget) -> None:
-        rows = [thing("ann", 1, 'it\'s "ok"\n\\N\tü'), thing(None, -2), thing("", 3)]
+        rows = [thing("ann", 1, 'it\'s "ok"\n\\N\tü'), thing(self.nobody, -2), thing("", 3)]
         with opened(target) as writer:
             assert writer.cursors() == {}
             writer.take(THINGS.name, None, FIRST)
@@ -122,7 +132,7 @@ class WriterConformance:
             assert writer.cursors() == {THINGS.name: replace(FIRST, position=Position.at(1))}
 
     def test_writing_a_chunk_twice_leaves_what_once_leaves(self, target: ReplicaTarget) -> None:
-        both = chunk([thing("ann", 1), thing(None, 2)], [gone("bob", epoch=1)], epoch=1)
+        both = chunk([thing("ann", 1), thing(self.nobody, 2)], [gone("bob", epoch=1)], epoch=1)
         with opened(target) as writer:
             writer.take(THINGS.name, None, FIRST)
             writer.write(both)
@@ -137,7 +147,7 @@ class WriterConformance:
         self, target: ReplicaTarget
     ) -> None:
         shape = replace(THINGS, name="log", key=())
-        rows = chunk([thing("ann", 1), thing("ann", 1), thing(None, 2)], epoch=1, shape=shape)
+        rows = chunk([thing("ann", 1), thing("ann", 1), thing(self.nobody, 2)], epoch=1, shape=shape)
         with opened(target, shape) as writer:
             writer.take(shape.name, None, FIRST)
             writer.write(rows)
@@ -149,24 +159,26 @@ class WriterConformance:
     def test_a_row_never_replaces_one_with_a_greater_version(self, target: ReplicaTarget) -> None:
         with opened(target) as writer:
             writer.take(THINGS.name, None, FIRST)
-            writer.write(chunk([thing("ann", 1, "new", epoch=5), thing(None, 1, "new", epoch=5)], epoch=5))
-            older = [thing("ann", 2, "old", epoch=4), thing(None, 2, "old", epoch=4)]
-            writer.write(chunk(older, [gone("ann", epoch=4), gone(None, epoch=4)], epoch=6))
-            assert self.notes(target) == {"ann": "new", None: "new"}
+            writer.write(
+                chunk([thing("ann", 1, "new", epoch=5), thing(self.nobody, 1, "new", epoch=5)], epoch=5)
+            )
+            older = [thing("ann", 2, "old", epoch=4), thing(self.nobody, 2, "old", epoch=4)]
+            writer.write(chunk(older, [gone("ann", epoch=4), gone(self.nobody, epoch=4)], epoch=6))
+            assert self.notes(target) == {"ann": "new", self.nobody: "new"}
             writer.write(chunk([thing("ann", 3, "newer", epoch=7)], epoch=7))
-        assert self.notes(target) == {"ann": "newer", None: "new"}
+        assert self.notes(target) == {"ann": "newer", self.nobody: "new"}
 
     def test_removed_rows_go_and_may_come_again(self, target: ReplicaTarget) -> None:
         with opened(target) as writer:
             writer.take(THINGS.name, None, FIRST)
-            writer.write(chunk([thing("ann", 1), thing("bob", 2), thing(None, 3)], epoch=1))
+            writer.write(chunk([thing("ann", 1), thing("bob", 2), thing(self.nobody, 3)], epoch=1))
             writer.write(
-                chunk([], [gone("ann", epoch=2), gone(None, epoch=2), gone("eve", epoch=2)], epoch=2)
+                chunk([], [gone("ann", epoch=2), gone(self.nobody, epoch=2), gone("eve", epoch=2)], epoch=2)
             )
             assert self.notes(target) == {"bob": ""}
-            again = [thing(None, 4, "again", epoch=3), thing("bob", 5, "again", epoch=3)]
+            again = [thing(self.nobody, 4, "again", epoch=3), thing("bob", 5, "again", epoch=3)]
             writer.write(chunk(again, [gone("bob", epoch=3)], epoch=3))
-        assert self.notes(target) == {None: "again", "bob": "again"}
+        assert self.notes(target) == {self.nobody: "again", "bob": "again"}
 
     def test_a_writer_of_an_older_generation_is_refused(self, target: ReplicaTarget) -> None:
         newer = replace(FIRST, generation=2)
@@ -191,7 +203,7 @@ class WriterConformance:
     def test_a_sweep_takes_out_what_older_generations_wrote(self, target: ReplicaTarget) -> None:
         with opened(target) as writer:
             writer.take(THINGS.name, None, FIRST)
-            writer.write(chunk([thing("ann", 1), thing("bob", 2), thing(None, 3)], epoch=9))
+            writer.write(chunk([thing("ann", 1), thing("bob", 2), thing(self.nobody, 3)], epoch=9))
             second = replace(FIRST, generation=2, sweep_below=version_of(2, 0))
             writer.take(THINGS.name, replace(FIRST, position=Position.at(9)), second)
             writer.write(chunk([thing("bob", 4, "again", epoch=1, generation=2)], epoch=1, cursor=second))

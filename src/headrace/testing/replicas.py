@@ -19,6 +19,7 @@ from typing import Any, Protocol
 
 import pytest
 
+from headrace.declare import Pipeline
 from headrace.errors import RefusedError, TransientError
 from headrace.replicate.options import CommonOptions
 from headrace.replicate.protocol import Chunk, Cursor, ReplicaWriter, Task
@@ -54,10 +55,14 @@ class ReplicaTarget(Protocol):
 class ReplicaConformance(WriterConformance):
     """The rules of the protocol, as tests. A subclass gives the fixture `target`."""
 
+    def shop(self) -> Pipeline:
+        """Return the pipeline that runs beside the replica."""
+        return shop(null_keys=self.null_keys)
+
     @pytest.fixture
     def test(self, tmp_path: Path) -> Iterator[PipelineTest]:
         """A pipeline with a table of every class, and 100 events that were read."""
-        with PipelineTest(shop(), folder=tmp_path / "pipeline", start=START, cuts=5) as test:
+        with PipelineTest(self.shop(), folder=tmp_path / "pipeline", start=START, cuts=5) as test:
             feed(test, 0, 100)
             yield test
 
@@ -110,7 +115,7 @@ class ReplicaConformance(WriterConformance):
     ) -> None:
         with following(test, target.replica()) as follower:
             catch_up(follower)
-        with PipelineTest(shop(), folder=tmp_path / "other", start=START) as other:
+        with PipelineTest(self.shop(), folder=tmp_path / "other", start=START) as other:
             feed(other, 0, 40, seed=5)
             with (
                 following(other, target.replica()) as follower,
@@ -128,15 +133,15 @@ class ReplicaConformance(WriterConformance):
         self, target: ReplicaTarget, tmp_path: Path
     ) -> None:
         folder = tmp_path / "pipeline"
-        with PipelineTest(shop(), folder=folder, start=START) as test:
+        with PipelineTest(self.shop(), folder=folder, start=START) as test:
             feed(test, 0, 60)
         shutil.copy(folder / "store.duckdb", tmp_path / "backup")
-        with PipelineTest(shop(), folder=folder, start=START) as test:
+        with PipelineTest(self.shop(), folder=folder, start=START) as test:
             feed(test, 60, 120)
             with following(test, target.replica()) as follower:
                 catch_up(follower)
         shutil.copy(tmp_path / "backup", folder / "store.duckdb")
-        with PipelineTest(shop(), folder=folder, start=START) as test:
+        with PipelineTest(self.shop(), folder=folder, start=START) as test:
             with (
                 following(test, target.replica()) as follower,
                 pytest.raises(RefusedError, match="set back"),
@@ -152,7 +157,7 @@ class ReplicaConformance(WriterConformance):
         with following(test, target.replica(tables=("totals",))) as follower:
             catch_up(follower)
         before = {row["who"] for row in target.rows("totals")}
-        with PipelineTest(shop(), folder=tmp_path / "other", start=START) as other:
+        with PipelineTest(self.shop(), folder=tmp_path / "other", start=START) as other:
             feed(other, 0, 10)
             kept = Kept()
             with following(other, target.replica(tables=("totals",)), told=kept, again="adopt") as follower:
@@ -259,13 +264,13 @@ class ReplicaConformance(WriterConformance):
     def test_a_hundred_thousand_rows_are_caught_up_in_bounded_chunks(
         self, target: ReplicaTarget, tmp_path: Path
     ) -> None:
-        bulk(target, tmp_path, 100_000)
+        bulk(self.shop(), target, tmp_path, 100_000)
 
     @pytest.mark.soak
     def test_a_million_rows_are_caught_up_in_bounded_chunks(
         self, target: ReplicaTarget, tmp_path: Path
     ) -> None:
-        bulk(target, tmp_path, 1_000_000)
+        bulk(self.shop(), target, tmp_path, 1_000_000)
 
 
 def same(test: PipelineTest, target: ReplicaTarget, names: Sequence[str] = ()) -> None:
@@ -275,9 +280,9 @@ def same(test: PipelineTest, target: ReplicaTarget, names: Sequence[str] = ()) -
         assert there == here, f"table '{name}' differs"
 
 
-def bulk(target: ReplicaTarget, folder: Path, count: int) -> None:
+def bulk(pipeline: Pipeline, target: ReplicaTarget, folder: Path, count: int) -> None:
     """Copy that many rows to an empty target and read back how many there are, and that each is one."""
-    with PipelineTest(shop(), folder=folder / "bulk", start=START) as test:
+    with PipelineTest(pipeline, folder=folder / "bulk", start=START) as test:
         for first in range(0, count, 50_000):
             many = [
                 {"id": f"e{i}", "seen": START, "who": f"u{i}", "n": i} for i in range(first, first + 50_000)

@@ -1,0 +1,429 @@
+"""Writes chunks into Cassandra: rows with timestamps of ours, then the cursor by compare-and-set.
+
+Cassandra has no transactions over partitions, so a chunk may be seen half written for a moment; what makes a
+repeat harmless is that the write with the greatest timestamp wins. A generation of writers gets a span of
+timestamps above every one before: its rows win over whatever a process that was thought dead still sends.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+from cassandra import ConsistencyLevel
+from cassandra.concurrent import execute_concurrent
+from cassandra.query import BatchStatement, BatchType
+
+from headrace.errors import ProfileError, RefusedError
+from headrace.replicate.cassandra.connection import connect, ensure_keyspace
+from headrace.replicate.cassandra.failures import is_of_a_row, reason_of, typed, typed_failures
+from headrace.replicate.cassandra.schema import (
+    CURSORS,
+    ID,
+    VERSION,
+    Layout,
+    cursor_table,
+    ensure_table,
+    layouts_of,
+    quoted,
+)
+from headrace.replicate.cassandra.values import bound_column, finer_than_millis, row_ids
+from headrace.replicate.protocol import (
+    GENERATION,
+    Chunk,
+    Cursor,
+    Position,
+    Refusal,
+    TableShape,
+    Task,
+    fenced,
+)
+
+if TYPE_CHECKING:
+    from headrace.replicate.cassandra import CassandraReplica
+
+__all__ = ["CassandraWriter"]
+
+_COLUMNS = "store_id, replica, generation, epoch, through, after, begun, sweep_below"
+_TIMES = "timestamp_zero, timestamp_last"
+_RESERVED_EPOCHS = 1_000
+_REFUSED_MAX = 1_000
+_BATCH_BYTES = 4_000  # a server warns of batches above 5 KiB and refuses them above 50 KiB
+_BATCH_ROWS_MAX = 50
+
+
+@dataclass(frozen=True)
+class _Held:
+    """A cursor as the target holds it, and the timestamps of its generation (see `schema.cursor_table`)."""
+
+    cursor: Cursor
+    zero: int
+    last: int
+
+
+@dataclass(frozen=True)
+class _Row:
+    """One write: what its statement binds, the partition it goes to, and where it came from."""
+
+    values: tuple[Any, ...]
+    partition: tuple[Any, ...]
+    index: int
+
+
+class CassandraWriter:
+    """An open connection; see `ReplicaWriter`."""
+
+    def __init__(self, replica: CassandraReplica, task: Task) -> None:
+        self._task = task
+        self._keyspace = replica.keyspace
+        self._concurrency = replica.concurrency
+        self._text = replica.columns == "text"
+        self._layouts = layouts_of(task.tables, replica.keys or {}, text=self._text, replica=task.replica)
+        self._prepared: dict[str, Any] = {}
+        self._cursors = f"{quoted(replica.keyspace)}.{quoted(CURSORS)}"
+        with typed_failures():
+            self._cluster, self._session = connect(replica, task.replica)
+        try:
+            with typed_failures():
+                ensure_keyspace(self._session, replica)
+                self._ensure_cursors()
+                for layout in self._layouts.values():
+                    ensure_table(self._session, self._keyspace, layout)
+        except BaseException:
+            self.close()
+            raise
+
+    def _ensure_cursors(self) -> None:
+        there = self._session.execute(
+            "SELECT table_name FROM system_schema.tables WHERE keyspace_name = %s AND table_name = %s",
+            (self._keyspace, CURSORS),
+        ).one()
+        if there is None:
+            self._session.execute(cursor_table(self._keyspace))
+
+    # --- cursors
+
+    def cursors(self) -> Mapping[str, Cursor]:
+        """See `ReplicaWriter`."""
+        with typed_failures():
+            found = {shape.name: self._held(shape.name) for shape in self._task.tables}
+        return {name: held.cursor for name, held in found.items() if held is not None}
+
+    def take(self, table: str, seen: Cursor | None, cursor: Cursor) -> None:
+        """See `ReplicaWriter`."""
+        with typed_failures():
+            held = self._held(table)
+            if (held is None) != (seen is None):
+                raise fenced(table)
+            # Above every timestamp before, also where a clock was ahead or the store was set back.
+            first = max(time.time_ns() // 1000, held.last + 1 if held is not None else 0)
+            zero = first - 2 * cursor.position.epoch
+            times = [zero, _timestamp(zero, cursor.position.epoch + _RESERVED_EPOCHS)]
+            values = [*_values_of(cursor), *times, _now()]
+            if held is None or seen is None:
+                statement = (
+                    f"INSERT INTO {self._cursors} (table_name, {_COLUMNS}, {_TIMES}, written_at) "
+                    f"VALUES ({', '.join(['?'] * 12)}) IF NOT EXISTS"
+                )
+                done = self._run(statement, [table, *values])
+            else:
+                sets = ", ".join(f"{name} = ?" for name in f"{_COLUMNS}, {_TIMES}, written_at".split(", "))
+                statement = (
+                    f"UPDATE {self._cursors} SET {sets} WHERE table_name = ? "
+                    "IF store_id = ? AND generation = ? AND timestamp_last = ?"
+                )
+                done = self._run(statement, [*values, table, seen.store_id, seen.generation, held.last])
+            if not done.was_applied:
+                raise fenced(table)
+
+    def _held(self, table: str) -> _Held | None:
+        statement = self._statement(f"SELECT {_COLUMNS}, {_TIMES} FROM {self._cursors} WHERE table_name = ?")
+        bound = statement.bind([table])
+        bound.consistency_level = ConsistencyLevel.SERIAL  # sees a compare-and-set that is half done
+        row = self._session.execute(bound).one()
+        return None if row is None else _held_of(row)
+
+    def _set_cursor(self, table: str, cursor: Cursor, *, zero: int, last: int) -> None:
+        sets = ", ".join(f"{name} = ?" for name in f"{_COLUMNS}, {_TIMES}, written_at".split(", "))
+        done = self._run(
+            f"UPDATE {self._cursors} SET {sets} WHERE table_name = ? IF store_id = ? AND generation = ?",
+            [*_values_of(cursor), zero, last, _now(), table, cursor.store_id, cursor.generation],
+        )
+        if not done.was_applied:
+            raise fenced(table)
+
+    # --- rows
+
+    def write(self, chunk: Chunk) -> None:
+        """See `ReplicaWriter`."""
+        table = chunk.table.name
+        with typed_failures():
+            held = self._held(table)
+            if held is not None and held.cursor == chunk.cursor:
+                return  # this very chunk: its answer was lost on the way
+            if held is None or (held.cursor.generation, held.cursor.store_id) != (
+                chunk.cursor.generation,
+                chunk.cursor.store_id,
+            ):
+                raise fenced(table)
+            last = self._reserve(held, chunk)
+            layout, refusals = self._layouts[table], list[Refusal]()
+            if chunk.removed.num_rows:
+                self._remove(layout, chunk, held.zero)
+            if chunk.rows.num_rows:
+                self._put(layout, chunk, held.zero, refusals)
+            if chunk.sweep_below:
+                self._sweep(layout, chunk.sweep_below)
+            if refusals:
+                self._task.set_aside(refusals)
+            self._set_cursor(table, chunk.cursor, zero=held.zero, last=last)
+
+    def _reserve(self, held: _Held, chunk: Chunk) -> int:
+        """Write down the timestamps that this chunk uses, before they are used; return the last of them."""
+        versions = [pa.compute.max(part.column(VERSION)).as_py() for part in (chunk.rows, chunk.removed)]
+        epochs = [_epoch(version, chunk.cursor) for version in versions if version is not None]
+        highest = max([chunk.cursor.position.through, *epochs])
+        if _timestamp(held.zero, highest) <= held.last:
+            return held.last
+        last = _timestamp(held.zero, highest + _RESERVED_EPOCHS)
+        self._set_cursor(chunk.table.name, held.cursor, zero=held.zero, last=last)
+        return last
+
+    def _put(self, layout: Layout, chunk: Chunk, zero: int, refusals: list[Refusal]) -> None:
+        names = ", ".join(quoted(name) for name, _ in layout.columns)
+        marks = ", ".join("?" for _ in layout.columns)
+        statement = self._statement(
+            f"INSERT INTO {quoted(self._keyspace)}.{quoted(layout.name)} ({names}) VALUES ({marks}) "
+            "USING TIMESTAMP ?"
+        )
+        rows = chunk.rows
+        versions = rows.column(VERSION).to_pylist()
+        columns = {
+            name: versions if name == VERSION else bound_column(rows.column(name), kind)
+            for name, kind in layout.columns
+            if name != ID
+        }
+        if not layout.shape.key:
+            columns = {ID: row_ids(list(columns.values()), versions), **columns}
+        self._refuse_null_keys(layout, columns)
+        stamps = [_timestamp(zero, _epoch(version, chunk.cursor)) for version in versions]
+        bad = dict(self._cut_keys(layout, rows))
+        made = self._rows(layout, columns, stamps, bad)
+        for index, error in self._send(statement, layout, made, rows):
+            bad[index] = reason_of(error)
+        for index, reason in sorted(bad.items()):
+            refusals.append(_refusal(layout.shape, rows.slice(index, 1), reason))
+        if len(refusals) > _REFUSED_MAX:
+            raise RefusedError(
+                f"Cassandra refuses more than {_REFUSED_MAX} rows of '{layout.shape.name}' at once: "
+                f"{refusals[-1].reason}",
+                fix="correct the table in the target, then `headrace replicas resume`",
+            )
+
+    def _remove(self, layout: Layout, chunk: Chunk, zero: int) -> None:
+        removed = chunk.removed
+        kinds = dict(layout.columns)
+        columns = {name: bound_column(removed.column(name), kinds[name]) for name in layout.key}
+        versions = removed.column(VERSION).to_pylist()
+        # Below the rows of its epoch: a row that left and came again in one epoch is there.
+        stamps = [_timestamp(zero, _epoch(version, chunk.cursor)) - 1 for version in versions]
+        nulls = {i for column in columns.values() for i, value in enumerate(column) if value is None}
+        # A key that is NULL was never written.
+        rows = self._rows(layout, columns, stamps, nulls, stamp_first=True)
+        list(self._send(self._deletion(layout), layout, rows, removed))
+
+    def _deletion(self, layout: Layout) -> Any:
+        where = " AND ".join(f"{quoted(name)} = ?" for name in layout.key)
+        full = f"{quoted(self._keyspace)}.{quoted(layout.name)}"
+        return self._statement(f"DELETE FROM {full} USING TIMESTAMP ? WHERE {where}")
+
+    def _sweep(self, layout: Layout, below: int) -> None:
+        """Take out rows with a version below, each at its own timestamp: a newer row of its key stays."""
+        full = f"{quoted(self._keyspace)}.{quoted(layout.name)}"
+        listed = ", ".join(quoted(name) for name in layout.key)
+        found = self._session.execute(
+            self._statement(f"SELECT {listed}, {quoted(VERSION)}, WRITETIME({quoted(VERSION)}) FROM {full}")
+        )
+        deletion, width = self._deletion(layout), len(layout.key)
+        deletions = (
+            deletion.bind([row[width + 1], *row[:width]])
+            for row in found
+            if row[width] is not None and row[width] < below
+        )
+        for _, error in self._execute((each, (i,)) for i, each in enumerate(deletions)):
+            raise typed(error) from None
+
+    # --- sending
+
+    def _refuse_null_keys(self, layout: Layout, columns: Mapping[str, Sequence[Any]]) -> None:
+        for name in layout.key:
+            if None in columns[name]:
+                table = layout.shape.name
+                raise ProfileError(
+                    f"replica '{self._task.replica}': column '{name}' of the key of '{table}' is NULL in a "
+                    "row, and Cassandra takes no NULL in a primary key",
+                    fix=f"write COALESCE({name}, '…') AS {name} in the SQL of '{table}', or leave the table "
+                    "out (tables = …)",
+                )
+
+    def _cut_keys(self, layout: Layout, rows: pa.Table) -> Iterator[tuple[int, str]]:
+        """Give rows whose key Cassandra would cut: two of them could become one."""
+        kinds = dict(layout.columns)
+        for name in layout.key:
+            if name != ID and kinds[name] == "timestamp":
+                for index, finer in enumerate(finer_than_millis(rows.column(name))):
+                    if finer:
+                        yield index, f"'{name}' is part of the key and finer than milliseconds: date_trunc it"
+
+    def _rows(
+        self,
+        layout: Layout,
+        columns: Mapping[str, Sequence[Any]],
+        stamps: Sequence[int],
+        without: Iterable[int],
+        *,
+        stamp_first: bool = False,
+    ) -> Iterator[_Row]:
+        left_out = set(without)
+        names = list(columns)
+        at = [names.index(name) for name in layout.partition]
+        for index, (stamp, *values) in enumerate(zip(stamps, *columns.values(), strict=True)):
+            if index not in left_out:
+                bound = (stamp, *values) if stamp_first else (*values, stamp)
+                yield _Row(bound, tuple(values[i] for i in at), index)
+
+    def _send(
+        self, statement: Any, layout: Layout, rows: Iterable[_Row], source: pa.Table
+    ) -> Iterator[tuple[int, Exception]]:
+        """Write rows; give the index of each that is refused, and why. Rows of a partition go together."""
+        refused: list[tuple[int, Exception]] = []
+
+        def bound() -> Iterator[tuple[Any, _Row]]:
+            for row in rows:
+                try:
+                    yield statement.bind(row.values), row
+                except Exception as error:  # noqa: BLE001 - the driver raises whatever a value's type raises
+                    refused.append((row.index, error))
+
+        if not layout.clustering:
+            work: Iterable[tuple[Any, tuple[int, ...]]] = ((each, (row.index,)) for each, row in bound())
+            yield from ((indexes[0], error) for indexes, error in self._execute(work))
+        else:
+            size = max(1, min(_BATCH_ROWS_MAX, _BATCH_BYTES * source.num_rows // max(1, source.nbytes)))
+            alone: list[tuple[Any, tuple[int, ...]]] = []
+            kept: dict[int, Any] = {}
+            for indexes, _ in self._execute(_batches(bound(), size, kept)):
+                alone += [(kept[index], (index,)) for index in indexes]
+            yield from ((indexes[0], error) for indexes, error in self._execute(alone))
+        yield from refused
+
+    def _execute(
+        self, work: Iterable[tuple[Any, tuple[int, ...]]]
+    ) -> Iterator[tuple[tuple[int, ...], Exception]]:
+        """Run statements side by side; give what is refused for what is in it. Raises everything else."""
+        indexes: list[tuple[int, ...]] = []
+
+        def statements() -> Iterator[tuple[Any, None]]:
+            for statement, those in work:
+                indexes.append(those)
+                yield statement, None
+
+        results = execute_concurrent(
+            self._session, statements(), concurrency=self._concurrency, raise_on_first_error=False
+        )
+        for those, (done, error) in zip(indexes, results, strict=True):
+            if not done:
+                if not is_of_a_row(error):
+                    raise typed(error) from None
+                yield those, error
+
+    def _statement(self, cql: str) -> Any:
+        if cql not in self._prepared:
+            statement = self._session.prepare(cql)
+            statement.is_idempotent = " IF " not in cql
+            self._prepared[cql] = statement
+        return self._prepared[cql]
+
+    def _run(self, cql: str, values: Sequence[Any]) -> Any:
+        return self._session.execute(self._statement(cql), values)
+
+    # --- the end
+
+    def interrupt(self) -> None:
+        """See `ReplicaWriter`."""
+        self.close()
+
+    def close(self) -> None:
+        """See `ReplicaWriter`."""
+        with suppress(Exception):
+            self._cluster.shutdown()
+
+
+def _batches(
+    bound: Iterable[tuple[Any, _Row]], size: int, kept: dict[int, Any]
+) -> Iterator[tuple[Any, tuple[int, ...]]]:
+    """Give batches of rows that lie in one partition; `kept` gets every statement by the row's index."""
+    groups: dict[tuple[Any, ...], list[int]] = {}
+    for statement, row in bound:
+        kept[row.index] = statement
+        group = groups.setdefault(row.partition, [])
+        group.append(row.index)
+        if len(group) == size:
+            yield _batch(kept, groups.pop(row.partition))
+    for group in groups.values():
+        yield _batch(kept, group)
+
+
+def _batch(kept: Mapping[int, Any], indexes: list[int]) -> tuple[Any, tuple[int, ...]]:
+    if len(indexes) == 1:
+        return kept[indexes[0]], tuple(indexes)
+    batch = BatchStatement(BatchType.UNLOGGED)
+    for index in indexes:
+        batch.add(kept[index])
+    batch.is_idempotent = True
+    return batch, tuple(indexes)
+
+
+def _timestamp(zero: int, epoch: int) -> int:
+    return zero + 2 * epoch + 1
+
+
+def _epoch(version: int, cursor: Cursor) -> int:
+    return version - cursor.generation * GENERATION
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+def _held_of(row: Sequence[Any]) -> _Held:
+    store_id, replica, generation, epoch, through, after, begun, sweep_below, zero, last = row
+    cursor = Cursor(
+        store_id=store_id,
+        replica=replica,
+        generation=generation,
+        position=Position(epoch, through, after),
+        begun=begun,
+        sweep_below=sweep_below,
+    )
+    return _Held(cursor, zero, last)
+
+
+def _values_of(cursor: Cursor) -> list[Any]:
+    at = cursor.position
+    return [
+        cursor.store_id, cursor.replica, cursor.generation, at.epoch, at.through, at.after, cursor.begun,
+        cursor.sweep_below,
+    ]  # fmt: skip
+
+
+def _refusal(shape: TableShape, row: pa.Table, reason: str) -> Refusal:
+    facts = row.select(list(shape.key) or [column.name for column in shape.columns]).to_pylist()[0]
+    key = json.dumps(facts, default=str, ensure_ascii=False)
+    return Refusal(shape.name, key, row.column(VERSION)[0].as_py(), reason)

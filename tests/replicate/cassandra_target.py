@@ -1,0 +1,87 @@
+"""A keyspace of Cassandra that the tests of its replica run against."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from cassandra import InvalidRequest
+from cassandra.cluster import EXEC_PROFILE_DEFAULT, Cluster, ExecutionProfile
+from cassandra.policies import RoundRobinPolicy
+from cassandra.query import dict_factory
+
+from headrace.replicate.cassandra import CassandraReplica
+from servers.cassandra import CassandraNode
+
+__all__ = ["CassandraTarget", "connected"]
+
+
+@contextmanager
+def connected(address: str) -> Iterator[Any]:
+    """A session of the tests' own; rows are dictionaries."""
+    host, _, port = address.rpartition(":")
+    profile = ExecutionProfile(RoundRobinPolicy(), row_factory=dict_factory, request_timeout=60)
+    cluster = Cluster(
+        [(host, int(port))], execution_profiles={EXEC_PROFILE_DEFAULT: profile}, connect_timeout=20
+    )
+    try:
+        yield cluster.connect()
+    finally:
+        cluster.shutdown()
+
+
+class CassandraTarget:
+    """A keyspace of the test's own; `node` is one that the test may stop."""
+
+    def __init__(self, address: str, keyspace: str, session: Any, node: CassandraNode | None = None) -> None:
+        self.address = address
+        self.keyspace = keyspace
+        self.session = session
+        self.node = node
+
+    def replica(self, **options: Any) -> CassandraReplica:
+        given = {"kind": "cassandra", "hosts": self.address, "keyspace": self.keyspace, **options}
+        return CassandraReplica(**given)
+
+    def rows(self, table: str) -> list[dict[str, Any]]:
+        try:
+            found = list(self.session.execute(f"SELECT * FROM {self.name(table)}"))
+        except InvalidRequest as error:
+            assert "does not exist" in str(error)
+            return []
+        return [{name: _read(name, value) for name, value in row.items()} for row in found]
+
+    def name(self, table: str) -> str:
+        return f'{self.keyspace}."{re.sub("[^A-Za-z0-9_]", "_", table)}"'
+
+    def refuse(self, table: str) -> bool:
+        return False  # Cassandra 5.0 has no constraints
+
+    def differ(self, table: str) -> None:
+        name = self.name(table)
+        self.session.execute(f"DROP TABLE {name}")
+        self.session.execute(
+            f'CREATE TABLE {name} ("who" text, "seen" timestamp, "n" text, PRIMARY KEY (("who", "seen")))'
+        )
+
+    @contextmanager
+    def outage(self) -> Iterator[None]:
+        if self.node is None:
+            pytest.skip("the server is shared")
+        self.node.stop()
+        try:
+            yield
+        finally:
+            self.node.start()
+
+
+def _read(column: str, value: Any) -> Any:
+    """Instants come without a zone, and lists and structs as JSON text."""
+    if isinstance(value, datetime):
+        return value.replace(tzinfo=UTC)
+    return json.loads(value) if column in ("tags", "place") and value is not None else value
