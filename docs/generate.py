@@ -64,6 +64,7 @@ def profile_page() -> str:
     from headrace.operate.bindings import EmbeddedBinding, KafkaBinding
     from headrace.operate.ingest_options import IngestOptions
     from headrace.operate.options import describe_options
+    from headrace.operate.page_options import PageOptions
     from headrace.operate.profiles import EngineOptions, StoreBinding
     from headrace.replicate import CommonOptions, replica_kind, replica_kinds
 
@@ -82,6 +83,7 @@ def profile_page() -> str:
         ("`store`", StoreBinding),
         ("`engine_settings`", EngineOptions),
         ("`ingest`", IngestOptions),
+        ("`page`", PageOptions),
     ):
         parts += [f"## {title}", _options_table(kind)]
     parts += [
@@ -151,11 +153,44 @@ def relations_page() -> str:
     return "\n\n".join(parts)
 
 
+def metrics_page() -> str:
+    """Return the page of every metric."""
+    from headrace.observe.metrics import METRICS, Source
+
+    parts = [
+        "# Metrics",
+        _MADE,
+        "A run takes these once a second. Counters count committed work only, so they are the same before "
+        "and after a crash. Every label is bounded by what is declared or by the words in its help. "
+        "The store keeps two hours by the second (relation `metrics`) and two weeks by the minute "
+        "(`metrics_by_minute`). There a histogram is three series: `NAME_count` and `NAME_sum`, which only "
+        "grow, and `NAME` with a label `quantile` over the last minute.",
+        "```sh\nheadrace sql \"SELECT time, value FROM metrics WHERE name = 'headrace_lag_records' "
+        'ORDER BY time DESC LIMIT 5"\n```',
+    ]
+    for source in Source:
+        rows = (
+            (
+                f"`{each.name}`" + (f" (also `{each.known}`)" if each.known else ""),
+                str(each.kind),
+                each.unit,
+                ", ".join(f"`{label}`" for label in each.labels),
+                each.help,
+            )
+            for each in METRICS
+            if each.source is source
+        )
+        title = f"From {source.value}"
+        parts += [f"## {title}", _table(("metric", "kind", "unit", "labels", "what it says"), rows)]
+    return "\n\n".join(parts)
+
+
 PAGES = {
     "commands.md": commands_page,
     "profile.md": profile_page,
     "functions.md": functions_page,
     "relations.md": relations_page,
+    "metrics.md": metrics_page,
 }
 
 

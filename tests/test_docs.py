@@ -61,7 +61,7 @@ def known_commands() -> dict[str, set[str]]:
     return dict(walk(typer.main.get_command(app), ()))
 
 
-@pytest.mark.parametrize("name", ["commands.md", "profile.md", "functions.md", "relations.md"])
+@pytest.mark.parametrize("name", ["commands.md", "profile.md", "functions.md", "relations.md", "metrics.md"])
 def test_a_page_made_of_the_code_is_fresh(name: str) -> None:
     page = generated().PAGES[name]() + "\n"
     assert (ROOT / "docs" / name).read_text() == page, "run: python docs/generate.py"

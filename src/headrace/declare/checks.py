@@ -31,6 +31,8 @@ SYSTEM_RELATIONS = (
     "epochs",
     "late_rows",
     "ledger",
+    "metrics",
+    "metrics_by_minute",
     "outcomes_by_minute",
     "reasons_by_minute",
     "removed",

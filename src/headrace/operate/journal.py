@@ -25,6 +25,8 @@ class Journal:
         import structlog  # takes longer to import than most commands take to run
 
         self.path = path
+        self.lines = {"warning": 0, "error": 0}
+        """How many lines of these levels were written since the process began."""
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file = logging.handlers.RotatingFileHandler(
             path, maxBytes=_BYTES_MAX, backupCount=_FILES_KEPT, encoding="utf-8", delay=True
@@ -51,10 +53,12 @@ class Journal:
 
     def warning(self, event: str, **facts: Any) -> None:
         """Write a line that somebody should look at."""
+        self.lines["warning"] += 1
         self._lines.warning(event, **facts)
 
     def failed(self, event: str, error: BaseException) -> None:
         """Write an error; one that Headrace did not raise on purpose with its trace."""
+        self.lines["error"] += 1
         expected = isinstance(error, HeadraceError)
         self._lines.error(
             event, error=type(error).__name__, message=str(error), exc_info=None if expected else error

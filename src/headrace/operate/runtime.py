@@ -20,6 +20,7 @@ from headrace.operate.control import ControlServer, socket_path
 from headrace.operate.dead_letter_topics import DeadLetterTopics
 from headrace.operate.journal import Journal
 from headrace.operate.lag import LogsForQuestions
+from headrace.operate.observing import open_observer
 from headrace.operate.project import Home, Project
 from headrace.operate.replicas import Replicas, replica_states
 
@@ -107,6 +108,10 @@ class Runtime:
         files.callback(asked.close)
         self.replicas = Replicas(project, plan, store, self.journal)
         self.letters = DeadLetterTopics(project, store, self.journal)
+        self.observer = open_observer(
+            project, store, tuple(plan.streams), logs=asked, replicas=self.replicas, journal=self.journal
+        )
+        files.callback(self.observer.close)
         self.answers = Answers(
             store, asked, running=True, replicas=self._replica_states, letters=self.letters.states
         )
@@ -173,6 +178,7 @@ class Runtime:
                 on_waiting(pause)
 
         def committed(report: EpochReport) -> None:
+            self.observer.committed(report)
             self.replicas.wake()
             self.letters.committed(report.outcomes.values())
             if on_epoch is not None:
@@ -181,6 +187,7 @@ class Runtime:
         self.journal.info("run started", pid=os.getpid(), profile=self.project.profile.name)
         self.replicas.start()
         self.letters.start()
+        self.observer.start()
         caught_up = False
         try:
             self.engine.run(stop, until_caught_up=until_caught_up, on_epoch=committed, on_waiting=waiting)
@@ -193,10 +200,12 @@ class Runtime:
         finally:
             self.replicas.stop()
             self.letters.stop(caught_up=caught_up)
+            self.observer.stop()
         self.journal.info("run stopped", pid=os.getpid())
 
     def _note_waiting(self, pause: Waiting | None) -> None:
         self.answers.waiting = "" if pause is None else str(pause)
+        self.observer.waiting(pause is not None)
         if pause is None:
             self.journal.info("ready again")
         elif pause.attempt == 1:

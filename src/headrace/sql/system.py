@@ -59,8 +59,23 @@ SYSTEM_RELATIONS: Mapping[str, tuple[NamedColumn, ...]] = {
         records BIGINT
         seconds DOUBLE
     """),
+    "metrics": _columns("""
+        time TIMESTAMP WITH TIME ZONE
+        name VARCHAR
+        labels VARCHAR
+        value DOUBLE
+    """),
+    "metrics_by_minute": _columns("""
+        minute TIMESTAMP WITH TIME ZONE
+        name VARCHAR
+        labels VARCHAR
+        value DOUBLE
+        least DOUBLE
+        greatest DOUBLE
+    """),
 }
-"""Name of each relation and its columns, in order. `minute` is the minute of record time."""
+"""Name of each relation and its columns, in order. `minute` is the minute of record time, that of metrics the
+minute in which they were taken. `labels` is JSON text with its keys in order: `labels->>'$.stream'`."""
 
 HIDDEN_COLUMNS: tuple[NamedColumn, ...] = _columns("""
     _partition INTEGER

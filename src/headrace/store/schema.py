@@ -57,6 +57,15 @@ CREATE TABLE IF NOT EXISTS _headrace._removed ("table" VARCHAR, "key" VARCHAR, e
 CREATE TABLE IF NOT EXISTS _headrace._closings ("table" VARCHAR, closed_through TIMESTAMPTZ, epoch BIGINT);
 CREATE TABLE IF NOT EXISTS _headrace."references" (
     name VARCHAR, version VARCHAR, valid_from TIMESTAMPTZ, valid_to TIMESTAMPTZ);
+CREATE TABLE IF NOT EXISTS _headrace.series (series INTEGER, name VARCHAR, labels VARCHAR);
+CREATE TABLE IF NOT EXISTS _headrace.samples (time TIMESTAMPTZ, series INTEGER, value DOUBLE);
+CREATE TABLE IF NOT EXISTS _headrace.sample_minutes (
+    minute TIMESTAMPTZ, series INTEGER, value DOUBLE, least DOUBLE, greatest DOUBLE);
+CREATE OR REPLACE VIEW metrics AS
+    SELECT time, name, labels, value FROM _headrace.samples JOIN _headrace.series USING (series);
+CREATE OR REPLACE VIEW metrics_by_minute AS
+    SELECT minute, name, labels, value, least, greatest
+    FROM _headrace.sample_minutes JOIN _headrace.series USING (series);
 CREATE OR REPLACE VIEW outcomes_by_minute AS
     SELECT stream, minute, name AS outcome, CAST(sum(records) AS BIGINT) AS records
     FROM _headrace.minutes WHERE kind = 'outcome' GROUP BY ALL;

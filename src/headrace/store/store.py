@@ -96,6 +96,13 @@ class Store(StoreReading):
                 self.connection.execute("ROLLBACK")
             raise
 
+    def cursor_beside(self) -> Any:
+        """Give a cursor for relations that the engine does not write; the caller closes it before the store.
+
+        Its transactions run beside the engine's and never conflict with them.
+        """
+        return self._cursor()
+
     def save(self, progress: Progress) -> None:
         """Write `progress` inside a transaction; it is `self.progress` once the caller has committed."""
         self.connection.execute("UPDATE _headrace.progress SET body = ?", [progress.to_json()])

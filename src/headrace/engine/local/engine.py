@@ -202,6 +202,7 @@ class LocalEngine:
             frontiers={name: instant_of(frontier) for name, frontier in frontiers.items()},
             lag_records=self._unread(batches),
             lag_seconds=lag,
+            times=epoch.times(),
         )
 
     def _unread(self, batches: list[Batch]) -> dict[str, int]:

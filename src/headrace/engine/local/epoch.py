@@ -26,6 +26,7 @@ from headrace.engine.local.minutes import fold, write_minutes
 from headrace.engine.local.outcomes import Decided, decide, write_taken
 from headrace.engine.local.queries import Queries
 from headrace.engine.local.reader import Batch
+from headrace.engine.local.settings import SAMPLED_RECORDS_MAX
 from headrace.engine.local.tables import compute_tables, write_failed
 from headrace.errors import IntegrityError, RefusedError
 from headrace.sql.plan import PipelinePlan
@@ -274,6 +275,20 @@ class Epoch:
                 if more:
                     counted[stream][outcome] = counted[stream].get(outcome, 0) + more
         return counted
+
+    def times(self) -> dict[str, list[tuple[int, int]]]:
+        """Return the times of some accepted records of each stream's main lane; see `EpochReport.times`."""
+        found: dict[str, list[tuple[int, int]]] = {}
+        for decided in self._decided:
+            rows = decided.accepted
+            if decided.batch.lane != "main" or not rows.num_rows:
+                continue
+            step = max(1, -(-rows.num_rows // SAMPLED_RECORDS_MAX))
+            places = pa.array(range(0, rows.num_rows, step), pa.int64())
+            few = rows.select(["_record_time", "_event_time"]).take(places)
+            columns = (_micros(few.column(name)) for name in ("_record_time", "_event_time"))
+            found[decided.batch.stream] = list(zip(*columns, strict=True))
+        return found
 
     def stream_frontier(self, stream: str) -> int | None:
         """Return how far a stream has come, in microseconds."""

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
 from headrace.store.database import MEMORY_LIMIT
 
-__all__ = ["EngineSettings", "EpochReport"]
+__all__ = ["SAMPLED_RECORDS_MAX", "EngineSettings", "EpochReport"]
+
+SAMPLED_RECORDS_MAX = 32
+"""So many records of a stream tell the latency of an epoch; looking at all would cost more than it tells."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +44,8 @@ class EpochReport:
     frontiers  per stream, None while a partition has shown nothing
     lag        per stream: records in the log that were not read yet, seconds from the frontier to the log's
     clock
+    times      per stream: (record time, event time) in microseconds of some of its accepted records, evenly
+    spread over the epoch, at most `SAMPLED_RECORDS_MAX`
     """
 
     epoch: int
@@ -52,8 +57,11 @@ class EpochReport:
     lag_records: dict[str, int] = field(default_factory=dict)
     lag_seconds: dict[str, float | None] = field(default_factory=dict)
     rebuilding: tuple[str, ...] = ()
+    times: dict[str, list[tuple[int, int]]] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the report as plain values; times are ISO 8601 texts."""
+        """Return the report as plain values; times are ISO 8601 texts, those of single records left out."""
         times = {stream: None if at is None else at.isoformat() for stream, at in self.frontiers.items()}
-        return {**asdict(self), "frontiers": times}
+        facts = asdict(replace(self, times={}))
+        facts.pop("times")
+        return {**facts, "frontiers": times}

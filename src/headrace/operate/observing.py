@@ -1,0 +1,64 @@
+"""What a run tells its observer, and what an observer may ask of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from headrace.log import Log
+    from headrace.observe import Observer
+    from headrace.operate.journal import Journal
+    from headrace.operate.project import Home
+    from headrace.operate.replicas import Replicas
+    from headrace.store import Store
+
+__all__ = ["open_observer"]
+
+
+class _Facts:
+    """See `RunFacts`."""
+
+    def __init__(self, logs: Callable[[str], Log | None], replicas: Replicas, journal: Journal) -> None:
+        self._logs = logs
+        self._replicas = replicas
+        self._journal = journal
+
+    def log_of(self, stream: str) -> Log | None:
+        """See `RunFacts`."""
+        return self._logs(stream)
+
+    def replica_states(self) -> Sequence[Mapping[str, Any]]:
+        """See `RunFacts`."""
+        return self._replicas.states()
+
+    def journal_lines(self) -> Mapping[str, int]:
+        """See `RunFacts`."""
+        return self._journal.lines
+
+    def observing_failed(self, error: Exception) -> None:
+        """See `RunFacts`."""
+        self._journal.warning("not observed", error=type(error).__name__, message=str(error))
+
+
+def open_observer(
+    home: Home,
+    store: Store,
+    streams: Sequence[str],
+    *,
+    logs: Callable[[str], Log | None],
+    replicas: Replicas,
+    journal: Journal,
+) -> Observer:
+    """Return the observer of a run, not started; `logs` gives logs apart from those that the engine reads."""
+    from importlib.metadata import version
+
+    from headrace.observe import Observer
+
+    return Observer(
+        store,
+        _Facts(logs, replicas, journal),
+        streams=streams,
+        log_path=home.log_path,
+        version=version("headrace"),
+    )

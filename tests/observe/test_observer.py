@@ -1,0 +1,152 @@
+"""Metrics of a run: counters are the ledger's, and everything that is told is in the table of metrics."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from headrace.observe import METRICS, Kind, Sample
+from headrace.observe.metrics import METRICS_BY_NAME, Source
+from headrace.testing import PipelineTest
+from observe.observed import START, Facts, observer_of, shop, step, value_of
+
+
+def send_of_every_kind(test: PipelineTest) -> None:
+    test.send("events", {"id": "a", "happened": START, "amount": 5})
+    test.send("events", {"id": "b", "happened": START, "amount": 500})
+    test.send("events", {"id": "b", "happened": START, "amount": 501})
+    test.send("events", {"id": "c", "happened": START, "amount": -1})
+    test.send("events", {"id": "d", "happened": "2026-03-01T11:00:00", "amount": 1})
+    test.send("events", {"id": "e", "happened": "2026-03-01T13:00:00", "amount": 1})
+    test.send_bytes("events", b"{not json")
+
+
+def test_counters_are_the_ledgers_also_in_a_process_that_begins_anew() -> None:
+    with PipelineTest(shop(), start=START) as test:
+        send_of_every_kind(test)
+        first = observer_of(test)
+        step(test, first)
+        first.tick()
+        taken = first.samples()
+        ledger = test.store.ledger()
+        for outcome, records in ledger.outcomes("events").items():
+            labels = {"stream": "events", "lane": "main", "outcome": outcome}
+            assert value_of(taken, "headrace_records_total", **labels) == records
+        assert ledger.outcomes("events") == {
+            "accepted": 2, "duplicate": 1, "rejected": 1, "late": 1, "future": 1, "malformed": 1,
+        }  # fmt: skip
+        assert value_of(taken, "headrace_records_read_total", stream="events") == 7
+        assert value_of(taken, "headrace_records_conflicting_total", stream="events") == 1
+        assert value_of(taken, "headrace_table_records_total", table="large", result="filtered") == 1
+        reason = {"stream": "events", "outcome": "rejected", "reason": "expect:not_negative"}
+        assert value_of(taken, "headrace_dead_letters_total", **reason) == 1
+        rule = {"stream": "events", "rule": "expect:not_negative"}
+        assert value_of(taken, "headrace_rule_checks_total", **rule, result="rejected") == 1
+        first.close()
+        again = observer_of(test)
+        again.tick()
+        counters = {metric.name for metric in METRICS if metric.source is Source.LEDGER}
+
+        def counted(samples: list[Sample]) -> dict[str, float]:
+            return {f"{s.name}{dict(s.labels)}": s.value for s in samples if s.name in counters}
+
+        assert counted(again.samples()) == counted(taken)
+        again.close()
+
+
+def test_every_sample_is_in_the_table_with_the_labels_that_it_says() -> None:
+    with PipelineTest(shop(), start=START) as test:
+        send_of_every_kind(test)
+        facts = Facts(test)
+        tables = [{"table": "large", "epoch": 0, "rows_sent": 3, "problem": ""}]
+        facts.replicas = [
+            {"replica": "copy", "state": "following", "epoch": 0, "rows_refused": 1, "tables": tables}
+        ]
+        observer = observer_of(test, facts)
+        step(test, observer)
+        observer.tick()
+        test.clock.move(timedelta(seconds=1))
+        observer.tick()
+        seen = set()
+        for sample in observer.samples():
+            base = sample.name.removesuffix("_count").removesuffix("_sum")
+            metric = METRICS_BY_NAME.get(sample.name) or METRICS_BY_NAME[base]
+            labels = set(sample.labels) - ({"quantile"} if metric.kind is Kind.HISTOGRAM else set())
+            assert labels == set(metric.labels), sample
+            seen.add(metric.name)
+        assert not facts.failures
+        # What the generator's process tells is not told here.
+        missing = {m.name for m in METRICS if m.source is not Source.GENERATOR} - seen
+        assert missing <= {"headrace_closed_through_timestamp_seconds", "headrace_replica_lag_seconds"}
+        observer.close()
+
+
+def test_names_follow_prometheus() -> None:
+    for metric in METRICS:
+        assert metric.name.startswith("headrace_")
+        assert metric.name.endswith("_total") == (metric.kind is Kind.COUNTER)
+        assert bool(metric.bounds) == (metric.kind is Kind.HISTOGRAM)
+        assert list(metric.bounds) == sorted(metric.bounds)
+        for unit in ("seconds", "bytes"):
+            assert (metric.unit == unit) == (unit in metric.name.split("_")), metric.name
+    assert len(METRICS_BY_NAME) == len(METRICS)
+
+
+def test_a_delay_grows_while_records_wait_and_is_over_when_they_were_read() -> None:
+    with PipelineTest(shop(), start=START) as test:
+        observer = observer_of(test)
+        test.send("events", {"id": "a", "happened": START})
+        step(test, observer)
+        test.clock.move(timedelta(seconds=10))
+        test.send("events", {"id": "b", "happened": "2026-03-01T12:00:10"})
+        test.clock.move(timedelta(seconds=20))
+        observer.tick()
+        assert value_of(observer.samples(), "headrace_lag_records", stream="events") == 1
+        assert value_of(observer.samples(), "headrace_lag_seconds", stream="events") == 30
+        assert value_of(observer.samples(), "headrace_processing_delay_seconds", stream="events") == 30
+        step(test, observer)
+        test.clock.move(timedelta(seconds=5))
+        observer.tick()
+        assert value_of(observer.samples(), "headrace_lag_seconds", stream="events") == 0
+        assert value_of(observer.samples(), "headrace_processing_delay_seconds", stream="events") == 20
+        for _ in range(61):
+            test.clock.move(timedelta(seconds=1))
+            observer.tick()
+        assert value_of(observer.samples(), "headrace_processing_delay_seconds", stream="events") == 0
+        observer.close()
+
+
+def test_latencies_count_every_accepted_record_though_few_are_looked_at() -> None:
+    with PipelineTest(shop(), start=START) as test:
+        for number in range(1001):
+            test.send("events", {"id": f"{number}", "happened": "2026-03-01T11:59:50"})
+        test.clock.move(timedelta(seconds=2))
+        observer = observer_of(test)
+        step(test, observer)
+        observer.tick()
+        taken = observer.samples()
+        for since, seconds in (("record", 2), ("event", 12)):
+            labels = {"stream": "events", "since": since}
+            assert value_of(taken, "headrace_latency_seconds_count", **labels) == 1001
+            assert value_of(taken, "headrace_latency_seconds_sum", **labels) == 1001 * seconds
+        assert value_of(taken, "headrace_epoch_records_count") == 1
+        assert value_of(taken, "headrace_epoch_records_sum") == 1001
+        median = value_of(taken, "headrace_latency_seconds", stream="events", since="event", quantile="0.5")
+        assert 10 < median <= 30
+        observer.close()
+
+
+def test_what_cannot_be_observed_is_told_once_and_the_rest_goes_on() -> None:
+    with PipelineTest(shop(), start=START) as test:
+
+        class Failing(Facts):
+            def replica_states(self) -> list[dict[str, object]]:
+                raise ValueError("no answer")
+
+        facts = Failing(test)
+        observer = observer_of(test, facts)
+        for _ in range(3):
+            test.clock.move(timedelta(seconds=1))
+            observer.tick()
+        assert [str(error) for error in facts.failures] == ["no answer"]
+        assert value_of(observer.samples(), "headrace_up") == 1
+        observer.close()
