@@ -19,7 +19,7 @@ from headrace.sql.plan import StreamPlan
 if TYPE_CHECKING:
     import duckdb
 
-__all__ = ["RowDatabase", "Statement"]
+__all__ = ["RowDatabase", "Statement", "arrow_of"]
 
 Mask = npt.NDArray[np.bool_]
 
@@ -84,8 +84,8 @@ _SCHEMAS = {
 }
 
 
-def _arrow_of(connection: Any, text: str) -> pa.Table:
-    """The rows of a statement that is no SELECT.
+def arrow_of(connection: Any, text: str) -> pa.Table:
+    """Return the rows of one statement of any kind.
 
     The public way runs the rows through a second statement, which doubles the cost of a small batch. DuckDB's
     own Python layer has a way without it; we take it as long as it is there.
@@ -183,7 +183,7 @@ class RowDatabase:
             source = pa.Table.from_batches(source.to_batches(max_chunksize=_BATCH_ROWS), source.schema)
         feed.table = source
         try:
-            return _arrow_of(self._opened, f"EXECUTE {name}")
+            return arrow_of(self._opened, f"EXECUTE {name}")
         finally:
             feed.table = feed.empty
 

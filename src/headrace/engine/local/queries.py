@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import pyarrow as pa
+
+from headrace.rows.database import arrow_of
 
 __all__ = ["Queries"]
 
@@ -52,11 +53,7 @@ class Queries:
 
     def once(self, sql: str) -> pa.Table:
         """Return what `sql` gives."""
-        with warnings.catch_warnings():
-            # DuckDB advises against this way because of a copy; the other way plans a query twice.
-            warnings.simplefilter("ignore", UserWarning)
-            found: pa.Table = self.connection.execute(sql).to_arrow_table()
-        return found
+        return arrow_of(self.connection, sql)
 
     def insert(self, sql: str, epoch: int) -> None:
         """Run an INSERT from relations that were put in place; `$1` in it is the epoch. It is prepared."""
