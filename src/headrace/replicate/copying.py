@@ -183,7 +183,13 @@ class _RowsCopy(_Copy):
         paged, closing = self._enter_span(reader, head)
         nested, first = self._options.json_nested, self._position.whole
         rows, done = changed_rows(
-            reader, self.plan, self._position, rows_max=paged, closing=closing, json_nested=nested
+            reader,
+            self.plan,
+            self._position,
+            rows_max=paged,
+            closing=closing,
+            json_nested=nested,
+            row_keys=self._options.row_keys,
         )
         span = self._position if first and not self._append else Position.at(self._position.through)
         removed = removed_keys(reader, self.plan, span, json_nested=nested)
@@ -214,7 +220,9 @@ class _RowsCopy(_Copy):
         """Return the chunk that takes out what this copying did not bring."""
         nothing, nested = Position.at(self._position.epoch), self._options.json_nested
         closing = Closing(0, None, None) if self._append else None
-        rows, _ = changed_rows(reader, self.plan, nothing, closing=closing, json_nested=nested)
+        rows, _ = changed_rows(
+            reader, self.plan, nothing, closing=closing, json_nested=nested, row_keys=self._options.row_keys
+        )
         removed = removed_keys(reader, self.plan, nothing, json_nested=nested)
         return self._chunk(rows, removed, self._position, last=True)
 

@@ -53,7 +53,8 @@ def shape_of(table: TablePlan, options: CommonOptions) -> TableShape:
     """Return what a table looks like in the target of a replica."""
     columns = list(_columns(table.columns, options.json_nested))
     key = table.key
-    if not key and table.kind not in (TableClass.ROWS, TableClass.VIEW):
+    keyless = (TableClass.VIEW,) if options.row_keys else (TableClass.ROWS, TableClass.VIEW)
+    if not key and table.kind not in keyless:
         columns.append(KEY)
         key = (KEY.name,)
     if options.mode == "append" and has_closings(table):

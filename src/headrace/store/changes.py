@@ -144,31 +144,35 @@ def changed_rows(
     rows_max: int | None = None,
     closing: Closing | None = None,
     json_nested: bool = False,
+    row_keys: bool = False,
 ) -> tuple[pa.Table, Position]:
     """Return rows of the span that `position` is in, and the position behind them.
 
     The rows have the declared columns, then "_epoch" BIGINT; "_key" VARCHAR when the table has no key among
     its columns; "_revision" INTEGER with a `closing`, which takes only windows that are closed. With
     `rows_max`, the span is read in the order of a hash of the key, about so many rows at a time.
-    `json_nested` gives lists and structs as JSON text.
+    `json_nested` gives lists and structs as JSON text. `row_keys` gives rows of a table without a key a
+    "_key", which is the same whenever the row is read.
     """
     where = _where(plan, position, closing)
     paged = rows_max is not None or not position.whole
-    base = _rows_sql(plan, where, hashed=paged, revision=closing is not None, json_nested=json_nested)
+    numbered = row_keys and plan.kind is TableClass.ROWS and not plan.key
+    revision = closing is not None
+    base = _rows_sql(plan, where, paged, revision=revision, json_nested=json_nested, addressed=numbered)
     done = Position.at(position.through)
     if not paged:
-        return cursor.sql(base).to_arrow_table(), done
+        return cursor.sql(_numbered(plan, base) if numbered else base).to_arrow_table(), done
     rest = f'SELECT * FROM ({base}) WHERE "_hash" > {position.after}'
-    last = None
+    last, until = None, "true"
     if rows_max is not None:
         found = cursor.execute(
             f'SELECT max("_hash"), count(*) FROM (SELECT "_hash" FROM ({rest}) ORDER BY 1 LIMIT {rows_max})'
         ).fetchall()[0]
-        last = found[0] if found[1] == rows_max else None
-    if last is None:
-        return cursor.sql(f'SELECT * EXCLUDE ("_hash") FROM ({rest})').to_arrow_table(), done
-    rows = cursor.sql(f'SELECT * EXCLUDE ("_hash") FROM ({rest}) WHERE "_hash" <= {last}').to_arrow_table()
-    return rows, Position(position.epoch, position.through, last)
+        if found[1] == rows_max:
+            last, until = found[0], f'"_hash" <= {found[0]}'
+    piece = f'SELECT * EXCLUDE ("_hash") FROM ({rest}) WHERE {until}'
+    rows = cursor.sql(_numbered(plan, piece) if numbered else piece).to_arrow_table()
+    return rows, done if last is None else Position(position.epoch, position.through, last)
 
 
 def removed_keys(cursor: Any, plan: TablePlan, position: Position, *, json_nested: bool = False) -> pa.Table:
@@ -218,12 +222,15 @@ def _ended(plan: TablePlan, through: int) -> str:
     return f"t.window_end <= make_timestamptz({through})"
 
 
-def _rows_sql(plan: TablePlan, where: str, *, hashed: bool, revision: bool, json_nested: bool) -> str:
+def _rows_sql(
+    plan: TablePlan, where: str, hashed: bool, *, revision: bool, json_nested: bool, addressed: bool
+) -> str:
     if plan.kind is TableClass.ROWS:
         cells = [_shown(f"t.{quoted(c.name)}", c.type, json_nested, name=c.name) for c in plan.columns]
         known = [f"t.{quoted(name)}" for name in plan.key] or ["t._partition", "t._offset"]
         hash_of = f"to_json(list_value({', '.join(f'CAST({name} AS VARCHAR)' for name in known)}))"
-        more = ["t._epoch"] + ([f'{_hash(hash_of)} AS "_hash"'] if hashed else [])
+        more = ["t._epoch"] + ([_ADDRESS] if addressed else [])
+        more += [f'{_hash(hash_of)} AS "_hash"'] if hashed else []
         return f"SELECT {', '.join(cells + more)} FROM {state_name(plan.name)} t WHERE {where}"
     shown = ", ".join(_shown(quoted(c.name), c.type, json_nested) for c in plan.columns)
     more = ['"_epoch"']
@@ -236,6 +243,21 @@ def _rows_sql(plan: TablePlan, where: str, *, hashed: bool, revision: bool, json
         f'WITH "_groups" AS ({groups_sql(plan, where=where)}) SELECT {shown}, {names} FROM '
         f'(SELECT {result_columns(plan)}, {", ".join(more)} FROM "_groups"{having})'
     )
+
+
+_ADDRESS = "concat_ws(':', t._epoch, t._partition, t._offset) AS \"_key\""
+
+
+def _numbered(plan: TablePlan, rows: str) -> str:
+    """Return rows of a table without a key, with a "_key" that is each one's own.
+
+    One record may give several rows, and equal ones. They have one epoch and one hash, so they are always
+    read together. The content is in it for targets that hold rows of another store, too.
+    """
+    columns = ", ".join(quoted(column.name) for column in plan.columns)
+    number = f'row_number() OVER (PARTITION BY "_key" ORDER BY {columns})'
+    content = f"left(md5(CAST(row({columns}) AS VARCHAR)), 12)"
+    return f'SELECT * REPLACE (concat_ws(\':\', "_key", {number}, {content}) AS "_key") FROM ({rows})'
 
 
 def _hash(text: str) -> str:
