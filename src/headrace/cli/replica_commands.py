@@ -38,7 +38,9 @@ def register(app: typer.Typer) -> None:
     export = typer.Typer(
         no_args_is_help=True, rich_markup_mode=None, help="Write what other systems need to know."
     )
-    export.command("sql", epilog=examples("headrace export sql > init.sql"))(export_sql)
+    export.command(
+        "sql", epilog=examples("headrace export sql > init.sql", "headrace export sql --roles > init.sql")
+    )(export_sql)
     app.add_typer(export, name="export")
 
 
@@ -106,6 +108,9 @@ def export_sql(
     replica: Annotated[
         str | None, typer.Option("--replica", help="Which PostgreSQL replica of the profile.")
     ] = None,
+    roles: Annotated[
+        bool, typer.Option("--roles", help="Also make roles for a writer and a reader, without passwords.")
+    ] = False,
 ) -> None:
     """Print the statements that make the tables of a PostgreSQL replica, for an init.sql.
 
@@ -129,5 +134,6 @@ def export_sql(
     described = known.get(name, PostgresReplica(kind="postgresql"))
     plan = plan_pipeline(loaded.pipeline)
     shapes = tuple(shape_of(table, described) for table in tables_of(plan, described, name))
-    for statement in described.init_sql(shapes):
+    typer.echo("-- Made by `headrace export sql`; each statement may be run again.\n")
+    for statement in described.init_sql(shapes, roles=roles):
         typer.echo(f"{statement};\n")

@@ -1,8 +1,11 @@
 """Logs, clicks and transactions of a company, into PostgreSQL."""
 
 PROJECT_FILES = {
+    "README.md": "README.md",
     "pipeline.py": "pipeline.py",
     "headrace.toml": "headrace.toml",
+    "sql/init.sql": "sql/init.sql",
+    "sql/views.sql": "sql/views.sql",
     "tests/test_operations.py": "tests/test_operations.py",
     "gitignore": ".gitignore",
     "github/workflows/ci.yml": ".github/workflows/ci.yml",

@@ -10,7 +10,7 @@ from datetime import timedelta
 
 from headrace.errors import ProfileError
 from headrace.replicate.options import CommonOptions, Revealed, setting
-from headrace.replicate.postgresql.schema import init_sql
+from headrace.replicate.postgresql.script import init_sql
 from headrace.replicate.protocol import ReplicaWriter, TableShape, Task
 
 __all__ = ["PostgresReplica"]
@@ -24,6 +24,12 @@ class PostgresReplica(CommonOptions):
         "secret", None, "where the database is: postgresql://user:password@host:5432/name", required=True
     )
     schema: str = setting("text", "public", "the schema that holds the tables; made when it is absent")
+    stamps: str = setting(
+        "one of",
+        "off",
+        "on: every table says when a row was written and by which epoch (updated_at, epoch)",
+        choices={"off": "", "on": ""},
+    )
     connect_timeout: timedelta = setting(
         "duration", timedelta(seconds=5), "how long a connection may take to come about"
     )
@@ -42,6 +48,11 @@ class PostgresReplica(CommonOptions):
             ) from error
         return PostgresWriter(self, task)
 
-    def init_sql(self, tables: tuple[TableShape, ...]) -> Iterator[str]:
+    @property
+    def stamped(self) -> bool:
+        """Whether tables have `updated_at` and `epoch`."""
+        return self.stamps == "on"
+
+    def init_sql(self, tables: tuple[TableShape, ...], *, roles: bool = False) -> Iterator[str]:
         """Give the statements that make the target's tables, for `headrace export sql`."""
-        return init_sql(self.schema, tables)
+        return init_sql(self.schema, tables, stamped=self.stamped, roles=roles)

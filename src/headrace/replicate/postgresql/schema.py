@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
 from typing import Any
 
 from headrace.errors import RefusedError
-from headrace.replicate.protocol import NamedColumn, TableShape
+from headrace.replicate.protocol import NamedColumn, TableShape, version_of
 
 __all__ = [
     "CURSORS",
+    "UPDATED_AT",
     "VERSION",
     "create_table",
     "cursor_table",
+    "ensure_cursors",
+    "ensure_schema",
     "ensure_table",
-    "init_sql",
     "name_of",
     "postgres_type",
     "quoted",
@@ -24,6 +25,13 @@ __all__ = [
 
 VERSION = "_version"
 CURSORS = "_headrace_cursors"
+UPDATED_AT = "updated_at"
+_EPOCHS = version_of(1, 0) - 1
+_STAMPS = {
+    UPDATED_AT: ("timestamp with time zone", "NOT NULL DEFAULT now()"),
+    # What is left of a version without its generation.
+    "epoch": ("bigint", f'GENERATED ALWAYS AS ("{VERSION}" & {_EPOCHS}) STORED'),
+}
 _NAME_BYTES_MAX = 63
 _LOCK = 0x68656164  # "head": two runs that make the same tables at once do it one after the other
 
@@ -83,10 +91,12 @@ def _typed(column: NamedColumn) -> str:
     return f"{quoted(name_of(column.name))} {postgres_type(column.type)}"
 
 
-def create_table(schema: str, shape: TableShape) -> str:
-    """Return the statement that makes a table."""
+def create_table(schema: str, shape: TableShape, *, stamped: bool = False) -> str:
+    """Return the statement that makes a table. Raises RefusedError when a stamp has the name of a column."""
     lines = [_typed(column) for column in shape.columns]
     lines.append(f"{quoted(VERSION)} bigint NOT NULL")
+    if stamped:
+        lines += [f"{quoted(name)} {kind} {rule}" for name, (kind, rule) in _stamps_of(shape).items()]
     if shape.key:
         lines.append(f"UNIQUE NULLS NOT DISTINCT ({', '.join(quoted(name) for name in shape.key)})")
     body = ",\n    ".join(lines)
@@ -104,16 +114,29 @@ def cursor_table(schema: str) -> str:
     )
 
 
-def init_sql(schema: str, shapes: Iterable[TableShape]) -> Iterator[str]:
-    """Give the statements that make everything which a replica needs."""
-    if schema != "public":
-        yield f"CREATE SCHEMA IF NOT EXISTS {quoted(schema)}"
-    yield cursor_table(schema)
-    for shape in shapes:
-        yield create_table(schema, shape)
+def _stamps_of(shape: TableShape) -> dict[str, tuple[str, str]]:
+    taken = [column.name for column in shape.columns if column.name in _STAMPS]
+    if taken:
+        raise RefusedError(
+            f"table '{shape.name}' has a column '{taken[0]}', and stamps = \"on\" makes one of that name",
+            fix='call the column something else (AS another_name), or set stamps = "off"',
+        )
+    return _STAMPS
 
 
-def ensure_table(cursor: Any, schema: str, shape: TableShape) -> None:
+def ensure_schema(cursor: Any, schema: str) -> None:
+    """Make a schema; where it is there already, no right to make one is needed."""
+    if cursor.execute("SELECT to_regnamespace(%s)", [quoted(schema)]).fetchone()[0] is None:
+        cursor.execute(f"CREATE SCHEMA IF NOT EXISTS {quoted(schema)}")
+
+
+def ensure_cursors(cursor: Any, schema: str) -> None:
+    """Make the table of cursors; where it is there already, no right to make one is needed."""
+    if cursor.execute("SELECT to_regclass(%s)", [relation(schema, CURSORS)]).fetchone()[0] is None:
+        cursor.execute(cursor_table(schema))
+
+
+def ensure_table(cursor: Any, schema: str, shape: TableShape, *, stamped: bool = False) -> None:
     """Make a table, or add the columns that it lacks, inside a transaction.
 
     Raises RefusedError where it differs.
@@ -121,7 +144,7 @@ def ensure_table(cursor: Any, schema: str, shape: TableShape) -> None:
     cursor.execute("SELECT pg_advisory_xact_lock(%s)", [_LOCK])
     there = _columns_of(cursor, schema, shape.name)
     if there is None:
-        cursor.execute(create_table(schema, shape))
+        cursor.execute(create_table(schema, shape, stamped=stamped))
         return
     full = relation(schema, shape.name)
     wanted = [*((c.name, postgres_type(c.type)) for c in shape.columns), (VERSION, "bigint")]
@@ -134,6 +157,9 @@ def ensure_table(cursor: Any, schema: str, shape: TableShape) -> None:
                 fix=f"ALTER TABLE {full} ALTER COLUMN {quoted(name)} TYPE {kind}; or drop the table, and "
                 "`headrace replicas rebuild` fills it again",
             )
+    for name, (kind, rule) in _stamps_of(shape).items() if stamped else ():
+        if name not in there:
+            cursor.execute(f"ALTER TABLE {full} ADD COLUMN {quoted(name)} {kind} {rule}")
     names = {name for name, _ in wanted}
     closed = [name for name, (_, required) in there.items() if required and name not in names]
     if closed:

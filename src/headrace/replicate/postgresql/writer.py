@@ -17,8 +17,10 @@ from headrace.replicate.postgresql.encoding import HEADER, TRAILER, encode_rows
 from headrace.replicate.postgresql.failures import is_of_a_row, typed
 from headrace.replicate.postgresql.schema import (
     CURSORS,
+    UPDATED_AT,
     VERSION,
-    cursor_table,
+    ensure_cursors,
+    ensure_schema,
     ensure_table,
     postgres_type,
     quoted,
@@ -42,6 +44,7 @@ class PostgresWriter:
 
     def __init__(self, replica: PostgresReplica, task: Task) -> None:
         self._schema = replica.schema
+        self._stamped = replica.stamped
         self._task = task
         self._cursors = relation(replica.schema, CURSORS)
         self._filled: set[str] = set()  # staging tables that this transaction has used
@@ -61,11 +64,10 @@ class PostgresWriter:
                 fix="use PostgreSQL 15 or later: keys that may be NULL need UNIQUE NULLS NOT DISTINCT",
             )
         with self._transaction() as cursor:
-            if self._schema != "public":
-                cursor.execute(f"CREATE SCHEMA IF NOT EXISTS {quoted(self._schema)}")
-            cursor.execute(cursor_table(self._schema))
+            ensure_schema(cursor, self._schema)
+            ensure_cursors(cursor, self._schema)
             for shape in self._task.tables:
-                ensure_table(cursor, self._schema, shape)
+                ensure_table(cursor, self._schema, shape, stamped=self._stamped)
                 full = relation(self._schema, shape.name)
                 if not cursor.execute(f"SELECT EXISTS (SELECT FROM {full})").fetchone()[0]:
                     self._empty.add(shape.name)
@@ -195,6 +197,8 @@ class PostgresWriter:
         sets = ", ".join(
             f"{quoted(name)} = excluded.{quoted(name)}" for name in names if name not in shape.key
         )
+        if self._stamped:
+            sets += f", {quoted(UPDATED_AT)} = now()"
         run.execute(
             f"INSERT INTO {full} AS t ({listed}) SELECT {listed} FROM {stage} ON CONFLICT ({keys}) "
             f"DO UPDATE SET {sets} WHERE t.{quoted(VERSION)} <= excluded.{quoted(VERSION)}"
