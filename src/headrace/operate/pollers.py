@@ -1,0 +1,160 @@
+"""The pollers of a project: beside a run, or in a process of their own."""
+
+from __future__ import annotations
+
+import importlib.util
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from headrace.declare.words import did_you_mean
+from headrace.errors import HeadraceError, InternalError, ProfileError, TransientError
+
+if TYPE_CHECKING:
+    from headrace.operate.journal import Journal
+    from headrace.operate.project import Project
+    from headrace.produce.polling import Poller, PollSettings
+
+__all__ = ["Pollers", "open_poller"]
+
+_JOIN_S = 2.0
+
+
+def open_poller(
+    project: Project,
+    stream: str,
+    stop: threading.Event,
+    *,
+    tell: Callable[[TransientError | None, float], None] = lambda error, seconds: None,
+) -> tuple[Poller, Any]:
+    """Return the poller of a stream and the log that it appends to, which the caller closes.
+
+    Raises ProfileError when the stream has none, and what `open_producer_log` raises.
+    """
+    from headrace.operate.formats import open_producer_log
+    from headrace.produce.polling import Poller
+
+    settings = _settings(project, stream)
+    log = open_producer_log(project, stream, unfit="keep")
+    try:
+        return Poller(settings, log, stop, tell=tell), log
+    except BaseException:
+        log.close()
+        raise
+
+
+def _settings(project: Project, stream: str) -> PollSettings:
+    from headrace.produce.polling import PollSettings
+
+    known = project.profile.polling
+    declared = next((each for each in project.pipeline.streams if each.name == stream), None)
+    if stream not in known or declared is None:
+        hint = did_you_mean(stream, known)
+        raise ProfileError(
+            f"profile '{project.profile.name}' polls nothing for a stream '{stream}' of this pipeline{hint}",
+            fix=f"add polling.{stream} = {{ url = … }}"
+            + (f"; there are: {', '.join(known)}" if known else ""),
+        )
+    options = known[stream]
+    return PollSettings(
+        url=options.url,
+        items=options.items,
+        flatten=None if options.flatten is None else _function(project, options.flatten),
+        key=declared.key,
+        every_s=options.every.total_seconds(),
+        timeout_s=options.timeout.total_seconds(),
+        body_bytes_max=options.body_bytes_max,
+        page_first=options.page_first,
+        hosts=options.hosts,
+        private_addresses=options.private_addresses == "yes",
+    )
+
+
+def _function(project: Project, place: str) -> Callable[..., Any]:
+    """Return the function `file:name` of a project. Raises ProfileError when there is none."""
+    file, _, name = place.partition(":")
+    path = project.folder / f"{file}.py"
+    found: Any = None
+    if path.is_file():
+        spec = importlib.util.spec_from_file_location(f"headrace_poller_{file}", path)
+        if spec is not None and spec.loader is not None:
+            module = importlib.util.module_from_spec(spec)
+            try:
+                spec.loader.exec_module(module)
+            except Exception as error:
+                raise ProfileError(
+                    f"{path} cannot be run: {type(error).__name__}: {error}", fix="correct it"
+                ) from error
+            found = getattr(module, name, None)
+    if not callable(found):
+        raise ProfileError(f"there is no function '{name}' in {path}", fix="correct flatten of the poller")
+    return found  # type: ignore[no-any-return]
+
+
+class Pollers:
+    """The pollers that work beside a run, each in a thread. Nothing here may stop the pipeline."""
+
+    def __init__(self, project: Project, journal: Journal) -> None:
+        self._project = project
+        self._journal = journal
+        self._stop = threading.Event()
+        self._threads = [
+            threading.Thread(target=self._work, args=[stream], name=f"headrace-poller-{stream}", daemon=True)
+            for stream, options in project.profile.polling.items()
+            if options.with_run == "yes"
+        ]
+        self.on_notice: Callable[[str], None] = lambda notice: None
+        """Told in words when a poller stands still, waits, or goes on."""
+
+    def start(self) -> None:
+        """Begin to poll."""
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> None:
+        """End all of them; one that hangs in a request is left behind, and what it polls is not lost."""
+        self._stop.set()
+        for thread in self._threads:
+            if thread.ident is not None:
+                thread.join(_JOIN_S)
+
+    def _work(self, stream: str) -> None:
+        try:
+            self._until_ready(stream)
+        except HeadraceError as error:
+            self._failed(stream, error)
+        except Exception as error:  # noqa: BLE001 - a poller's bug must not end the pipeline
+            self._failed(stream, InternalError(f"poller '{stream}': {type(error).__name__}: {error}"))
+
+    def _until_ready(self, stream: str) -> None:
+        """Poll; a registry or a log that is not ready yet is waited for, as the API is."""
+        from headrace.log.backoff import when_ready
+
+        waiting = threading.Event()
+
+        def tell(error: TransientError | None, seconds: float) -> None:
+            if error is None:
+                self._say(stream, "goes on")
+                waiting.clear()
+            elif not waiting.is_set():
+                self._say(stream, f"waits: {error.message}")
+                waiting.set()
+
+        def work() -> None:
+            poller, log = open_poller(self._project, stream, self._stop, tell=tell)
+            try:
+                poller.run()
+            finally:
+                with suppress(Exception):
+                    log.close()
+
+        when_ready(work, self._stop, lambda pause: tell(pause.error if pause else None, 0.0))
+
+    def _failed(self, stream: str, error: HeadraceError) -> None:
+        if not self._stop.is_set():
+            self._say(stream, f"has stopped: {error.message}" + (f" (fix: {error.fix})" if error.fix else ""))
+
+    def _say(self, stream: str, what: str) -> None:
+        self._journal.warning("poller", stream=stream, what=what)
+        self.on_notice(f"poller of '{stream}' {what}")

@@ -1,0 +1,275 @@
+"""Polls an HTTP API page by page and appends what it answers to the log.
+
+Where it stands is kept in the log too, in the stream's lane `polling`: a page is appended first and its
+number written down then. A run that dies between the two polls the page again, so records may come twice
+and are never lost; a stream with `unique` counts them once.
+
+What does not look as it should is appended as it came: the row stage sets it aside as a dead letter.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+import pyarrow as pa
+
+from headrace.errors import RefusedError, TransientError
+from headrace.log.between import read_between
+from headrace.log.protocol import APPEND_SCHEMA, Log
+from headrace.produce.polling_http import Answer, Guard, fetch
+
+__all__ = ["LANE", "PAGE", "Flatten", "PollReport", "PollSettings", "Poller"]
+
+LANE = "polling"
+PAGE = "{page}"
+"""Where the number of the page stands in a poller's URL."""
+
+Flatten = Callable[[Any, datetime], Mapping[str, Any]]
+"""Makes the record of an item, and of the time when it was polled. What it raises sets the item aside."""
+
+_RETRY_FIRST_S = 0.5
+_RETRY_LAST_S = 30.0
+_RETRY_AFTER_MAX_S = 300.0
+_JITTER = 0.25
+_MALFORMED_TRIES = 3
+_TRY_AGAIN = frozenset((408, 425, 429, 500, 502, 503, 504))
+_LOOK_BACK = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class PollSettings:
+    """What is polled and how.
+
+    url              with `{page}` where the number of the page stands; without it, one page is asked for ever
+    items            where the list of items is in an answer: names with dots; empty: the answer is the list
+    flatten          makes a record of an item; None: the item as it is
+    key              the field of a record that decides its partition
+    every_s          seconds from one request to the next, at least
+    timeout_s        for a whole request
+    body_bytes_max   a larger answer is refused
+    page_first       where a poller begins that never polled
+    """
+
+    url: str
+    items: str = "results"
+    flatten: Flatten | None = None
+    key: str | None = None
+    every_s: float = 5.0
+    timeout_s: float = 10.0
+    body_bytes_max: int = 10_000_000
+    page_first: int = 1
+    hosts: tuple[str, ...] = ()
+    private_addresses: bool = False
+
+
+@dataclass
+class PollReport:
+    """What a poller did. `malformed` counts items and answers that were appended as they came."""
+
+    pages: int = 0
+    records: int = 0
+    malformed: int = 0
+    retries: int = 0
+    page: int = 0
+
+
+class _Busy(TransientError):
+    """The API answers, and says that it cannot now; it may say for how long."""
+
+    def __init__(self, status: int, after_s: float) -> None:
+        self.after_s = after_s
+        super().__init__(f"the API answers {status}", fix="it is asked again")
+
+
+class Poller:
+    """Polls from where the log says that the last one ended, until `stop`."""
+
+    def __init__(
+        self,
+        settings: PollSettings,
+        log: Log,
+        stop: threading.Event,
+        *,
+        wait: Callable[[float], bool] | None = None,
+        tell: Callable[[TransientError | None, float], None] = lambda error, seconds: None,
+    ) -> None:
+        """`wait` passes so many seconds and says whether to stop.
+
+        `tell` is given every failure and the pause after it, and None when the API answers again.
+        """
+        self.report = PollReport()
+        self._settings = settings
+        self._log = log
+        self._stop = stop
+        self._wait = wait or stop.wait
+        self._tell = tell
+        self._guard = Guard.of(
+            settings.url.replace(PAGE, "1"), settings.hosts, private=settings.private_addresses
+        )
+
+    def run(self, *, seconds: float | None = None, pages: int | None = None) -> PollReport:
+        """Poll until `stop`, for so long, or so many pages. Raises RefusedError when the API says no."""
+        end = None if seconds is None else time.monotonic() + seconds
+        page = self._page_next()
+        due = time.monotonic()
+        while not self._stop.is_set() and (pages is None or self.report.pages < pages):
+            pause = due - time.monotonic()
+            if end is not None and time.monotonic() + max(0.0, pause) >= end:
+                break
+            if pause > 0 and self._wait(pause):
+                break
+            due = time.monotonic() + self._settings.every_s
+            answer = self._answer(page, end)
+            if answer is None:
+                break
+            if self._take(answer):
+                page += 1
+                self._remember(page)
+            self.report.pages += 1
+            self.report.page = page
+        return self.report
+
+    # --- asking
+
+    def _answer(self, page: int, end: float | None) -> Answer | None:
+        """Ask until there is an answer that can be used, or one that is malformed thrice; None: stopped."""
+        url = self._settings.url.replace(PAGE, str(page))
+        pause, failed, malformed = _RETRY_FIRST_S, False, 0
+        while not self._stop.is_set():
+            seconds = pause
+            try:
+                answer = self._asked(url)
+                malformed += _items(answer.body, self._settings.items) is None
+                if malformed in (0, _MALFORMED_TRIES):
+                    if failed:
+                        self._tell(None, 0.0)
+                    return answer
+                raise TransientError("the API's answer is not of the shape that was declared")
+            except TransientError as error:
+                if isinstance(error, _Busy):
+                    seconds = max(pause, error.after_s)
+                seconds *= random.uniform(1, 1 + _JITTER)  # noqa: S311 - not a secret
+                failed = True
+                self.report.retries += 1
+                self._tell(error, seconds)
+            if (end is not None and time.monotonic() + seconds >= end) or self._wait(seconds):
+                return None
+            pause = min(pause * 2, _RETRY_LAST_S)
+        return None
+
+    def _asked(self, url: str) -> Answer:
+        settings = self._settings
+        answer = fetch(url, self._guard, timeout_s=settings.timeout_s, body_bytes_max=settings.body_bytes_max)
+        if answer.status in _TRY_AGAIN:
+            raise _Busy(answer.status, _retry_after(answer.headers.get("retry-after"), self._log.now()))
+        if not 200 <= answer.status < 300:
+            raise RefusedError(
+                f"the API answers {answer.status}",
+                fix="look at the url of the poller in the profile: it would be answered the same again",
+            )
+        return answer
+
+    # --- appending
+
+    def _take(self, answer: Answer) -> bool:
+        """Append an answer; whether there was anything in it."""
+        settings, now = self._settings, self._log.now()
+        items = _items(answer.body, settings.items)
+        if items is None:
+            self._append([answer.body], [None])
+            self.report.malformed += 1
+            return True
+        values, keys = [], []
+        for item in items:
+            try:
+                record = item if settings.flatten is None else settings.flatten(item, now)
+                values.append(json.dumps(record, default=str).encode())
+                key = record.get(settings.key) if settings.key and isinstance(record, Mapping) else None
+                keys.append(None if key is None else str(key).encode(errors="replace"))
+                self.report.records += 1
+            except Exception:  # noqa: BLE001 - whatever it is, the item is kept as it came and set aside
+                values.append(json.dumps(item).encode())
+                keys.append(None)
+                self.report.malformed += 1
+        if values:
+            self._append(values, keys)
+        return bool(values)
+
+    def _append(self, values: list[bytes], keys: list[bytes | None]) -> None:
+        self._durably(self._log, _records(values, keys))
+
+    def _durably(self, log: Log, records: pa.Table) -> None:
+        pause = _RETRY_FIRST_S
+        while True:
+            try:
+                log.append(records)
+            except TransientError as error:
+                self._tell(error, pause)
+                if self._wait(pause):
+                    raise
+                pause = min(pause * 2, _RETRY_LAST_S)
+            else:
+                return
+
+    # --- where it stands
+
+    def _page_next(self) -> int:
+        lane = self._log.lane(LANE)
+        held = next((each for each in lane.partitions() if each.partition == 0), None)
+        if held is None or held.end <= held.start:
+            return self._settings.page_first
+        start, found = max(held.start, held.end - _LOOK_BACK), self._settings.page_first
+        for records in read_between(lane, {0: start}, {0: held.end}):
+            for value in _in_order(records):
+                said = json.loads(value)
+                if said["url"] == self._settings.url:
+                    found = said["page"]
+        return int(found)
+
+    def _remember(self, page: int) -> None:
+        value = json.dumps({"url": self._settings.url, "page": page}).encode()
+        self._durably(self._log.lane(LANE), _records([value], [None], partition=0))
+
+
+def _records(values: list[bytes], keys: list[bytes | None], partition: int | None = None) -> pa.Table:
+    rows = [
+        {"partition": partition, "key": key, "value": value} for value, key in zip(values, keys, strict=True)
+    ]
+    return pa.Table.from_pylist(rows, APPEND_SCHEMA)
+
+
+def _in_order(records: pa.Table) -> list[bytes]:
+    found: list[bytes] = records.sort_by("offset").column("value").to_pylist()
+    return found
+
+
+def _items(body: bytes, path: str) -> list[Any] | None:
+    """Return the items of an answer; None when it is not what an answer looks like."""
+    try:
+        found = json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+    for name in filter(None, path.split(".")):
+        found = found.get(name) if isinstance(found, dict) else None
+    return found if isinstance(found, list) else None
+
+
+def _retry_after(said: str | None, now: datetime) -> float:
+    """Return the seconds of a Retry-After header (RFC 9110, 10.2.3), bounded; 0 when it says nothing."""
+    if said is None:
+        return 0.0
+    try:
+        seconds = (
+            float(said) if said.strip().isdecimal() else (parsedate_to_datetime(said) - now).total_seconds()
+        )
+    except (ValueError, TypeError):
+        return 0.0
+    return min(max(0.0, seconds), _RETRY_AFTER_MAX_S)

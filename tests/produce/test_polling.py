@@ -1,0 +1,307 @@
+"""The HTTP poller against a real HTTP server: where it goes on, what it asks again, where it must not go."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from headrace.errors import RefusedError, TransientError
+from headrace.log import open_embedded_log
+from headrace.log.between import read_between
+from headrace.log.protocol import Log
+from headrace.produce.polling import PAGE, Poller, PollSettings
+from headrace.produce.polling_http import Guard, fetch
+
+Reply = tuple[int, dict[str, str], bytes]
+
+
+class Api:
+    """An API whose answers are given: to request `n`, what `reply` makes of its path and of `n`."""
+
+    def __init__(self, reply: Callable[[str, int], Reply]) -> None:
+        self.asked: list[str] = []
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                outer.asked.append(self.path)
+                status, headers, body = reply(self.path, len(outer.asked))
+                self.send_response(status)
+                given = {"Content-Length": str(len(body)), **headers}
+                for name, value in given.items():
+                    self.send_header(name, value)
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, format: str, *args: Any) -> None:
+                return
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
+
+
+@contextmanager
+def api(reply: Callable[[str, int], Reply]) -> Iterator[Api]:
+    made = Api(reply)
+    thread = threading.Thread(target=made.server.serve_forever, args=[0.01], daemon=True)
+    thread.start()
+    try:
+        yield made
+    finally:
+        made.server.shutdown()
+        made.server.server_close()
+        thread.join()
+
+
+def page(path: str, request: int) -> Reply:
+    number = int(path.rpartition("=")[2])
+    items = [{"id": f"{number}-{i}"} for i in range(3)]
+    return 200, {}, json.dumps({"results": items}).encode()
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Iterator[Log]:
+    opened = open_embedded_log(tmp_path / "log.db", "users")
+    yield opened
+    opened.close()
+
+
+def poller(api: Api, log: Log, *, waits: list[float] | None = None, **settings: Any) -> Poller:
+    """A poller that does not wait: `waits` gets the pauses that it would have made."""
+
+    def wait(seconds: float) -> bool:
+        if waits is not None:
+            waits.append(seconds)
+        return False
+
+    given = {"url": f"{api.url}/api/?page={PAGE}", "private_addresses": True, "every_s": 0.0, **settings}
+    return Poller(PollSettings(**given), log, threading.Event(), wait=wait)
+
+
+def values(log: Log) -> list[bytes]:
+    ranges = log.partitions()
+    found = []
+    for records in read_between(
+        log, {each.partition: each.start for each in ranges}, {each.partition: each.end for each in ranges}
+    ):
+        found += records.sort_by("offset").column("value").to_pylist()
+    return found
+
+
+def ids(log: Log) -> list[str]:
+    return [json.loads(value)["id"] for value in values(log)]
+
+
+def test_pages_are_appended_in_turn_and_the_next_run_goes_on(log: Log) -> None:
+    with api(page) as server:
+        assert poller(server, log).run(pages=2).records == 6
+        poller(server, log).run(pages=1)
+    assert ids(log) == [f"{number}-{i}" for number in (1, 2, 3) for i in range(3)]
+    assert server.asked == [f"/api/?page={number}" for number in (1, 2, 3)]
+
+
+def test_a_page_that_was_appended_and_not_noted_is_polled_again_and_nothing_is_lost(
+    log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with api(page) as server:
+        poller(server, log).run(pages=1)
+        dying = poller(server, log)
+
+        def die(page: int) -> None:
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(dying, "_remember", die)
+        with pytest.raises(KeyboardInterrupt):
+            dying.run(pages=1)
+        poller(server, log).run(pages=2)
+    assert [each.split("-")[0] for each in ids(log)] == ["1"] * 3 + ["2"] * 6 + ["3"] * 3
+
+
+def test_another_url_begins_at_its_first_page(log: Log) -> None:
+    with api(page) as server:
+        poller(server, log).run(pages=2)
+        poller(server, log, url=f"{server.url}/other/?page={PAGE}", page_first=7).run(pages=1)
+    assert server.asked[-1] == "/other/?page=7"
+
+
+def test_a_page_without_items_is_asked_again_and_not_passed_over(log: Log) -> None:
+    def reply(path: str, request: int) -> Reply:
+        return page(path, request) if request > 2 else (200, {}, b'{"results": []}')
+
+    with api(reply) as server:
+        poller(server, log).run(pages=3)
+    assert server.asked == ["/api/?page=1"] * 3
+    assert len(ids(log)) == 3
+
+
+def test_requests_keep_their_distance(log: Log) -> None:
+    waits: list[float] = []
+    with api(page) as server:
+        poller(server, log, waits=waits, every_s=60.0).run(pages=3)
+    assert len(waits) == 2
+    assert all(50 < seconds <= 60 for seconds in waits)
+
+
+def test_what_may_pass_is_tried_again_with_growing_pauses(log: Log) -> None:
+    def reply(path: str, request: int) -> Reply:
+        return page(path, request) if request > 4 else ((503, 500, 429, 502)[request - 1], {}, b"")
+
+    waits: list[float] = []
+    with api(reply) as server:
+        report = poller(server, log, waits=waits).run(pages=1)
+    assert report.retries == 4
+    assert [0.5 * 2**i <= waits[i] <= 0.5 * 2**i * 1.26 for i in range(4)] == [True] * 4
+    assert len(ids(log)) == 3
+
+
+@pytest.mark.parametrize(
+    ("said", "least", "most"),
+    [
+        ("7", 7, 9),
+        ("100000", 300, 376),
+        ("Wed, 21 Oct 2015 07:28:00 GMT", 0, 1),
+        ("soon", 0, 1),
+        ("-5", 0, 1),
+    ],
+)
+def test_retry_after_is_honoured_within_bounds(log: Log, said: str, least: float, most: float) -> None:
+    def reply(path: str, request: int) -> Reply:
+        return page(path, request) if request > 1 else (429, {"Retry-After": said}, b"")
+
+    waits: list[float] = []
+    with api(reply) as server:
+        poller(server, log, waits=waits).run(pages=1)
+    assert least <= waits[0] <= most
+
+
+def test_an_answer_that_says_no_ends_the_polling(log: Log) -> None:
+    with api(lambda path, request: (404, {}, b"")) as server, pytest.raises(RefusedError, match="404"):
+        poller(server, log).run(pages=1)
+
+
+@pytest.mark.parametrize("body", [b"<html>", b'{"results": 5}', b"[1]", b"\xff", b"[" * 100_000, b""])
+def test_an_answer_of_another_shape_is_asked_for_again_and_then_kept_as_it_came(
+    log: Log, body: bytes
+) -> None:
+    def reply(path: str, request: int) -> Reply:
+        return (200, {}, body) if path.endswith("=1") else page(path, request)
+
+    with api(reply) as server:
+        report = poller(server, log).run(pages=2)
+    assert values(log)[0] == body
+    assert len(values(log)) == 4
+    assert (report.malformed, server.asked.count("/api/?page=1")) == (1, 3)
+
+
+def test_an_item_that_cannot_be_flattened_is_kept_as_it_came(log: Log) -> None:
+    def flatten(item: Any, now: datetime) -> dict[str, Any]:
+        if item["id"].endswith("1"):
+            raise KeyError("login")
+        return {"id": item["id"], "polled_at": now.astimezone(UTC).isoformat()}
+
+    with api(page) as server:
+        report = poller(server, log, flatten=flatten, key="id").run(pages=1)
+    first, second, third = (json.loads(value) for value in values(log))
+    assert (first["id"], third["id"]) == ("1-0", "1-2")
+    assert datetime.fromisoformat(first["polled_at"]).tzinfo is not None
+    assert second == {"id": "1-1"}
+    assert (report.records, report.malformed) == (2, 1)
+
+
+def test_an_answer_that_is_too_large_is_refused(log: Log) -> None:
+    with (
+        api(lambda path, request: (200, {}, b"x" * 2_000_000)) as server,
+        pytest.raises(RefusedError, match="1,000,000 bytes"),
+    ):
+        poller(server, log, body_bytes_max=1_000_000).run(pages=1)
+
+
+def test_an_answer_that_ends_too_early_is_not_taken(log: Log) -> None:
+    with (
+        api(lambda path, request: (200, {"Content-Length": "5000"}, b'{"results": []}')) as server,
+        pytest.raises(TransientError),
+    ):
+        fetch(server.url, Guard.of(server.url, private=True), timeout_s=5, body_bytes_max=10_000)
+
+
+def test_a_server_that_trickles_is_cut_off() -> None:
+    going_on = threading.Event()
+
+    def reply(path: str, request: int) -> Reply:
+        going_on.wait(20)
+        return 200, {}, b"{}"
+
+    with api(reply) as server:
+        try:
+            with pytest.raises(TransientError):
+                fetch(server.url, Guard.of(server.url, private=True), timeout_s=0.3, body_bytes_max=1000)
+        finally:
+            going_on.set()
+
+
+def test_a_redirect_to_another_host_is_not_followed(log: Log) -> None:
+    def reply(path: str, request: int) -> Reply:
+        return 302, {"Location": "http://localhost:80/secret"}, b""
+
+    with api(reply) as server, pytest.raises(RefusedError, match="'localhost'"):
+        poller(server, log).run(pages=1)
+
+
+def test_a_redirect_within_the_host_is_followed(log: Log) -> None:
+    def reply(path: str, request: int) -> Reply:
+        return page(path, request) if path.startswith("/new") else (301, {"Location": f"/new{path}"}, b"")
+
+    with api(reply) as server:
+        poller(server, log).run(pages=1)
+    assert len(ids(log)) == 3
+
+
+def test_redirects_without_end_are_refused(log: Log) -> None:
+    with (
+        api(lambda path, request: (302, {"Location": path}, b"")) as server,
+        pytest.raises(RefusedError, match="more than 5 times"),
+    ):
+        poller(server, log).run(pages=1)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://127.0.0.1/",
+        "http://[::1]/",
+        "http://localhost/",
+        "http://10.1.2.3/",
+        "http://169.254.169.254/latest/meta-data/",
+        "http://[::ffff:127.0.0.1]/",
+        "http://0.0.0.0/",
+        "http://2130706433/",
+        "http://[fd00::1]/",
+        "http://100.64.0.1/",
+    ],
+)
+def test_addresses_that_are_not_public_are_not_asked(url: str) -> None:
+    with pytest.raises(RefusedError, match="not public"):
+        Guard.of(url).addresses(url)
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["file:///etc/passwd", "ftp://host/", "http://user:word@host/", "http:///x", "http://h:99999/", "x"],
+)
+def test_urls_of_other_kinds_are_refused_without_being_shown(url: str) -> None:
+    with pytest.raises(RefusedError) as raised:
+        Guard.of(url)
+    assert "word" not in str(raised.value).replace("password", "")
+
+
+def test_another_port_of_an_allowed_host_is_not_asked() -> None:
+    with pytest.raises(RefusedError, match="port 22"):
+        Guard.of("http://127.0.0.1:8080/", private=True).addresses("http://127.0.0.1:22/")
