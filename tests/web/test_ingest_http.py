@@ -21,7 +21,8 @@ from headrace.cli.app import run
 from headrace.log import open_embedded_log
 from headrace.log.answered import AnsweredKeys
 from headrace.produce.ingest import Ingest, IngestLimits
-from headrace.web.ingest import bound_socket, ingest_app, serving
+from headrace.web.ingest import ingest_app
+from headrace.web.serving import bound_socket, serving
 
 TOKEN = "a token for tests"
 JSON = {"Content-Type": "application/json"}

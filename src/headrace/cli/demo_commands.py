@@ -56,6 +56,7 @@ def demo(
     from headrace.cli.view import RunFigures, RunView
     from headrace.operate import Runtime, load_project, open_log
     from headrace.operate.supervise import StopSignals, supervise
+    from headrace.web.page.serve import served_page
 
     generator: Any = generator_of(blueprint, seed_or_random(seed))
     place = _make_folder(blueprint, folder or Path(DEMO_FOLDER) / blueprint)
@@ -77,11 +78,13 @@ def demo(
         figures.started = time.monotonic()
         producer.start()
         try:
-            with view:
+            with served_page(runtime, view.tell) as page, view:
+                view.at(page.address)
                 supervise(
                     runtime,
                     stop,
-                    on_epoch=figures.take,
+                    on_epoch=page.epochs_too(figures.take),
+                    on_waiting=page.waiting_too(view.waiting),
                     draw=view.draw,
                     draw_every_s=view.draw_every_s,
                     seconds=seconds,

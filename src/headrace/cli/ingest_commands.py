@@ -59,7 +59,8 @@ def ingest(
     from headrace.log.backoff import when_ready
     from headrace.operate import load_project
     from headrace.operate.supervise import StopSignals
-    from headrace.web.ingest import bound_socket, ingest_app, serving
+    from headrace.web.ingest import ingest_app
+    from headrace.web.serving import bound_socket, serving
 
     loaded = load_project(project, profile=profile)
     token = _token(loaded, token_env)

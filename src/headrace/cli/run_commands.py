@@ -32,13 +32,18 @@ def run(
         typer.Option("--rebuild", help="Compute this table anew from the log; may be given several times."),
     ] = None,
 ) -> None:
-    """Run the pipeline until Ctrl-C."""
+    """Run the pipeline until Ctrl-C, and serve its page at http://127.0.0.1:8600 meanwhile.
+
+    Host, port and token of the page stand in the profile (page.*). With --until-caught-up there is no page.
+    """
     from headrace.cli.view import RunFigures, RunView
     from headrace.log.backoff import when_ready
     from headrace.operate import Runtime, load_project
     from headrace.operate.supervise import StopSignals, supervise
+    from headrace.web.page.serve import check_page, served_page
 
     loaded = load_project(project, profile=profile)
+    check_page(loaded.profile.page)
     stop = threading.Event()
     figures = RunFigures()
     view = RunView(loaded.pipeline.name, figures)
@@ -55,13 +60,14 @@ def run(
                     f"running '{loaded.pipeline.name}' with profile '{loaded.profile.name}'; Ctrl-C stops"
                 )
             runtime.replicas.on_notice = view.tell
-            with view:
+            with served_page(runtime, view.tell, wanted=not until_caught_up) as page, view:
+                view.at(page.address)
                 supervise(
                     runtime,
                     stop,
                     until_caught_up=until_caught_up,
-                    on_epoch=figures.take,
-                    on_waiting=view.waiting,
+                    on_epoch=page.epochs_too(figures.take),
+                    on_waiting=page.waiting_too(view.waiting),
                     draw=view.draw,
                     draw_every_s=view.draw_every_s,
                 )

@@ -114,6 +114,7 @@ class RunView:
         self._title = title
         self._extra = extra
         self._note = ""
+        self._address = ""
         self._screen: Any = None
         self._told = -1
 
@@ -132,6 +133,12 @@ class RunView:
         if self._screen is not None:
             self._screen.update(self._picture(), refresh=True)
             self._screen.stop()
+
+    def at(self, address: str) -> None:
+        """Say where the page of the run is; empty: there is none."""
+        self._address = address
+        if address and self._screen is None:
+            typer.echo(f"the page is at {address}")
 
     def draw(self) -> None:
         """Show how things stand now."""
@@ -173,6 +180,8 @@ class RunView:
         below = self._extra() if self._extra is not None else _rows_changed(figures.rows)
         if below is not None:
             parts += [Text(), below]
+        if self._address:
+            parts.append(Text(f"the page is at {self._address}", style="dim"))
         parts.append(Text(self._note or "Ctrl-C stops", style="yellow" if self._note else "dim"))
         return Group(*parts)
 

@@ -17,6 +17,7 @@ from headrace.errors import Problem, ProfileError
 from headrace.operate.bindings import EmbeddedBinding, StreamBinding, read_binding
 from headrace.operate.ingest_options import IngestOptions
 from headrace.operate.options import Kind, option, read_options
+from headrace.operate.page_options import PageOptions
 from headrace.operate.replica_options import read_replicas
 
 __all__ = [
@@ -73,6 +74,7 @@ class Profile:
     store: StoreBinding = field(default_factory=StoreBinding)
     engine_settings: EngineOptions = field(default_factory=EngineOptions)
     ingest: IngestOptions = field(default_factory=IngestOptions)
+    page: PageOptions = field(default_factory=PageOptions)
     replicas: Mapping[str, Any] = field(default_factory=dict)
     """The description of each replica, by its name; `headrace.replicate.CommonOptions` is part of each."""
 
@@ -81,7 +83,7 @@ class Profile:
         return self.streams.get(name, EmbeddedBinding())
 
 
-_SECTIONS = ("engine", "streams", "store", "engine_settings", "ingest", "replicas")
+_SECTIONS = ("engine", "streams", "store", "engine_settings", "ingest", "page", "replicas")
 _LATER = {
     "spark": "pipelines run on the local engine so far",
 }
@@ -229,8 +231,9 @@ def _read_section(name: str, raw: object, folder: Path, report: Any) -> Profile:
     ingest = read_options(
         IngestOptions, raw.get("ingest", {}), path=f"{prefix}.ingest", folder=folder, report=report
     )
+    page = read_options(PageOptions, raw.get("page", {}), path=f"{prefix}.page", folder=folder, report=report)
     replicas = read_replicas(raw.get("replicas", {}), f"{prefix}.replicas", folder, report)
-    return Profile(name, engine, streams, store, settings, ingest, replicas)
+    return Profile(name, engine, streams, store, settings, ingest, page, replicas)
 
 
 _HEADER = re.compile(r"\s*\[\s*([^\[\]]+?)\s*\]\s*(?:#.*)?$")

@@ -9,14 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from headrace.errors import RefusedError
 from headrace.operate.exact_json import dump_exact, load_exact
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from headrace.log import Log
-    from headrace.operate.client import StoreClient
 
 __all__ = [
     "Address",
@@ -81,8 +82,21 @@ class Redriven:
     headers: tuple[tuple[str, bytes], ...]
 
 
+class _HoldsLetters(Protocol):
+    def dead_letters(
+        self,
+        *,
+        stream: str | None = None,
+        outcome: str | None = None,
+        rule: str | None = None,
+        limit: int = 100,
+        addresses: Sequence[tuple[str, str, int, int]] | None = None,
+    ) -> pa.Table:
+        """Return records that were set aside; with `addresses`, of those only."""
+
+
 def find_letters(
-    client: StoreClient,
+    client: _HoldsLetters,
     addresses: Sequence[Address] = (),
     *,
     stream: str | None = None,

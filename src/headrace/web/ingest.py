@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hmac
-import socket
-import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
-import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
 
-from headrace.errors import HeadraceError, RefusedError
+from headrace.errors import HeadraceError
 from headrace.produce.ingest import Ingest, IngestAnswer
 from headrace.produce.ingest_body import (
     RefusedRequest,
@@ -26,12 +23,12 @@ from headrace.produce.ingest_body import (
     too_large,
 )
 
-__all__ = ["bound_socket", "ingest_app", "serving"]
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+__all__ = ["ingest_app"]
 
 _BODY_S_MAX = 30
-_KEEP_ALIVE_S = 60
-_STOP_S_MAX = 15
-_BACKLOG = 512
 # Small bodies are read where they are: handing them to a thread costs more than reading them.
 _INLINE_BYTES_MAX = 64 * 1024
 
@@ -58,20 +55,21 @@ def ingest_app(
         limits = ingest.limits
         with ingest.admitted(_announced(request, limits.body_bytes_max)):
             body = await _body(request, limits.body_bytes_max)
-            body = decompressed(body, headers.get("content-encoding", ""), bytes_max=limits.body_bytes_max)
+            packed = headers.get("content-encoding", "")
             key_field = request.query_params.get("key") or key_fields.get(name)
 
-            def read() -> RequestRecords:
-                return read_records(
-                    body,
+            def read() -> tuple[RequestRecords, pa.Array | None]:
+                records = read_records(
+                    decompressed(body, packed, bytes_max=limits.body_bytes_max),
                     kind,
                     key=key_field,
                     record_bytes_max=limits.record_bytes_max,
                     records_max=limits.records_max,
                 )
+                return records, None if key_field is None else key_bytes(records, key_field)
 
-            records = read() if len(body) <= _INLINE_BYTES_MAX else await run_in_threadpool(read)
-            keys = None if key_field is None else key_bytes(records, key_field)
+            small = len(body) <= _INLINE_BYTES_MAX and not packed
+            records, keys = read() if small else await run_in_threadpool(read)
             future = ingest.submit(name, records.values, keys, idempotency_key=headers.get("idempotency-key"))
             answer: IngestAnswer = await asyncio.wrap_future(future)
         again = {"Idempotent-Replayed": "true"} if answer.repeated else None
@@ -143,60 +141,3 @@ async def _body(request: Request, bytes_max: int) -> bytes:
             408, f"the body did not arrive within {_BODY_S_MAX} s", fix="send it again"
         ) from None
     return b"".join(pieces)
-
-
-def bound_socket(host: str, port: int) -> socket.socket:
-    """Return a socket that is bound; port 0: one that is free. Raises RefusedError when it cannot be."""
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        opened = socket.socket(family, kind, protocol)
-        try:
-            opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            opened.bind(address)
-        except OSError:
-            opened.close()
-            raise
-    except OSError as error:
-        raise RefusedError(
-            f"cannot listen on {host}, port {port}: {error.strerror or error}",
-            fix="stop what uses that port, or choose another one with --port",
-        ) from None
-    return opened
-
-
-@contextlib.contextmanager
-def serving(app: FastAPI, listening: socket.socket) -> Iterator[threading.Event]:
-    """Serve in a thread of its own; on leaving, requests under way are answered first.
-
-    Gives an event that is set when the server ended by itself, which is a failure.
-    """
-    config = uvicorn.Config(
-        app,
-        log_config=None,
-        access_log=False,
-        lifespan="off",
-        server_header=False,
-        backlog=_BACKLOG,
-        timeout_keep_alive=_KEEP_ALIVE_S,
-        timeout_graceful_shutdown=_STOP_S_MAX,
-    )
-    server = uvicorn.Server(config)
-    listening.listen(_BACKLOG)  # whoever knocks before the server is up waits instead of being turned away
-    ended = threading.Event()
-
-    def work() -> None:
-        try:
-            server.run(sockets=[listening])
-        finally:
-            ended.set()
-
-    thread = threading.Thread(target=work, name="headrace-http", daemon=True)
-    thread.start()
-    try:
-        yield ended
-    finally:
-        server.should_exit = True
-        thread.join()
-        listening.close()

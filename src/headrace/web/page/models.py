@@ -1,0 +1,416 @@
+"""What the page's API answers and takes: the TypeScript client is made from these."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, Field
+
+__all__ = [
+    "Column",
+    "DeadLetter",
+    "DeadLetterGroup",
+    "DeadLetterPage",
+    "EpochLine",
+    "Failure",
+    "JournalLine",
+    "JournalPage",
+    "Ledger",
+    "LogStream",
+    "Overview",
+    "PanelLine",
+    "PeekedRecord",
+    "Query",
+    "Redrive",
+    "RedrivePreview",
+    "RedriveResult",
+    "ReplicaTold",
+    "Rows",
+    "Settings",
+    "Status",
+]
+
+
+class Failure(BaseModel):
+    """Why something was refused, and what to do instead."""
+
+    error: str
+    fix: str
+
+
+class Column(BaseModel):
+    """A column of an answer; `kind` says how a value is read: numbers may come as texts of digits."""
+
+    name: str
+    type: str
+    kind: Literal["number", "time", "text", "other"]
+
+
+class Rows(BaseModel):
+    """Rows, each a list in the order of the columns. `cut`: there are more."""
+
+    columns: list[Column]
+    rows: list[list[Any]]
+    cut: bool
+    seconds: float
+
+
+class StreamColumn(BaseModel):
+    name: str
+    type: str
+
+
+class Rule(BaseModel):
+    name: str
+    condition: str
+    on_violation: str
+
+
+class StreamLine(BaseModel):
+    """A stream as it was declared, and where its log lies."""
+
+    name: str
+    log: str
+    format: str
+    columns: list[StreamColumn]
+    event_time: str | None
+    allowed_lateness_seconds: float
+    future_tolerance_seconds: float
+    unique: list[str]
+    key: str | None
+    rules: list[Rule]
+
+
+class TableLine(BaseModel):
+    """A table as it was declared."""
+
+    name: str
+    kind: str
+    columns: list[StreamColumn]
+    key: list[str]
+    sources: list[str]
+    references: list[str]
+    window: str
+    query: str
+    keep_seconds: float | None
+
+
+class ReplicaLine(BaseModel):
+    name: str
+    kind: str
+    tables: list[str]
+
+
+class Overview(BaseModel):
+    """The pipeline: what does not change while it runs."""
+
+    pipeline: str
+    profile: str
+    version: str
+    run: str
+    started: str
+    streams: list[StreamLine]
+    tables: list[TableLine]
+    relations: list[str]
+    replicas: list[ReplicaLine]
+    panels: int
+
+
+class PartitionState(BaseModel):
+    lane: str
+    partition: int
+    position: int
+    frontier: str | None
+    end: int | None
+    lag_records: int | None
+    lag_seconds: float | None
+
+
+class StreamState(BaseModel):
+    outcomes: dict[str, int]
+    partitions: list[PartitionState]
+    lag_records: int | None
+    lag_seconds: float | None
+
+
+class TableState(BaseModel):
+    table: str
+    kind: str
+    rows: int | None
+    closed_through: str | None
+    retired_through: str | None
+    partial_since: str | None
+    corrections: int
+    removed: int
+    rebuilding: bool
+
+
+class ReplicaTable(BaseModel):
+    table: str
+    epoch: int
+    rows_sent: int
+    problem: str = ""
+
+
+class ReplicaState(BaseModel):
+    replica: str
+    kind: str
+    state: str
+    why: str
+    fix: str
+    epoch: int
+    rows_refused: int
+    lag_epochs: int
+    lag_seconds: float
+    store_epoch: int
+    tables: list[ReplicaTable]
+
+
+class Throughput(BaseModel):
+    records_per_second: float
+    records: int
+    seconds: float
+    until: str | None
+
+
+class Status(BaseModel):
+    """Where everything stands; what `headrace status --json` prints, and the time at which it was asked."""
+
+    at: str
+    running: bool
+    waiting: str
+    log_problem: str
+    throughput: Throughput
+    epoch: int
+    store_id: str
+    state_bytes: int
+    streams: dict[str, StreamState]
+    tables: list[TableState]
+    replicas: list[ReplicaState]
+
+
+class LedgerStream(BaseModel):
+    read: int
+    outcomes: dict[str, int]
+
+
+class LedgerTable(BaseModel):
+    table: str
+    accepted: int
+    kept: int
+    filtered: int
+    failed: int
+    corrections: int
+
+
+class LedgerLane(BaseModel):
+    stream: str
+    lane: str
+    partition: int
+    start: int
+    end: int
+    gaps: int
+    lost: int
+    conflicting: int
+    outcomes: dict[str, int]
+
+
+class Ledger(BaseModel):
+    """What became of every record; what `headrace ledger --json` prints."""
+
+    balanced: bool
+    epoch: int
+    streams: dict[str, LedgerStream]
+    tables: list[LedgerTable]
+    lanes: list[LedgerLane]
+
+
+class EpochLine(BaseModel):
+    """One epoch; `seconds` by stage, empty for those of an earlier run."""
+
+    epoch: int
+    at: str
+    records: int
+    outcomes: dict[str, dict[str, int]]
+    seconds: dict[str, float]
+    rows: dict[str, int]
+
+
+class Query(BaseModel):
+    """A reading query."""
+
+    sql: str = Field(min_length=1, max_length=100_000)
+    rows_max: int = Field(default=1_000, ge=1, le=10_000)
+
+
+class DeadLetterGroup(BaseModel):
+    """Dead letters of one stream, outcome and rule; `sample` is the address of the newest."""
+
+    stream: str
+    outcome: str
+    rule: str
+    records: int
+    first: str
+    last: str
+    detail: str
+    sample: str
+
+
+class Reason(BaseModel):
+    rule: str
+    detail: str
+
+
+class DeadLetter(BaseModel):
+    """A record that was set aside; what is no UTF-8 is shown as in a Python literal."""
+
+    address: str
+    stream: str
+    outcome: str
+    record_time: str
+    event_time: str | None
+    reasons: list[Reason]
+    key: str | None
+    value: str | None
+    text: bool
+
+
+class DeadLetterPage(BaseModel):
+    """Records that were set aside; `more`: there are others."""
+
+    letters: list[DeadLetter]
+    more: bool
+
+
+class Redrive(BaseModel):
+    """What is given back: addresses, or all of a group.
+
+    `value` stands in the place of one record, `assignments` (`field=value`) set fields of JSON records.
+    """
+
+    addresses: list[str] = Field(default=[], max_length=10_000)
+    stream: str | None = None
+    outcome: str | None = None
+    rule: str | None = None
+    value: str | None = Field(default=None, max_length=1_000_000)
+    assignments: list[str] = Field(default=[], max_length=100)
+
+
+class RedriveSample(BaseModel):
+    address: str
+    outcome: str
+    before: str | None
+    after: str | None
+    changed: bool
+
+
+class RedrivePreview(BaseModel):
+    """What would be given back; `samples` are the first of them."""
+
+    records: int
+    samples: list[RedriveSample]
+
+
+class RedriveResult(BaseModel):
+    """How many records went to the redrive lane; the ledger says what becomes of them."""
+
+    records: int
+
+
+class PanelLine(BaseModel):
+    """A panel as it was declared."""
+
+    number: int
+    title: str
+    kind: str
+    unit: str
+    query: str
+
+
+class LogPartition(BaseModel):
+    partition: int
+    start: int
+    end: int
+    records: int
+    bytes: int
+    share: float
+
+
+class LogReaderPartition(BaseModel):
+    partition: int
+    position: int | None
+    lag_records: int
+
+
+class LogReader(BaseModel):
+    reader: str
+    lag_records: int
+    partitions: list[LogReaderPartition]
+
+
+class LogStream(BaseModel):
+    """A stream's log; `problem` says why it does not answer."""
+
+    stream: str
+    problem: str
+    settings: dict[str, Any]
+    records: int = 0
+    bytes: int = 0
+    bytes_estimated: bool = False
+    partitions: list[LogPartition] = []
+    readers: list[LogReader] = []
+
+
+class PeekedRecord(BaseModel):
+    """A record in the log; `form` is json, text, bytes or tombstone."""
+
+    address: str
+    partition: int
+    offset: int
+    record_time: str
+    key: str | None
+    form: str
+    value: str
+    problem: str
+
+
+class JournalLine(BaseModel):
+    """A line of the journal; `facts` is what it says beside time, level and event."""
+
+    at: str
+    level: str
+    event: str
+    facts: dict[str, Any]
+
+
+class JournalPage(BaseModel):
+    """Lines of the journal, oldest first."""
+
+    lines: list[JournalLine]
+
+
+class SettingLine(BaseModel):
+    key: str
+    value: str
+    declared: bool
+    help: str
+
+
+class SettingSection(BaseModel):
+    title: str
+    lines: list[SettingLine]
+
+
+class Settings(BaseModel):
+    """The effective profile; a secret is never shown."""
+
+    profile: str
+    file: str
+    sections: list[SettingSection]
+
+
+class ReplicaTold(BaseModel):
+    """What a replica was told."""
+
+    replica: str
+    action: str

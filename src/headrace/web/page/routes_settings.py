@@ -1,0 +1,89 @@
+"""Routes about the run's surroundings: its journal, its settings, and what its replicas can be told."""
+
+from __future__ import annotations
+
+import dataclasses
+from datetime import timedelta
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Path, Query
+
+from headrace.declare.durations import format_duration
+from headrace.operate.profiles import PROFILE_FILE, Profile
+from headrace.operate.secrets import Secret
+from headrace.web.page import models
+from headrace.web.page.sources import PageSources
+
+__all__ = ["settings_routes"]
+
+_HIDDEN = "••••••"
+
+
+def settings_routes(sources: PageSources) -> APIRouter:
+    """Return the routes."""
+    router = APIRouter(prefix="/api", tags=["settings"], responses={422: {"model": models.Failure}})
+
+    @router.get("/journal")
+    def journal(
+        level: Literal["info", "warning", "error"] = "info",
+        contains: Annotated[str, Query(max_length=200)] = "",
+        limit: Annotated[int, Query(ge=1, le=2_000)] = 500,
+    ) -> models.JournalPage:
+        """The last lines of the journal, oldest first; of this level or worse."""
+        lines = sources.journal.last(level=level, text=contains, limit=limit)
+        return models.JournalPage(lines=[models.JournalLine(**line) for line in lines])
+
+    @router.get("/settings")
+    def settings() -> models.Settings:
+        """The effective profile: every option, and whether the profile says it."""
+        profile = sources.runtime.project.profile
+        return models.Settings(profile=profile.name, file=PROFILE_FILE, sections=_sections(sources, profile))
+
+    @router.post("/replicas/{name}/{action}")
+    def tell(
+        name: Annotated[str, Path(max_length=200)], action: Literal["pause", "resume"]
+    ) -> models.ReplicaTold:
+        """Pause or resume a replica, in this run and in later ones."""
+        sources.runtime.replicas.tell(name, action)
+        return models.ReplicaTold(replica=name, action=action)
+
+    return router
+
+
+def _sections(sources: PageSources, profile: Profile) -> list[models.SettingSection]:
+    found = [_section(f"streams.{name}", profile.stream(name)) for name in sources.runtime.plan.streams]
+    for line in dataclasses.fields(Profile):
+        value = getattr(profile, line.name)
+        if dataclasses.is_dataclass(value):
+            found.append(_section(line.name, value))
+    found += [_section(f"replicas.{name}", options) for name, options in profile.replicas.items()]
+    return found
+
+
+def _section(title: str, options: Any) -> models.SettingSection:
+    lines = [
+        models.SettingLine(
+            key=each.name,
+            value=_shown(getattr(options, each.name)),
+            declared=getattr(options, each.name) != each.default,
+            help=each.metadata["help"],
+        )
+        for each in dataclasses.fields(options)
+        if "help" in each.metadata
+    ]
+    return models.SettingSection(title=title, lines=lines)
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "none"
+    if isinstance(value, Secret):
+        return _HIDDEN
+    if isinstance(value, timedelta):
+        return format_duration(value)
+    if isinstance(value, tuple | list):
+        return ", ".join(str(each) for each in value) or "none"
+    if isinstance(value, dict):
+        # What a client library is told may be a password.
+        return ", ".join(f"{name} = {_HIDDEN}" for name in value) or "none"
+    return str(value)

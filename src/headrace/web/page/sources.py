@@ -1,0 +1,74 @@
+"""`PageSources`: what the routes ask of a run, with what was asked a moment ago kept for the next one."""
+
+from __future__ import annotations
+
+import threading
+import time
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from headrace.errors import RefusedError
+from headrace.web.page.journal_lines import JournalReader
+from headrace.web.page.live import Live
+from headrace.web.page.values import columns_of, rows_of
+
+if TYPE_CHECKING:
+    from headrace.operate import Runtime
+
+__all__ = ["QUERIES_MAX", "PageSources"]
+
+QUERIES_MAX = 2
+"""Queries of pages that run at once: the store's memory is the engine's too."""
+
+_STATUS_KEPT_S = 0.8
+_QUEUE_S = 5.0
+
+
+class PageSources:
+    """One run, as its page sees it. `live` is fed by the run; `close` ends it."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self.runtime = runtime
+        self.started = datetime.now(UTC)
+        self._lock = threading.Lock()
+        self._kept: tuple[float, dict[str, Any]] | None = None
+        self._slots = threading.BoundedSemaphore(QUERIES_MAX)
+        self.journal = JournalReader(runtime.project.journal_path)
+        self.live = Live(self.status, self.journal.new_lines)
+
+    def close(self) -> None:
+        """End every stream of events."""
+        self.live.close()
+
+    def status(self) -> dict[str, Any]:
+        """Return where everything stands, at most a second old however many pages ask."""
+        with self._lock:
+            if self._kept is None or time.monotonic() - self._kept[0] > _STATUS_KEPT_S:
+                at = datetime.now(UTC).isoformat()
+                self._kept = (time.monotonic(), {"at": at, **self.runtime.answers.status()})
+            return self._kept[1]
+
+    def rows(self, sql: str, *, rows_max: int, seconds_max: float = 5.0) -> dict[str, Any]:
+        """Return the rows of a reading query as `models.Rows` has them."""
+        if not self._slots.acquire(timeout=_QUEUE_S):
+            raise RefusedError(
+                f"{QUERIES_MAX} other queries are running", fix="wait until one of them has ended"
+            )
+        try:
+            begun = time.perf_counter()
+            table = self.runtime.answers.query(sql, rows_max=rows_max + 1, seconds_max=seconds_max)
+            seconds = time.perf_counter() - begun
+        finally:
+            self._slots.release()
+        return {
+            "columns": columns_of(table),
+            "rows": rows_of(table.slice(0, rows_max)),
+            "cut": table.num_rows > rows_max,
+            "seconds": round(seconds, 4),
+        }
+
+    def records(self, sql: str, *, rows_max: int) -> list[dict[str, Any]]:
+        """Return the rows of one of our own queries as plain values."""
+        found = self.rows(sql, rows_max=rows_max)
+        names = [column["name"] for column in found["columns"]]
+        return [dict(zip(names, row, strict=True)) for row in found["rows"]]

@@ -1,0 +1,96 @@
+import { lazy, Suspense } from "react";
+import { Link, Redirect, Route, Switch, useLocation } from "wouter";
+import { short } from "./format";
+import { setAside, useOverview } from "./head";
+import { useConnection, useLive } from "./live";
+import { Pipeline } from "./pages/pipeline";
+import { toggleTheme, useTheme } from "./theme";
+
+const Dashboards = lazy(() => import("./pages/dashboards"));
+const Tables = lazy(() => import("./pages/tables"));
+const Records = lazy(() => import("./pages/records"));
+const Log = lazy(() => import("./pages/log"));
+const Journal = lazy(() => import("./pages/journal"));
+const Settings = lazy(() => import("./pages/settings"));
+
+const PLACES = [
+  ["/pipeline", "Pipeline"],
+  ["/dashboards", "Dashboards"],
+  ["/tables", "Tables"],
+  ["/records", "Records"],
+  ["/log", "Log"],
+  ["/logs", "Logs"],
+  ["/settings", "Settings"],
+] as const;
+
+export function App() {
+  useConnection();
+  return (
+    <div className="house">
+      <a className="skip" href="#room">
+        Skip to the content
+      </a>
+      <Side />
+      <main className="room" id="room" tabIndex={-1}>
+        <Suspense fallback={<p className="faint">…</p>}>
+          <Switch>
+            <Route path="/pipeline" component={Pipeline} />
+            <Route path="/dashboards" component={Dashboards} />
+            <Route path="/tables" component={Tables} />
+            <Route path="/records" component={Records} />
+            <Route path="/log" component={Log} />
+            <Route path="/logs" component={Journal} />
+            <Route path="/settings" component={Settings} />
+            <Route path="/">
+              <Redirect to="/pipeline" replace />
+            </Route>
+            <Route>
+              <h1>There is nothing here</h1>
+              <p>
+                <Link href="/pipeline">The pipeline</Link> is a good place to begin.
+              </p>
+            </Route>
+          </Switch>
+        </Suspense>
+      </main>
+    </div>
+  );
+}
+
+function Side() {
+  const [place] = useLocation();
+  const theme = useTheme();
+  const overview = useOverview().data;
+  const aside = setAside(useLive().status?.streams ?? {});
+  return (
+    <div className="side">
+      <Link className="mark" href="/pipeline" aria-label="Headrace">
+        <img src="/mark.svg" alt="" />
+        <span>Headrace</span>
+      </Link>
+      <nav aria-label="Pages">
+        <ul>
+          {PLACES.map(([path, name]) => (
+            <li key={path}>
+              <Link href={path} aria-current={place === path ? "page" : undefined}>
+                {name}
+                {path === "/records" && aside > 0 && (
+                  <span className="count" title="records that were set aside">
+                    {short(aside)}
+                  </span>
+                )}
+              </Link>
+            </li>
+          ))}
+        </ul>
+      </nav>
+      <div className="foot">
+        <span>profile {overview?.profile ?? "…"}</span>
+        <span>version {overview?.version ?? "…"}, times in UTC</span>
+      </div>
+      <button className="button plain small" onClick={toggleTheme} aria-label={`Change to ${theme === "dark" ? "light" : "dark"}`}>
+        {theme === "dark" ? "Light" : "Dark"}
+      </button>
+    </div>
+  );
+}

@@ -1,0 +1,139 @@
+/** What happens in the run, as it happens: one stream of events for the whole page. */
+import { useEffect, useSyncExternalStore } from "react";
+import type { EpochLine, JournalLine, Status } from "./api/client";
+
+export interface Epoch {
+  epoch: number;
+  at: string;
+  records: number;
+  outcomes: Record<string, number>;
+  seconds: Record<string, number>;
+  rows: Record<string, number>;
+}
+
+export interface Sample {
+  at: number;
+  lag: number | null;
+  behind: number | null;
+  ends: number | null;
+}
+
+export interface LiveState {
+  connected: boolean;
+  /** Whether a connection was ever made: before, nothing is wrong yet. */
+  begun: boolean;
+  run: string;
+  status: Status | null;
+  epochs: Epoch[];
+  samples: Sample[];
+  journal: JournalLine[];
+  waiting: string;
+}
+
+const EPOCHS_KEPT = 1200;
+const SAMPLES_KEPT = 900;
+const LINES_KEPT = 2000;
+
+let state: LiveState = {
+  connected: false,
+  begun: false,
+  run: "",
+  status: null,
+  epochs: [],
+  samples: [],
+  journal: [],
+  waiting: "",
+};
+const listeners = new Set<() => void>();
+
+function set(change: Partial<LiveState>) {
+  state = { ...state, ...change };
+  for (const listener of listeners) listener();
+}
+
+function added<T>(before: T[], more: T[], kept: number): T[] {
+  return [...before, ...more].slice(-kept);
+}
+
+function epochOf(line: { epoch: number; at: string; seconds: Record<string, number>; rows: Record<string, number>; outcomes: Record<string, Record<string, number>> }, records: number): Epoch {
+  const outcomes: Record<string, number> = {};
+  for (const counts of Object.values(line.outcomes))
+    for (const [name, count] of Object.entries(counts)) outcomes[name] = (outcomes[name] ?? 0) + count;
+  return { epoch: line.epoch, at: line.at, records, outcomes, seconds: line.seconds, rows: line.rows };
+}
+
+async function begin() {
+  const answer = await fetch("/api/epochs");
+  if (!answer.ok) return;
+  const lines = ((await answer.json()) as EpochLine[]).map((line) => epochOf(line, line.records));
+  const known = new Set(lines.map((each) => each.epoch));
+  set({ epochs: [...lines, ...state.epochs.filter((each) => !known.has(each.epoch))].slice(-EPOCHS_KEPT) });
+}
+
+function sampleOf(status: Status): Sample {
+  const streams = Object.values(status.streams);
+  const known = streams.every((each) => each.lag_records !== null);
+  const frontiers = streams.flatMap((each) => each.partitions).filter((each) => each.lane === "main" && each.frontier);
+  const least = Math.min(...frontiers.map((each) => Date.parse(each.frontier!)));
+  const ends = streams.flatMap((each) => each.partitions).reduce((sum, each) => sum + (each.end ?? 0), 0);
+  return {
+    at: Date.parse(status.at),
+    lag: known ? streams.reduce((sum, each) => sum + (each.lag_records ?? 0), 0) : null,
+    behind: Number.isFinite(least) ? Math.max(0, (Date.parse(status.at) - least) / 1000) : null,
+    ends: known ? ends : null,
+  };
+}
+
+function connect(): () => void {
+  const events = new EventSource("/api/live");
+  const on = (kind: string, take: (body: any) => void) =>
+    events.addEventListener(kind, (event) => take(JSON.parse((event as MessageEvent<string>).data)));
+  on("hello", (body: { run: string; fresh: boolean }) => {
+    if (state.run && state.run !== body.run) set({ epochs: [], samples: [], journal: [], waiting: "" });
+    set({ connected: true, begun: true, run: body.run });
+    if (body.fresh) void begin();
+  });
+  on("status", (status: Status) =>
+    set({ status, waiting: status.waiting, samples: added(state.samples, [sampleOf(status)], SAMPLES_KEPT) }),
+  );
+  on("epochs", (body: { epochs: any[] }) => {
+    const last = state.epochs.at(-1)?.epoch ?? -1;
+    const fresh = body.epochs
+      .filter((line) => line.epoch > last || line.epoch === 1)
+      .map((line) => epochOf(line, (Object.values(line.records) as number[]).reduce((a, b) => a + b, 0)));
+    set({ epochs: added(state.epochs, fresh, EPOCHS_KEPT) });
+  });
+  on("journal", (body: { lines: JournalLine[] }) => set({ journal: added(state.journal, body.lines, LINES_KEPT) }));
+  on("waiting", (body: { why: string }) => set({ waiting: body.why }));
+  events.onerror = () => set({ connected: false });
+  return () => events.close();
+}
+
+/** Keeps the page connected; used once. */
+export function useConnection() {
+  useEffect(connect, []);
+}
+
+export function useLive(): LiveState {
+  return useSyncExternalStore(
+    (listener) => {
+      listeners.add(listener);
+      return () => listeners.delete(listener);
+    },
+    () => state,
+  );
+}
+
+/** Records a second over the last `seconds` before `at`, told by the epochs. */
+export function recentRate(epochs: Epoch[], at: string | undefined, seconds = 10): number {
+  const last = epochs.at(-1);
+  if (!last) return 0;
+  const until = Math.max(Date.parse(last.at), at ? Date.parse(at) : 0);
+  let records = 0;
+  for (let place = epochs.length - 1; place >= 0; place -= 1) {
+    const each = epochs[place]!;
+    if (Date.parse(each.at) < until - seconds * 1000) break;
+    records += each.records;
+  }
+  return records / seconds;
+}

@@ -1,0 +1,78 @@
+import { useQuery } from "@tanstack/react-query";
+import { useVirtualizer } from "@tanstack/react-virtual";
+import { useEffect, useMemo, useRef, useState } from "react";
+import { answered, api, type JournalLine } from "../api/client";
+import { cell, clock, visible } from "../format";
+import { Head } from "../head";
+import { useLive } from "../live";
+import { Said } from "../parts/bits";
+import { usePlace } from "../place";
+
+const LEVELS = ["info", "warning", "error"] as const;
+
+export default function Journal() {
+  const live = useLive();
+  const [level, setLevel] = usePlace("level", "info");
+  const [contains, setContains] = usePlace("contains", "");
+  const [follow, setFollow] = useState(true);
+  const known = LEVELS.find((each) => each === level) ?? "info";
+  const asked = useQuery({
+    queryKey: ["journal", known, contains, live.journal.length],
+    queryFn: async () => answered(await api.GET("/api/journal", { params: { query: { level: known, contains, limit: 2000 } } })),
+    placeholderData: (before) => before,
+  });
+  const lines = useMemo(() => asked.data?.lines ?? [], [asked.data]);
+  return (
+    <>
+      <Head title="Logs" />
+      <div className="row">
+        <select aria-label="Level" value={known} onChange={(event) => setLevel(event.target.value)}>
+          <option value="info">everything</option>
+          <option value="warning">warnings and errors</option>
+          <option value="error">errors</option>
+        </select>
+        <input type="search" placeholder="lines that contain…" aria-label="Lines that contain" value={contains} onChange={(event) => setContains(event.target.value)} />
+        <label className="row small">
+          <input type="checkbox" checked={follow} onChange={(event) => setFollow(event.target.checked)} /> follow
+        </label>
+        <span className="faint small">What the run says about itself. Records and secrets never stand here.</span>
+      </div>
+      <Said error={asked.error} />
+      {asked.data && !lines.length ? <p className="empty">No line like that.</p> : <Lines lines={lines} follow={follow} />}
+    </>
+  );
+}
+
+function Lines({ lines, follow }: { lines: JournalLine[]; follow: boolean }) {
+  const box = useRef<HTMLDivElement>(null);
+  const seen = useVirtualizer({ count: lines.length, getScrollElement: () => box.current, estimateSize: () => 21, overscan: 20 });
+  useEffect(() => {
+    if (follow && lines.length) seen.scrollToIndex(lines.length - 1);
+    // Only new lines move the view.
+    // eslint-disable-next-line react-hooks/exhaustive-deps
+  }, [lines, follow]);
+  const items = seen.getVirtualItems();
+  return (
+    <div className="lines" ref={box} tabIndex={0} role="log" aria-label="Lines of the journal">
+      <div style={{ height: items[0]?.start ?? 0 }} />
+      {items.map((item) => {
+        const line = lines[item.index]!;
+        return (
+          <div className="line" key={item.key} ref={seen.measureElement} data-index={item.index}>
+            <span className="faint" title={line.at}>
+              {line.at.slice(5, 10)} {clock(line.at).slice(0, 8)}
+            </span>
+            <span className={line.level}>{visible(line.level)}</span>
+            <bdi>{visible(line.event)}</bdi>
+            <bdi className="soft">
+              {Object.entries(line.facts)
+                .map(([name, value]) => `${visible(name)}=${cell(value)}`)
+                .join("  ")}
+            </bdi>
+          </div>
+        );
+      })}
+      <div style={{ height: seen.getTotalSize() - (items.at(-1)?.end ?? 0) }} />
+    </div>
+  );
+}

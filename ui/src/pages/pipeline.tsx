@@ -1,0 +1,239 @@
+import { useQuery } from "@tanstack/react-query";
+import { useMemo } from "react";
+import { Link } from "wouter";
+import { answered, api, type Ledger, type Status } from "../api/client";
+import { findings } from "../findings";
+import { clock, decimal, duration, short, whole } from "../format";
+import { Head, useOverview } from "../head";
+import { useLive, type Epoch, type LiveState } from "../live";
+import { Card, OUTCOMES, Swatch } from "../parts/bits";
+import { Chart } from "../parts/chart";
+import { Flow } from "../parts/flow";
+
+const SHOWN_S = 300;
+
+export function Pipeline() {
+  const live = useLive();
+  const overview = useOverview().data;
+  const ledger = useQuery({
+    queryKey: ["ledger", live.status?.epoch],
+    queryFn: async () => answered(await api.GET("/api/ledger")),
+    placeholderData: (before) => before,
+  }).data;
+  return (
+    <>
+      <Head title="Pipeline" />
+      <Wrong live={live} />
+      {overview && live.status && <Flow overview={overview} status={live.status} live={live} />}
+      {ledger && <Balance ledger={ledger} />}
+      <Charts live={live} />
+      <div className="pair">
+        <Epochs epochs={live.epochs} />
+        {live.status && <Frontiers status={live.status} />}
+      </div>
+    </>
+  );
+}
+
+function Wrong({ live }: { live: LiveState }) {
+  const found = findings(live);
+  if (!live.begun) return null;
+  if (!found.length)
+    return (
+      <p className="calm" data-test="wrong">
+        Nothing is wrong.
+      </p>
+    );
+  return (
+    <ul className="stack" style={{ gap: "0.5rem" }} aria-label="What is wrong" data-test="wrong">
+      {found.map((each) => (
+        <li key={each.what} className={`finding ${each.grade}`}>
+          <span className={`dot ${each.grade}`} aria-hidden />
+          <strong>
+            <bdi>{each.what}</bdi>
+          </strong>
+          {each.at ? <Link href={each.at}>look</Link> : <span />}
+          <span className="fix">
+            <bdi>{each.fix}</bdi>
+          </span>
+        </li>
+      ))}
+    </ul>
+  );
+}
+
+function Balance({ ledger }: { ledger: Ledger }) {
+  return (
+    <Card title="What became of every record" note={`as of epoch ${whole(ledger.epoch)}`} test="balance">
+      <div className="stack">
+        {Object.entries(ledger.streams).map(([name, stream]) => {
+          const kinds = OUTCOMES.filter((each) => stream.outcomes[each]);
+          const sum = Object.values(stream.outcomes).reduce((a, b) => a + b, 0);
+          return (
+            <div key={name}>
+              <div className="balance">
+                <span className="term">
+                  <b data-test={`read-${name}`}>{whole(stream.read)}</b>
+                  <span>
+                    read from <bdi>{name}</bdi>
+                  </span>
+                </span>
+                <span className="sign">=</span>
+                {kinds.map((kind, at) => (
+                  <span key={kind} className="row" style={{ gap: "0.55rem", alignItems: "start" }}>
+                    {at > 0 && <span className="sign">+</span>}
+                    <span className="term">
+                      <b data-test={`outcome-${name}-${kind}`}>{whole(stream.outcomes[kind]!)}</b>
+                      <span>
+                        <Swatch of={kind} />
+                        {kind}
+                      </span>
+                    </span>
+                  </span>
+                ))}
+                {!kinds.length && <span className="sign">0</span>}
+                <span className="grow" />
+                <span className={sum === stream.read && ledger.balanced ? "calm" : "state"}>
+                  {sum === stream.read && ledger.balanced ? "✓ adds up" : `does NOT add up: ${whole(sum)}`}
+                </span>
+              </div>
+              <div className="strip" aria-hidden>
+                {kinds.map((kind) => (
+                  <i key={kind} style={{ flexGrow: stream.outcomes[kind]!, background: `var(--${kind})` }} />
+                ))}
+              </div>
+            </div>
+          );
+        })}
+      </div>
+    </Card>
+  );
+}
+
+function Charts({ live }: { live: LiveState }) {
+  const { times, records, bad, stages } = useMemo(() => bySecond(live.epochs, live.status?.at), [live.epochs, live.status?.at]);
+  const rates = useMemo(() => [
+    { name: "read", values: records, colour: "flow" },
+    { name: "set aside or late", values: bad, colour: "rejected" },
+  ], [records, bad]);
+  const behind = useMemo(() => {
+    const samples = live.samples.slice(-SHOWN_S);
+    return { times: samples.map((each) => each.at / 1000), series: [{ name: "behind", values: samples.map((each) => each.behind), colour: "late" }] };
+  }, [live.samples]);
+  return (
+    <div className="pair">
+      <Card title="Records a second" note="last five minutes">
+        <Chart label="Records a second" times={times} series={rates} kind="area" unit="/s" sync="pipeline" />
+      </Card>
+      <Card title="Time in epochs" note="seconds of work a second, by stage">
+        <Chart label="Time in epochs" times={times} series={stages} kind="bar" stacked unit="s" sync="pipeline" />
+      </Card>
+      <Card title="Frontier behind the clock" note={`now ${duration(live.samples.at(-1)?.behind)}`}>
+        <Chart label="Frontier behind the clock" times={behind.times} series={behind.series} kind="area" unit="s" legend={false} />
+      </Card>
+    </div>
+  );
+}
+
+const STAGES = ["read", "rows", "duplicates", "compute", "write", "commit"];
+const STAGE_COLOURS = ["duplicate", "flow", "future", "late", "rejected", "accepted"];
+
+function bySecond(epochs: Epoch[], at: string | undefined) {
+  const last = Math.floor(Math.max(Date.parse(epochs.at(-1)?.at ?? "") || 0, at ? Date.parse(at) : 0) / 1000);
+  const first = Math.max(last - SHOWN_S, Math.floor(Date.parse(epochs[0]?.at ?? "") / 1000) || last);
+  const times = Array.from({ length: Math.max(0, last - first) }, (_, place) => first + place);
+  const empty = () => times.map(() => 0);
+  const records = empty();
+  const bad = empty();
+  const stages = STAGES.map((name, place) => ({ name, values: empty(), colour: STAGE_COLOURS[place] }));
+  for (const epoch of epochs) {
+    const place = Math.floor(Date.parse(epoch.at) / 1000) - first;
+    if (place < 0 || place >= times.length) continue;
+    records[place]! += epoch.records;
+    for (const name of ["malformed", "rejected", "future", "late"]) bad[place]! += epoch.outcomes[name] ?? 0;
+    for (const stage of stages) stage.values[place]! += epoch.seconds[stage.name] ?? 0;
+  }
+  return { times, records, bad, stages };
+}
+
+function Epochs({ epochs }: { epochs: Epoch[] }) {
+  const last = epochs.slice(-8).reverse();
+  return (
+    <Card title="Epochs" note="each one is committed whole, or not at all">
+      {last.length ? (
+        <div className="scroll" tabIndex={0} role="region" aria-label="The last epochs">
+          <table className="plain-table">
+            <thead>
+              <tr>
+                <th scope="col">epoch</th>
+                <th scope="col">committed</th>
+                <th scope="col" className="n">records</th>
+                <th scope="col" className="n">took</th>
+                <th scope="col">where the time went</th>
+              </tr>
+            </thead>
+            <tbody>
+              {last.map((each) => {
+                const all = Object.values(each.seconds).reduce((a, b) => a + b, 0);
+                return (
+                  <tr key={each.epoch}>
+                    <td className="num">{whole(each.epoch)}</td>
+                    <td className="num">{clock(each.at)}</td>
+                    <td className="n">{whole(each.records)}</td>
+                    <td className="n">{duration(all)}</td>
+                    <td style={{ width: "38%" }}>
+                      <div className="strip" style={{ margin: "0.3rem 0 0", height: 8 }} title={STAGES.map((name) => `${name} ${duration(each.seconds[name] ?? 0)}`).join(", ")}>
+                        {STAGES.map((name, at) => (
+                          <i key={name} style={{ flexGrow: (each.seconds[name] ?? 0) / (all || 1), minWidth: 0, background: `var(--${STAGE_COLOURS[at]})` }} />
+                        ))}
+                      </div>
+                    </td>
+                  </tr>
+                );
+              })}
+            </tbody>
+          </table>
+        </div>
+      ) : (
+        <p className="empty">No epoch yet: nothing has arrived in the log.</p>
+      )}
+    </Card>
+  );
+}
+
+function Frontiers({ status }: { status: Status }) {
+  const now = Date.parse(status.at);
+  const lanes = Object.entries(status.streams).flatMap(([stream, each]) =>
+    each.partitions.filter((part) => part.lane === "main").map((part) => ({ stream, ...part })),
+  );
+  const behind = lanes.map((each) => (each.frontier ? Math.max(0, (now - Date.parse(each.frontier)) / 1000) : null));
+  const most = Math.max(10, ...behind.map((each) => each ?? 0));
+  return (
+    <Card title="Frontier" note="how far record time has come in each partition">
+      <div className="bars">
+        {lanes.map((each, at) => (
+          <FrontierLine key={`${each.stream}/${each.partition}`} name={`${each.stream} ${each.partition}`} behind={behind[at] ?? null} most={most} frontier={each.frontier} lag={each.lag_records} />
+        ))}
+      </div>
+      <p className="faint small" style={{ marginTop: "0.7rem" }}>
+        A window is closed when the frontier has passed its end by the allowed lateness. {decimal(status.throughput.records_per_second)} records a second over the last {duration(status.throughput.seconds)}.
+      </p>
+    </Card>
+  );
+}
+
+function FrontierLine({ name, behind, most, frontier, lag }: { name: string; behind: number | null; most: number; frontier: string | null; lag: number | null }) {
+  return (
+    <>
+      <bdi className="mono">{name}</bdi>
+      <span className="track">
+        <i style={{ width: `${behind === null ? 0 : 100 - (95 * behind) / most}%`, background: behind !== null && behind > 30 ? "var(--late)" : "var(--flow)" }} />
+      </span>
+      <span className="num small soft">
+        {frontier ? `${clock(frontier)}, ${duration(behind)} behind` : "nothing read yet"}
+        {lag ? `, ${short(lag)} to read` : ""}
+      </span>
+    </>
+  );
+}
+

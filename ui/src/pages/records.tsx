@@ -1,0 +1,356 @@
+import { useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
+import { useState } from "react";
+import { answered, api, type DeadLetter, type DeadLetterGroup, type Redrive } from "../api/client";
+import { instant, share, visible, whole } from "../format";
+import { Head, useOverview } from "../head";
+import { useLive } from "../live";
+import { Outcome, Said, Swatch, Tab, Tabs } from "../parts/bits";
+import { Grid } from "../parts/grid";
+import { usePlace } from "../place";
+
+export default function Records() {
+  const [tab, setTab] = usePlace("tab", "aside");
+  return (
+    <>
+      <Head title="Records" />
+      <Tabs
+        names={[
+          ["aside", "Set aside"],
+          ["late", "Late"],
+          ["log", "In the log"],
+        ]}
+        value={tab}
+        onChange={setTab}
+      >
+        <Tab value="aside">
+          <Aside />
+        </Tab>
+        <Tab value="late">
+          <Late />
+        </Tab>
+        <Tab value="log">
+          <Peek />
+        </Tab>
+      </Tabs>
+    </>
+  );
+}
+
+const keyOf = (group: DeadLetterGroup) => `${group.stream} ${group.outcome} ${group.rule}`;
+
+function Aside() {
+  const [chosen, choose] = usePlace("group", "");
+  const epoch = useLive().epochs.findLast((each) => ["malformed", "rejected", "future"].some((name) => each.outcomes[name]))?.epoch;
+  const asked = useQuery({
+    queryKey: ["groups", epoch],
+    queryFn: async () => answered(await api.GET("/api/dead-letters/groups")),
+    placeholderData: (before) => before,
+  });
+  if (asked.error) return <Said error={asked.error} />;
+  const groups = asked.data;
+  if (!groups) return null;
+  if (!groups.length)
+    return (
+      <div className="empty">
+        <strong>Nothing was set aside.</strong>
+        <p>A record that cannot be read, breaks a rule, or comes from the future would stand here, with its bytes and the reason, and could be corrected and given back.</p>
+      </div>
+    );
+  const all = groups.reduce((sum, each) => sum + each.records, 0);
+  const group = groups.find((each) => keyOf(each) === chosen) ?? groups[0]!;
+  return (
+    <div className="split">
+      <nav className="list" aria-label="Reasons">
+        {groups.map((each) => (
+          <button key={keyOf(each)} aria-pressed={each === group} onClick={() => choose(keyOf(each))}>
+            <span className="row" style={{ flexWrap: "nowrap", gap: "0.45rem", minWidth: 0 }}>
+              <Swatch of={each.outcome} />
+              <bdi className="cut">{visible(each.rule || each.outcome)}</bdi>
+            </span>
+            <span className="num small">{whole(each.records)}</span>
+            <span className="under">
+              {each.outcome}, {share(each.records, all)}, {visible(each.stream)}
+            </span>
+          </button>
+        ))}
+      </nav>
+      <Group key={keyOf(group)} group={group} />
+    </div>
+  );
+}
+
+function Group({ group }: { group: DeadLetterGroup }) {
+  const [everything, setEverything] = useState(false);
+  const asked = useQuery({
+    queryKey: ["letters", keyOf(group), group.records],
+    queryFn: async () =>
+      answered(
+        await api.GET("/api/dead-letters", {
+          params: { query: { stream: group.stream, outcome: group.outcome, rule: group.rule || null, limit: 50 } },
+        }),
+      ),
+    placeholderData: (before) => before,
+  });
+  return (
+    <section className="stack" aria-label="Records of this reason">
+      <div className="row between">
+        <div>
+          <div className="row">
+            <Outcome name={group.outcome} />
+            <h2>
+              <bdi>{visible(group.rule)}</bdi>
+            </h2>
+          </div>
+          <p className="soft small" style={{ marginTop: "0.25rem" }}>
+            <bdi>{visible(group.detail)}</bdi>
+          </p>
+          <p className="faint small">
+            {whole(group.records)} records, from {instant(group.first)} to {instant(group.last)}
+          </p>
+        </div>
+        <button className="button" onClick={() => setEverything(!everything)} aria-expanded={everything}>
+          Give all back…
+        </button>
+      </div>
+      {everything && <GiveBack asked={{ addresses: [], assignments: [], stream: group.stream, outcome: group.outcome, rule: group.rule || null }} many />}
+      <Said error={asked.error} />
+      {asked.data?.letters.map((each) => <Letter key={each.address} letter={each} />)}
+      {asked.data?.more && <p className="faint small">The first 50. The command line lists all: headrace dead-letters list</p>}
+    </section>
+  );
+}
+
+function Letter({ letter }: { letter: DeadLetter }) {
+  const [editing, setEditing] = useState(false);
+  return (
+    <article className="letter" data-test="letter">
+      <div className="row between">
+        <span className="row">
+          <code>{letter.address}</code>
+          {letter.key !== null && letter.key !== undefined && (
+            <span className="soft small">
+              key <bdi>{visible(letter.key).slice(0, 120)}</bdi>
+            </span>
+          )}
+          <span className="faint small num">{instant(letter.record_time)}</span>
+        </span>
+        <button className="button" onClick={() => setEditing(!editing)} aria-expanded={editing}>
+          {editing ? "Leave it" : "Fix…"}
+        </button>
+      </div>
+      <ul className="small">
+        {letter.reasons.map((each, at) => (
+          <li key={at}>
+            <strong>
+              <bdi>{visible(each.rule)}</bdi>
+            </strong>
+            : <bdi>{visible(each.detail)}</bdi>
+          </li>
+        ))}
+      </ul>
+      {editing ? (
+        <Fix letter={letter} />
+      ) : (
+        <pre tabIndex={0}>
+          <bdi>{letter.value === null || letter.value === undefined ? "(a tombstone: no value)" : visible(pretty(letter.value)).slice(0, 4000)}</bdi>
+        </pre>
+      )}
+    </article>
+  );
+}
+
+/** JSON with breaks between its fields; its digits stay as they are, so it is only laid out, never parsed. */
+function pretty(text: string): string {
+  if (!/^\s*\{[\s\S]*\}\s*$/.test(text) || text.length > 20_000) return text;
+  let out = "";
+  let depth = 0;
+  let inText = false;
+  for (let at = 0; at < text.length; at += 1) {
+    const one = text[at]!;
+    if (inText) {
+      out += one;
+      if (one === "\\") out += text[(at += 1)] ?? "";
+      else if (one === '"') inText = false;
+    } else if (one === '"') {
+      inText = true;
+      out += one;
+    } else if (one === "{" || one === "[") {
+      depth += 1;
+      out += one === "{" && depth === 1 ? "{\n  " : one;
+    } else if (one === "}" || one === "]") {
+      depth -= 1;
+      out += one === "}" && depth === 0 ? "\n}" : one;
+    } else if (one === "," && depth === 1) out += ",\n  ";
+    else out += one === ":" ? ": " : one.trim() ? one : "";
+  }
+  return inText ? text : out;
+}
+
+function Fix({ letter }: { letter: DeadLetter }) {
+  const [text, setText] = useState(letter.value ?? "");
+  if (!letter.text)
+    return (
+      <div className="stack">
+        <p className="soft small">Its bytes are no text (or too many to show), so they cannot be edited here. It can be given back as it is, or from a file: headrace dead-letters redrive {letter.address} --with FILE</p>
+        <GiveBack asked={{ addresses: [letter.address], assignments: [] }} />
+      </div>
+    );
+  return (
+    <div className="stack">
+      <textarea rows={Math.min(14, 3 + Math.ceil(text.length / 110))} aria-label="The corrected record" spellCheck={false} dir="ltr" value={text} onChange={(event) => setText(event.target.value)} />
+      <GiveBack asked={{ addresses: [letter.address], assignments: [], value: text === letter.value ? null : text }} />
+    </div>
+  );
+}
+
+function GiveBack({ asked, many = false }: { asked: Redrive; many?: boolean }) {
+  const queries = useQueryClient();
+  const [field, setField] = useState("");
+  const body: Redrive = many && field.trim() ? { ...asked, assignments: field.split("\n").map((each) => each.trim()).filter(Boolean) } : asked;
+  const [seen, setSeen] = useState("");
+  const preview = useMutation({
+    mutationFn: async (given: Redrive) => answered(await api.POST("/api/dead-letters/preview", { body: given })),
+    onSuccess: (_, given) => setSeen(JSON.stringify(given)),
+  });
+  const give = useMutation({
+    mutationFn: async (given: Redrive) => answered(await api.POST("/api/dead-letters/redrive", { body: given })),
+    onSuccess: () => void queries.invalidateQueries(),
+  });
+  const fresh = preview.data && seen === JSON.stringify(body);
+  if (give.data)
+    return (
+      <p className="said good" role="status">
+        {whole(give.data.records)} given back. The pipeline takes {give.data.records === 1 ? "it" : "them"} now; the balance says what became of {give.data.records === 1 ? "it" : "them"}.
+      </p>
+    );
+  return (
+    <div className="stack" style={{ gap: "0.6rem" }}>
+      {many && (
+        <input placeholder="field=value to set in each, or nothing: as they are" aria-label="Field to set" value={field} onChange={(event) => setField(event.target.value)} />
+      )}
+      {fresh && (
+        <div className="stack" style={{ gap: "0.5rem" }} aria-label="Preview">
+          {preview.data!.samples.map((each) => (
+            <div key={each.address} className="diff">
+              <code className="small">{each.address}</code>
+              {each.changed && (
+                <pre className="before">
+                  <bdi>{visible(each.before ?? "")}</bdi>
+                </pre>
+              )}
+              <pre className={each.changed ? "after" : ""}>
+                <bdi>{visible(each.after ?? "(a tombstone)")}</bdi>
+              </pre>
+            </div>
+          ))}
+          {preview.data!.records > preview.data!.samples.length && <p className="faint small">and {whole(preview.data!.records - preview.data!.samples.length)} more</p>}
+        </div>
+      )}
+      <div className="row">
+        {fresh ? (
+          <button className="button main" onClick={() => give.mutate(body)} disabled={give.isPending}>
+            Give {whole(preview.data!.records)} back{preview.data!.samples.some((each) => each.changed) ? "" : " as they are"}
+          </button>
+        ) : (
+          <button className="button main" onClick={() => preview.mutate(body)} disabled={preview.isPending}>
+            Preview
+          </button>
+        )}
+        <span className="faint small">Given back, a record passes no check of time, and is accepted at most once.</span>
+      </div>
+      <Said error={preview.error ?? give.error} />
+    </div>
+  );
+}
+
+function Late() {
+  const overview = useOverview().data;
+  const [stream, setStream] = usePlace("stream", "");
+  const names = overview?.streams.map((each) => each.name) ?? [];
+  const name = names.includes(stream) ? stream : names[0];
+  const line = overview?.streams.find((each) => each.name === name);
+  const asked = useQuery({
+    queryKey: ["late", name],
+    queryFn: async () =>
+      answered(
+        await api.GET("/api/tables/{name}/rows", {
+          params: { path: { name: `late_${name}` }, query: { limit: 500, order: "_record_time", descending: true } },
+        }),
+      ),
+    enabled: Boolean(name),
+    refetchInterval: 3000,
+    placeholderData: (before) => before,
+  });
+  return (
+    <section className="stack" aria-label="Late rows">
+      <div className="row">
+        {names.length > 1 && (
+          <select aria-label="Stream" value={name} onChange={(event) => setStream(event.target.value)}>
+            {names.map((each) => (
+              <option key={each}>{each}</option>
+            ))}
+          </select>
+        )}
+        <p className="soft">
+          Records whose event time lay more than {line ? `${whole(line.allowed_lateness_seconds)} s` : "the allowed lateness"} before they reached the log. They are kept here and count in no window.
+        </p>
+      </div>
+      <Said error={asked.error} />
+      {asked.data && (asked.data.rows.length ? <Grid data={asked.data} label="Late rows" /> : <p className="empty">Nothing came late.</p>)}
+    </section>
+  );
+}
+
+function Peek() {
+  const overview = useOverview().data;
+  const [stream, setStream] = usePlace("stream", "");
+  const [contains, setContains] = usePlace("contains", "");
+  const [follow, setFollow] = useState(true);
+  const names = overview?.streams.map((each) => each.name) ?? [];
+  const name = names.includes(stream.replace("@redrive", "")) ? stream : names[0];
+  const asked = useQuery({
+    queryKey: ["peek", name, contains],
+    queryFn: async () =>
+      answered(
+        await api.GET("/api/log/{stream}/records", { params: { path: { stream: name! }, query: { last: contains ? 500 : 60, contains } } }),
+      ),
+    enabled: Boolean(name),
+    refetchInterval: follow ? 2000 : false,
+    placeholderData: (before) => before,
+  });
+  return (
+    <section className="stack" aria-label="Records in the log">
+      <div className="row">
+        <select aria-label="Stream" value={name} onChange={(event) => setStream(event.target.value)}>
+          {names.flatMap((each) => [
+            <option key={each}>{each}</option>,
+            <option key={`${each}@redrive`} value={`${each}@redrive`}>
+              {each}, given back
+            </option>,
+          ])}
+        </select>
+        <input type="search" placeholder="of the last 500, those that contain…" aria-label="Records that contain" value={contains} onChange={(event) => setContains(event.target.value)} />
+        <label className="row small">
+          <input type="checkbox" checked={follow} onChange={(event) => setFollow(event.target.checked)} /> follow
+        </label>
+        <span className="faint small">Looking moves nobody's position.</span>
+      </div>
+      <Said error={asked.error} />
+      {asked.data && !asked.data.length && <p className="empty">{contains ? "None of the last records contains that." : "Nothing has been appended yet. `headrace produce` and `headrace generate` append."}</p>}
+      {asked.data?.toReversed().map((each) => (
+        <details key={each.address} className="letter" style={{ gap: 0 }}>
+          <summary className="row" style={{ flexWrap: "nowrap", cursor: "pointer" }}>
+            <code>{each.address}</code>
+            <span className="faint small num">{instant(each.record_time)}</span>
+            {each.key !== null && <bdi className="small soft">{visible(each.key ?? "").slice(0, 60)}</bdi>}
+            <bdi className="mono cut grow">{each.form === "tombstone" ? "(a tombstone)" : visible(each.value.replace(/\s+/g, " ")).slice(0, 300)}</bdi>
+          </summary>
+          <pre style={{ marginTop: "0.6rem" }}>
+            <bdi>{visible(each.value)}</bdi>
+          </pre>
+          {each.problem && <p className="small">{visible(each.problem)}</p>}
+        </details>
+      ))}
+    </section>
+  );
+}

@@ -1,0 +1,128 @@
+/** Lines, areas and stacked bars over time, on a canvas. */
+import { useEffect, useMemo, useRef } from "react";
+import uPlot from "uplot";
+import { decimal, whole } from "../format";
+import { colour, useTheme } from "../theme";
+
+export interface Series {
+  name: string;
+  values: (number | null)[];
+  colour?: string;
+}
+
+interface Props {
+  times: number[]; // seconds
+  series: Series[];
+  kind?: "line" | "area" | "bar";
+  stacked?: boolean;
+  height?: number;
+  unit?: string;
+  label: string;
+  sync?: string;
+  legend?: boolean;
+}
+
+const PALETTE = ["flow", "late", "future", "rejected", "duplicate", "malformed", "expired", "accepted"];
+
+export const colourOf = (place: number) => PALETTE[place % PALETTE.length]!;
+
+export function Chart({ times, series, kind = "line", stacked = false, height = 170, unit = "", label, sync, legend = true }: Props) {
+  const box = useRef<HTMLDivElement>(null);
+  const plot = useRef<uPlot | null>(null);
+  const theme = useTheme();
+  const names = series.map((each) => `${each.name}/${each.colour ?? ""}`).join("\n");
+  const data = useMemo(() => dataOf(times, series, stacked), [times, series, stacked]);
+  const held = useRef(data);
+  held.current = data;
+
+  useEffect(() => {
+    const place = box.current;
+    if (!place) return;
+    const options = optionsOf({ series, kind, stacked, height, unit, width: place.clientWidth, sync, legend, raw: () => held.current.raw });
+    const made = new uPlot(options, held.current.shown, place);
+    plot.current = made;
+    const watch = new ResizeObserver(() => made.setSize({ width: place.clientWidth, height }));
+    watch.observe(place);
+    return () => {
+      watch.disconnect();
+      made.destroy();
+      plot.current = null;
+    };
+    // The plot is made anew when its looks change; new data only flows in.
+    // eslint-disable-next-line react-hooks/exhaustive-deps
+  }, [names, kind, stacked, height, unit, theme, sync, legend]);
+
+  useEffect(() => plot.current?.setData(data.shown), [data]);
+  const last = series.map((each) => `${each.name} ${decimal(each.values.findLast((value) => value !== null) ?? 0)} ${unit}`);
+  return <div className="chart" ref={box} role="img" aria-label={`${label}: ${last.slice(0, 6).join(", ")}`} />;
+}
+
+function dataOf(times: number[], series: Series[], stacked: boolean) {
+  const raw = series.map((each) => each.values);
+  if (!stacked) return { shown: [times, ...raw] as uPlot.AlignedData, raw };
+  const sums: number[] = times.map(() => 0);
+  const layers = raw.map((values) => values.map((value, at) => (sums[at] = sums[at]! + (value ?? 0))));
+  return { shown: [times, ...layers] as uPlot.AlignedData, raw };
+}
+
+function stepOf(times: ArrayLike<number>): number {
+  return times.length > 1 ? times[times.length - 1]! - times[times.length - 2]! : 60;
+}
+
+function optionsOf(given: {
+  series: Series[];
+  kind: "line" | "area" | "bar";
+  stacked: boolean;
+  height: number;
+  width: number;
+  unit: string;
+  sync?: string;
+  legend: boolean;
+  raw: () => (number | null)[][];
+}): uPlot.Options {
+  const { series, kind, stacked, height, unit, width, sync, legend, raw } = given;
+  const ink = colour("faint");
+  const hair = colour("hair");
+  const bars = uPlot.paths.bars!({ size: [0.86, 60], align: 1, radius: 0.12 });
+  const axis = { stroke: ink, grid: { stroke: hair, width: 1 }, ticks: { show: false }, font: "11px Inter" };
+  // Of stacked layers the highest is drawn first, so that each lower one covers its part.
+  return {
+    width,
+    height,
+    padding: [8, 6, 0, 0],
+    legend: { show: legend, live: true },
+    cursor: { points: { size: 6 }, y: false, ...(sync ? { sync: { key: sync } } : {}) },
+    tzDate: (at) => uPlot.tzDate(new Date(at * 1000), "Etc/UTC"),
+    // A bar stands between its time and the next one, so the last one needs room.
+    scales: { x: { time: true, ...(kind === "bar" ? { range: (plot: uPlot, least: number, most: number) => [least, most + stepOf(plot.data[0])] as [number, number] } : {}) }, y: { range: (_, __, most) => [0, most > 0 ? most * 1.08 : 1] } },
+    axes: [
+      { ...axis, space: 70, size: 26, values: (_, ticks) => ticks.map((at) => new Date(at * 1000).toISOString().slice(11, (ticks[1] ?? at + 60) - (ticks[0] ?? at) < 60 ? 19 : 16)) },
+      { ...axis, size: 48, space: 32, values: (_, ticks) => ticks.map((value) => (value >= 10_000 ? `${whole(value / 1000)}k` : decimal(value))) },
+    ],
+    series: [
+      { value: (_, at) => (at === null ? "–" : new Date(at * 1000).toISOString().slice(11, 19)), label: "time" },
+      ...series.map((each, place) => {
+        const name = each.colour ?? colourOf(place);
+        const stroke = colour(name) || name;
+        return {
+          label: each.name,
+          stroke,
+          width: kind === "bar" ? 0 : 1.6,
+          points: { show: kind !== "bar" && each.values.filter((value) => value !== null).length < 3 },
+          spanGaps: true,
+          ...(kind === "bar" ? { paths: bars, fill: stroke } : {}),
+          ...(kind === "area" && !stacked ? { fill: `${stroke}26` } : {}),
+          value: (_: uPlot, __: number, ___: number, at: number | null) => {
+            const value = at === null ? each.values.at(-1) : raw()[place]?.[at];
+            return value === null || value === undefined ? "–" : `${decimal(value)}${unit ? ` ${unit}` : ""}`;
+          },
+        } satisfies uPlot.Series;
+      }),
+    ],
+    ...(stacked
+      ? {
+          bands: series.slice(1).map((_, place) => ({ series: [place + 2, place + 1] as [number, number] })),
+        }
+      : {}),
+  };
+}
