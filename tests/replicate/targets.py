@@ -10,16 +10,24 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import psycopg
+import pyarrow as pa
 import pytest
+from deltalake import DeltaTable
+from deltalake.exceptions import TableNotFoundError
 from psycopg.rows import dict_row
 
 from headrace.operate.secrets import Secret
+from headrace.replicate.delta import DeltaReplica
+from headrace.replicate.delta.writer import table_uri
 from headrace.replicate.files import FilesReplica, read_files
+from headrace.replicate.parquet import ParquetReplica
+from headrace.replicate.parquet.manifest import books_of, data_of
 from headrace.replicate.postgresql import PostgresReplica
 from servers.postgresql import PostgresServer
 
-__all__ = ["FilesTarget", "PostgresTarget"]
+__all__ = ["DeltaTarget", "FilesTarget", "ParquetTarget", "PostgresTarget"]
 
 
 class PostgresTarget:
@@ -87,6 +95,83 @@ class FilesTarget:
         facts = json.loads(path.read_text())
         facts["columns"]["n"] = "VARCHAR"
         path.write_text(json.dumps(facts))
+
+    @contextmanager
+    def outage(self) -> Iterator[None]:
+        pytest.skip("a folder is never down")
+        yield
+
+
+class ParquetTarget:
+    """A folder of tables of Parquet files, read as anybody reads them: every file that is there."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def replica(self, **options: Any) -> ParquetReplica:
+        given = {"path": str(self.folder), "kind": "parquet", "mode": "update", **options}
+        return ParquetReplica(**given)
+
+    def rows(self, table: str) -> list[dict[str, Any]]:
+        pattern = f"{data_of(self.folder, table)}/**/*.parquet"
+        if not any(data_of(self.folder, table).rglob("*.parquet")):
+            return []
+        with duckdb.connect() as connection:
+            connection.execute("SET TimeZone = 'UTC'")
+            found = connection.sql(
+                "SELECT * FROM read_parquet($pattern, hive_partitioning = true, union_by_name = true)",
+                params={"pattern": pattern},
+            ).to_arrow_table()
+        return [{k: v for k, v in row.items() if k not in ("date", "hour")} for row in found.to_pylist()]
+
+    def refuse(self, table: str) -> bool:
+        return False
+
+    def differ(self, table: str) -> None:
+        path = books_of(self.folder, table) / "manifest.json"
+        facts = json.loads(path.read_text())
+        facts["columns"]["n"] = "string"
+        path.write_text(json.dumps(facts))
+
+    @contextmanager
+    def outage(self) -> Iterator[None]:
+        pytest.skip("a folder is never down")
+        yield
+
+
+class DeltaTarget:
+    """Delta tables, below a folder or in a bucket (`more` says how to reach it)."""
+
+    def __init__(self, place: str, **more: Any) -> None:
+        self.place = place
+        self.more = more or {"path": place}
+
+    def replica(self, **options: Any) -> DeltaReplica:
+        return DeltaReplica(**{"kind": "delta", "mode": "update", **self.more, **options})
+
+    def table(self, name: str) -> DeltaTable:
+        replica = self.replica()
+        return DeltaTable(table_uri(replica, name), storage_options=replica.storage())
+
+    def rows(self, table: str) -> list[dict[str, Any]]:
+        try:
+            found = self.table(table).to_pyarrow_table()
+        except TableNotFoundError:
+            return []
+        hidden = {"date", "hour"} & set(self.table(table).metadata().partition_columns)
+        return [dict(row) for row in found.drop_columns(list(hidden)).to_pylist()]
+
+    def refuse(self, table: str) -> bool:
+        return False
+
+    def differ(self, table: str) -> None:
+        there = self.table(table)
+        schema = pa.schema(there.schema().to_arrow())
+        schema = schema.set(schema.get_field_index("n"), pa.field("n", pa.string()))
+        storage = self.replica().storage()
+        DeltaTable.create(
+            there.table_uri, schema, mode="overwrite", partition_by=["date", "hour"], storage_options=storage
+        )
 
     @contextmanager
     def outage(self) -> Iterator[None]:

@@ -8,11 +8,9 @@ the length that the file had: what is behind that length was not finished, and i
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
@@ -22,13 +20,12 @@ from uuid import UUID
 
 import pyarrow as pa
 
-from headrace.errors import HeadraceError, ProfileError, RefusedError, TransientError
+from headrace.errors import ProfileError, RefusedError
+from headrace.replicate.folders import folder_failures, locked, write_json
 from headrace.replicate.options import CommonOptions, setting
 from headrace.replicate.protocol import Chunk, Cursor, Position, ReplicaWriter, TableShape, Task, fenced
 
 __all__ = ["FilesReplica", "read_files"]
-
-_FULL = (28, 122)  # ENOSPC, EDQUOT
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +45,7 @@ class _FilesWriter:
     def __init__(self, folder: Path, task: Task) -> None:
         self._folder = folder
         self._task = task
-        with _failures(folder):
+        with folder_failures(folder):
             folder.mkdir(parents=True, exist_ok=True)
             for shape in task.tables:
                 self._check(shape)
@@ -71,11 +68,11 @@ class _FilesWriter:
                 f"{path} tells rows apart by {there['key']}, and the table by {list(shape.key)}",
                 fix=f"move {path} and the files beside it away; `headrace replicas rebuild` fills them",
             )
-        _write(path, {"columns": {**there["columns"], **wanted}, "key": list(shape.key)})
+        write_json(path, {"columns": {**there["columns"], **wanted}, "key": list(shape.key)})
 
     def cursors(self) -> Mapping[str, Cursor]:
         """See `ReplicaWriter`."""
-        with _failures(self._folder):
+        with folder_failures(self._folder):
             found = {shape.name: self._cursor(shape.name) for shape in self._task.tables}
         return {name: cursor for name, (cursor, _) in found.items() if cursor is not None}
 
@@ -89,7 +86,7 @@ class _FilesWriter:
 
     def take(self, table: str, seen: Cursor | None, cursor: Cursor) -> None:
         """See `ReplicaWriter`."""
-        with _failures(self._folder), self._locked(table):
+        with folder_failures(self._folder), locked(self._folder / f"{table}.lock"):
             there, length = self._cursor(table)
             if there != seen:
                 raise fenced(table)
@@ -98,7 +95,7 @@ class _FilesWriter:
     def write(self, chunk: Chunk) -> None:
         """See `ReplicaWriter`."""
         table = chunk.table.name
-        with _failures(self._folder), self._locked(table):
+        with folder_failures(self._folder), locked(self._folder / f"{table}.lock"):
             there, length = self._cursor(table)
             if there == chunk.cursor:
                 return
@@ -113,42 +110,13 @@ class _FilesWriter:
             self._save(table, chunk.cursor, length)
 
     def _save(self, table: str, cursor: Cursor, length: int) -> None:
-        _write(self._folder / f"{table}.cursor.json", {**asdict(cursor), "length": length})
-
-    @contextmanager
-    def _locked(self, table: str) -> Iterator[None]:
-        with (self._folder / f"{table}.lock").open("a") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            yield
+        write_json(self._folder / f"{table}.cursor.json", {**asdict(cursor), "length": length})
 
     def interrupt(self) -> None:
         """See `ReplicaWriter`."""
 
     def close(self) -> None:
         """See `ReplicaWriter`."""
-
-
-@contextmanager
-def _failures(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except HeadraceError:
-        raise
-    except OSError as error:
-        what = f"{folder} cannot be written: {error.strerror or error}"
-        if error.errno in _FULL:
-            raise TransientError(what, fix="make room; it is tried again") from error
-        raise RefusedError(what, fix="make the folder writable, or name another one (path = …)") from error
-
-
-def _write(path: Path, facts: Any) -> None:
-    """Write a file, whole or not at all."""
-    beside = path.with_name(path.name + ".new")
-    with beside.open("w") as file:
-        json.dump(facts, file)
-        file.flush()
-        os.fsync(file.fileno())
-    beside.replace(path)
 
 
 def _lines(chunk: Chunk) -> Iterator[bytes]:

@@ -119,6 +119,7 @@ class Follower:
         with self._changed:
             self._hurry = True
             self._asked += 1
+            self._turn.set()
             self._changed.notify_all()
             while not stop.is_set() and self.state != "paused":
                 if self.state == "refused" and self.error is not None:
@@ -174,7 +175,7 @@ class Follower:
             elif not standing:
                 self._follow()
             if not self._hurry:
-                self._ended.wait(self.options.linger.total_seconds())
+                self._turn.wait(self.options.linger.total_seconds())
         self._close()
 
     def _patience(self) -> float:

@@ -11,7 +11,7 @@ from headrace.errors import ProfileError
 
 __all__ = ["replica_kind", "replica_kinds"]
 
-_EXTRAS = {"cassandra": "cassandra", "postgresql": "postgresql"}
+_EXTRAS = {"delta": "delta", "cassandra": "cassandra", "postgresql": "postgresql"}
 
 
 @cache

@@ -1,0 +1,62 @@
+"""Tables of Delta Lake, in a folder or in an object store."""
+
+# ruff: noqa: RUF009 - `setting` gives dataclasses.field(...), which is what a default of a dataclass may be
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from headrace.errors import ProfileError
+from headrace.replicate.columns import LakeOptions
+from headrace.replicate.options import Revealed, setting
+from headrace.replicate.protocol import ReplicaWriter, Task
+
+__all__ = ["DeltaReplica"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeltaReplica(LakeOptions):
+    """Keeps tables as Delta tables below a folder or a place such as s3://bucket/path. Connects in `open`."""
+
+    path: str = setting("path", "", "the folder that holds a folder for each table; or use uri")
+    uri: str = setting("text", "", "instead of path: s3://bucket/path, abfss://… or gs://…")
+    region: str = setting("text", "", "S3: the region")
+    endpoint: str = setting("text", "", "S3: the address of a server that is not Amazon's")
+    access_key: Revealed | None = setting(
+        "secret", None, "S3: the access key; without it, what the machine's environment or role gives"
+    )
+    secret_key: Revealed | None = setting("secret", None, "S3: the secret of the access key")
+
+    def open(self, task: Task) -> ReplicaWriter:
+        """See `Replica`."""
+        if bool(self.path) == bool(self.uri):
+            raise ProfileError(
+                f"replica '{task.replica}' needs either path or uri",
+                fix='write path = "warehouse/", or uri = "s3://bucket/warehouse"',
+            )
+        if (self.access_key is None) != (self.secret_key is None):
+            raise ProfileError(
+                f"replica '{task.replica}' has one of access_key and secret_key",
+                fix="give both, or neither and let the machine's environment or role give them",
+            )
+        try:
+            from headrace.replicate.delta.writer import DeltaWriter
+        except ImportError as error:
+            raise ProfileError(
+                f"a Delta replica needs '{error.name}', which is not installed",
+                fix="install it: pip install 'headrace[delta]'",
+            ) from error
+        return DeltaWriter(self, task)
+
+    def storage(self) -> dict[str, str]:
+        """Return what the library is told of the place; it holds secrets."""
+        given = {"AWS_REGION": self.region, "AWS_ENDPOINT_URL": self.endpoint}
+        if self.access_key is not None and self.secret_key is not None:
+            given["AWS_ACCESS_KEY_ID"] = self.access_key.reveal()
+            given["AWS_SECRET_ACCESS_KEY"] = self.secret_key.reveal()
+        if self.endpoint.startswith("http://"):
+            given["AWS_ALLOW_HTTP"] = "true"
+        if self.uri.startswith("s3"):
+            # A commit is a file that must not be there yet: S3 itself sees to that.
+            given["AWS_CONDITIONAL_PUT"] = "etag"
+        return {name: value for name, value in given.items() if value}

@@ -1,0 +1,283 @@
+"""Writes chunks into Delta tables: rows, deletes and the cursor in one commit.
+
+The cursor has two parts. Whose rows they are and from where they were copied is a property of the table,
+`headrace.cursor`, which a writer changes when it takes the table: a commit of somebody who wrote before then
+conflicts with that change, and the protocol refuses it. How far they were copied are application
+transactions (store and generation, then what it is), committed with the rows; the library does not refuse a
+version that was there before, so it is read, and the rows are written, through the same snapshot.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, suppress
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+from deltalake import CommitProperties, DeltaTable, Transaction, WriterProperties, write_deltalake
+from deltalake.exceptions import CommitFailedError, TableNotFoundError
+from deltalake.schema import Schema
+
+from headrace.errors import RefusedError
+from headrace.replicate.columns import arrow_schema, dated, fitted, folder_name, time_column
+from headrace.replicate.delta.failures import delta_failures
+from headrace.replicate.protocol import Chunk, Cursor, Position, TableShape, Task, fenced
+
+if TYPE_CHECKING:
+    from headrace.replicate.delta import DeltaReplica
+
+__all__ = ["DeltaWriter", "table_uri"]
+
+_CURSOR, _KEY, _OVERLAPS = "headrace.cursor", "headrace.key", "headrace.overlaps"
+_PARTITIONS = (pa.field("date", pa.date32()), pa.field("hour", pa.int32()))
+_COMPACT_EVERY = 32
+_VACUUM_EVERY = 512
+_GONE = "_headrace_gone"
+
+
+def table_uri(options: DeltaReplica, table: str) -> str:
+    """Return where a table lies."""
+    return f"{(options.uri or options.path).rstrip('/')}/{folder_name(table)}"
+
+
+class DeltaWriter:
+    """See `ReplicaWriter`."""
+
+    def __init__(self, options: DeltaReplica, task: Task) -> None:
+        self._options = options
+        self._storage = options.storage()
+        self._tables: dict[str, DeltaTable] = {}
+        self._schemas: dict[str, pa.Schema] = {}
+        self._partitions = {s.name: time_column(s, options.partition_by) for s in task.tables}
+        for shape in task.tables:
+            with self._failures(shape.name):
+                self._tables[shape.name] = self._opened(shape)
+
+    def _failures(self, table: str) -> AbstractContextManager[None]:
+        secrets = [v for name, v in self._storage.items() if "KEY" in name]
+        return delta_failures(table_uri(self._options, table), secrets)
+
+    # --- tables
+
+    def _opened(self, shape: TableShape) -> DeltaTable:
+        """Make a table, or add the columns that it lacks. Raises RefusedError where it differs."""
+        place = table_uri(self._options, shape.name)
+        partitions = _PARTITIONS if self._partitions[shape.name] else ()
+        schema = arrow_schema(shape, signed=True)
+        schema = self._schemas[shape.name] = pa.schema([*schema, *partitions])
+        try:
+            table = DeltaTable(place, storage_options=self._storage)
+        except TableNotFoundError:
+            return DeltaTable.create(
+                place,
+                schema,
+                mode="ignore",
+                partition_by=[field.name for field in partitions],
+                configuration={_KEY: json.dumps(list(shape.key))},
+                storage_options=self._storage,
+                raise_if_key_not_exists=False,
+            )
+        self._check(table, shape, place)
+        return table
+
+    def _check(self, table: DeltaTable, shape: TableShape, place: str) -> None:
+        wanted = {field.name: field for field in Schema.from_arrow(self._schemas[shape.name]).fields}
+        there = {field.name: field for field in table.schema().fields}
+        again = f"move {place} away; `headrace replicas rebuild` fills it again"
+        for name, field in wanted.items():
+            if name in there and there[name].type != field.type:
+                raise RefusedError(
+                    f"column '{name}' of {place} is {there[name].type}, and must be {field.type}", fix=again
+                )
+        facts = table.metadata()
+        key = json.loads(facts.configuration.get(_KEY) or json.dumps(list(shape.key)))
+        folders = [field.name for field in _PARTITIONS] if self._partitions[shape.name] else []
+        if (key, facts.partition_columns) != (list(shape.key), folders):
+            raise RefusedError(
+                f"{place} tells rows apart by {key}, in folders by {facts.partition_columns}; the "
+                f"table gives {list(shape.key)} and {folders}",
+                fix=again,
+            )
+        missing = [field for name, field in wanted.items() if name not in there]
+        if missing:
+            table.alter.add_columns(missing)
+
+    # --- cursors
+
+    def cursors(self) -> Mapping[str, Cursor]:
+        """See `ReplicaWriter`."""
+        found = {}
+        for name, table in self._tables.items():
+            with self._failures(name):
+                table.update_incremental()
+                found[name] = _cursor_of(table)
+        return {name: cursor for name, cursor in found.items() if cursor is not None}
+
+    def take(self, table: str, seen: Cursor | None, cursor: Cursor) -> None:
+        """See `ReplicaWriter`."""
+        target = self._tables[table]
+        with self._failures(table):
+            target.update_incremental()
+            if _cursor_of(target) != seen:
+                raise fenced(table)
+            anew = cursor.position == Position() and bool(target.file_uris())
+            facts = {_CURSOR: json.dumps(asdict(cursor)), _KEY: json.dumps(list(self._key_of(target)))}
+            facts[_OVERLAPS] = json.dumps(anew or _overlaps(target))
+            try:
+                target.alter.set_table_properties(facts, raise_if_not_exists=False)
+            except CommitFailedError:
+                raise fenced(table) from None
+
+    def _key_of(self, target: DeltaTable) -> list[str]:
+        key: list[str] = json.loads(target.metadata().configuration.get(_KEY) or "[]")
+        return key
+
+    # --- rows
+
+    def write(self, chunk: Chunk) -> None:
+        """See `ReplicaWriter`."""
+        name, cursor = chunk.table.name, chunk.cursor
+        target = self._tables[name]
+        with self._failures(name):
+            target.update_incremental()
+            there = _cursor_of(target)
+            if there == cursor:
+                return
+            if there is None or (there.generation, there.store_id) != (cursor.generation, cursor.store_id):
+                raise fenced(name)
+            rows = self._dated(name, fitted(chunk.rows, self._schemas[name]))
+            met = bool(chunk.table.key) and (self._options.mode == "update" or _overlaps(target))
+            if chunk.sweep_below or chunk.removed.num_rows or (met and rows.num_rows):
+                self._merge(target, chunk, rows)
+            else:
+                write_deltalake(
+                    target,
+                    rows,
+                    mode="append",
+                    target_file_size=self._options.file_bytes,
+                    writer_properties=_WRITING,
+                    commit_properties=_moved(cursor),
+                )
+            self._tidy(target)
+
+    def _dated(self, name: str, rows: pa.Table) -> pa.Table:
+        column = self._partitions[name]
+        return rows if column is None else dated(rows, column)
+
+    def _merge(self, target: DeltaTable, chunk: Chunk, rows: pa.Table) -> None:
+        """Meet rows of the chunk with those that are there, by key, in one commit."""
+        key, names = chunk.table.key, rows.schema.names
+        gone = _without(fitted(chunk.removed, self._schemas[chunk.table.name]), rows, key)
+        source = pa.concat_tables(
+            [
+                rows.append_column(_GONE, pa.repeat(pa.scalar(False), rows.num_rows)),
+                gone.append_column(_GONE, pa.repeat(pa.scalar(True), gone.num_rows)),
+            ],
+            promote_options="default",
+        )
+        same = " AND ".join(f"(t.{_quoted(name)} IS NOT DISTINCT FROM s.{_quoted(name)})" for name in key)
+        values = {_quoted(name): f"s.{_quoted(name)}" for name in names}
+        newer = "t.`_version` <= s.`_version`"
+        merging = (
+            target.merge(
+                source,
+                same or "1 = 0",
+                source_alias="s",
+                target_alias="t",
+                writer_properties=_WRITING,
+                commit_properties=_moved(chunk.cursor),
+            )
+            .when_matched_delete(f"s.`{_GONE}` AND {newer}")
+            .when_matched_update(values, predicate=f"NOT s.`{_GONE}` AND {newer}")
+            .when_not_matched_insert(values, predicate=f"NOT s.`{_GONE}`")
+        )
+        if chunk.sweep_below:
+            merging = merging.when_not_matched_by_source_delete(f"t.`_version` < {chunk.sweep_below}")
+        merging.execute()
+
+    def _tidy(self, target: DeltaTable) -> None:
+        """Put small files together, and delete what no version within the table's retention needs.
+
+        A bounded piece of work every few commits; when somebody else has changed the table, another time.
+        """
+        with suppress(CommitFailedError):
+            if target.version() % _COMPACT_EVERY == 0:
+                target.optimize.compact(
+                    target_size=self._options.file_bytes, max_concurrent_tasks=1, writer_properties=_WRITING
+                )
+            if target.version() % _VACUUM_EVERY < 2:
+                target.vacuum(dry_run=False)
+
+    def interrupt(self) -> None:
+        """See `ReplicaWriter`."""
+
+    def close(self) -> None:
+        """See `ReplicaWriter`."""
+
+
+_WRITING = WriterProperties(compression="ZSTD")
+
+
+def _quoted(name: str) -> str:
+    return "`" + name.replace("`", "``") + "`"
+
+
+def _without(gone: pa.Table, rows: pa.Table, key: tuple[str, ...]) -> pa.Table:
+    """Return the keys that are not those of rows: a row that comes again replaces the one that went."""
+    if not gone.num_rows or not rows.num_rows:
+        return gone
+    known = {tuple(row.values()) for row in rows.select(list(key)).to_pylist()}
+    return gone.filter(
+        pa.array([tuple(row.values()) not in known for row in gone.select(list(key)).to_pylist()])
+    )
+
+
+# --- the cursor in the table
+
+
+def _application(cursor: Cursor) -> str:
+    return f"headrace {cursor.store_id} {cursor.generation}"
+
+
+def _moved(cursor: Cursor) -> CommitProperties:
+    """Return what a commit says of the cursor."""
+    name, at = _application(cursor), cursor.position
+    told = {
+        name: at.epoch,
+        f"{name} through": at.through,
+        f"{name} after": at.after,
+        f"{name} sweep_below": cursor.sweep_below,
+    }
+    return CommitProperties(app_transactions=[Transaction(each, number) for each, number in told.items()])
+
+
+def _taken(table: DeltaTable) -> Cursor | None:
+    """Return the cursor with which the table was taken."""
+    text = table.metadata().configuration.get(_CURSOR)
+    if text is None:
+        return None
+    facts: dict[str, Any] = json.loads(text)
+    return Cursor(**{**facts, "position": Position(**facts["position"])})
+
+
+def _cursor_of(table: DeltaTable) -> Cursor | None:
+    taken = _taken(table)
+    if taken is None:
+        return None
+    name = _application(taken)
+    epoch = table.transaction_version(name)
+    if epoch is None:
+        return taken
+    through, after, sweep = (
+        table.transaction_version(f"{name} {what}") or 0 for what in ("through", "after", "sweep_below")
+    )
+    return replace(taken, position=Position(epoch, through, after), sweep_below=sweep)
+
+
+def _overlaps(table: DeltaTable) -> bool:
+    """Return whether rows may come that are there already: a copying began again, and has not swept."""
+    taken, now = _taken(table), _cursor_of(table)
+    swept = taken is not None and now is not None and taken.sweep_below > 0 and now.sweep_below == 0
+    return not swept and json.loads(table.metadata().configuration.get(_OVERLAPS) or "false")

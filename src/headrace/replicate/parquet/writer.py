@@ -1,0 +1,148 @@
+"""Writes chunks as Parquet files; the manifest, which lists them with the cursor, is the commit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from headrace.errors import RefusedError
+from headrace.replicate.columns import arrow_schema, fitted, time_column
+from headrace.replicate.folders import folder_failures
+from headrace.replicate.parquet.compaction import choose, put_together
+from headrace.replicate.parquet.datafiles import folders_of, read_rows, write_rows
+from headrace.replicate.parquet.manifest import DataFile, Manifest
+from headrace.replicate.parquet.merging import Incoming
+from headrace.replicate.parquet.tree import Tree
+from headrace.replicate.protocol import Chunk, Cursor, Position, TableShape, Task, fenced
+
+if TYPE_CHECKING:
+    from headrace.replicate.parquet import ParquetReplica
+
+__all__ = ["ParquetWriter"]
+
+
+class ParquetWriter:
+    """See `ReplicaWriter`."""
+
+    def __init__(self, folder: Path, options: ParquetReplica, task: Task) -> None:
+        self._folder = folder
+        self._options = options
+        with folder_failures(folder):
+            self._trees = {shape.name: Tree(folder, shape.name) for shape in task.tables}
+            self._schemas = {shape.name: arrow_schema(shape, signed=False) for shape in task.tables}
+            for shape in task.tables:
+                self._check(shape)
+
+    def _check(self, shape: TableShape) -> None:
+        """Begin a table, or add the columns that it lacks; refuse what another table has written."""
+        tree, partition = self._trees[shape.name], time_column(shape, self._options.partition_by)
+        wanted = {field.name: str(field.type) for field in self._schemas[shape.name]}
+        with tree.held() as manifest:
+            if manifest is None:
+                tree.save(Manifest(partition, shape.key, wanted))
+                return
+            for name, kind in wanted.items():
+                if manifest.columns.get(name, kind) != kind:
+                    raise self._differs(
+                        tree, f"column '{name}' is {manifest.columns[name]}, and the table gives {kind}"
+                    )
+            if (manifest.key, manifest.partition) != (shape.key, partition):
+                raise self._differs(
+                    tree,
+                    f"rows are told apart by {list(manifest.key)}, in folders by {manifest.partition}; "
+                    f"the table gives {list(shape.key)} and {partition}",
+                )
+            if not wanted.keys() <= manifest.columns.keys():
+                tree.save(manifest.following(columns={**manifest.columns, **wanted}))
+
+    def _differs(self, tree: Tree, what: str) -> RefusedError:
+        return RefusedError(
+            f"{tree.data} holds another table: {what}",
+            fix=f"move {tree.data} and {tree.books} away; `headrace replicas rebuild` fills them again",
+        )
+
+    def cursors(self) -> Mapping[str, Cursor]:
+        """See `ReplicaWriter`."""
+        found = {}
+        with folder_failures(self._folder):
+            for name, tree in self._trees.items():
+                with tree.held() as manifest:
+                    if manifest is not None and manifest.cursor is not None:
+                        found[name] = manifest.cursor
+        return found
+
+    def take(self, table: str, seen: Cursor | None, cursor: Cursor) -> None:
+        """See `ReplicaWriter`."""
+        tree = self._trees[table]
+        with folder_failures(self._folder), tree.held() as manifest:
+            if manifest is None or manifest.cursor != seen:
+                raise fenced(table)
+            files = tree.check(manifest)
+            anew = bool(files) and cursor.position == Position()
+            tree.save(manifest.following(cursor=cursor, files=files, overlaps=manifest.overlaps or anew))
+
+    def write(self, chunk: Chunk) -> None:
+        """See `ReplicaWriter`."""
+        table, cursor = chunk.table.name, chunk.cursor
+        tree = self._trees[table]
+        with folder_failures(self._folder), tree.held() as manifest:
+            there = None if manifest is None else manifest.cursor
+            if there == cursor:
+                return
+            if there is None or (there.generation, there.store_id) != (cursor.generation, cursor.store_id):
+                raise fenced(table)
+            assert manifest is not None  # noqa: S101 - it has a cursor
+            tree.commit(self._changed(tree, manifest, chunk))
+        with folder_failures(self._folder), tree.held() as manifest:
+            if manifest is not None and (some := choose(manifest, self._options.file_bytes)):
+                tree.commit(put_together(tree, manifest, some))
+
+    def _changed(self, tree: Tree, manifest: Manifest, chunk: Chunk) -> Manifest:
+        """Stage what the chunk changes, and return the manifest with it."""
+        schema = self._schemas[chunk.table.name]
+        following = manifest.following(
+            cursor=chunk.cursor, overlaps=manifest.overlaps and not chunk.sweep_below
+        )
+        staged = tree.stage(following.commit)
+        rows, left = fitted(chunk.rows, schema), dict[str, pa.Table]()
+        if chunk.table.key and (self._options.mode == "update" or manifest.overlaps):
+            incoming = Incoming(chunk.table.key, rows, fitted(chunk.removed, schema))
+            for name in self._candidates(manifest, chunk.table.key, rows, chunk.removed):
+                remaining = incoming.meet(tree.data / name)
+                if remaining is not None:
+                    left[name] = remaining
+            rows = incoming.rows()
+        if chunk.sweep_below:
+            for name, facts in manifest.files.items():
+                if facts.lowest < chunk.sweep_below:
+                    old = left[name] if name in left else read_rows(tree.data / name)
+                    left[name] = old.filter(pc.greater_equal(old["_version"], chunk.sweep_below))
+        files = {name: facts for name, facts in manifest.files.items() if name not in left}
+        for folder in {str(Path(name).parent) for name in left}:
+            (staged / folder).mkdir(parents=True, exist_ok=True)
+            tree.keep(staged, (name for name in files if str(Path(name).parent) == folder))
+        made: dict[str, DataFile] = {}
+        for name, remaining in left.items():
+            made |= write_rows(staged, str(Path(name).parent), remaining, following.commit, len(made))
+        for folder, some in folders_of(rows, manifest.partition):
+            made |= write_rows(staged, folder, some, following.commit, len(made))
+        return following.replaced(files | made)
+
+    def _candidates(
+        self, manifest: Manifest, key: tuple[str, ...], rows: pa.Table, removed: pa.Table
+    ) -> list[str]:
+        """Return the files that may hold a key of the chunk."""
+        if manifest.partition not in key or removed.num_rows:
+            return list(manifest.files)
+        folders = {folder for folder, _ in folders_of(rows, manifest.partition)}
+        return [name for name in manifest.files if str(Path(name).parent) in folders]
+
+    def interrupt(self) -> None:
+        """See `ReplicaWriter`."""
+
+    def close(self) -> None:
+        """See `ReplicaWriter`."""

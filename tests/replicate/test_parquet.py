@@ -1,0 +1,212 @@
+"""What is the Parquet replica's own: its folders, what a reader sees, what a crash leaves behind."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import asdict, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pytest
+from targets import ParquetTarget
+
+from headrace.errors import ProfileError, RefusedError
+from headrace.replicate.folders import write_json
+from headrace.replicate.parquet.manifest import Manifest, listed_files
+from headrace.replicate.parquet.tree import Tree
+from headrace.replicate.protocol import Chunk, Cursor, NamedColumn, Position, TableShape, version_of
+from headrace.testing.replica_writes import FIRST, opened
+
+NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
+WINDOWS = TableShape(
+    name="counts",
+    columns=(
+        NamedColumn("window_start", "TIMESTAMP WITH TIME ZONE"),
+        NamedColumn("n", "BIGINT"),
+        NamedColumn("_revision", "INTEGER"),
+    ),
+    key=("window_start", "_revision"),
+)
+SCHEMA = pa.schema(
+    [
+        ("window_start", pa.timestamp("us", "UTC")),
+        ("n", pa.int64()),
+        ("_revision", pa.int32()),
+        ("_version", pa.int64()),
+    ]
+)
+
+
+@pytest.fixture
+def target(tmp_path: Path) -> ParquetTarget:
+    return ParquetTarget(tmp_path / "warehouse")
+
+
+def windows(epoch: int, count: int = 1, *, cursor: Cursor = FIRST, at: datetime = NOON, **more: Any) -> Chunk:
+    """A chunk with windows that no other epoch has."""
+    rows = [
+        {
+            "window_start": at + timedelta(seconds=epoch * 10 + i / count * 10),
+            "n": epoch,
+            "_revision": 0,
+            "_version": version_of(cursor.generation, epoch),
+        }
+        for i in range(count)
+    ]
+    done = replace(cursor, position=Position.at(epoch))
+    removed = pa.Table.from_pylist([], pa.schema([SCHEMA.field(0), SCHEMA.field(2), SCHEMA.field(3)]))
+    rows_of = pa.Table.from_pylist(rows, SCHEMA)
+    return Chunk(table=WINDOWS, rows=rows_of, removed=removed, cursor=done, **more)
+
+
+def plain_count(target: ParquetTarget) -> tuple[int, int]:
+    """How many rows anybody finds who reads every file, and how many windows."""
+    with duckdb.connect() as connection:
+        found = connection.execute(
+            "SELECT count(*), count(DISTINCT window_start) FROM read_parquet($1, hive_partitioning = true)",
+            [f"{target.folder}/counts/**/*.parquet"],
+        ).fetchall()[0]
+    return found[0], found[1]
+
+
+def test_rows_lie_in_folders_by_date_and_hour(target: ParquetTarget) -> None:
+    with opened(target, WINDOWS, mode="append") as writer:
+        writer.take("counts", None, FIRST)
+        writer.write(windows(1, at=NOON - timedelta(hours=5)))
+        writer.write(windows(2))
+    folders = {str(path.parent.relative_to(target.folder)) for path in target.folder.rglob("*.parquet")}
+    assert folders == {"counts/date=2026-03-01/hour=7", "counts/date=2026-03-01/hour=12"}
+    with duckdb.connect() as connection:
+        found = connection.sql(
+            f"SELECT date::VARCHAR, hour, n FROM read_parquet('{target.folder}/counts/**/*.parquet', "
+            "hive_partitioning = true) ORDER BY n"
+        ).fetchall()
+    assert found == [("2026-03-01", 7, 1), ("2026-03-01", 12, 2)]
+
+
+def test_a_table_with_a_column_called_hour_or_without_an_instant_has_no_folders(
+    target: ParquetTarget,
+) -> None:
+    shape = TableShape(name="plain", columns=(NamedColumn("hour", "INTEGER"),), key=("hour",))
+    with opened(target, shape) as writer:
+        writer.take("plain", None, FIRST)
+        rows = pa.table({"hour": pa.array([5], pa.int32()), "_version": [version_of(1, 1)]})
+        cursor = replace(FIRST, position=Position.at(1))
+        writer.write(Chunk(table=shape, rows=rows, removed=rows.slice(0, 0), cursor=cursor))
+    assert [path.parent.name for path in target.folder.rglob("*.parquet")] == ["plain"]
+
+
+def test_a_column_that_is_no_instant_makes_no_folders(target: ParquetTarget) -> None:
+    with pytest.raises(ProfileError, match="'n'"), opened(target, WINDOWS, partition_by="n"):
+        pass
+
+
+def test_small_files_are_put_together_and_a_reader_never_sees_a_row_twice(target: ParquetTarget) -> None:
+    seen: list[tuple[int, int]] = []
+    done = threading.Event()
+
+    def look() -> None:
+        while not done.is_set():
+            try:
+                seen.append(plain_count(target))
+            except duckdb.IOException:
+                continue  # no file yet, or one that was put together while it was read
+
+    reader = threading.Thread(target=look)
+    with opened(target, WINDOWS, mode="append") as writer:
+        writer.take("counts", None, FIRST)
+        writer.write(windows(1, 50))
+        reader.start()
+        for epoch in range(2, 61):
+            writer.write(windows(epoch, 50))
+    done.set()
+    reader.join()
+    assert plain_count(target) == (3_000, 3_000)
+    assert len(listed_files(target.folder, "counts")) < 20
+    assert len(seen) > 3
+    assert all(rows == distinct for rows, distinct in seen)
+    assert [rows for rows, _ in seen] == sorted(rows for rows, _ in seen), "rows were gone for a while"
+
+
+def test_a_commit_whose_files_were_not_moved_is_finished_by_the_next_writer(
+    target: ParquetTarget, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with opened(target, WINDOWS, mode="append") as writer:
+        writer.take("counts", None, FIRST)
+        for epoch in range(1, 8):
+            writer.write(windows(epoch))
+        for epoch in (8, 9):
+            with monkeypatch.context() as patch:
+                patch.setattr(Manifest, "save", saved_and_killed)
+                with pytest.raises(KeyboardInterrupt):
+                    writer.write(windows(epoch))
+            assert plain_count(target) == (epoch - 1, epoch - 1)
+            with opened(target, WINDOWS, mode="append") as again:
+                assert again.cursors()["counts"].position == Position.at(epoch)
+            assert plain_count(target) == (epoch, epoch)
+
+
+def test_files_that_were_not_committed_are_never_seen_and_go_away(
+    target: ParquetTarget, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with opened(target, WINDOWS, mode="append") as writer:
+        writer.take("counts", None, FIRST)
+        writer.write(windows(1))
+        with monkeypatch.context() as patch:
+            patch.setattr(Tree, "commit", killed)
+            with pytest.raises(KeyboardInterrupt):
+                writer.write(windows(2, 500))
+        assert plain_count(target) == (1, 1)
+        writer.write(windows(2, 5))
+    assert plain_count(target) == (6, 6)
+    assert len([*target.folder.rglob("*.parquet")]) == len(listed_files(target.folder, "counts")) == 2
+
+
+def saved_and_killed(manifest: Manifest, path: Path) -> None:
+    write_json(path, asdict(manifest))
+    raise KeyboardInterrupt
+
+
+def killed(*_: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def test_a_table_that_is_copied_again_has_no_row_twice_at_any_time(target: ParquetTarget) -> None:
+    second = replace(FIRST, generation=2, sweep_below=version_of(2, 0))
+    with opened(target, WINDOWS, mode="append") as writer:
+        writer.take("counts", None, FIRST)
+        for epoch in (1, 2, 3):
+            writer.write(windows(epoch, 4))
+        writer.take("counts", replace(FIRST, position=Position.at(3)), second)
+        for epoch in (1, 2):
+            writer.write(windows(epoch, 4, cursor=second))
+            assert plain_count(target) == (12, 12)
+        last = replace(second, sweep_below=0)
+        writer.write(windows(4, 4, cursor=last, sweep_below=second.sweep_below))
+    assert plain_count(target) == (12, 12)
+    assert {row["n"] for row in target.rows("counts")} == {1, 2, 4}
+
+
+def test_folders_that_somebody_took_away_are_not_missed(target: ParquetTarget) -> None:
+    with opened(target, WINDOWS, mode="append") as writer:
+        writer.take("counts", None, FIRST)
+        writer.write(windows(1, at=NOON - timedelta(days=1)))
+        writer.write(windows(2))
+    for path in (target.folder / "counts" / "date=2026-02-28").rglob("*.parquet"):
+        path.unlink()
+    with opened(target, WINDOWS, mode="append") as writer:
+        writer.take("counts", writer.cursors()["counts"], replace(FIRST, generation=2))
+        assert len(listed_files(target.folder, "counts")) == 1
+
+
+def test_a_file_that_is_missing_from_its_folder_is_told(target: ParquetTarget) -> None:
+    with opened(target, WINDOWS, mode="append") as writer:
+        writer.take("counts", None, FIRST)
+        writer.write(windows(1))
+        writer.write(windows(2))
+        listed_files(target.folder, "counts")[0].unlink()
+        with pytest.raises(RefusedError, match="is gone"):
+            writer.take("counts", writer.cursors()["counts"], replace(FIRST, generation=2))

@@ -1,0 +1,16 @@
+"""The Parquet replica passes what every replica has to pass."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from targets import ParquetTarget
+
+from headrace.testing.replicas import ReplicaConformance
+
+
+class TestParquet(ReplicaConformance):
+    @pytest.fixture
+    def target(self, tmp_path: Path) -> ParquetTarget:
+        return ParquetTarget(tmp_path / "target")
