@@ -6,7 +6,10 @@ import inspect
 import textwrap
 from collections.abc import Container, Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from headrace.operate.options import OptionLine
 
 DOCS = Path(__file__).parent
 _MADE = "<!-- made by docs/generate.py: edit the code, then run it -->"
@@ -61,10 +64,13 @@ def commands_page() -> str:
 
 def profile_page() -> str:
     """Return the page of every key of headrace.toml."""
+    from headrace.operate.alert_options import NOTIFIERS, AlertOptions
     from headrace.operate.bindings import EmbeddedBinding, KafkaBinding
     from headrace.operate.ingest_options import IngestOptions
+    from headrace.operate.metrics_options import MetricsOptions
     from headrace.operate.options import describe_options
     from headrace.operate.page_options import PageOptions
+    from headrace.operate.polling_options import PollingOptions
     from headrace.operate.profiles import EngineOptions, StoreBinding
     from headrace.replicate import CommonOptions, replica_kind, replica_kinds
 
@@ -84,23 +90,29 @@ def profile_page() -> str:
         ("`engine_settings`", EngineOptions),
         ("`ingest`", IngestOptions),
         ("`page`", PageOptions),
+        ("`metrics`", MetricsOptions),
+        ("`alerts`", AlertOptions),
+        ("`polling.STREAM`", PollingOptions),
     ):
         parts += [f"## {title}", _options_table(kind)]
+    for name, kind in NOTIFIERS.items():
+        parts += [f'### `alerts.notify.NAME` with `kind = "{name}"`', _options_table(kind)]
     parts += [
         "## `replicas.NAME`",
-        "Where tables are copied to; [replicas.md](replicas.md) says how. Every kind takes these:",
+        "Where tables are copied to; [replicas.md](replicas.md) says how. "
+        "Every kind takes these (unless its own table says otherwise):",
         _options_table(CommonOptions),
     ]
-    common = {line.name for line in describe_options(CommonOptions)}
+    common = describe_options(CommonOptions)
     for name in replica_kinds():
         parts += [f'### `kind = "{name}"`', _options_table(replica_kind(name), without=common)]
     return "\n\n".join(parts)
 
 
-def _options_table(kind: type[Any], *, without: Container[str] = ()) -> str:
+def _options_table(kind: type[Any], *, without: Container[OptionLine] = ()) -> str:
     from headrace.operate.options import describe_options
 
-    lines = [line for line in describe_options(kind) if line.name not in without]
+    lines = [line for line in describe_options(kind) if line not in without]
     rows = ((f"`{line.name}`", line.takes, line.default, line.help) for line in lines)
     return _table(("key", "takes", "default", "what it does"), rows)
 

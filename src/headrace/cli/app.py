@@ -9,10 +9,12 @@ from typing import Annotated
 import typer
 
 from headrace.cli import (
+    alert_commands,
     blueprint_commands,
     check_commands,
     dead_letter_commands,
     demo_commands,
+    export_commands,
     generate_commands,
     ingest_commands,
     log_commands,
@@ -49,6 +51,8 @@ for group in (
     dead_letter_commands,
     registry_commands,
     replica_commands,
+    export_commands,
+    alert_commands,
 ):
     group.register(app)
 

@@ -67,6 +67,9 @@ def status(
         typer.secho(
             f"the log does not answer, so the lag is not known: {document['log_problem']}", fg="yellow"
         )
+    for alert in document["alerts"]:
+        colour = "red" if alert["state"] == "firing" else "yellow"
+        typer.secho(f"alert {alert['name']} is {alert['state']}: {alert['summary']}", fg=colour)
     for name, stream in document["streams"].items():
         outcomes = ", ".join(f"{spell_number(n)} {outcome}" for outcome, n in stream["outcomes"].items() if n)
         typer.echo(f"\nstream {name}: {outcomes or 'nothing read yet'}")

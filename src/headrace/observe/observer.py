@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from headrace.errors import HeadraceError
 from headrace.observe.epochs import EpochFigures
+from headrace.observe.exposition import Exposition
 from headrace.observe.gather import (
     ProcessFigures,
     from_ledger,
@@ -74,10 +75,15 @@ class Observer:
         log_path: Path,
         version: str,
         clock: Callable[[], datetime] = utc_now,
+        known_names: bool = False,
+        alias: Mapping[str, str] | None = None,
     ) -> None:
         self.on_tick: list[Callable[[datetime, list[Sample]], None]] = []
         """Told the time and all samples after each tick, in the observer's thread; to return at once."""
         self.epochs = EpochFigures(streams)
+        self.exposition = Exposition(
+            self.samples, self.epochs.families.values, known=known_names, alias=alias
+        )
         self._store = store
         self._facts = facts
         self._streams = tuple(streams)
@@ -133,6 +139,10 @@ class Observer:
     def samples(self) -> list[Sample]:
         """Return the values of the last tick."""
         return self._samples
+
+    def expose(self) -> tuple[bytes, str]:
+        """Return the body and the content type of an answer to Prometheus."""
+        return self.exposition.text()
 
     # --- the thread
 

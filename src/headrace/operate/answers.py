@@ -62,12 +62,14 @@ class Answers:
         running: bool,
         replicas: Callable[[], list[dict[str, Any]]] = list,
         letters: Callable[[], list[dict[str, Any]]] = list,
+        alerts: Callable[[], list[dict[str, Any]]] = list,
     ) -> None:
         self._store = store
         self._logs = logs
         self._running = running
         self._replicas = replicas
         self._letters = letters
+        self._alerts = alerts
         self.waiting = ""
         """What a run waits for before it can go on; empty while it works."""
 
@@ -105,15 +107,16 @@ class Answers:
             "tables": document["tables"],
             "replicas": self._replicas(),
             "dead_letter_topics": self._letters(),
+            "alerts": [one for one in self._alerts() if one["state"] in ("pending", "firing")],
         }
 
     def dead_letters(
         self,
         *,
-        stream: str | None,
-        outcome: str | None,
-        rule: str | None,
-        limit: int,
+        stream: str | None = None,
+        outcome: str | None = None,
+        rule: str | None = None,
+        limit: int = 100,
         addresses: Sequence[tuple[str, str, int, int]] | None = None,
     ) -> pa.Table:
         """Return dead letters, in the store's order; with `addresses`, of those only."""

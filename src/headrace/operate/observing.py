@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from headrace.log import Log
     from headrace.observe import Observer
+    from headrace.observe.exposition import MetricsServer
     from headrace.operate.journal import Journal
     from headrace.operate.project import Home
     from headrace.operate.replicas import Replicas
     from headrace.store import Store
 
-__all__ = ["open_observer"]
+__all__ = ["open_observer", "serve_metrics"]
 
 
 class _Facts:
@@ -61,4 +62,16 @@ def open_observer(
         streams=streams,
         log_path=home.log_path,
         version=version("headrace"),
+        known_names=home.profile.metrics.names == "both",
+        alias=home.profile.metrics.alias,
     )
+
+
+def serve_metrics(home: Home, observer: Observer) -> MetricsServer | None:
+    """Serve `/metrics` where the profile says so. Raises RefusedError when the port is taken."""
+    from headrace.observe.exposition import MetricsServer
+
+    options = home.profile.metrics
+    if options.port is None:
+        return None
+    return MetricsServer(observer.exposition, options.host, options.port)

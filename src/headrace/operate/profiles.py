@@ -14,11 +14,15 @@ from typing import Any
 
 from headrace.declare.words import did_you_mean
 from headrace.errors import Problem, ProfileError
+from headrace.operate.alert_options import AlertOptions, read_alerts
 from headrace.operate.bindings import EmbeddedBinding, StreamBinding, read_binding
 from headrace.operate.ingest_options import IngestOptions
+from headrace.operate.metrics_options import MetricsOptions
 from headrace.operate.options import Kind, option, read_options
 from headrace.operate.page_options import PageOptions
+from headrace.operate.polling_options import PollingOptions, read_polling
 from headrace.operate.replica_options import read_replicas
+from headrace.operate.spark_options import SparkOptions, read_spark
 
 __all__ = [
     "PROFILE_FILE",
@@ -68,7 +72,7 @@ class Profile:
         Kind.CHOICE,
         "local",
         "which engine runs the pipeline",
-        choices={"local": "", "spark": "pipelines run on the local engine so far"},
+        choices={"local": "", "spark": ""},
     )
     streams: Mapping[str, StreamBinding] = field(default_factory=dict)
     store: StoreBinding = field(default_factory=StoreBinding)
@@ -77,16 +81,30 @@ class Profile:
     page: PageOptions = field(default_factory=PageOptions)
     replicas: Mapping[str, Any] = field(default_factory=dict)
     """The description of each replica, by its name; `headrace.replicate.CommonOptions` is part of each."""
+    metrics: MetricsOptions = field(default_factory=MetricsOptions)
+    alerts: AlertOptions = field(default_factory=AlertOptions)
+    polling: Mapping[str, PollingOptions] = field(default_factory=dict)
+    """The poller of each stream that has one."""
+    spark: SparkOptions = field(default_factory=SparkOptions)
 
     def stream(self, name: str) -> StreamBinding:
         """Return where a stream lies."""
         return self.streams.get(name, EmbeddedBinding())
 
 
-_SECTIONS = ("engine", "streams", "store", "engine_settings", "ingest", "page", "replicas")
-_LATER = {
-    "spark": "pipelines run on the local engine so far",
-}
+_SECTIONS = (
+    "engine",
+    "streams",
+    "store",
+    "engine_settings",
+    "ingest",
+    "page",
+    "replicas",
+    "metrics",
+    "alerts",
+    "polling",
+    "spark",
+)
 
 
 def read_profile(folder: Path, name: str | None) -> Profile:
@@ -122,19 +140,23 @@ def read_profile_names(folder: Path) -> tuple[str, ...]:
 
 def check_stream_names(profile: Profile, folder: Path, streams: tuple[str, ...]) -> None:
     """Raise ProfileError when the profile binds a stream that the pipeline does not have."""
-    unknown = [name for name in profile.streams if name not in streams]
+    bound = [
+        *(("streams", name) for name in profile.streams),
+        *(("polling", name) for name in profile.polling),
+    ]
+    unknown = [(section, name) for section, name in bound if name not in streams]
     if unknown:
         lines = _read_sections(folder)[1]
         _raise_all(
             [
                 Problem(
                     PROFILE_FILE,
-                    _line_of(lines, f"profiles.{profile.name}.streams.{name}"),
+                    _line_of(lines, f"profiles.{profile.name}.{section}.{name}"),
                     f"profile '{profile.name}'",
                     f"the pipeline has no stream '{name}'{did_you_mean(name, streams)}",
                     "it has: " + ", ".join(streams),
                 )
-                for name in unknown
+                for section, name in unknown
             ]
         )
 
@@ -198,9 +220,7 @@ def _read_section(name: str, raw: object, folder: Path, report: Any) -> Profile:
         report(prefix, "is not a section", f"write [profiles.{name}]")
         return Profile(name)
     for key in raw:
-        if key in _LATER:
-            report(f"{prefix}.{key}", "is not in this version", _LATER[key])
-        elif key not in _SECTIONS:
+        if key not in _SECTIONS and not key.startswith("spark."):
             report(
                 f"{prefix}.{key}",
                 f"unknown key{did_you_mean(key, _SECTIONS)}",
@@ -233,7 +253,15 @@ def _read_section(name: str, raw: object, folder: Path, report: Any) -> Profile:
     )
     page = read_options(PageOptions, raw.get("page", {}), path=f"{prefix}.page", folder=folder, report=report)
     replicas = read_replicas(raw.get("replicas", {}), f"{prefix}.replicas", folder, report)
-    return Profile(name, engine, streams, store, settings, ingest, page, replicas)
+    metrics = read_options(
+        MetricsOptions, raw.get("metrics", {}), path=f"{prefix}.metrics", folder=folder, report=report
+    )
+    alerts = read_alerts(raw.get("alerts", {}), f"{prefix}.alerts", folder, report)
+    polling = read_polling(raw.get("polling", {}), f"{prefix}.polling", folder, report)
+    spark = read_spark(raw, prefix, folder, report)
+    return Profile(
+        name, engine, streams, store, settings, ingest, page, replicas, metrics, alerts, polling, spark
+    )
 
 
 _HEADER = re.compile(r"\s*\[\s*([^\[\]]+?)\s*\]\s*(?:#.*)?$")

@@ -8,24 +8,26 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
-from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from headrace.errors import RefusedError
+from headrace.operate.alerting import Alerting
 from headrace.operate.answers import Answers
 from headrace.operate.bindings import KafkaBinding, kafka_settings
 from headrace.operate.control import ControlServer, socket_path
 from headrace.operate.dead_letter_topics import DeadLetterTopics
+from headrace.operate.engines import check_engine, open_engine
 from headrace.operate.journal import Journal
 from headrace.operate.lag import LogsForQuestions
-from headrace.operate.observing import open_observer
+from headrace.operate.observing import open_observer, serve_metrics
+from headrace.operate.pollers import Pollers
 from headrace.operate.project import Home, Project
 from headrace.operate.replicas import Replicas, replica_states
 
 if TYPE_CHECKING:
-    from headrace.engine.local import EngineSettings, EpochReport, LocalEngine
+    from headrace.engine.local import EpochReport, LocalEngine
     from headrace.log import Log
     from headrace.log.backoff import Waiting
     from headrace.sql.plan import PipelinePlan
@@ -108,12 +110,20 @@ class Runtime:
         files.callback(asked.close)
         self.replicas = Replicas(project, plan, store, self.journal)
         self.letters = DeadLetterTopics(project, store, self.journal)
+        self.pollers = Pollers(project, self.journal)
         self.observer = open_observer(
             project, store, tuple(plan.streams), logs=asked, replicas=self.replicas, journal=self.journal
         )
         files.callback(self.observer.close)
+        self.alerting = Alerting(project, store, self.journal)
+        self.alerts = self.alerting.alerts
         self.answers = Answers(
-            store, asked, running=True, replicas=self._replica_states, letters=self.letters.states
+            store,
+            asked,
+            running=True,
+            replicas=self._replica_states,
+            letters=self.letters.states,
+            alerts=self.alerts.states,
         )
         self._files = files
 
@@ -124,12 +134,11 @@ class Runtime:
         `rebuild` names tables that are computed anew from the log. Raises DeclarationError, ProfileError, and
         RefusedError when another process holds the store or runs this project with another one.
         """
-        from headrace.engine.local import LocalEngine
-        from headrace.operate.formats import open_framings
         from headrace.sql import plan_pipeline
         from headrace.store import Store
 
         plan = plan_pipeline(project.pipeline)
+        check_engine(project)
         with ExitStack() as undo:
             logs = open_logs(project, plan.streams)
             for log in logs.values():
@@ -138,9 +147,7 @@ class Runtime:
             store = Store.open(project.store_path, plan, identities=identities, rebuild=tuple(rebuild))
             undo.callback(store.close)
             _hold_folder(project, undo)
-            framings = open_framings(project, [each.stream for each in plan.streams.values()], undo)
-            engine = LocalEngine(plan, logs, store, settings=engine_settings(project), framings=framings)
-            undo.callback(engine.close)
+            engine = open_engine(project, plan, logs, store, undo)
             runtime = cls(project, plan, logs, store, engine, undo.pop_all())
         with ExitStack() as undo:
             undo.callback(runtime.close)
@@ -149,6 +156,9 @@ class Runtime:
             for warning in runtime.log_warnings:
                 runtime.journal.warning("log", what=warning)
             runtime._listen()
+            metrics = serve_metrics(project, runtime.observer)
+            if metrics is not None:
+                runtime._files.callback(metrics.close)
             undo.pop_all()
         return runtime
 
@@ -188,6 +198,9 @@ class Runtime:
         self.replicas.start()
         self.letters.start()
         self.observer.start()
+        self.alerting.start()
+        if not until_caught_up:  # it would poll for ever
+            self.pollers.start()
         caught_up = False
         try:
             self.engine.run(stop, until_caught_up=until_caught_up, on_epoch=committed, on_waiting=waiting)
@@ -198,8 +211,10 @@ class Runtime:
             self.journal.failed("run failed", error)
             raise
         finally:
+            self.pollers.stop()
             self.replicas.stop()
             self.letters.stop(caught_up=caught_up)
+            self.alerting.stop()
             self.observer.stop()
         self.journal.info("run stopped", pid=os.getpid())
 
@@ -225,7 +240,7 @@ class Runtime:
 
     def _listen(self) -> None:
         home = self.project
-        handlers = {"replicas": self._tell_replica, **self.answers.handlers()}
+        handlers = {"replicas": self._tell_replica, **self.answers.handlers(), **self.alerting.handlers()}
         server = ControlServer(
             socket_path(home.data), {"hello": lambda request: {"pid": os.getpid()}, **handlers}
         )
@@ -253,17 +268,6 @@ def _hold_folder(home: Home, files: ExitStack) -> None:
             fix="stop that run first; to run two at once, copy the project to a folder of its own",
         ) from None
     files.callback(lock.release)
-
-
-def engine_settings(project: Project) -> EngineSettings:
-    """Return the engine's settings: its own defaults, where the profile says nothing."""
-    from headrace.engine.local import EngineSettings
-
-    options = project.profile.engine_settings
-    given = {name: value for name, value in asdict(options).items() if value is not None}
-    if options.memory_limit is not None:
-        given["memory_limit"] = f"{options.memory_limit}B"  # the way DuckDB reads a size
-    return EngineSettings(**given)
 
 
 def _write_private(path: Path, text: str) -> None:

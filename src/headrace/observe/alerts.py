@@ -1,0 +1,283 @@
+"""Alerts: each rule is looked at every few seconds, and changes are told in groups.
+
+A rule that becomes true is `pending`, and `firing` once it was true for its `hold`; what is not true any more
+is `resolved`, and `ok` an hour later. A rule that cannot be asked keeps its state and says why. Time is an
+argument; nothing here waits, sends or writes: notices go to `Notifying`, documents to whoever saves them.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from headrace.declare.values import SEVERITIES, Alert
+from headrace.declare.words import did_you_mean
+from headrace.errors import HeadraceError, RefusedError
+from headrace.observe.figures import Figures, figures_at
+from headrace.observe.history import Queried
+from headrace.observe.rules import Rule, Verdict
+
+__all__ = ["Alerts", "Notice", "rule_of"]
+
+_RECENT_MAX = 200
+_RESOLVED_SHOWN = timedelta(hours=1)
+_QUERY_S = 2.0
+_STATES = ("ok", "pending", "firing", "resolved")
+
+
+def rule_of(alert: Alert) -> Rule:
+    """Return the rule that a pipeline's declaration stands for."""
+    return Rule(
+        name=alert.name,
+        severity=alert.severity,
+        summary=alert.summary or f"The alert '{alert.name}' of the pipeline is true.",
+        hold=alert.hold,
+        origin="pipeline",
+        query=alert.query,
+    )
+
+
+@dataclass(frozen=True)
+class Notice:
+    """What is told at once: alerts that fire, fire on, or are resolved; each as `Alerts.states` shows it."""
+
+    pipeline: str
+    time: datetime
+    alerts: tuple[Mapping[str, Any], ...]
+
+    def at_least(self, severity: str) -> Notice:
+        """Return the notice without alerts of less severity."""
+        least = SEVERITIES.index(severity)
+        kept = tuple(one for one in self.alerts if SEVERITIES.index(one["severity"]) >= least)
+        return Notice(self.pipeline, self.time, kept)
+
+
+class _Kept:
+    """What is remembered of one rule."""
+
+    def __init__(self, rule: Rule, facts: Mapping[str, Any]) -> None:
+        self.rule = rule
+        self.state: str = facts.get("state") if facts.get("state") in _STATES else "ok"  # type: ignore[assignment]
+        self.since = _time_of(facts.get("since"))
+        self.told = _time_of(facts.get("told"))
+        """When it was last told that it fires; None once it was told that it is resolved."""
+        self.silenced_until = _time_of(facts.get("silenced_until"))
+        self.value: float | None = None
+        self.subject = ""
+        self.problem = ""
+
+    def document(self) -> dict[str, Any]:
+        return {
+            "state": self.state,
+            "since": _text_of(self.since),
+            "told": _text_of(self.told),
+            "silenced_until": _text_of(self.silenced_until),
+        }
+
+
+class Alerts:
+    """The states of all rules. `look` is called by one thread; everything else by any.
+
+    `saved` is what the run before gave to `save`, so that an alert that fired goes on and is not told twice.
+    """
+
+    def __init__(
+        self,
+        store: Queried,
+        rules: Sequence[Rule],
+        *,
+        pipeline: str,
+        group: timedelta,
+        repeat: timedelta,
+        saved: Mapping[str, Any] | None = None,
+        save: Callable[[dict[str, Any]], None] = lambda document: None,
+        notify: Callable[[Notice], None] = lambda notice: None,
+    ) -> None:
+        self.on_change: list[Callable[[dict[str, Any]], None]] = []
+        """Told every change of a state, in the thread that looks; to return at once."""
+        self._store = store
+        self._pipeline = pipeline
+        self._group = group
+        self._repeat = repeat
+        self._save = save
+        self._notify = notify
+        self._lock = threading.Lock()
+        facts = saved or {}
+        self._kept = {rule.name: _Kept(rule, facts.get(rule.name, {})) for rule in rules}
+        self._recent: deque[dict[str, Any]] = deque(maxlen=_RECENT_MAX)
+        self._to_tell: dict[str, None] = {}
+        self._tell_at: datetime | None = None
+
+    # --- asked and told by others
+
+    def states(self) -> list[dict[str, Any]]:
+        """Return every alert as plain values; times are ISO 8601 texts."""
+        with self._lock:
+            return [self._shown(kept) for kept in self._kept.values()]
+
+    def recent(self) -> list[dict[str, Any]]:
+        """Return the last changes, the newest first."""
+        with self._lock:
+            return list(reversed(self._recent))
+
+    def silence(self, name: str, until: datetime) -> None:
+        """Tell nobody of this alert until then; it is still looked at. Raises RefusedError: no such alert."""
+        with self._lock:
+            self._named(name).silenced_until = until
+            self._saved()
+
+    def unsilence(self, name: str) -> None:
+        """End a silence: if the alert fires, that is told by the next look."""
+        with self._lock:
+            self._named(name).silenced_until = None
+            self._saved()
+
+    def _named(self, name: str) -> _Kept:
+        if name not in self._kept:
+            raise RefusedError(
+                f"there is no alert '{name}'{did_you_mean(name, self._kept)}",
+                fix="one of: " + ", ".join(self._kept),
+            )
+        return self._kept[name]
+
+    # --- the thread that looks
+
+    def look(self, now: datetime) -> None:
+        """Look at every rule, and give what has changed to whoever is to be told."""
+        figures, problem = self._figures(now)
+        changes = []
+        with self._lock:
+            rules = [kept.rule for kept in self._kept.values()]
+        for rule in rules:
+            verdict, why = self._ask(rule, figures, now, problem)
+            with self._lock:
+                kept = self._kept[rule.name]
+                kept.problem = why
+                if verdict is not None:
+                    kept.value, kept.subject = verdict.value, verdict.subject
+                    changes += self._enter(kept, verdict.active, now)
+                self._remind(kept, now)
+        for change in changes:
+            for listener in list(self.on_change):
+                listener(change)
+        notice = None
+        with self._lock:
+            if changes:
+                self._saved()
+            if self._to_tell and self._tell_at is not None and now >= self._tell_at:
+                notice = self._notice(now)
+                self._saved()
+        if notice is not None and notice.alerts:
+            self._notify(notice)
+
+    def _figures(self, now: datetime) -> tuple[Figures | None, str]:
+        try:
+            return figures_at(self._store, now), ""
+        except HeadraceError as error:
+            return None, error.message
+
+    def _ask(
+        self, rule: Rule, figures: Figures | None, now: datetime, problem: str
+    ) -> tuple[Verdict | None, str]:
+        if rule.check is not None:
+            return (None, problem) if figures is None else (rule.check(figures, now), "")
+        try:
+            rows = self._store.query(rule.query, rows_max=2, seconds_max=_QUERY_S)
+        except HeadraceError as error:
+            return None, error.message
+        if rows.num_columns != 1 or rows.num_rows > 1:
+            return None, "the query gives not one value, but several"
+        value = rows.column(0)[0].as_py() if rows.num_rows else None
+        return Verdict(bool(value), float(value) if isinstance(value, int | float) else None), ""
+
+    def _enter(self, kept: _Kept, active: bool, now: datetime) -> list[dict[str, Any]]:
+        """Move a rule to its next state; return the change, if it is one."""
+        before = kept.state
+        if active:
+            if before in ("ok", "resolved"):
+                kept.state, kept.since = "pending", now
+            held = kept.since is None or now - kept.since >= kept.rule.hold
+            if kept.state == "pending" and held:
+                kept.state, kept.since = "firing", now
+        elif before == "pending":
+            kept.state, kept.since = "ok", None
+        elif before == "firing":
+            kept.state, kept.since = "resolved", now
+        elif before == "resolved" and kept.since is not None and now - kept.since >= _RESOLVED_SHOWN:
+            kept.state, kept.since = "ok", None
+        if kept.state == before:
+            return []
+        change = {
+            "time": _text_of(now),
+            "name": kept.rule.name,
+            "from": before,
+            "to": kept.state,
+            "value": kept.value,
+            "subject": kept.subject,
+        }
+        self._recent.append(change)
+        return [change]
+
+    def _remind(self, kept: _Kept, now: datetime) -> None:
+        """Put an alert into the next notice, if it is due to be told."""
+        if kept.silenced_until is not None:
+            if now < kept.silenced_until:
+                self._to_tell.pop(kept.rule.name, None)
+                return
+            kept.silenced_until = None
+        due = (
+            (kept.told is None or now - kept.told >= self._repeat)
+            if kept.state == "firing"
+            else (kept.told is not None)
+        )
+        if due and kept.state != "pending" and kept.rule.name not in self._to_tell:
+            self._to_tell[kept.rule.name] = None
+            if self._tell_at is None:
+                self._tell_at = now + self._group
+        elif not due:
+            self._to_tell.pop(kept.rule.name, None)
+        if not self._to_tell:
+            self._tell_at = None
+
+    def _notice(self, now: datetime) -> Notice:
+        told = []
+        for name in self._to_tell:
+            kept = self._kept[name]
+            told.append(self._shown(kept))
+            kept.told = now if kept.state == "firing" else None
+        self._to_tell, self._tell_at = {}, None
+        return Notice(self._pipeline, now, tuple(told))
+
+    def _shown(self, kept: _Kept) -> dict[str, Any]:
+        rule = kept.rule
+        return {
+            "name": rule.name,
+            "origin": rule.origin,
+            "severity": rule.severity,
+            "summary": rule.summary,
+            "help": rule.help,
+            "state": kept.state,
+            "since": _text_of(kept.since),
+            "value": kept.value,
+            "subject": kept.subject,
+            "problem": kept.problem,
+            "silenced_until": _text_of(kept.silenced_until),
+        }
+
+    def _saved(self) -> None:
+        self._save({name: kept.document() for name, kept in self._kept.items()})
+
+
+def _time_of(text: Any) -> datetime | None:
+    try:
+        return datetime.fromisoformat(text)
+    except (TypeError, ValueError):
+        return None
+
+
+def _text_of(time: datetime | None) -> str | None:
+    return None if time is None else time.isoformat()

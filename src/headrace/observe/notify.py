@@ -1,0 +1,214 @@
+"""Tells people of alerts: by webhook, in Slack's shape, or by e-mail. Bounded, and never in anybody's way.
+
+Each notifier has a thread and a short queue. What cannot be told after several tries is dropped and said in
+the journal; the alert itself is shown all the while, and told again when it is due.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from email.message import EmailMessage
+from typing import Any, Protocol
+
+from headrace.observe.alerts import Notice
+
+__all__ = ["Email", "Notifying", "Sends", "Slack", "Webhook", "notice_text"]
+
+QUEUE_MAX = 100
+TRIES_MAX = 4
+_PAUSE_FIRST_S = 1.0
+_TIMEOUT_S = 10.0
+_STOP_S = 2.0
+_ICONS = {"firing": ":red_circle:", "resolved": ":large_green_circle:"}
+
+
+class Sends(Protocol):
+    """One way to tell people."""
+
+    def send(self, notice: Notice) -> None:
+        """Deliver, or raise an OSError (of which httpx's and smtplib's errors are made here)."""
+
+
+def notice_document(notice: Notice) -> dict[str, Any]:
+    """Return what a webhook gets."""
+    firing = any(one["state"] == "firing" for one in notice.alerts)
+    return {
+        "version": 1,
+        "pipeline": notice.pipeline,
+        "time": notice.time.isoformat(),
+        "status": "firing" if firing else "resolved",
+        "alerts": [dict(one) for one in notice.alerts],
+    }
+
+
+def notice_text(notice: Notice) -> tuple[str, str]:
+    """Return a subject and a text for people."""
+    firing = [one for one in notice.alerts if one["state"] == "firing"]
+    names = ", ".join(one["name"] for one in (firing or notice.alerts))
+    subject = f"[headrace] {notice.pipeline}: {'FIRING' if firing else 'resolved'}: {names}"
+    return subject.replace("\n", " "), "\n\n".join(_lines(one) for one in notice.alerts) + "\n"
+
+
+def _lines(alert: Any) -> str:
+    whose = f" ({alert['subject']})" if alert["subject"] else ""
+    value = "" if alert["value"] is None else f"\n  value: {alert['value']:g}{whose}"
+    help_line = f"\n  what to do: {alert['help']}" if alert["help"] and alert["state"] == "firing" else ""
+    head = f"{alert['state']}: {alert['name']} ({alert['severity']}), since {alert['since']}"
+    return f"{head}\n  {alert['summary']}{value}{help_line}"
+
+
+@dataclass(frozen=True)
+class Webhook:
+    """Posts `notice_document` as JSON."""
+
+    url: str = field(repr=False)
+    token: str | None = field(default=None, repr=False)
+
+    def send(self, notice: Notice) -> None:
+        """See `Sends`."""
+        _post(self.url, self.token, notice_document(notice))
+
+
+@dataclass(frozen=True)
+class Slack:
+    """Posts a message of the shape that Slack's incoming webhooks take."""
+
+    url: str = field(repr=False)
+    token: str | None = field(default=None, repr=False)
+
+    def send(self, notice: Notice) -> None:
+        """See `Sends`."""
+        subject, _ = notice_text(notice)
+        blocks = [
+            {"type": "section", "text": {"type": "mrkdwn", "text": _slack_text(one)}} for one in notice.alerts
+        ]
+        _post(self.url, self.token, {"text": _escaped(subject), "blocks": blocks[:50]})
+
+
+def _slack_text(alert: Any) -> str:
+    head, _, rest = _lines(alert).partition("\n")
+    return f"{_ICONS.get(alert['state'], '')} *{_escaped(head)}*\n{_escaped(rest)}"[:3000]
+
+
+def _escaped(text: str) -> str:
+    """Return text as Slack's markup wants it: https://api.slack.com/reference/surfaces/formatting."""
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def _post(url: str, token: str | None, document: dict[str, Any]) -> None:
+    import httpx
+
+    headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+    try:
+        answer = httpx.post(url, json=document, headers=headers, timeout=_TIMEOUT_S)
+    except (httpx.HTTPError, httpx.InvalidURL) as error:  # its text may hold the address, which is a secret
+        raise ConnectionError(type(error).__name__) from None
+    if answer.status_code >= 300:
+        raise ConnectionError(f"status {answer.status_code}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Email:
+    """Sends plain text; `encryption` is "starttls", "tls" or "none"."""
+
+    host: str
+    port: int
+    encryption: str
+    sender: str
+    to: tuple[str, ...]
+    user: str | None = None
+    password: str | None = field(default=None, repr=False)
+
+    def send(self, notice: Notice) -> None:
+        """See `Sends`."""
+        import smtplib
+        import ssl
+
+        message = EmailMessage()
+        message["Subject"], text = notice_text(notice)
+        message["From"], message["To"] = self.sender, ", ".join(self.to)
+        message.set_content(text)
+        make = smtplib.SMTP_SSL if self.encryption == "tls" else smtplib.SMTP
+        with make(self.host, self.port, timeout=_TIMEOUT_S) as server:
+            if self.encryption == "starttls":
+                server.starttls(context=ssl.create_default_context())
+            if self.user is not None:
+                server.login(self.user, self.password or "")
+            server.send_message(message)
+
+
+class _Told:
+    """A notifier with its thread and queue."""
+
+    def __init__(self, name: str, sends: Sends, severity: str, failed: Callable[[str, str], None]) -> None:
+        self.name = name
+        self._sends = sends
+        self._severity = severity
+        self._failed = failed
+        self._queue: queue.Queue[Notice | None] = queue.Queue(QUEUE_MAX)
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=f"headrace-notify-{name}", daemon=True)
+        self._thread.start()
+
+    def tell(self, notice: Notice) -> None:
+        mine = notice.at_least(self._severity)
+        if not mine.alerts:
+            return
+        try:
+            self._queue.put_nowait(mine)
+        except queue.Full:
+            self._failed(self.name, f"{QUEUE_MAX} notices wait already; one was dropped")
+
+    def stop(self) -> None:
+        """Give what is being sent a moment, then leave the thread behind."""
+        try:
+            self._queue.put_nowait(None)
+        except queue.Full:
+            self._ended.set()
+        self._thread.join(_STOP_S)
+        self._ended.set()
+
+    def _run(self) -> None:
+        while not self._ended.is_set():
+            notice = self._queue.get()
+            if notice is None:
+                return
+            self._send(notice)
+
+    def _send(self, notice: Notice) -> None:
+        pause = _PAUSE_FIRST_S
+        for attempt in range(1, TRIES_MAX + 1):
+            try:
+                self._sends.send(notice)
+            except Exception as error:  # noqa: BLE001 - nobody may be kept from the next notice
+                why = (
+                    f"{type(error).__name__}: {error}" if isinstance(error, OSError) else type(error).__name__
+                )
+                if attempt == TRIES_MAX or self._ended.wait(pause):
+                    self._failed(self.name, f"not told after {attempt} tries: {why}")
+                    return
+                pause *= 2
+            else:
+                return
+
+
+class Notifying:
+    """All notifiers of a run: (name, way, least severity). `failed` is told (name, why)."""
+
+    def __init__(
+        self, notifiers: Iterable[tuple[str, Sends, str]], failed: Callable[[str, str], None]
+    ) -> None:
+        self._told = [_Told(name, sends, severity, failed) for name, sends, severity in notifiers]
+
+    def tell(self, notice: Notice) -> None:
+        """Queue a notice for everybody who wants it. Returns at once."""
+        for each in self._told:
+            each.tell(notice)
+
+    def stop(self) -> None:
+        """End the threads, each within two seconds."""
+        for each in self._told:
+            each.stop()

@@ -1,0 +1,252 @@
+"""The alerts that every pipeline has: each a question to its figures, and the same in PromQL for Prometheus.
+
+A rule looks at the worst stream or replica and names it. Its PromQL gives a series for each of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from headrace.observe.figures import Figures
+
+__all__ = ["Limits", "Rule", "Verdict", "default_rules"]
+
+_BAD = ("malformed", "rejected", "future")
+_JOB = '{job="headrace"}'
+_FEW_RECORDS = 20
+"""A share of fewer records than this in 5 minutes says nothing."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Thresholds of the default rules."""
+
+    not_committing: timedelta = timedelta(seconds=60)
+    delay: timedelta = timedelta(seconds=30)
+    bad_share: float = 0.05
+    late_share: float = 0.02
+    lag_records: int = 10_000
+    replica_behind: timedelta = timedelta(minutes=5)
+    disk_full: timedelta = timedelta(hours=4)
+    clock_skew: timedelta = timedelta(seconds=30)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a rule found: whether it holds now, the value that it looked at, and whose it is."""
+
+    active: bool
+    value: float | None = None
+    subject: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rule:
+    """One alert.
+
+    hold    how long it has to be true before it fires
+    check   gives the verdict of now; None: the rule is the pipeline's query, see `Alerts`
+    promql  the same for Prometheus, "" where it has no metric to look at
+    help    what to do
+    """
+
+    name: str
+    severity: str
+    summary: str
+    hold: timedelta = timedelta(0)
+    origin: str = "default"
+    help: str = ""
+    promql: str = ""
+    query: str = ""
+    check: Callable[[Figures, datetime], Verdict] | None = field(default=None, compare=False)
+
+
+def _worst(found: Iterable[tuple[str, float]], limit: float) -> Verdict:
+    subject, value = max(found, key=lambda each: each[1], default=("", None))
+    if value is None:
+        return Verdict(False)
+    return Verdict(value > limit, value, subject)
+
+
+def _seconds(length: timedelta) -> str:
+    return f"{length.total_seconds():g}"
+
+
+def _promql_length(length: timedelta) -> str:
+    return f"{max(1, round(length.total_seconds()))}s"
+
+
+def default_rules(limits: Limits) -> tuple[Rule, ...]:
+    """Return the rules of every pipeline with these thresholds."""
+    return (*_work(limits), *_records(limits), *_surroundings(limits))
+
+
+def _work(limits: Limits) -> tuple[Rule, ...]:
+    def not_committing(figures: Figures, now: datetime) -> Verdict:
+        unread = sum(value for _, value in figures.each("headrace_lag_records"))
+        moved = figures.difference("headrace_epochs_total", limits.not_committing)
+        return Verdict(unread > 0 and moved == 0, unread)
+
+    def restarting(figures: Figures, now: datetime) -> Verdict:
+        starts = figures.distinct("headrace_start_timestamp_seconds")
+        return Verdict(starts >= 3, float(starts))
+
+    def lag_rising(figures: Figures, now: datetime) -> Verdict:
+        found = []
+        for stream, unread in figures.each("headrace_lag_records"):
+            more = figures.difference("headrace_lag_records", timedelta(minutes=5), stream)
+            found.append((stream, unread if more is not None and more > 0 else 0.0))
+        return _worst(found, limits.lag_records)
+
+    length = _promql_length(limits.not_committing)
+    return (
+        Rule(
+            name="not_committing",
+            severity="critical",
+            summary=f"Records wait, and nothing was committed for {_seconds(limits.not_committing)} s.",
+            help="`headrace status` says what the run waits for, `headrace logs` what happened.",
+            promql=f"sum(headrace_lag_records) > 0 and sum(increase(headrace_epochs_total[{length}])) == 0",
+            check=not_committing,
+        ),
+        Rule(
+            name="restarting",
+            severity="critical",
+            summary="The run was started 3 times or more within 15 minutes.",
+            help="`headrace logs` tells why the runs before ended.",
+            promql="changes(headrace_start_timestamp_seconds[15m]) >= 2",
+            check=restarting,
+        ),
+        Rule(
+            name="down",
+            severity="critical",
+            summary="The pipeline does not run, or does not answer.",
+            hold=timedelta(minutes=1),
+            help="Start it: headrace run. `headrace logs` tells why it ended.",
+            promql=f"up{_JOB} == 0",
+        ),
+        Rule(
+            name="lag_rising",
+            severity="warning",
+            summary=f"More than {limits.lag_records} records wait, and they become more.",
+            hold=timedelta(minutes=5),
+            help="More arrives than is worked off: give the run more memory or threads, or fewer tables.",
+            promql=f"headrace_lag_records > {limits.lag_records} and delta(headrace_lag_records[5m]) > 0",
+            check=lag_rising,
+        ),
+        Rule(
+            name="delay",
+            severity="warning",
+            summary=f"Records take longer than {_seconds(limits.delay)} s until they can be seen.",
+            hold=timedelta(minutes=2),
+            help="`headrace status` shows the lag of each partition.",
+            promql=f"headrace_processing_delay_seconds > {_seconds(limits.delay)}",
+            check=lambda figures, now: _worst(
+                figures.each("headrace_processing_delay_seconds"), limits.delay.total_seconds()
+            ),
+        ),
+    )
+
+
+def _records(limits: Limits) -> tuple[Rule, ...]:
+    def share_of(outcomes: tuple[str, ...], limit: float) -> Callable[[Figures, datetime], Verdict]:
+        def check(figures: Figures, now: datetime) -> Verdict:
+            found = []
+            for stream, _ in figures.each("headrace_records_read_total"):
+                read = figures.increase("headrace_records_read_total", timedelta(minutes=5), stream) or 0.0
+                some = sum(
+                    figures.increase("headrace_records_total", timedelta(minutes=5), stream, outcome) or 0.0
+                    for outcome in outcomes
+                )
+                found.append((stream, some / read if read >= _FEW_RECORDS else 0.0))
+            return _worst(found, limit)
+
+        return check
+
+    def share_promql(outcomes: tuple[str, ...], limit: float) -> str:
+        read = "sum by (stream) (increase(headrace_records_read_total[5m]))"
+        some = f'sum by (stream) (increase(headrace_records_total{{outcome=~"{"|".join(outcomes)}"}}[5m]))'
+        return f"{some} / {read} > {limit:g} and {read} >= {_FEW_RECORDS}"
+
+    return (
+        Rule(
+            name="bad_share",
+            severity="warning",
+            summary=f"More than {limits.bad_share:.0%} of the records of 5 minutes were set aside.",
+            help="`headrace dead-letters list` shows them with the reasons.",
+            promql=share_promql(_BAD, limits.bad_share),
+            check=share_of(_BAD, limits.bad_share),
+        ),
+        Rule(
+            name="late_share",
+            severity="warning",
+            summary=f"More than {limits.late_share:.0%} of the records of 5 minutes came too late.",
+            help="The relation late_STREAM holds them; a longer allowed_lateness takes them.",
+            promql=share_promql(("late",), limits.late_share),
+            check=share_of(("late",), limits.late_share),
+        ),
+    )
+
+
+def _surroundings(limits: Limits) -> tuple[Rule, ...]:
+    def disk_full(figures: Figures, now: datetime) -> Verdict:
+        over = timedelta(minutes=10)
+        for _, free in figures.each("headrace_disk_free_bytes"):
+            less = figures.difference("headrace_disk_free_bytes", over)
+            if less is not None and less < 0:
+                left = free / -less * over.total_seconds()
+                return Verdict(left < limits.disk_full.total_seconds(), left)
+        return Verdict(False)
+
+    return (
+        Rule(
+            name="replica_behind",
+            severity="warning",
+            summary=f"A replica is more than {_seconds(limits.replica_behind)} s behind.",
+            help="`headrace replicas status` says why.",
+            promql=f"headrace_replica_lag_seconds > {_seconds(limits.replica_behind)}",
+            check=lambda figures, now: _worst(
+                figures.each("headrace_replica_lag_seconds"), limits.replica_behind.total_seconds()
+            ),
+        ),
+        Rule(
+            name="replica_refused",
+            severity="critical",
+            summary="A replica's target refused: the replica stands still until somebody acts.",
+            help="`headrace replicas status` says why and what to do.",
+            promql='headrace_replica_state{state="refused"} == 1',
+            check=lambda figures, now: _worst(figures.each("headrace_replica_state", "refused"), 0.5),
+        ),
+        Rule(
+            name="log_down",
+            severity="critical",
+            summary="The log of a stream does not answer.",
+            hold=timedelta(minutes=1),
+            help="Look after its brokers; the run goes on by itself when they answer.",
+            promql="headrace_log_up == 0",
+            check=lambda figures, now: _worst(
+                [(stream, 1 - up) for stream, up in figures.each("headrace_log_up")], 0.5
+            ),
+        ),
+        Rule(
+            name="disk_full",
+            severity="critical",
+            summary=f"The disk will be full within {_seconds(limits.disk_full)} s, if it goes on like this.",
+            hold=timedelta(minutes=10),
+            help="Make room, shorten `keep` of tables or the retention of logs.",
+            promql=f"predict_linear(headrace_disk_free_bytes[30m], {_seconds(limits.disk_full)}) < 0",
+            check=disk_full,
+        ),
+        Rule(
+            name="clock_skew",
+            severity="warning",
+            summary=f"The log's clock is more than {_seconds(limits.clock_skew)} s ahead of this machine's.",
+            hold=timedelta(minutes=1),
+            help="Set the clocks of brokers and of this machine by NTP.",
+            promql=f"headrace_clock_skew_seconds > {_seconds(limits.clock_skew)}",
+            check=lambda figures, now: _worst(
+                figures.each("headrace_clock_skew_seconds"), limits.clock_skew.total_seconds()
+            ),
+        ),
+    )

@@ -1,0 +1,27 @@
+"""The `metrics` section of a profile: where metrics are scraped, and under which names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from headrace.operate.options import Kind, option
+
+__all__ = ["MetricsOptions"]
+
+
+@dataclass(frozen=True)
+class MetricsOptions:
+    """How metrics are published for Prometheus."""
+
+    port: int | None = option(Kind.WHOLE, None, "a port that serves `/metrics`; none: no port of its own")
+    host: str = option(Kind.TEXT, "127.0.0.1", "the address of that port")
+    names: str = option(
+        Kind.CHOICE,
+        "headrace",
+        "`both` publishes metrics also under the names that older dashboards use (see metrics.md)",
+        choices={"headrace": "", "both": ""},
+    )
+    alias: Mapping[str, str] | None = option(
+        Kind.SETTINGS, None, 'further names: `{ my_records_total = "headrace_records_read_total" }`'
+    )
