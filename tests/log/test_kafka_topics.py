@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -66,6 +67,16 @@ def test_a_topic_that_is_as_the_profile_says_is_taken(kafka_broker: str) -> None
             assert log.warnings == ()
     with opened(kafka_broker, topic) as log:
         assert take(log, wait=timedelta(seconds=20)).records.num_rows > 0
+
+
+def test_the_end_of_a_replicated_topic_says_nothing_about_what_replicas_may_not_have_yet(
+    kafka_broker: str,
+) -> None:
+    with opened(kafka_broker, topic_name(), partitions=1) as log:
+        begun = log.now()
+        assert take(log).idle_since[0] >= begun
+        log._topic = replace(log._topic, replication=3)
+        assert begun - timedelta(seconds=31) < take(log).idle_since[0] <= log.now() - timedelta(seconds=30)
 
 
 def test_more_replicas_than_brokers_are_refused(kafka_broker: str) -> None:

@@ -15,8 +15,9 @@ import pytest
 from headrace.errors import IntegrityError, RefusedError, TransientError
 from headrace.log import APPEND_SCHEMA, Appended, EmbeddedLog, open_embedded_log
 from headrace.log.between import read_between
+from headrace.log.headers import COPIED_HEADER
 from headrace.operate import log_copy
-from headrace.operate.log_copy import COPIED_HEADER, copy_log, copy_redrive_lane
+from headrace.operate.log_copy import copy_log, copy_redrive_lane
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 

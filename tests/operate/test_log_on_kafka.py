@@ -21,8 +21,9 @@ import pytest
 from headrace.log import APPEND_SCHEMA, Appended, Log, open_embedded_log
 from headrace.log.answered import AnsweredKeys
 from headrace.log.between import read_between
+from headrace.log.headers import COPIED_HEADER, RECORD_TIME_HEADER
 from headrace.operate import log_copy
-from headrace.operate.log_copy import COPIED_HEADER, RECORD_TIME_HEADER, copy_log, copy_redrive_lane
+from headrace.operate.log_copy import copy_log, copy_redrive_lane
 from headrace.operate.log_tools import From, describe_log, peek
 from headrace.produce.ingest import Ingest
 

@@ -120,10 +120,12 @@ class Log(Protocol):
         """The partitions and what they hold, in the order of their numbers; asked of the log itself."""
 
     def append(self, records: pa.Table) -> Appended:
-        """Append `records` (APPEND_SCHEMA) in their order; they are durable when this returns, all or none.
+        """Append `records` (APPEND_SCHEMA) in their order; they are durable when this returns.
 
-        Raises LogFullError when the log is full, RefusedError when a record is too large, TransientError when
-        trying again may help.
+        Raises LogFullError when the log is full, RefusedError when a record is too large: nothing is written
+        then. Raises TransientError when trying again may help. The embedded log has written nothing then, a
+        topic perhaps the first records of each partition, which are found as copies where the stream has
+        `unique`.
         """
 
     def read(self, positions: Mapping[int, int], *, rows_max: int, bytes_max: int, wait: timedelta) -> Slice:

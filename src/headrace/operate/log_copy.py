@@ -18,15 +18,14 @@ import pyarrow.compute as pc
 from headrace.errors import IntegrityError, RefusedError
 from headrace.log.backoff import Waiting, when_ready
 from headrace.log.between import read_between
-from headrace.log.protocol import APPEND_SCHEMA, Log, PartitionRange
+from headrace.log.headers import COPIED_HEADER, RECORD_TIME_HEADER
+from headrace.log.protocol import APPEND_SCHEMA, ORDERED_ROWS, Log, PartitionRange
 from headrace.operate.redrive import ADDRESS_HEADER
 
-__all__ = ["COPIED_HEADER", "CopyProgress", "CopyReport", "copy_log", "copy_redrive_lane"]
+__all__ = ["CopyProgress", "CopyReport", "copy_log", "copy_redrive_lane"]
 
-COPIED_HEADER = "headrace.copied-from"
-RECORD_TIME_HEADER = "headrace.record-time"
-
-_ROWS = 10_000
+# Slices of so many records are in order over all partitions, which the target keeps.
+_ROWS = ORDERED_ROWS
 _LOOK_BACK_FIRST = 16
 _HEADERS = APPEND_SCHEMA.field("headers").type
 # These belong to one log: the target's own log writes the record's time where it needs to.

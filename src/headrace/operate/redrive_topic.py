@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from headrace.errors import RefusedError
 from headrace.log.between import clamped, read_between
+from headrace.log.headers import CONNECT_PREFIX, LETTER_HEADER
 from headrace.operate.redrive import Address, Redriven, prepare, replace_exactly
-from headrace.replicate.dead_letters import LETTER_HEADER
 
 if TYPE_CHECKING:
     from headrace.log import Log
@@ -24,7 +24,6 @@ __all__ = ["READER", "Chosen", "TopicLetters", "read_topic", "redriven_of"]
 
 READER = "redrive"
 _ADDRESSES_AT_ONCE = 500
-_CONNECT = "__connect.errors."
 
 
 @dataclass
@@ -65,7 +64,7 @@ def _address_of(headers: Any, streams: Mapping[str, str]) -> Address | None:
         if LETTER_HEADER in said:
             return Address.parse(said[LETTER_HEADER].decode())
         topic, partition, offset = (
-            said[f"{_CONNECT}{name}"].decode() for name in ("topic", "partition", "offset")
+            said[f"{CONNECT_PREFIX}{name}"].decode() for name in ("topic", "partition", "offset")
         )
         if topic in streams:
             return Address(streams[topic], "main", int(partition), int(offset))

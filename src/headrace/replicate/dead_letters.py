@@ -20,15 +20,13 @@ import pyarrow as pa
 from headrace.errors import HeadraceError, RefusedError, TransientError
 from headrace.log.backoff import Waiting, when_ready
 from headrace.log.between import read_between
+from headrace.log.headers import CONNECT_PREFIX, LETTER_HEADER
 from headrace.log.protocol import APPEND_SCHEMA, Log
 
 if TYPE_CHECKING:
     from headrace.log.protocol import PartitionRange
 
-__all__ = ["LETTER_HEADER", "DeadLetterTarget", "DeadLetterTopic", "letter_headers"]
-
-LETTER_HEADER = "headrace.dead-letter"
-"""The address of the record that was set aside, as `headrace dead-letters list` shows it."""
+__all__ = ["DeadLetterTarget", "DeadLetterTopic", "letter_headers"]
 
 _STORE_HEADER, _PLACE_HEADER = "headrace.store", "headrace.place"
 _PARTITION = 0  # one partition: its last record says where the copy stands
@@ -262,7 +260,7 @@ def letter_headers(
         _STORE_HEADER: store_id,
         _PLACE_HEADER: ":".join(map(str, _place_of(letter))),
     }
-    named = {**{f"__connect.errors.{name}": value for name, value in connect.items()}, **ours}
+    named = {**{f"{CONNECT_PREFIX}{name}": value for name, value in connect.items()}, **ours}
     # A letter of a letter: what an earlier dead-letter topic said gives way to what is said now.
     own = [{"key": h["key"], "value": h["value"]} for h in letter["headers"] or () if h["key"] not in named]
     return own + [{"key": name, "value": str(value).encode()} for name, value in named.items()]

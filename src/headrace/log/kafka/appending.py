@@ -12,14 +12,12 @@ import pyarrow.compute as pc
 from confluent_kafka import KafkaError, KafkaException, Producer
 
 from headrace.errors import HeadraceError, RefusedError, TransientError
+from headrace.log.headers import RECORD_TIME_HEADER
 from headrace.log.kafka.connection import TOO_LARGE_FIX, Connection
 from headrace.log.placing import Placing
 from headrace.log.protocol import Appended
 
-__all__ = ["RECORD_TIME_HEADER", "KafkaAppender"]
-
-RECORD_TIME_HEADER = "headrace.record-time"
-"""Carries a record time in ASCII digits: microseconds since 1970, UTC."""
+__all__ = ["KafkaAppender"]
 
 _BATCH = 5_000
 _WAITING_MAX = 50_000

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 from confluent_kafka import Message
 
-from headrace.log.kafka.appending import RECORD_TIME_HEADER
+from headrace.log.headers import RECORD_TIME_HEADER
 from headrace.log.protocol import ORDERED_ROWS, RECORD_SCHEMA
 
 __all__ = ["Fetched", "take"]
