@@ -25,6 +25,8 @@ from headrace.log.protocol import Appended, PartitionRange, Slice
 __all__ = ["KafkaLog", "open_kafka_log"]
 
 _LOOK_EVERY = timedelta(seconds=10)
+_REPLICAS_BEHIND = timedelta(seconds=30)
+"""Kafka's `replica.lag.time.max.ms`: so long may a record be in its leader before readers are told of it."""
 
 
 def open_kafka_log(
@@ -93,6 +95,16 @@ class KafkaLog:
         """The topic's id, which Kafka gives to no other one."""
         return f"kafka:{self._topic.identity}"
 
+    @property
+    def settings(self) -> KafkaSettings:
+        """How the topic is used, for who reads it from other machines."""
+        return self._settings
+
+    @property
+    def topic_id(self) -> str:
+        """The cluster's own id of the topic."""
+        return self._topic.identity
+
     def now(self) -> datetime:
         """The time of this machine, UTC."""
         return self._clock().astimezone(UTC)
@@ -138,7 +150,8 @@ class KafkaLog:
         """Read from `positions` in record-time order over all partitions; see `Log.read`."""
         with self._reading:
             self._require_open()
-            asked = self.now()
+            # Behind the end that is told, a leader may hold records that replicas do not have yet.
+            asked = self.now() - (_REPLICAS_BEHIND if self._topic.replication > 1 else timedelta())
             if self._due():
                 self._look_again()
             # Asked before the ends are: a load that is over by then has left its records before them.
