@@ -24,10 +24,12 @@ def register(app: typer.Typer) -> None:
 def check(project: ProjectOption = Path(), profile: ProfileOption = None) -> None:
     """Find everything that is wrong with a pipeline."""
     from headrace.operate import load_project
+    from headrace.operate.engines import check_engine
     from headrace.sql import plan_pipeline
 
     loaded = load_project(project, profile=profile)
     plan = plan_pipeline(loaded.pipeline)
+    check_engine(loaded)
     warnings = plan.warnings
     for warning in warnings:
         typer.secho("warning: ", fg="yellow", nl=False)

@@ -1,0 +1,313 @@
+"""The Spark engine: executors read, judge and add up; the driver merges what they found into the store.
+
+One streaming query reads all lanes of all streams through our data source. Each of its micro-batches is an
+epoch of the store, written by the code of the local engine: the same outcomes, the same merges, the same
+ledger, in one transaction. The store's positions alone say what was read, so Spark's checkpoint can be lost.
+"""
+
+from __future__ import annotations
+
+import shutil
+import threading
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from headrace.engine.local.engine import LocalEngine
+from headrace.engine.local.settings import EngineSettings, EpochReport
+from headrace.engine.spark.computing import (
+    CHANGE,
+    FACTS,
+    Change,
+    Computed,
+    Orders,
+    Taken,
+    change_of,
+    compute,
+    fresh_progress,
+)
+from headrace.engine.spark.epoch import SparkEpoch
+from headrace.engine.spark.gaps import refuse_creation_times
+from headrace.engine.spark.gathering import Gathered, gather, raise_met
+from headrace.engine.spark.pace import tell_pace
+from headrace.engine.spark.session import error_of_spark, open_session
+from headrace.engine.spark.settings import SparkSettings
+from headrace.engine.spark.task import LaneTask, Task, as_option, pickled
+from headrace.engine.spark.wire import packed
+from headrace.errors import HeadraceError, InternalError
+from headrace.log.backoff import Waiting, when_ready
+from headrace.log.kafka import KafkaLog
+from headrace.log.protocol import Log
+from headrace.sql.plan import PipelinePlan
+from headrace.store import Store
+from headrace.store.names import quoted
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+    from pyspark.sql.streaming.query import StreamingQuery
+
+__all__ = ["SparkEngine"]
+
+Found = tuple[str, bytes]
+"""Place and facts, as the data source gives them."""
+
+_LOOK_S = 0.2
+_LAST_BATCH_S_MAX = 120.0
+
+
+class SparkEngine(LocalEngine):
+    """Runs micro-batches over one store; see LocalEngine for `on_step` and what happens after an error.
+
+    `on_step` is told "action" as well, when the executors' work of a micro-batch is done.
+    `session` is used when it is given, and left open.
+    """
+
+    def __init__(
+        self,
+        plan: PipelinePlan,
+        logs: Mapping[str, Log],
+        store: Store,
+        *,
+        spark: SparkSettings,
+        settings: EngineSettings | None = None,
+        on_step: Callable[[str], None] | None = None,
+        session: SparkSession | None = None,
+    ) -> None:
+        refuse_creation_times(
+            name for name, log in logs.items() if isinstance(log, KafkaLog) and log.warnings
+        )
+        super().__init__(plan, logs, store, settings=settings, on_step=on_step)
+        self._spark = spark
+        self._session = session
+        self._ours = session is None
+        self._working = threading.Lock()
+        self._stopping = False
+        self._failure: BaseException | None = None
+        self._caught_up = False
+        self._references_sent: tuple[Any, int] | None = None
+        self._references_known: list[Any] = []
+        self._sent: Any = None
+        self._tell: Callable[[EpochReport], None] = lambda report: None
+        self._copies = any(stream.stream.unique for stream in plan.streams.values())
+
+    # --- a run
+
+    def run(
+        self,
+        stop: threading.Event,
+        *,
+        until_caught_up: bool = False,
+        on_epoch: Callable[[EpochReport], None] | None = None,
+        on_waiting: Callable[[Waiting | None], None] | None = None,
+    ) -> None:
+        """Run micro-batches until `stop` is set or, with `until_caught_up`, until one reached every end.
+
+        A stop takes effect after the micro-batch at work. Tables that are asked for again are computed first,
+        by the driver alone. After a TransientError the query is started again, with growing pauses.
+        """
+        self._tell = on_epoch or (lambda report: None)
+        waiting = on_waiting or (lambda pause: None)
+        while not stop.is_set():
+            report = when_ready(partial(self._rebuild_step, None), stop, waiting)
+            if report is None:
+                break
+            self._tell(report)
+        if stop.is_set():
+            return
+        if self._session is None:
+            self._session = open_session(self._plan.pipeline.name, self._spark.conf)
+        when_ready(partial(self._query, stop, until_caught_up), stop, waiting)
+
+    def _query(self, stop: threading.Event, until_caught_up: bool) -> None:
+        """Run one streaming query to its end; raises what ended it."""
+        self._stopping, self._failure, self._caught_up = False, None, False
+        folder = self._fresh_checkpoint()
+        query = self._started(folder)
+        try:
+            while query.isActive and not (until_caught_up and self._caught_up):
+                if stop.wait(_LOOK_S):
+                    break
+            self._end(query)
+        finally:
+            with suppress(Exception):
+                query.stop()
+        if self._failure is not None:
+            raise self._failure
+        failed = query.exception()
+        if failed is not None and not self._stopping:
+            raise error_of_spark(str(failed))
+
+    def _end(self, query: StreamingQuery) -> None:
+        """Let the micro-batch at work finish, then end the query; raises nothing for how it ended."""
+        if self._working.acquire(timeout=_LAST_BATCH_S_MAX):
+            try:
+                self._stopping = query.isActive
+            finally:
+                self._working.release()
+
+    def _started(self, folder: str) -> StreamingQuery:
+        from headrace.engine.spark.source import OPTION, SOURCE, HeadraceSource
+
+        assert self._session is not None  # noqa: S101 - `run` opened it
+        task = self._task()
+        self._session.dataSource.register(HeadraceSource)
+        self._sent = self._session.sparkContext.broadcast(pickled(task, task.plan))
+        self._references_sent = None
+        rows = self._session.readStream.format(SOURCE).option(OPTION, as_option(task)).load()
+        writer = rows.writeStream.queryName(f"headrace-{self._plan.pipeline.name}")
+        writer = writer.foreachBatch(self._batch).option("checkpointLocation", folder)
+        milliseconds = int(self._spark.trigger.total_seconds() * 1000)
+        return writer.trigger(processingTime=f"{milliseconds} milliseconds").start()
+
+    def _task(self) -> Task:
+        lanes = {}
+        for (stream, lane), log in self._reader.logs.items():
+            if not isinstance(log, KafkaLog):
+                raise InternalError(f"stream '{stream}' is not on Kafka")
+            by_header = log.settings.record_time == "header"
+            start = self._store.progress.positions(stream, lane)
+            lanes[stream, lane] = LaneTask(log.settings, log.topic_id, start, by_header and lane == "main")
+        return Task(uuid.uuid4().hex, self._plan, lanes, self._settings, self._spark, self._pace_path)
+
+    @property
+    def _pace_path(self) -> str:
+        return str(self._notes() / "pace")
+
+    def _notes(self) -> Path:
+        """Return the folder beside the store for what lasts as long as a run, made when it is absent."""
+        folder = self._store.path.with_name(self._store.path.name + ".spark").absolute()
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def _fresh_checkpoint(self) -> str:
+        """Return a checkpoint location that nothing has been written to; those of before are taken away.
+
+        Spark wants one, but nothing rests on it: the store's positions are those that count.
+        """
+        run = f"run-{uuid.uuid4().hex}"
+        if "://" in self._spark.checkpoint:
+            return f"{self._spark.checkpoint.rstrip('/')}/{run}"
+        folder = Path(self._spark.checkpoint).absolute() if self._spark.checkpoint else self._notes()
+        for old in folder.glob("run-*"):
+            shutil.rmtree(old, ignore_errors=True)
+        return f"file://{folder}/{run}"
+
+    # --- a micro-batch
+
+    def _batch(self, rows: DataFrame, number: int) -> None:
+        """Take one micro-batch into the store. Spark calls this, from a thread of its own."""
+        with self._working:
+            if self._stopping or self._failure is not None:
+                raise InternalError("a micro-batch after the end of the query")
+            try:
+                self._take(rows)
+            except BaseException as error:
+                self._failure = error if isinstance(error, HeadraceError) else _failure_of(error)
+                raise
+
+    def _take(self, rows: DataFrame) -> None:
+        begun = time.perf_counter()
+        self._references.refresh()
+        if self._copies:
+            # Which rows are copies is known only when all of them were seen: tables come in a second job.
+            rows = rows.persist()
+        try:
+            facts, changes = self._first_job(rows)
+            clock = max(log.now() for (_, lane), log in self._reader.logs.items() if lane == "main")
+            gathered = gather(self._store.progress, facts, clock)
+            self._on_step("action")
+            if not gathered.repeated:
+                gathered.batches[0].seconds_read = time.perf_counter() - begun
+                self._write(rows, gathered, changes)
+        finally:
+            if self._copies:
+                rows.unpersist()
+        self._caught_up = gathered.caught_up
+
+    def _first_job(self, rows: DataFrame) -> tuple[list[Found], list[tuple[str, Change]]]:
+        """Return the facts of a micro-batch and, where nothing has to be known first, what tables change."""
+        if self._copies:
+            return _collected(rows.select("place", "facts")), []
+        found = self._computed(rows, {}, "main")
+        facts = [(place, data) for kind, place, data in found if kind == FACTS]
+        return facts, _changes(found)
+
+    def _write(self, rows: DataFrame, gathered: Gathered, changes: list[tuple[str, Change]]) -> None:
+        epoch = SparkEpoch(
+            self._plan, self._store, self._queries, self._writers, self._keys, self._closings, self._on_step
+        )
+        batches = gathered.batches
+        self._set_threads(sum(batch.slice.records.num_rows for batch in batches))
+        taken = epoch.judge(batches)
+        redriven = any(batch.lane == "redrive" and batch.result is not None for batch in batches)
+        if self._copies or redriven:
+            with epoch.watch.stage("second_job"):
+                lanes = "" if self._copies else "redrive"
+                found = self._computed(rows.select("place", "rows"), taken, lanes)
+                raise_met(data for kind, _, data in found if kind == FACTS)
+                changes = changes + _changes(found)
+        epoch.add(changes)
+        if not any(batch.moved for batch in batches) and not self._closings.due(epoch.progress):
+            return
+        epoch.commit(max(batch.clock for batch in batches))
+        self._publish()
+        self._on_step("publish")
+        report = self._report(epoch, batches)
+        tell_pace(
+            self._pace_path,
+            rows=sum(report.records.values()),
+            size=gathered.bytes,
+            seconds=sum(report.seconds.values()),
+            bytes_max=self._spark.batch_bytes_max,
+        )
+        self._tell(report)
+
+    def _computed(self, rows: DataFrame, taken: Taken, lanes: str) -> list[Computed]:
+        """Run the row parts of tables over the rows of some lanes, on the executors; one action."""
+        tables = {name: fresh_progress(one) for name, one in self._store.progress.tables.items()}
+        sent, version = self._sent_references()
+        orders = Orders(tables, taken, lanes, version)
+        work = compute(self._sent, sent, orders)
+        found: list[Computed] = rows.rdd.mapPartitions(work).collect()
+        return found
+
+    def _sent_references(self) -> tuple[Any, int]:
+        """Return the reference tables as executors get them, and a number that grows when one changed."""
+        assert self._session is not None  # noqa: S101 - a query runs
+        connection = self._store.connection
+        known = connection.execute('SELECT * FROM _headrace."references" ORDER BY ALL').fetchall()
+        if self._references_sent is None or known != self._references_known:
+            found = {
+                name: packed(connection.sql(f"FROM {quoted(f'_reference_{name}')}").to_arrow_table())
+                for name in self._plan.references
+            }
+            version = 1 if self._references_sent is None else self._references_sent[1] + 1
+            self._references_sent = (self._session.sparkContext.broadcast(found), version)
+            self._references_known = known
+        return self._references_sent
+
+    def close(self) -> None:
+        """End the Spark session if it is ours; the store and the logs stay open."""
+        super().close()
+        if self._session is not None and self._ours:
+            self._session.stop()
+            self._session = None
+
+
+def _failure_of(error: BaseException) -> BaseException:
+    """Return what ended a micro-batch; of Spark's own errors, what they mean."""
+    if type(error).__module__.startswith(("py4j", "pyspark")):
+        return error_of_spark(str(error))
+    return error
+
+
+def _collected(rows: DataFrame) -> list[Found]:
+    return [(row["place"], bytes(row["facts"])) for row in rows.collect()]
+
+
+def _changes(found: list[Computed]) -> list[tuple[str, Change]]:
+    return [(place, change_of(data)) for kind, place, data in found if kind == CHANGE]

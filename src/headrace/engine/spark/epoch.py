@@ -1,0 +1,64 @@
+"""An epoch whose tables were computed elsewhere: the parts come from executors and are added up here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from headrace.engine.local.compute import Delta
+from headrace.engine.local.epoch import Epoch
+from headrace.engine.local.outcomes import Decided
+from headrace.engine.local.reader import Batch
+from headrace.engine.spark.combining import combined
+from headrace.engine.spark.computing import COUNTS, Change, Taken
+from headrace.engine.spark.positions import lane_text
+
+__all__ = ["SparkEpoch"]
+
+
+class SparkEpoch(Epoch):
+    """Takes one micro-batch through the store: `judge`, then `add` what tables change, then `commit`."""
+
+    def judge(self, batches: Iterable[Batch]) -> Taken:
+        """Move positions and frontiers, give outcomes; return which timely rows no table takes."""
+        taken: dict[str, dict[int, tuple[int, ...]]] = {}
+        found = list(batches)
+        for batch in found:
+            self._move(batch)
+        for batch in sorted(found, key=lambda batch: batch.lane):  # the main lane comes before the redrive
+            if batch.result is not None:
+                with self.watch.stage("duplicates"):
+                    decided = self._decide(batch)
+                gone = _taken(decided)
+                if gone:
+                    taken[lane_text((batch.stream, batch.lane))] = gone
+        self._on_step("duplicates")
+        return taken
+
+    def add(self, changes: Iterable[tuple[str, Change]]) -> None:
+        """Add up what the parts of the batch change in each table; `changes` name the lane they come from."""
+        found: dict[tuple[str, str], list[Delta]] = {}
+        for place, change in changes:
+            found.setdefault((place, change.table), []).append(change.delta)
+            table = self.progress.tables[change.table]
+            for count in COUNTS:
+                setattr(table, count, getattr(table, count) + change.counts[count])
+        places = {lane_text((one.batch.stream, one.batch.lane)): one for one in self._decided}
+        with self.watch.stage("compute"):
+            for (place, name), deltas in found.items():
+                delta = combined(self._queries, self._writers[name].plan, deltas)
+                self._deltas.append((name, places[place], delta))
+
+
+def _taken(decided: Decided) -> dict[int, tuple[int, ...]]:
+    mask = decided.duplicate | decided.expired
+    if not mask.any() or decided.batch.result is None:
+        return {}
+    rows = decided.batch.result.timely.select(["_partition", "_offset"]).filter(pa.array(mask))
+    partitions = pc.unique(rows.column("_partition")).to_pylist()
+    return {
+        number: tuple(rows.filter(pc.equal(rows.column("_partition"), number)).column("_offset").to_pylist())
+        for number in partitions
+    }

@@ -1,0 +1,141 @@
+"""Chooses what a micro-batch reads; runs beside the driver, in the process that Spark has for a data source.
+
+An offset, as Spark writes it into its checkpoint, is a dict:
+
+    at      by "STREAM/LANE" and partition, the offset to read next
+    ends    in the same shape, the ends of the partitions when the batch was chosen (the uncommitted ones)
+    asked   when they were asked for, microseconds since 1970; None at the very start of a run
+    loading the streams that were being loaded with history then: their ends say nothing about time
+    moment  the record time at which the batch ends, milliseconds since 1970
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import Any
+
+from confluent_kafka import KafkaException, TopicPartition
+from confluent_kafka.admin import OffsetSpec
+
+from headrace.engine.spark.cutting import Place, cut
+from headrace.engine.spark.task import Lane, Task
+from headrace.log.kafka.connection import Connection
+from headrace.log.kafka.groups import Groups
+from headrace.log.kafka.offsets import end_offsets
+from headrace.log.kafka.topics import Topic, look_at, require_same
+from headrace.store.instants import micros_of
+
+__all__ = ["Offset", "Positions", "lane_of", "lane_text"]
+
+Offset = dict[str, Any]
+_REDRIVE = "redrive"
+
+
+def lane_text(lane: Lane) -> str:
+    """Return a lane as the key of an offset."""
+    return "/".join(lane)
+
+
+def lane_of(text: str) -> Lane:
+    """Return the lane that a key of an offset names."""
+    stream, _, lane = text.rpartition("/")
+    return stream, lane
+
+
+class Positions:
+    """The topics of a run, and how far a batch may go in them. Used by one thread."""
+
+    def __init__(self, task: Task, clock: Callable[[], datetime]) -> None:
+        self._task = task
+        self._clock = clock
+        self._connections = {name: Connection(lane.settings, lane.place) for name, lane in task.lanes.items()}
+        self._topics = {name: Topic(lane.identity, 0, 0) for name, lane in task.lanes.items()}
+        self._groups = {
+            name: Groups(self._connections[name]) for name, lane in task.lanes.items() if lane.loading
+        }
+
+    def first(self) -> Offset:
+        """Return where the run begins: where the store stands."""
+        at = {lane_text(name): _texts(lane.start) for name, lane in self._task.lanes.items()}
+        return {"at": at, "ends": at, "asked": None, "loading": [], "moment": 0}
+
+    def latest(self, start: Offset, rows_max: int) -> Offset:
+        """Return where the next batch ends; `start` itself when there is nothing to do.
+
+        Raises IntegrityError when a topic was made again, TransientError when no broker answers.
+        """
+        asked = micros_of(self._clock())
+        loading = [name[0] for name, groups in self._groups.items() if groups.loading()]
+        starts, seen, ends = self._looked(start)
+        if all(seen[place] <= at for place, at in starts.items()):
+            quiet = self._task.spark.quiet.total_seconds() * 1e6
+            if start["asked"] is not None and asked - start["asked"] < quiet:
+                return start
+            return self._offset(starts, seen, asked, loading, start["moment"])
+        lanes = {place: at for place, at in starts.items() if place[1] == _REDRIVE}
+        chosen = {place: min(ends[place], at + rows_max) for place, at in lanes.items()}
+        main = {place: at for place, at in starts.items() if place not in lanes}
+        cuts, moment = cut(
+            main,
+            {place: ends[place] for place in main},
+            rows_max,
+            self._offsets_at,
+            since=start["moment"],
+            until=asked // 1000,
+        )
+        return self._offset({**chosen, **cuts}, seen, asked, loading, moment)
+
+    def _offset(
+        self, at: Mapping[Place, int], ends: Mapping[Place, int], asked: int, loading: list[str], moment: int
+    ) -> Offset:
+        return {
+            "at": _nested(at), "ends": _nested(ends), "asked": asked, "loading": loading, "moment": moment,
+        }  # fmt: skip
+
+    def _looked(self, start: Offset) -> tuple[dict[Place, int], dict[Place, int], dict[Place, int]]:
+        """Return where every partition stands, its uncommitted end, and how far it may be read."""
+        starts: dict[Place, int] = {}
+        seen: dict[Place, int] = {}
+        ends: dict[Place, int] = {}
+        for name, connection in self._connections.items():
+            place = self._task.lanes[name].place
+            known = self._topics[name] = require_same(place, self._topics[name], look_at(connection))
+            stands = start["at"].get(lane_text(name), {})
+            last = end_offsets(connection, range(known.partitions), committed=False)
+            stable = end_offsets(connection, range(known.partitions), committed=True)
+            for number in range(known.partitions):
+                at = int(stands.get(str(number), 0))
+                starts[*name, number] = at
+                seen[*name, number] = last[number]
+                ends[*name, number] = max(at, stable[number])
+        return starts, seen, ends
+
+    def _offsets_at(self, time: int) -> dict[Place, int]:
+        """Return the first offset with a record time of `time` (ms) or later, where there is one."""
+        found: dict[Place, int] = {}
+        for name, connection in self._connections.items():
+            if name[1] == _REDRIVE:
+                continue
+            topic = connection.settings.topic
+            numbers = range(self._topics[name].partitions)
+            wanted = {TopicPartition(topic, number): OffsetSpec.for_timestamp(time) for number in numbers}
+            try:
+                answers = connection.ask(connection.admin.list_offsets(wanted))
+            except KafkaException as error:
+                raise connection.error_of(error.args[0]) from None
+            for asked, answer in answers.items():
+                if answer.offset >= 0:
+                    found[*name, asked.partition] = answer.offset
+        return found
+
+
+def _texts(numbers: Mapping[int, int]) -> dict[str, int]:
+    return {str(number): at for number, at in numbers.items()}
+
+
+def _nested(places: Mapping[Place, int]) -> dict[str, dict[str, int]]:
+    found: dict[str, dict[str, int]] = {}
+    for (stream, lane, number), at in places.items():
+        found.setdefault(lane_text((stream, lane)), {})[str(number)] = at
+    return found

@@ -1,0 +1,30 @@
+"""How the Spark engine may be set."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+__all__ = ["SparkSettings"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SparkSettings:
+    """The cluster and its micro-batches.
+
+    conf        Spark's own settings by their full names; `spark.master` is one of them
+    batch_rows_max   the most records of one micro-batch
+    range_rows_max   a task reads so many records of one partition; a longer range is split
+    trigger     the least time from the begin of one micro-batch to the next
+    quiet       how often a quiet log is looked at to close windows
+    checkpoint  the folder, or URI, in which Spark keeps its notes about the running query
+    """
+
+    conf: Mapping[str, str] = field(default_factory=dict)
+    batch_rows_max: int = 250_000
+    batch_bytes_max: int = 256 * 1024 * 1024
+    range_rows_max: int = 100_000
+    trigger: timedelta = timedelta(0)
+    quiet: timedelta = timedelta(seconds=10)
+    checkpoint: str = ""

@@ -1,0 +1,127 @@
+"""What a micro-batch reads of real topics: positions beside the driver, ranges on executors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+import headrace as hr
+from headrace.engine.local import EngineSettings
+from headrace.engine.spark import SparkSettings
+from headrace.engine.spark.fetching import RangeReader
+from headrace.engine.spark.positions import Offset, Positions
+from headrace.engine.spark.task import LaneTask, Task
+from headrace.errors import HeadraceError, RefusedError
+from headrace.log.embedded import utc_now
+from headrace.log.kafka import KafkaLog
+from headrace.sql import plan_pipeline
+from log.kafka_streams import delete_topic, make_topic, opened, topic_name, values
+
+LANE = ("events", "main")
+
+
+def lane_of(log: KafkaLog) -> LaneTask:
+    starts = {held.partition: held.start for held in log.partitions()}
+    return LaneTask(log.settings, log.topic_id, starts, loading=log.settings.record_time == "header")
+
+
+def positions_of(log: KafkaLog, **settings: Any) -> Positions:
+    pipeline = hr.Pipeline("read")
+    pipeline.stream("events", schema="n BIGINT NOT NULL")
+    plan = plan_pipeline(pipeline)
+    task = Task("run", plan, {LANE: lane_of(log)}, EngineSettings(), SparkSettings(**settings), "")
+    return Positions(task, utc_now)
+
+
+def numbered(count: int, partition: int) -> pa.Table:
+    return values(
+        *[b"%d" % number for number in range(count)], partition=pa.array([partition] * count, pa.int32())
+    )
+
+
+def at(offset: Offset) -> dict[str, int]:
+    found: dict[str, int] = offset["at"]["events/main"]
+    return found
+
+
+@contextmanager
+def reader(log: KafkaLog, *, lose: bool = False) -> Iterator[RangeReader]:
+    found = RangeReader(lane_of(log), lose=lose)
+    try:
+        yield found
+    finally:
+        found.close()
+
+
+def test_batches_reach_the_end_and_a_quiet_log_is_looked_at_now_and_then(kafka_broker: str) -> None:
+    with opened(kafka_broker, topic_name(), partitions=2) as log:
+        log.append(numbered(50, 0))
+        log.append(numbered(30, 1))
+        positions = positions_of(log)
+        offset, batches = positions.first(), 0
+        while at(offset) != {"0": 50, "1": 30}:
+            following = positions.latest(offset, 20)
+            moved = sum(at(following).values()) - sum(at(offset).values())
+            assert 0 < moved <= 20
+            offset, batches = following, batches + 1
+        assert batches >= 4
+        assert positions.latest(offset, 20) is offset
+        eager = positions_of(log, quiet=timedelta(0))
+        assert eager.latest(offset, 20)["asked"] > offset["asked"]
+
+
+def test_a_topic_that_was_made_again_stops_the_run(kafka_broker: str) -> None:
+    topic = topic_name()
+    with opened(kafka_broker, topic, partitions=1) as log:
+        positions = positions_of(log)
+        delete_topic(kafka_broker, topic)
+        make_topic(kafka_broker, topic)
+        with pytest.raises(HeadraceError, match="deleted"):
+            positions.latest(positions.first(), 20)
+
+
+def test_a_load_of_history_is_known_to_the_batches(kafka_broker: str) -> None:
+    with opened(kafka_broker, topic_name(), partitions=1, record_time="header") as log:
+        positions = positions_of(log)
+        with log.load():
+            assert positions.latest(positions.first(), 20)["loading"] == ["events"]
+        assert positions.latest(positions.first(), 20)["loading"] == []
+
+
+def test_ranges_give_their_records_each_once(kafka_broker: str) -> None:
+    with opened(kafka_broker, topic_name(), partitions=1) as log:
+        log.append(numbered(100, 0))
+        with reader(log) as ranges:
+            found = []
+            for start, end in ((0, 40), (40, 70), (20, 30), (70, 100)):
+                (part,) = ranges.read(0, start, end)
+                assert (part.start, part.next, part.gaps, part.lost) == (start, end, 0, 0)
+                assert part.records.column("offset").to_pylist() == list(range(start, end))
+                found += part.records.column("value").to_pylist()
+        assert sorted(set(found), key=int) == [b"%d" % number for number in range(100)]
+
+
+def test_records_that_retention_took_stop_the_run_or_are_counted_as_lost(kafka_broker: str) -> None:
+    topic = topic_name()
+    with opened(kafka_broker, topic, partitions=1) as log:
+        log.append(numbered(50, 0))
+        delete_before(kafka_broker, topic, 30)
+        with reader(log) as ranges, pytest.raises(RefusedError, match="begins at 30"):
+            list(ranges.read(0, 10, 50))
+        with reader(log, lose=True) as ranges:
+            (part,) = ranges.read(0, 10, 50)
+            assert (part.next, part.lost, part.records.num_rows) == (50, 20, 20)
+
+
+def delete_before(brokers: str, topic: str, offset: int) -> None:
+    from confluent_kafka import TopicPartition
+    from confluent_kafka.admin import AdminClient
+
+    admin = AdminClient({"bootstrap.servers": brokers, "log_level": 0})
+    for done in admin.delete_records([TopicPartition(topic, 0, offset)]).values():
+        done.result(20)
