@@ -11,6 +11,7 @@ public class RunOpenSearch {
             settings.put("network.host", "127.0.0.1");
             settings.put("cluster.routing.allocation.disk.threshold_enabled", false);
             settings.put("node.processors", 2);
+            settings.putList("node.roles", "cluster_manager", "data", "ingest");
         });
         runner.build(OpenSearchRunner.newConfigs()
             .basePath(args[0]).numOfNode(1).clusterName("headrace-" + args[1]).useLogger());

@@ -5,17 +5,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
 
 from headrace.replicate.options import CommonOptions, Revealed, setting
 from headrace.replicate.protocol import ReplicaWriter, Task
 
 __all__ = ["ElasticsearchReplica"]
-
-
-def _no_names() -> Mapping[str, str]:
-    return {}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,15 +31,10 @@ class ElasticsearchReplica(CommonOptions):
     )
     ca: str = setting("path", "", "a file with the certificates that the server's is checked against (PEM)")
     prefix: str = setting("text", "", "what the name of every index begins with")
-    index_names: Mapping[str, str] = field(
-        default_factory=_no_names,
-        metadata={
-            "kind": "table of settings",
-            "help": "names of indices by table; nothing said: the table's, in small letters and with - for _",
-            "choices": {},
-            "at_least": 1,
-            "required": False,
-        },
+    index_names: Mapping[str, str] | None = setting(
+        "table of settings",
+        None,
+        "names of indices by table; nothing said: the table's, in small letters and with - for _",
     )
     cursors: str = setting("text", ".headrace-cursors", "the index that holds how far each table was copied")
     number_of_shards: int = setting("whole number", 1, "shards of an index that is made")

@@ -52,7 +52,7 @@ def index_names(replica: ElasticsearchReplica, tables: tuple[TableShape, ...], n
     """Return the index of every table. Raises ProfileError for two tables that would share one."""
     found: dict[str, str] = {}
     for shape in tables:
-        own = replica.index_names.get(shape.name)
+        own = (replica.index_names or {}).get(shape.name)
         index = replica.prefix + (own or _NOT_IN_NAMES.sub("-", shape.name.lower()).lstrip("-+"))
         if not index or len(index.encode()) > _NAME_BYTES_MAX or index != index.lower():
             raise ProfileError(
