@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["BLUEPRINTS", "make_generator", "project_files", "write_project"]
 
-BLUEPRINTS: tuple[str, ...] = ("commerce", "operations")
+BLUEPRINTS: tuple[str, ...] = ("commerce", "customers", "operations", "signups")
 """The names of the blueprints."""
 
 

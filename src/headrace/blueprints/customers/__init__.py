@@ -1,0 +1,11 @@
+"""Customer interactions of a shop with rules of data quality, into Elasticsearch."""
+
+PROJECT_FILES = {
+    "README.md": "README.md",
+    "pipeline.py": "pipeline.py",
+    "headrace.toml": "headrace.toml",
+    "tests/test_customers.py": "tests/test_customers.py",
+    "gitignore": ".gitignore",
+    "github/workflows/ci.yml": ".github/workflows/ci.yml",
+}
+"""What a user's project gets, by the file's place in this package."""
