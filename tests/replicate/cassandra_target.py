@@ -11,28 +11,11 @@ from typing import Any
 
 import pytest
 from cassandra import InvalidRequest
-from cassandra.cluster import EXEC_PROFILE_DEFAULT, Cluster, ExecutionProfile
-from cassandra.policies import RoundRobinPolicy
-from cassandra.query import dict_factory
 
 from headrace.replicate.cassandra import CassandraReplica
 from servers.cassandra import CassandraNode
 
-__all__ = ["CassandraTarget", "connected"]
-
-
-@contextmanager
-def connected(address: str) -> Iterator[Any]:
-    """A session of the tests' own; rows are dictionaries."""
-    host, _, port = address.rpartition(":")
-    profile = ExecutionProfile(RoundRobinPolicy(), row_factory=dict_factory, request_timeout=60)
-    cluster = Cluster(
-        [(host, int(port))], execution_profiles={EXEC_PROFILE_DEFAULT: profile}, connect_timeout=20
-    )
-    try:
-        yield cluster.connect()
-    finally:
-        cluster.shutdown()
+__all__ = ["CassandraTarget"]
 
 
 class CassandraTarget:

@@ -6,10 +6,10 @@ import uuid
 from collections.abc import Iterator
 
 import pytest
-from cassandra_target import CassandraTarget, connected
+from cassandra_target import CassandraTarget
 
 from headrace.testing.replicas import ReplicaConformance
-from servers.cassandra import cassandra_node
+from servers.cassandra import cassandra_node, connected
 
 
 class TestCassandra(ReplicaConformance):

@@ -8,13 +8,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from cassandra.cluster import Cluster, NoHostAvailable
+from cassandra.cluster import EXEC_PROFILE_DEFAULT, Cluster, ExecutionProfile, NoHostAvailable
+from cassandra.policies import RoundRobinPolicy
+from cassandra.query import dict_factory
 
 from servers.guard import GuardedProcess, free_ports, wait_until
 from servers.jars import jars_of, java
 
-__all__ = ["CassandraNode", "cassandra_cluster", "cassandra_node", "shared_address"]
+__all__ = ["CassandraNode", "cassandra_cluster", "cassandra_node", "connected", "shared_address"]
 
 _START_S = 240
 _EXPORTS = (
@@ -158,6 +161,20 @@ def _yaml(given: Mapping[str, str], folder: Path, host: str, storage: int, nativ
         f"native_transport_port: {native}",
     ]
     return "\n".join(lines) + "\n"
+
+
+@contextmanager
+def connected(address: str) -> Iterator[Any]:
+    """A session of the tests' own; rows are dictionaries."""
+    host, _, port = address.rpartition(":")
+    profile = ExecutionProfile(RoundRobinPolicy(), row_factory=dict_factory, request_timeout=60)
+    cluster = Cluster(
+        [(host, int(port))], execution_profiles={EXEC_PROFILE_DEFAULT: profile}, connect_timeout=20
+    )
+    try:
+        yield cluster.connect()
+    finally:
+        cluster.shutdown()
 
 
 @contextmanager

@@ -120,10 +120,11 @@ def _load(generator: Any, log: Any, hours: float, stop: threading.Event) -> None
     from headrace.cli.output import error_console, spell_number
     from headrace.produce.generator import RATE_DEFAULT, load_history
 
-    expected = RATE_DEFAULT * hours * 3600
+    rate = getattr(generator, "history_rate", RATE_DEFAULT)
+    expected = rate * hours * 3600
     if not error_console().is_terminal:
         typer.echo(f"making {hours:g} hours of history")
-        report = load_history(generator, log, hours=hours, until=log.now(), stop=stop)
+        report = load_history(generator, log, hours=hours, until=log.now(), rate=rate, stop=stop)
     else:
         from rich.progress import Progress
 
@@ -134,6 +135,7 @@ def _load(generator: Any, log: Any, hours: float, stop: threading.Event) -> None
                 log,
                 hours=hours,
                 until=log.now(),
+                rate=rate,
                 stop=stop,
                 on_progress=lambda done: progress.update(task, completed=done.events),
             )

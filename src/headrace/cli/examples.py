@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from headrace.errors import RefusedError
 
 if TYPE_CHECKING:
+    from headrace.declare import Pipeline
     from headrace.produce.generator import BlueprintGenerator
 
-__all__ = ["generator_of", "write_blueprint", "write_minimal"]
+__all__ = ["generator_for", "generator_of", "people_of", "write_blueprint", "write_minimal"]
 
 # Blueprints are looked up by name when somebody asks for one: they are examples that stand on everything
 # else, so nothing in the package may be built on them.
@@ -33,6 +34,22 @@ def generator_of(
     make = import_module(_BLUEPRINTS).make_generator
     made: BlueprintGenerator = make(name, seed=seed, settings=settings, incident=incident)
     return made
+
+
+def people_of(name: str) -> Callable[[str, int, int], dict[str, Any]]:
+    """Return what makes the people of a blueprint: takes seed, page and how many (`web.users`)."""
+    make: Callable[[str, int, int], dict[str, Any]] = import_module(
+        f"{_BLUEPRINTS}.{name}.people"
+    ).page_of_people
+    return make
+
+
+def generator_for(pipeline: Pipeline) -> BlueprintGenerator | None:
+    """Return the generator of the blueprint that the pipeline is, if it makes records for one of its streams."""
+    if pipeline.name not in import_module(_BLUEPRINTS).BLUEPRINTS:
+        return None
+    generator = generator_of(pipeline.name, 0)
+    return generator if generator.stream in [stream.name for stream in pipeline.streams] else None
 
 
 def write_minimal(folder: Path) -> tuple[Path, ...]:

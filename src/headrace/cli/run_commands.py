@@ -59,7 +59,7 @@ def run(
                 typer.echo(
                     f"running '{loaded.pipeline.name}' with profile '{loaded.profile.name}'; Ctrl-C stops"
                 )
-            runtime.replicas.on_notice = view.tell
+            runtime.replicas.on_notice = runtime.pollers.on_notice = view.tell
             with served_page(runtime, view.tell, wanted=not until_caught_up) as page, view:
                 view.at(page.address)
                 supervise(

@@ -1,0 +1,12 @@
+"""New users, polled from an HTTP API, into Cassandra."""
+
+PROJECT_FILES = {
+    "README.md": "README.md",
+    "pipeline.py": "pipeline.py",
+    "users.py": "users.py",
+    "headrace.toml": "headrace.toml",
+    "tests/test_signups.py": "tests/test_signups.py",
+    "gitignore": ".gitignore",
+    "github/workflows/ci.yml": ".github/workflows/ci.yml",
+}
+"""What a user's project gets, by the file's place in this package."""
