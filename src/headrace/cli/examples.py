@@ -45,7 +45,7 @@ def people_of(name: str) -> Callable[[str, int, int], dict[str, Any]]:
 
 
 def generator_for(pipeline: Pipeline) -> BlueprintGenerator | None:
-    """Return the generator of the blueprint that the pipeline is, if it makes records for one of its streams."""
+    """Return the generator of the blueprint that the pipeline is; None: it is none, or has other streams."""
     if pipeline.name not in import_module(_BLUEPRINTS).BLUEPRINTS:
         return None
     generator = generator_of(pipeline.name, 0)

@@ -1,4 +1,4 @@
-"""`replicas` and `export sql`: what is copied to other systems, how far, and what they need."""
+"""`replicas`: what is copied to other systems, and how far."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import Annotated, Any
 import typer
 
 from headrace.cli.arguments import JsonOption, ProfileOption, ProjectOption, examples, home_of
-from headrace.errors import ProfileError
 
 __all__ = ["print_replicas", "register"]
 
@@ -35,13 +34,6 @@ def register(app: typer.Typer) -> None:
             _telling(action)
         )
     app.add_typer(group, name="replicas")
-    export = typer.Typer(
-        no_args_is_help=True, rich_markup_mode=None, help="Write what other systems need to know."
-    )
-    export.command(
-        "sql", epilog=examples("headrace export sql > init.sql", "headrace export sql --roles > init.sql")
-    )(export_sql)
-    app.add_typer(export, name="export")
 
 
 _COMMANDS = {
@@ -100,40 +92,3 @@ def _telling(action: str) -> Callable[..., None]:
 
     tell.__name__ = action
     return tell
-
-
-def export_sql(
-    project: ProjectOption = Path(),
-    profile: ProfileOption = None,
-    replica: Annotated[
-        str | None, typer.Option("--replica", help="Which PostgreSQL replica of the profile.")
-    ] = None,
-    roles: Annotated[
-        bool, typer.Option("--roles", help="Also make roles for a writer and a reader, without passwords.")
-    ] = False,
-) -> None:
-    """Print the statements that make the tables of a PostgreSQL replica, for an init.sql.
-
-    The profile needs no such replica: without one, the statements are for every table, in schema public.
-    """
-    from headrace.operate import load_project
-    from headrace.replicate.postgresql import PostgresReplica
-    from headrace.replicate.shapes import shape_of, tables_of
-    from headrace.sql import plan_pipeline
-
-    loaded = load_project(project, profile=profile)
-    known = {n: r for n, r in loaded.profile.replicas.items() if isinstance(r, PostgresReplica)}
-    if replica is not None and replica not in known:
-        raise ProfileError(
-            f"profile '{loaded.profile.name}' has no PostgreSQL replica '{replica}'",
-            fix="one of: " + ", ".join(known) if known else "leave --replica out",
-        )
-    if replica is None and len(known) > 1:
-        raise ProfileError("the profile has several PostgreSQL replicas", fix="name one with --replica")
-    name = replica or next(iter(known), "postgresql")
-    described = known.get(name, PostgresReplica(kind="postgresql"))
-    plan = plan_pipeline(loaded.pipeline)
-    shapes = tuple(shape_of(table, described) for table in tables_of(plan, described, name))
-    typer.echo("-- Made by `headrace export sql`; each statement may be run again.\n")
-    for statement in described.init_sql(shapes, roles=roles):
-        typer.echo(f"{statement};\n")

@@ -6,6 +6,7 @@ PROJECT_FILES = {
     "headrace.toml": "headrace.toml",
     "sql/init.sql": "sql/init.sql",
     "sql/views.sql": "sql/views.sql",
+    "deploy/compose.yaml": "deploy/compose.yaml",
     "tests/test_operations.py": "tests/test_operations.py",
     "gitignore": ".gitignore",
     "github/workflows/ci.yml": ".github/workflows/ci.yml",

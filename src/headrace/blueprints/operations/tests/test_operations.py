@@ -35,7 +35,7 @@ def log(clock: str, **fields: Any) -> dict[str, Any]:
     return {"event_id": f"log-{clock}", "kind": "log", "timestamp": f"2026-03-01T{clock}Z", **said, **fields}
 
 
-def click(clock: str, user: str, page: str = "/cart", **fields: Any) -> dict[str, Any]:
+def click(clock: str, user: str, page: str | None = "/cart", **fields: Any) -> dict[str, Any]:
     said = {"user_id": user, "page": page, "referrer": "", "ms_on_page": 1_500}
     return {
         "event_id": f"{user}-{clock}",

@@ -1,0 +1,343 @@
+"""A pipeline and everything that its profile needs, as containers: a compose file and what it mounts.
+
+The file follows the Compose Specification. Ports are published on the loopback only, passwords come from
+`.env` and have no defaults, and all services together fit into a machine of 8 GB.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from headrace.operate.export_facts import Deployment, Neighbour
+from headrace.operate.export_yaml import to_yaml
+
+__all__ = ["IMAGES", "MARK", "compose_services", "compose_text", "needed_variables"]
+
+MARK = "# Made by `headrace export compose`: change the profile, then run it again."
+
+IMAGES: Mapping[str, str] = {
+    "kafka": "apache/kafka:4.1.1",
+    "postgresql": "postgres:17.6-bookworm",
+    "cassandra": "cassandra:5.0.6",
+    "elasticsearch": "elasticsearch:8.19.3",
+    "kibana": "kibana:8.19.3",
+    "prometheus": "prom/prometheus:v3.5.0",
+    "grafana": "grafana/grafana:12.1.1",
+}
+"""Every image that is not built here, with its version."""
+
+Service = dict[str, Any]
+_CHECK = {"interval": "10s", "timeout": "10s", "retries": 12, "start_period": "20s"}
+
+
+def compose_text(deployment: Deployment) -> str:
+    """Return the compose file."""
+    services = compose_services(deployment)
+    named: dict[str, Any] = {
+        volume.split(":")[0]: {}
+        for service in services.values()
+        for volume in service.get("volumes", [])
+        if not volume.startswith(".")
+    }
+    document = {"name": deployment.name, "services": services, "volumes": named}
+    return f"{MARK}\n# How to start it stands in docs/deploy/compose.md.\n\n{to_yaml(document)}"
+
+
+def needed_variables(deployment: Deployment) -> tuple[str, ...]:
+    """Return the variables that `.env` has to hold: compose refuses to start without one of them."""
+    own = []
+    if deployment.one("postgresql"):
+        own = ["POSTGRES_PASSWORD", "WRITER_PASSWORD", "READER_PASSWORD"]
+    if _watched(deployment):
+        own.append("GRAFANA_PASSWORD")
+    return (*own, *(name for name in deployment.variables if name not in own))
+
+
+def compose_services(deployment: Deployment) -> dict[str, Service]:
+    """Return every service by its name."""
+    services: dict[str, Service] = {}
+    for neighbour in deployment.neighbours:
+        services[neighbour.host] = _NEIGHBOURS[neighbour.kind](deployment, neighbour)
+        if neighbour.kind == "elasticsearch":
+            services["kibana"] = _kibana(neighbour)
+    if deployment.on_spark:
+        services |= _spark(deployment)
+    started = {name: {"condition": "service_healthy"} for name in services if name != "kibana"}
+    services["headrace"] = _headrace(deployment, started)
+    if deployment.generator_rate is not None:
+        services["generator"] = _generator(deployment, started)
+    if _watched(deployment):
+        services["prometheus"] = _prometheus()
+        services["grafana"] = _grafana(deployment)
+    return services
+
+
+def _watched(deployment: Deployment) -> bool:
+    return deployment.metrics_port is not None
+
+
+def _asked(name: str) -> str:
+    return f"${{{name}:?set {name} in .env}}"
+
+
+def _published(variable: str, port: int, inside: int | None = None) -> str:
+    return f"127.0.0.1:${{{variable}:-{port}}}:{inside or port}"
+
+
+def _service(memory: str, **facts: Any) -> Service:
+    """Return what every service has, and its own facts."""
+    return {
+        **facts,
+        "mem_limit": memory,
+        "restart": "unless-stopped",
+        "security_opt": ["no-new-privileges:true"],
+        "logging": {"driver": "json-file", "options": {"max-size": "10m", "max-file": "3"}},
+    }
+
+
+def _ours(deployment: Deployment, memory: str, words: list[str], **facts: Any) -> Service:
+    """Return a service of the image that is built here: a command of headrace, or one of Spark."""
+    built = {"context": "..", "dockerfile": "deploy/Containerfile"}
+    return _service(
+        memory,
+        image=f"headrace-{deployment.name}",
+        build={**built, "args": {"EXTRAS": ",".join(deployment.extras)}},
+        command=words,
+        init=True,
+        cap_drop=["ALL"],
+        **facts,
+    )
+
+
+def _command(deployment: Deployment, *words: str) -> list[str]:
+    return ["headrace", *words, "--profile", deployment.profile.name]
+
+
+def _environment(deployment: Deployment) -> dict[str, str]:
+    return {name: _asked(name) for name in deployment.variables}
+
+
+def _headrace(deployment: Deployment, started: Mapping[str, Any]) -> Service:
+    ports = []
+    if deployment.page_port:
+        ports.append(_published("PAGE_PORT", deployment.page_port))
+    facts: dict[str, Any] = {
+        "environment": _environment(deployment),
+        "depends_on": dict(started),
+        "ports": ports,
+        "volumes": ["data:/project/.headrace", "warehouse:/project/warehouse"],
+        "healthcheck": {"test": ["CMD", *_command(deployment, "status", "--json")], **_CHECK},
+        "stop_grace_period": "30s",
+    }
+    memory = "2g" if deployment.on_spark else "1g"  # Spark's driver is a JVM beside it
+    return _ours(deployment, memory, _command(deployment, "run"), **{k: v for k, v in facts.items() if v})
+
+
+def _generator(deployment: Deployment, started: Mapping[str, Any]) -> Service:
+    facts: dict[str, Any] = {
+        "environment": {
+            **_environment(deployment),
+            "EVENTS_PER_SECOND": f"${{EVENTS_PER_SECOND:-{deployment.generator_rate:g}}}",
+        },
+        "depends_on": {**started, "headrace": {"condition": "service_healthy"}},
+    }
+    if deployment.embedded:
+        facts["volumes"] = ["data:/project/.headrace"]
+    return _ours(
+        deployment, "256m", _command(deployment, "generate", deployment.project.pipeline.name), **facts
+    )
+
+
+def _kafka(deployment: Deployment, at: Neighbour) -> Service:
+    """One broker that is its own controller; from the host it is reached on a listener of its own."""
+    settings = {
+        "NODE_ID": "1",
+        "PROCESS_ROLES": "broker,controller",
+        "CONTROLLER_QUORUM_VOTERS": f"1@{at.host}:9093",
+        "LISTENERS": f"INSIDE://:{at.port},CONTROLLER://:9093,OUTSIDE://:29092",
+        "ADVERTISED_LISTENERS": f"INSIDE://{at.host}:{at.port},OUTSIDE://localhost:${{KAFKA_PORT:-29092}}",
+        "LISTENER_SECURITY_PROTOCOL_MAP": "INSIDE:PLAINTEXT,CONTROLLER:PLAINTEXT,OUTSIDE:PLAINTEXT",
+        "INTER_BROKER_LISTENER_NAME": "INSIDE",
+        "CONTROLLER_LISTENER_NAMES": "CONTROLLER",
+        "OFFSETS_TOPIC_REPLICATION_FACTOR": "1",
+        "TRANSACTION_STATE_LOG_REPLICATION_FACTOR": "1",
+        "TRANSACTION_STATE_LOG_MIN_ISR": "1",
+        "GROUP_INITIAL_REBALANCE_DELAY_MS": "0",
+        "LOG_DIRS": "/var/lib/kafka/data",
+    }
+    script = "/opt/kafka/bin/kafka-broker-api-versions.sh"
+    environment = {f"KAFKA_{name}": value for name, value in settings.items()}
+    return _service(
+        "1g",
+        image=IMAGES["kafka"],
+        environment={**environment, "KAFKA_HEAP_OPTS": "-Xms256m -Xmx512m"},
+        ports=[_published("KAFKA_PORT", 29092)],
+        volumes=["kafka:/var/lib/kafka/data"],
+        healthcheck={"test": ["CMD", script, "--bootstrap-server", f"{at.host}:{at.port}"], **_CHECK},
+    )
+
+
+def _registry(deployment: Deployment, at: Neighbour) -> Service:
+    words = ["headrace", "registry", "serve", "--host", "0.0.0.0", "--port", str(at.port)]  # noqa: S104
+    check = ["CMD", "headrace", "registry", "list", "--url", f"http://localhost:{at.port}"]
+    return _ours(
+        deployment,
+        "256m",
+        [*words, "--path", "/project/.headrace/registry.db"],
+        volumes=["registry:/project/.headrace"],
+        healthcheck={"test": check, **_CHECK},
+    )
+
+
+def _postgresql(deployment: Deployment, at: Neighbour) -> Service:
+    scripts = "/docker-entrypoint-initdb.d"
+    mounts = ["postgresql:/var/lib/postgresql/data"]
+    mounts.append(f"./postgresql/10-init.sql:{scripts}/10-init.sql:ro")
+    if (deployment.project.folder / "sql" / "views.sql").is_file():
+        mounts.append(f"../sql/views.sql:{scripts}/20-views.sql:ro")
+    mounts.append(f"./postgresql/30-users.sh:{scripts}/30-users.sh:ro")
+    return _service(
+        "512m",
+        image=IMAGES["postgresql"],
+        environment={
+            "POSTGRES_DB": database_of(deployment),
+            "POSTGRES_PASSWORD": _asked("POSTGRES_PASSWORD"),
+            "WRITER_PASSWORD": _asked("WRITER_PASSWORD"),
+            "READER_PASSWORD": _asked("READER_PASSWORD"),
+        },
+        ports=[_published("POSTGRES_PORT", at.port)],
+        volumes=mounts,
+        # Over TCP: while the scripts run, the server answers on its socket only.
+        healthcheck={
+            "test": ["CMD", "pg_isready", "-h", "127.0.0.1", "-U", "postgres", "-d", database_of(deployment)],
+            **_CHECK,
+        },
+        shm_size="128m",
+    )
+
+
+def database_of(deployment: Deployment) -> str:
+    """Return the name of the database."""
+    return deployment.name.replace("-", "_")
+
+
+def _cassandra(deployment: Deployment, at: Neighbour) -> Service:
+    return _service(
+        "1536m",
+        image=IMAGES["cassandra"],
+        environment={
+            "MAX_HEAP_SIZE": "512M",
+            "HEAP_NEWSIZE": "128M",
+            "CASSANDRA_ENDPOINT_SNITCH": "SimpleSnitch",
+        },
+        ports=[_published("CASSANDRA_PORT", at.port, 9042)],
+        volumes=["cassandra:/var/lib/cassandra"],
+        healthcheck={
+            "test": ["CMD", "cqlsh", "-e", "SELECT now() FROM system.local"],
+            **{**_CHECK, "start_period": "60s"},
+        },
+    )
+
+
+def _elasticsearch(deployment: Deployment, at: Neighbour) -> Service:
+    return _service(
+        "1536m",
+        image=IMAGES["elasticsearch"],
+        environment={
+            "discovery.type": "single-node",
+            "xpack.security.enabled": "false",  # published on the loopback only, as all of this
+            "ES_JAVA_OPTS": "-Xms512m -Xmx512m",
+        },
+        ports=[_published("ELASTICSEARCH_PORT", at.port, 9200)],
+        volumes=["elasticsearch:/usr/share/elasticsearch/data"],
+        ulimits={"memlock": {"soft": -1, "hard": -1}},
+        healthcheck={
+            "test": ["CMD", "curl", "-fsS", "http://localhost:9200/_cluster/health"],
+            **{**_CHECK, "start_period": "60s"},
+        },
+    )
+
+
+def _kibana(at: Neighbour) -> Service:
+    return _service(
+        "1g",
+        image=IMAGES["kibana"],
+        environment={"ELASTICSEARCH_HOSTS": f"http://{at.host}:{at.port}"},
+        depends_on={at.host: {"condition": "service_healthy"}},
+        ports=[_published("KIBANA_PORT", 5601)],
+        healthcheck={
+            "test": ["CMD", "curl", "-fsS", "http://localhost:5601/api/status"],
+            **{**_CHECK, "start_period": "60s"},
+        },
+    )
+
+
+def _spark(deployment: Deployment) -> dict[str, Service]:
+    """A master and a worker from our own image: workers need Python with headrace as the driver has it."""
+    main = "org.apache.spark.deploy"
+    check = "import urllib.request; urllib.request.urlopen('http://localhost:{}')"
+    master = _ours(
+        deployment,
+        "640m",
+        ["spark-class", f"{main}.master.Master", "--host", "spark-master", "--port", "7077"],
+        environment={"SPARK_DAEMON_MEMORY": "384m"},
+        ports=[_published("SPARK_PORT", 8080)],
+        healthcheck={"test": ["CMD", "python", "-c", check.format(8080)], **_CHECK},
+    )
+    worker = _ours(
+        deployment,
+        "2g",
+        [
+            "spark-class",
+            f"{main}.worker.Worker",
+            "--cores",
+            "2",
+            "--memory",
+            "1g",
+            "spark://spark-master:7077",
+        ],
+        environment={"SPARK_DAEMON_MEMORY": "256m"},
+        depends_on={"spark-master": {"condition": "service_healthy"}},
+        healthcheck={"test": ["CMD", "python", "-c", check.format(8081)], **_CHECK},
+    )
+    return {"spark-master": master, "spark-worker": worker}
+
+
+def _prometheus() -> Service:
+    return _service(
+        "384m",
+        image=IMAGES["prometheus"],
+        command=["--config.file=/etc/prometheus/prometheus.yml", "--storage.tsdb.retention.time=7d"],
+        ports=[_published("PROMETHEUS_PORT", 9090)],
+        volumes=["./prometheus:/etc/prometheus:ro", "prometheus:/prometheus"],
+        depends_on={"headrace": {"condition": "service_started"}},
+        healthcheck={"test": ["CMD", "wget", "-qO-", "http://localhost:9090/-/healthy"], **_CHECK},
+    )
+
+
+def _grafana(deployment: Deployment) -> Service:
+    environment = {
+        "GF_SECURITY_ADMIN_PASSWORD": _asked("GRAFANA_PASSWORD"),
+        "GF_USERS_ALLOW_SIGN_UP": "false",
+    }
+    if deployment.one("postgresql"):
+        environment["READER_PASSWORD"] = _asked("READER_PASSWORD")
+    return _service(
+        "512m",
+        image=IMAGES["grafana"],
+        environment=environment,
+        ports=[_published("GRAFANA_PORT", 3000)],
+        volumes=["./grafana/provisioning:/etc/grafana/provisioning:ro", "grafana:/var/lib/grafana"],
+        depends_on={"prometheus": {"condition": "service_healthy"}},
+        healthcheck={"test": ["CMD", "wget", "-qO-", "http://localhost:3000/api/health"], **_CHECK},
+    )
+
+
+_NEIGHBOURS = {
+    "kafka": _kafka,
+    "registry": _registry,
+    "postgresql": _postgresql,
+    "cassandra": _cassandra,
+    "elasticsearch": _elasticsearch,
+}

@@ -1,0 +1,386 @@
+"""`headrace export compose`: everything in it is held against what the profile says and what servers take."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+import subprocess
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import psycopg
+import pytest
+import yaml
+
+from command_lines import parsed
+from headrace.blueprints import project_files, write_project
+from headrace.cli.app import run
+from headrace.errors import ProfileError
+from headrace.operate.export_compose import IMAGES
+from headrace.operate.export_facts import deployment_of
+from headrace.operate.project import load_project
+
+MEMORY_MAX = 8 * 1024
+SERVICE_KEYS = {
+    "image": str, "build": dict, "command": list, "environment": dict, "ports": list, "volumes": list,
+    "healthcheck": dict, "depends_on": dict, "mem_limit": str, "restart": str, "security_opt": list,
+    "logging": dict, "init": bool, "cap_drop": list, "stop_grace_period": str, "shm_size": str,
+    "ulimits": dict,
+}  # fmt: skip
+"""The keys of a service that are used here, each with its type in the Compose Specification."""
+STORES = """
+[profiles.{name}]
+streams.events.log = "kafka"
+streams.events.brokers = "kafka:9092"
+streams.events.format = "avro"
+streams.events.registry = "http://registry:8081"
+replicas.found = {{ kind = "elasticsearch", url = "http://elasticsearch:9200" }}
+replicas.kept = {{ kind = "cassandra", hosts = "cassandra:9042", keyspace = "shop" }}
+page = {{ serve = "off" }}
+"""
+SPARK = """
+[profiles.{name}]
+engine = "spark"
+spark.master = "spark://spark-master:7077"
+streams.events = {{ log = "kafka", brokers = "kafka:9092" }}
+replicas.results = {{ kind = "postgresql", dsn = "${{env:PG_DSN}}" }}
+page = {{ host = "0.0.0.0", token = "${{env:HEADRACE_TOKEN}}", plain_http = "anywhere" }}
+metrics = {{ host = "0.0.0.0", port = 9464 }}
+"""
+EMBEDDED = """
+[profiles.{name}]
+page = {{ serve = "off" }}
+"""
+PROFILES = {"compose": "", "stores": STORES, "cluster_of_containers": SPARK, "embedded": EMBEDDED}
+
+
+def project(folder: Path, profile: str = "compose") -> Path:
+    write_project("operations", folder)
+    with (folder / "headrace.toml").open("a") as file:
+        file.write(PROFILES.get(profile, "").format(name=profile))
+    return folder
+
+
+def exported(folder: Path, profile: str = "compose") -> dict[str, Any]:
+    assert run(["export", "compose", "--project", str(folder), "--profile", profile]) == 0
+    loaded: dict[str, Any] = yaml.safe_load((folder / "deploy" / "compose.yaml").read_text())
+    return loaded
+
+
+@pytest.fixture(params=list(PROFILES))
+def made(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, dict[str, Any], str]:
+    folder = project(tmp_path / "company", request.param)
+    return folder, exported(folder, request.param), request.param
+
+
+Made = tuple[Path, dict[str, Any], str]
+
+
+def environment_file(folder: Path) -> dict[str, str]:
+    lines = (folder / "deploy" / ".env").read_text().splitlines()
+    return dict(line.split("=", 1) for line in lines if not line.startswith("#"))
+
+
+def test_the_file_has_the_shape_that_the_specification_asks_for(made: Made) -> None:
+    _, document, _ = made
+    assert set(document) == {"name", "services", "volumes"}
+    assert re.fullmatch(r"[a-z0-9][a-z0-9_-]*", document["name"])
+    for name, service in document["services"].items():
+        assert re.fullmatch(r"[a-z0-9-]+", name)
+        for key, value in service.items():
+            assert isinstance(value, SERVICE_KEYS[key]), f"{name}.{key}"
+        assert all(isinstance(value, str) for value in service.get("environment", {}).values()), name
+        assert all(isinstance(word, str) for word in service.get("command", [])), name
+        check = service.get("healthcheck", {})
+        assert set(check) <= {"test", "interval", "timeout", "retries", "start_period"}
+        assert check.get("test", ["CMD"])[0] == "CMD"
+        assert all(
+            re.fullmatch(r"\d+s", check[key]) for key in ("interval", "timeout", "start_period") if check
+        )
+
+
+def test_what_a_profile_names_runs_beside_it_and_nothing_else(tmp_path: Path) -> None:
+    expected = {
+        "compose": {"kafka", "postgresql", "headrace", "generator", "prometheus", "grafana"},
+        "stores": {"kafka", "registry", "elasticsearch", "kibana", "cassandra", "headrace", "generator"},
+        "cluster_of_containers": {"kafka", "postgresql", "spark-master", "spark-worker", "headrace",
+                                  "generator", "prometheus", "grafana"},
+        "embedded": {"headrace", "generator"},
+    }  # fmt: skip
+    for profile, services in expected.items():
+        document = exported(project(tmp_path / profile, profile), profile)
+        assert set(document["services"]) == services, profile
+
+
+def test_every_command_that_is_given_to_headrace_is_one(made: Made) -> None:
+    _, document, profile = made
+    commands = []
+    for service in document["services"].values():
+        for words in (service.get("command", []), service.get("healthcheck", {}).get("test", [])[1:]):
+            if words and words[0] == "headrace":
+                commands.append(parsed(words[1:]))
+    assert len(commands) >= 3
+    assert {found["profile"] for found in commands if "profile" in found} == {profile}
+
+
+def test_every_mount_exists_and_every_volume_is_declared_and_used(made: Made) -> None:
+    folder, document, _ = made
+    used = set()
+    for service in document["services"].values():
+        for mount in service.get("volumes", []):
+            source, target, *mode = mount.split(":")
+            assert target.startswith("/")
+            if source.startswith("."):
+                assert (folder / "deploy" / source).exists(), mount
+                assert mode == ["ro"], "a file of the project is never written by a server"
+            else:
+                used.add(source)
+        build = service.get("build")
+        if build:
+            context = (folder / "deploy" / build["context"]).resolve()
+            assert context == folder.resolve()
+            assert (context / build["dockerfile"]).is_file()
+    assert used == set(document["volumes"])
+
+
+def test_ports_are_published_on_the_loopback_only_and_never_twice(made: Made) -> None:
+    _, document, _ = made
+    published = [port for service in document["services"].values() for port in service.get("ports", [])]
+    found = [re.fullmatch(r"127\.0\.0\.1:\$\{([A-Z_]+):-(\d+)\}:(\d+)", port) for port in published]
+    assert all(found), published
+    assert (
+        len({match[1] for match in found if match})
+        == len({match[2] for match in found if match})
+        == len(found)
+    )
+
+
+def test_every_service_is_pinned_limited_and_waits_for_what_it_needs(made: Made) -> None:
+    _, document, _ = made
+    services = document["services"]
+    megabytes = {"m": 1, "g": 1024}
+    limits = [int(s["mem_limit"][:-1]) * megabytes[s["mem_limit"][-1]] for s in services.values()]
+    assert sum(limits) <= MEMORY_MAX
+    for name, service in services.items():
+        assert "build" in service or re.search(r":v?\d+\.\d+", service["image"]), f"{name} is not pinned"
+        assert "build" in service or service["image"] in IMAGES.values()
+        for other, condition in service.get("depends_on", {}).items():
+            assert condition["condition"] in ("service_healthy", "service_started")
+            assert condition["condition"] != "service_healthy" or "healthcheck" in services[other]
+        assert service["restart"] == "unless-stopped"
+
+
+def test_no_password_has_a_default_and_those_that_are_made_are_by_chance(tmp_path: Path) -> None:
+    documents, files = [], []
+    for name in ("one", "two"):
+        folder = project(tmp_path / name)
+        documents.append(exported(folder))
+        files.append(environment_file(folder))
+        mode = stat.S_IMODE((folder / "deploy" / ".env").stat().st_mode)
+        assert mode == 0o600
+        assert ".env" in (folder / "deploy" / ".gitignore").read_text().splitlines()
+        assert "deploy/.env" in (folder / "deploy" / "Containerfile.dockerignore").read_text().splitlines()
+    assert documents[0] == documents[1]
+    assert all(len(value) >= 24 for value in files[0].values())
+    assert not set(files[0].values()) & set(files[1].values())
+    for service in documents[0]["services"].values():
+        for name, value in service.get("environment", {}).items():
+            if re.search("PASSWORD|TOKEN|DSN|SECRET", name):
+                assert re.fullmatch(r"\$\{[A-Z_]+:\?[^}]+\}", value), name
+    asked = set(re.findall(r"\$\{([A-Z_]+):\?", str(documents[0])))
+    assert asked == set(files[0]), "what compose asks for is what .env holds"
+    shown = " ".join(path.read_text() for path in (tmp_path / "one" / "deploy").rglob("*") if path.is_file()
+                     and path.name != ".env")  # fmt: skip
+    assert not any(value in shown for value in files[0].values())
+
+
+def test_a_second_export_leaves_the_passwords_and_a_strangers_file_alone(tmp_path: Path, capsys: Any) -> None:
+    folder = project(tmp_path / "company")
+    exported(folder)
+    before = (folder / "deploy" / ".env").read_text()
+    exported(folder)
+    assert (folder / "deploy" / ".env").read_text() == before
+    (folder / "deploy" / ".env").write_text(before.replace("WRITER_PASSWORD=", "# WRITER_PASSWORD="))
+    exported(folder)
+    assert "before it is started: WRITER_PASSWORD" in capsys.readouterr().out
+    (folder / "deploy" / "prometheus" / "prometheus.yml").write_text("mine: true\n")
+    (folder / "deploy" / "compose.yaml").unlink()
+    assert run(["export", "compose", "--project", str(folder), "--profile", "compose"]) != 0
+    assert "prometheus.yml is there already" in capsys.readouterr().err
+    assert not (folder / "deploy" / "compose.yaml").exists(), "nothing is written before all of it may be"
+
+
+def test_addresses_agree_with_what_the_profile_says(tmp_path: Path) -> None:
+    folder = project(tmp_path / "company")
+    document = exported(folder)
+    services, values = document["services"], environment_file(folder)
+    dsn = urlsplit(values["PG_DSN"])
+    assert (dsn.hostname, dsn.port, dsn.path) == ("postgresql", 5432, "/operations")
+    assert dsn.password == values["WRITER_PASSWORD"]
+    assert services["postgresql"]["environment"]["POSTGRES_DB"] == "operations"
+    assert services["headrace"]["ports"] == ["127.0.0.1:${PAGE_PORT:-8600}:8600"]
+    kafka = services["kafka"]["environment"]
+    assert kafka["KAFKA_ADVERTISED_LISTENERS"].startswith("INSIDE://kafka:9092,")
+    assert services["generator"]["environment"]["EVENTS_PER_SECOND"] == "${EVENTS_PER_SECOND:-20}"
+    deploy = folder / "deploy"
+    scraped = yaml.safe_load((deploy / "prometheus" / "prometheus.yml").read_text())
+    assert scraped["scrape_configs"][0]["static_configs"][0]["targets"] == ["headrace:9464"]
+    sources = yaml.safe_load((deploy / "grafana/provisioning/datasources/headrace.yaml").read_text())
+    hosts = {source["url"].split("//")[-1].split(":")[0] for source in sources["datasources"]}
+    assert hosts == {"prometheus", "postgresql"} <= set(services)
+
+
+def test_the_blueprint_ships_the_file_that_is_exported(tmp_path: Path) -> None:
+    folder = project(tmp_path / "company")
+    exported(folder)
+    assert (folder / "deploy" / "compose.yaml").read_bytes() == project_files("operations")[
+        "deploy/compose.yaml"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("lines", "says", "fix"),
+    [
+        (
+            'streams.events = { log = "kafka", brokers = "localhost:9092" }',
+            "kafka is at 'localhost'",
+            "kafka:9092",
+        ),
+        (
+            'streams.events = { log = "kafka", brokers = "a:9092,b:9092" }',
+            "several servers of kind kafka",
+            "one",
+        ),
+        (
+            'streams.events = { log = "kafka", brokers = "Broker_1:9092" }',
+            "cannot be the name",
+            "small letters",
+        ),
+        ("", "the page listens on 127.0.0.1", 'serve = "off"'),
+        ('page = { serve = "off" }\nmetrics = { port = 9464 }', "metrics are served on 127.0.0.1", "0.0.0.0"),
+    ],
+)
+def test_an_address_that_means_something_else_in_a_container_is_refused(
+    tmp_path: Path, lines: str, says: str, fix: str
+) -> None:
+    folder = project(tmp_path / "company")
+    with (folder / "headrace.toml").open("a") as file:
+        file.write(f"\n[profiles.wrong]\n{lines}\n")
+    with pytest.raises(ProfileError, match=says) as refused:
+        deployment_of(load_project(folder, profile="wrong"))
+    assert fix in refused.value.fix
+
+
+def test_prometheus_takes_its_settings(tmp_path: Path) -> None:
+    folder = project(tmp_path / "company")
+    exported(folder)
+    settings = folder / "deploy" / "prometheus" / "prometheus.yml"
+    done = subprocess.run(
+        ["promtool", "check", "config", settings], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.fixture
+def database(postgres_server: str) -> Iterator[str]:
+    name = f"prepared_{uuid.uuid4().hex[:10]}"
+    with psycopg.connect(postgres_server, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}")
+    yield postgres_server.removesuffix("postgres") + name
+    with psycopg.connect(postgres_server, autocommit=True) as connection:
+        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+        for role in ("headrace_write", "headrace_read"):
+            connection.execute(f"DROP ROLE IF EXISTS {role}")
+
+
+def test_postgresql_takes_its_scripts_and_lets_both_users_in(tmp_path: Path, database: str) -> None:
+    folder = project(tmp_path / "company")
+    document = exported(folder)
+    values = environment_file(folder)
+    server = urlsplit(database)
+    with psycopg.connect(database) as connection:
+        password = connection.info.password
+    environment = {
+        **os.environ, "PGHOST": str(server.hostname), "PGPORT": str(server.port), "PGPASSWORD": password,
+        "POSTGRES_DB": server.path[1:], "WRITER_PASSWORD": values["WRITER_PASSWORD"],
+        "READER_PASSWORD": values["READER_PASSWORD"],
+    }  # fmt: skip
+    mounts = [mount.split(":") for mount in document["services"]["postgresql"]["volumes"]]
+    scripts = sorted((target, folder / "deploy" / source) for source, target, *mode in mounts if mode)
+    assert [Path(target).name for target, _ in scripts] == ["10-init.sql", "20-views.sql", "30-users.sh"]
+    for _, script in scripts:
+        psql = ["psql", "-v", "ON_ERROR_STOP=1", "-U", "postgres", "-d", server.path[1:], "-f", str(script)]
+        command = psql if script.suffix == ".sql" else ["sh", str(script)]
+        done = subprocess.run(
+            command, env=environment, capture_output=True, text=True, check=False, timeout=60
+        )
+        assert done.returncode == 0, done.stderr
+    dsn = urlsplit(values["PG_DSN"])
+    where = f"{server.hostname}:{server.port}{server.path}"
+    with psycopg.connect(f"postgresql://{dsn.username}:{dsn.password}@{where}") as writer:
+        writer.execute(
+            "INSERT INTO headrace.service_health (window_start, service, _version) VALUES (now(), 'a', 5)"
+        )
+    with psycopg.connect(f"postgresql://headrace_read:{values['READER_PASSWORD']}@{where}") as reader:
+        assert reader.execute("SELECT service FROM headrace.dashboard_services").fetchall() == [("a",)]
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            reader.execute("DELETE FROM headrace.service_health")
+
+
+def test_kafka_takes_its_settings(tmp_path: Path, kafka_here: None) -> None:
+    from confluent_kafka.admin import AdminClient
+
+    from servers.guard import GuardedProcess, free_ports, wait_until
+    from servers.jars import jars_of, java
+    from servers.kafka import TEST_JVM
+
+    given = exported(project(tmp_path / "company"))["services"]["kafka"]["environment"]
+    inside, outside, controller = free_ports(3)
+    said = "\n".join(
+        f"{name.removeprefix('KAFKA_').lower().replace('_', '.')}={value}"
+        for name, value in given.items()
+        if name != "KAFKA_HEAP_OPTS"
+    )
+    replaced = {
+        "kafka:9092": f"127.0.0.1:{inside}",
+        "localhost:${KAFKA_PORT:-29092}": f"127.0.0.1:{outside}",
+        "kafka:9093": f"127.0.0.1:{controller}",
+        "//:9092": f"//127.0.0.1:{inside}",
+        "//:9093": f"//127.0.0.1:{controller}",
+        "//:29092": f"//127.0.0.1:{outside}",
+        "/var/lib/kafka/data": str(tmp_path / "data"),
+    }
+    for old, new in replaced.items():
+        assert old in said
+        said = said.replace(old, new)
+    settings = tmp_path / "server.properties"
+    settings.write_text(said + "\n")
+    program = [java(17), *TEST_JVM, "-cp", f"{jars_of('kafka')}/*"]
+    words = [
+        *program,
+        "kafka.tools.StorageTool",
+        "format",
+        "-t",
+        "5L6g3nShT-eMCtK--X86sw",
+        "-c",
+        str(settings),
+    ]
+    subprocess.run(words, check=True, capture_output=True, timeout=60)
+    broker = GuardedProcess([*program, "kafka.Kafka", str(settings)], output=tmp_path / "broker.log")
+    try:
+        for port in (inside, outside):
+            admin = AdminClient({"bootstrap.servers": f"127.0.0.1:{port}", "log_level": 0})
+
+            def answers(admin: Any = admin) -> bool:
+                try:
+                    return len(admin.list_topics(timeout=2).brokers) == 1
+                except Exception:  # noqa: BLE001 - not there yet
+                    return False
+
+            wait_until(answers, what=f"Kafka answers on {port}", seconds=60, process=broker)
+    finally:
+        broker.stop()
