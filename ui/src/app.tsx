@@ -11,6 +11,7 @@ const Tables = lazy(() => import("./pages/tables"));
 const Records = lazy(() => import("./pages/records"));
 const Log = lazy(() => import("./pages/log"));
 const Journal = lazy(() => import("./pages/journal"));
+const Alerts = lazy(() => import("./pages/alerts"));
 const Settings = lazy(() => import("./pages/settings"));
 
 const PLACES = [
@@ -20,6 +21,7 @@ const PLACES = [
   ["/records", "Records"],
   ["/log", "Log"],
   ["/logs", "Logs"],
+  ["/alerts", "Alerts"],
   ["/settings", "Settings"],
 ] as const;
 
@@ -40,6 +42,7 @@ export function App() {
             <Route path="/records" component={Records} />
             <Route path="/log" component={Log} />
             <Route path="/logs" component={Journal} />
+            <Route path="/alerts" component={Alerts} />
             <Route path="/settings" component={Settings} />
             <Route path="/">
               <Redirect to="/pipeline" replace />
@@ -61,7 +64,9 @@ function Side() {
   const [place] = useLocation();
   const theme = useTheme();
   const overview = useOverview().data;
-  const aside = setAside(useLive().status?.streams ?? {});
+  const status = useLive().status;
+  const aside = setAside(status?.streams ?? {});
+  const firing = status?.alerts.filter((each) => each.state === "firing").length ?? 0;
   return (
     <div className="side">
       <Link className="mark" href="/pipeline" aria-label="Headrace">
@@ -74,6 +79,11 @@ function Side() {
             <li key={path}>
               <Link href={path} aria-current={place === path ? "page" : undefined}>
                 {name}
+                {path === "/alerts" && firing > 0 && (
+                  <span className="count alarm" title="alerts that fire">
+                    {firing}
+                  </span>
+                )}
                 {path === "/records" && aside > 0 && (
                   <span className="count" title="records that were set aside">
                     {short(aside)}

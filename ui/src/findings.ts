@@ -77,6 +77,14 @@ export function findings(live: LiveState): Finding[] {
       fix: "They count in no window. A longer allowed_lateness would take them.",
       at: "/records?tab=late",
     });
+  for (const alert of status.alerts)
+    if (alert.state === "firing" && !alert.silenced_until)
+      found.push({
+        grade: alert.severity === "critical" ? "bad" : "warn",
+        what: alert.summary || `Alert ${alert.name} fires.`,
+        fix: alert.problem || alert.help,
+        at: "/alerts",
+      });
   for (const table of status.tables)
     if (table.rebuilding)
       found.push({ grade: "warn", what: `Table ${table.table} is being computed anew.`, fix: "Its old rows are shown until it has caught up.", at: `/tables?table=${encodeURIComponent(table.table)}` });

@@ -24,6 +24,7 @@ from headrace.cli import (
     replica_commands,
     run_commands,
     store_commands,
+    watch_commands,
 )
 from headrace.cli.arguments import examples
 from headrace.errors import HeadraceError, InternalError
@@ -48,6 +49,7 @@ for group in (
     ingest_commands,
     log_commands,
     store_commands,
+    watch_commands,
     dead_letter_commands,
     registry_commands,
     replica_commands,

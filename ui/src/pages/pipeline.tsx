@@ -11,6 +11,7 @@ import { Chart } from "../parts/chart";
 import { Flow } from "../parts/flow";
 
 const SHOWN_S = 300;
+const DELAY = "headrace_processing_delay_seconds";
 
 export function Pipeline() {
   const live = useLive();
@@ -116,10 +117,23 @@ function Charts({ live }: { live: LiveState }) {
     { name: "read", values: records, colour: "flow" },
     { name: "set aside or late", values: bad, colour: "rejected" },
   ], [records, bad]);
+  const delays = useQuery({
+    queryKey: ["delays"],
+    queryFn: async () => answered(await api.GET("/api/history", { params: { query: { names: [DELAY], minutes: 30 } } })),
+    refetchInterval: 5000,
+    placeholderData: (before) => before,
+  }).data;
   const behind = useMemo(() => {
-    const samples = live.samples.slice(-SHOWN_S);
-    return { times: samples.map((each) => each.at / 1000), series: [{ name: "behind", values: samples.map((each) => each.behind), colour: "late" }] };
-  }, [live.samples]);
+    const streams = (delays ?? []).filter((each) => each.name === DELAY);
+    const times = [...new Set(streams.flatMap((each) => each.times))].sort((a, b) => a - b);
+    return {
+      times,
+      series: streams.map((each) => {
+        const at = new Map(each.times.map((time, place) => [time, each.values[place] ?? null]));
+        return { name: each.labels["stream"] ?? "delay", values: times.map((time) => at.get(time) ?? null) };
+      }),
+    };
+  }, [delays]);
   return (
     <div className="pair">
       <Card title="Records a second" note="last five minutes">
@@ -128,8 +142,8 @@ function Charts({ live }: { live: LiveState }) {
       <Card title="Time in epochs" note="seconds of work a second, by stage">
         <Chart label="Time in epochs" times={times} series={stages} kind="bar" stacked unit="s" sync="pipeline" />
       </Card>
-      <Card title="Frontier behind the clock" note={`now ${duration(live.samples.at(-1)?.behind)}`}>
-        <Chart label="Frontier behind the clock" times={behind.times} series={behind.series} kind="area" unit="s" legend={false} />
+      <Card title="Processing delay" note="last half hour">
+        <Chart label="Processing delay" times={behind.times} series={behind.series} kind="area" unit="s" />
       </Card>
     </div>
   );

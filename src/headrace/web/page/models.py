@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field
 
 __all__ = [
+    "Alerts",
     "Column",
     "DeadLetter",
     "DeadLetterGroup",
@@ -17,6 +18,7 @@ __all__ = [
     "JournalPage",
     "Ledger",
     "LogStream",
+    "MetricSeries",
     "Overview",
     "PanelLine",
     "PeekedRecord",
@@ -27,6 +29,7 @@ __all__ = [
     "ReplicaTold",
     "Rows",
     "Settings",
+    "Silence",
     "Status",
 ]
 
@@ -173,6 +176,20 @@ class Throughput(BaseModel):
     until: str | None
 
 
+class AlertLine(BaseModel):
+    name: str
+    origin: str
+    severity: str
+    summary: str
+    help: str
+    state: str
+    since: str | None
+    value: float | None
+    subject: str
+    problem: str
+    silenced_until: str | None
+
+
 class Status(BaseModel):
     """Where everything stands; what `headrace status --json` prints, and the time at which it was asked."""
 
@@ -187,6 +204,7 @@ class Status(BaseModel):
     streams: dict[str, StreamState]
     tables: list[TableState]
     replicas: list[ReplicaState]
+    alerts: list[AlertLine]
 
 
 class LedgerStream(BaseModel):
@@ -414,3 +432,25 @@ class ReplicaTold(BaseModel):
 
     replica: str
     action: str
+
+
+class Alerts(BaseModel):
+    """Every alert; `recent` are the last changes of their states."""
+
+    alerts: list[AlertLine]
+    recent: list[dict[str, Any]]
+
+
+class Silence(BaseModel):
+    """For how long nobody is told of an alert; 0: they are told again."""
+
+    minutes: int = Field(ge=0, le=43_200)
+
+
+class MetricSeries(BaseModel):
+    """A metric with one set of labels over time, in Unix seconds; no value: nothing was observed."""
+
+    name: str
+    labels: dict[str, str]
+    times: list[float]
+    values: list[float | None]

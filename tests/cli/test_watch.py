@@ -1,0 +1,109 @@
+"""`headrace watch` and `headrace logs`, over a project that has run."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from textual.pilot import Pilot
+from textual.widgets import DataTable, Static
+
+from headrace.cli.app import run
+from headrace.cli.watch import WatchApp
+from headrace.cli.watch_facts import flow_of, line_of, questions_of
+from headrace.operate import find_home
+
+DEADLINE_S = 60
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("watch") / "readings"
+    assert run(["new", str(folder)]) == 0
+    place = ["-C", str(folder)]
+    produced = ["produce", "readings", str(folder / "readings.ndjson"), "--record-time", "event", *place]
+    assert run(produced) == 0
+    assert run(["run", "--until-caught-up", *place]) == 0
+    return folder
+
+
+async def shown(pilot: Pilot[None], true: Callable[[], bool]) -> None:
+    end = time.monotonic() + DEADLINE_S
+    while not true():
+        assert time.monotonic() < end, "it was not shown in time"
+        await pilot.pause(0.05)
+
+
+def test_watch_answers_the_four_questions(project: Path) -> None:
+    async def look() -> None:
+        app = WatchApp(find_home(project))
+        async with app.run_test(size=(120, 40)) as pilot:
+            tables = app.query_one("#tables", DataTable)
+            await shown(pilot, lambda: tables.row_count > 0)
+            texts = {
+                name: str(app.query_one(f"#{name}", Static).content) for name in ("many", "errors", "healthy")
+            }
+            assert "5" in texts["many"]
+            assert "20.00 % set aside" in texts["errors"]
+            assert "stopped" in texts["healthy"]
+            assert [str(cell) for cell in tables.get_row_at(0)][:2] == ["by_minute", "windowed"]
+            outcomes = app.query_one("#outcomes", DataTable)
+            rows = [[str(cell) for cell in outcomes.get_row_at(at)] for at in range(outcomes.row_count)]
+            assert rows == [["accepted", "4", "80.00 %"], ["rejected", "1", "20.00 %"]]
+            await pilot.press("q")
+
+    asyncio.run(look())
+
+
+def test_watch_says_that_nothing_has_run_yet(tmp_path: Path) -> None:
+    assert run(["new", str(tmp_path / "fresh")]) == 0
+
+    async def look() -> None:
+        app = WatchApp(find_home(tmp_path / "fresh"))
+        async with app.run_test() as pilot:
+            healthy = app.query_one("#healthy", Static)
+            await shown(pilot, lambda: "nothing has run" in str(healthy.content))
+
+    asyncio.run(look())
+
+
+def test_what_is_wrong_is_said_in_words() -> None:
+    now = datetime(2026, 1, 1, 12, 1, tzinfo=UTC)
+    place = {"lane": "main", "frontier": "2026-01-01T12:00:00+00:00"}
+    status: dict[str, Any] = {
+        "running": True,
+        "waiting": "",
+        "log_problem": "",
+        "streams": {
+            "events": {"outcomes": {"accepted": 90, "malformed": 10}, "lag_records": 7, "partitions": [place]}
+        },
+        "tables": [],
+        "replicas": [{"replica": "pg", "state": "waiting"}],
+        "alerts": [{"name": "disk_full", "state": "firing"}],
+    }
+    many, errors, delay, healthy = questions_of(status, 12.0, now)
+    assert (many.answer, errors.answer, errors.grade) == ("100", "10", "warn")
+    assert (delay.answer, delay.grade) == ("60.0 s", "warn")
+    for words in ("replica pg is waiting", "alert disk_full", "dead-letters"):
+        assert words in healthy.beside
+    assert "0 of 1 replicas follow" in flow_of(status, 12.0)
+
+
+def test_logs_prints_the_journal(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    capsys.readouterr()
+    assert run(["logs", "-C", str(project)]) == 0
+    assert "run started" in capsys.readouterr().out
+    assert run(["logs", "-C", str(project), "--json", "-n", "1"]) == 0
+    assert json.loads(capsys.readouterr().out)["event"] == "run stopped"
+    assert run(["logs", "-C", str(project), "--level", "loud"]) == 2
+
+
+def test_a_line_of_the_journal_cannot_move_the_cursor() -> None:
+    line = {"at": "2026-01-01T12:00:00Z", "level": "info", "event": "x", "facts": {"why": "\x1b[2J\u202e"}}
+    assert line_of(line) == "2026-01-01 12:00:00 info    x why=\\x1b[2J\\u202e"

@@ -1,0 +1,251 @@
+"""The page's API, asked over HTTP while a commerce pipeline runs: numbers, queries, redrive, events."""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from page_support import DEADLINE_S, RunningPage, eventually, running_page
+
+from headrace.web.page.describe import description
+from headrace.web.page.live import Live
+from headrace.web.page.values import plain
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningPage]:
+    with running_page(tmp_path_factory.mktemp("page") / "commerce") as made:
+        yield made
+
+
+def query(page: RunningPage, sql: str, **more: Any) -> tuple[int, Any]:
+    status, answer, _ = page.ask("POST", "/api/query", {"sql": sql, **more})
+    return status, answer
+
+
+def test_the_ledger_of_the_page_is_the_ledger(page: RunningPage) -> None:
+    _, told, _ = page.ask("GET", "/api/ledger")
+    stream = told["streams"]["events"]
+    assert told["balanced"]
+    assert stream["read"] == sum(stream["outcomes"].values()) > 0
+    kept = page.runtime.answers.ledger()
+    assert kept["epoch"] > told["epoch"] or kept["streams"]["events"] == stream
+
+
+def test_every_page_of_the_api_answers_while_the_pipeline_runs(page: RunningPage) -> None:
+    paths = re.findall(r'"(/api/[^"{]*)": \{\n\s+"get"', description())
+    assert len(paths) >= 10
+    for path in set(paths) - {"/api/live"}:
+        assert page.ask("GET", path)[0] == 200, path
+    _, overview, _ = page.ask("GET", "/api/overview")
+    for table in overview["tables"]:
+        status, rows, _ = page.ask("GET", f"/api/tables/{table['name']}/rows?limit=3")
+        assert status == 200
+        assert [each["name"] for each in rows["columns"]] == [each["name"] for each in table["columns"]]
+    for number in range(overview["panels"]):
+        assert page.ask("GET", f"/api/panels/{number}/rows")[0] == 200
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT * FROM read_csv('/etc/passwd')",
+        "SELECT * FROM '/etc/passwd'",
+        "SELECT * FROM read_text('/etc/passwd')",
+        "SELECT * FROM glob('/*')",
+        "FROM read_blob('pipeline.py')",
+        "COPY events_clean TO '/tmp/stolen.csv'",
+        "COPY (SELECT 1) TO '/dev/stdout'",
+        "ATTACH '/tmp/other.duckdb'",
+        "INSTALL httpfs",
+        "LOAD httpfs",
+        "PRAGMA database_list",
+        "SET enable_external_access = true",
+        "SET memory_limit = '100GB'",
+        "RESET enable_external_access",
+        "SELECT getenv('HOME')",
+        "CALL checkpoint()",
+        "SELECT * FROM query('SELECT 1')",
+        "SELECT nextval('x')",
+        "CREATE TABLE stolen AS SELECT 1",
+        "DELETE FROM _headrace.progress",
+        "DROP VIEW event_counts",
+        "BEGIN TRANSACTION",
+        "SELECT 1; DROP VIEW event_counts",
+        "EXPORT DATABASE '/tmp/stolen'",
+        "SELECT * FROM sqlite_scan('.headrace/log.db', 'records')",
+        "EXPLAIN ANALYZE COPY events_clean TO '/tmp/stolen.csv'",
+    ],
+)
+def test_the_console_reads_tables_and_nothing_else(page: RunningPage, sql: str) -> None:
+    status, answer = query(page, sql)
+    assert status == 422, answer
+    assert answer["error"]
+    assert "root:" not in json.dumps(answer)
+
+
+def test_the_console_gives_rows_and_stops_what_is_too_much(page: RunningPage) -> None:
+    status, answer = query(page, "SELECT range AS n FROM range(50)", rows_max=10)
+    assert (status, answer["rows"][-1], answer["cut"]) == (200, [9], True)
+    status, answer = query(page, "SELECT sum(a.range * b.range) FROM range(10000000) a, range(10000000) b")
+    assert status == 503
+    assert "5 seconds" in answer["error"]
+    assert query(page, "SELECT 9007199254740993 AS n, 0.10::DECIMAL(3,2) AS d, 'NaN'::DOUBLE AS x")[1][
+        "rows"
+    ] == [["9007199254740993", "0.10", "nan"]]
+    before = page.runtime.answers.status()["epoch"]
+    page.send(b"{}")  # no transaction stayed open: the engine goes on
+    eventually(lambda: page.runtime.answers.status()["epoch"] > before)
+
+
+def test_a_dead_letter_is_corrected_previewed_and_given_back(page: RunningPage) -> None:
+    mark = "give me back"
+    page.send(
+        json.dumps(
+            {"event_id": "x1", "event_type": mark, "user_id": "u", "device": "mobile", "timestamp": "never"}
+        ).encode()
+    )
+
+    def letters() -> list[Any]:
+        found = page.ask("GET", "/api/dead-letters?outcome=malformed&limit=500")[1]["letters"]
+        return [each for each in found if mark in (each["value"] or "")]
+
+    eventually(lambda: len(letters()) == 1)
+    [letter] = letters()
+    assert letter["text"] is True
+    when = page.runtime.logs["events"].now().isoformat()
+    corrected = json.loads(letter["value"]) | {"event_type": "search", "timestamp": when}
+    asked = {"addresses": [letter["address"]], "value": json.dumps(corrected)}
+    status, preview, _ = page.ask("POST", "/api/dead-letters/preview", asked)
+    assert (status, preview["records"], preview["samples"][0]["changed"]) == (200, 1, True)
+    status, done, _ = page.ask("POST", "/api/dead-letters/redrive", asked)
+    assert (status, done) == (200, {"records": 1})
+    counted = "SELECT count(*) AS n FROM events_clean WHERE event_id = 'x1'"
+    eventually(lambda: query(page, counted)[1]["rows"] == [[1]])
+    assert page.ask("GET", "/api/ledger")[1]["balanced"]
+
+
+def test_what_cannot_be_given_back_is_refused_in_words(page: RunningPage) -> None:
+    for asked, words in (
+        ({}, "nothing was chosen"),
+        ({"addresses": ["nonsense"]}, "address"),
+        ({"addresses": ["events:0:99999999"]}, "no dead letter"),
+        ({"outcome": "malformed", "value": "{}"}, "one address"),
+        ({"outcome": "malformed", "value": "{}", "assignments": ["a=1"]}, "at once"),
+    ):
+        status, answer, _ = page.ask("POST", "/api/dead-letters/redrive", asked)
+        assert status == 422, asked
+        assert words in answer["error"], asked
+
+
+def events(page: RunningPage, last: str = "") -> tuple[http.client.HTTPConnection, Iterator[dict[str, Any]]]:
+    connection = http.client.HTTPConnection("127.0.0.1", page.port, timeout=DEADLINE_S)
+    connection.request("GET", "/api/live", headers={"Last-Event-ID": last} if last else {})
+    answer = connection.getresponse()
+    assert answer.headers["content-type"].startswith("text/event-stream")
+
+    def each() -> Iterator[dict[str, Any]]:
+        event: dict[str, Any] = {}
+        while line := answer.readline().decode():
+            name, _, value = line.rstrip("\n").partition(": ")
+            if name in ("id", "event"):
+                event[name] = value
+            elif name == "data":
+                event["data"] = json.loads(value)
+            elif not name and event:
+                yield event
+                event = {}
+
+    return connection, each()
+
+
+def test_a_burst_of_malformed_records_is_told_with_the_ledgers_number(page: RunningPage) -> None:
+    before = page.runtime.store.ledger().outcomes("events").get("malformed", 0)
+    connection, stream = events(page)
+    try:
+        assert next(stream)["event"] == "hello"
+        page.send(*[b"not json"] * 40)
+        told = 0
+        for event in stream:
+            if event["event"] == "status":
+                told = event["data"]["streams"]["events"]["outcomes"].get("malformed", 0)
+            if told >= before + 40:
+                break
+        assert told == page.runtime.store.ledger().outcomes("events")["malformed"]
+    finally:
+        connection.close()
+
+
+def test_a_reader_that_comes_back_gets_what_it_missed_once(page: RunningPage) -> None:
+    connection, stream = events(page)
+    page.send(b"{}")
+    seen = next(event for event in stream if event["event"] == "epochs")
+    connection.close()
+    page.send(b"{}", b"{}")
+    last = seen["data"]["epochs"][-1]["epoch"]
+    connection, stream = events(page, seen["id"])
+    try:
+        hello = next(stream)
+        assert hello["data"]["fresh"] is False
+        more = next(event for event in stream if event["event"] == "epochs")
+        assert more["data"]["epochs"][0]["epoch"] == last + 1
+    finally:
+        connection.close()
+    connection, stream = events(page, "another-run-5")
+    assert next(stream)["data"]["fresh"] is True
+    connection.close()
+
+
+def test_only_so_many_pages_are_served_at_once(page: RunningPage) -> None:
+    opened = [events(page)[0] for _ in range(31)]
+    try:
+        more = [page_of(page) for _ in range(3)]
+        opened += [connection for connection, _ in more]
+        assert 503 in [status for _, status in more]
+    finally:
+        for connection in opened:
+            connection.close()
+    eventually(lambda: page.ask("GET", "/api/status")[0] == 200)
+
+
+def page_of(page: RunningPage) -> tuple[http.client.HTTPConnection, int]:
+    connection = http.client.HTTPConnection("127.0.0.1", page.port, timeout=DEADLINE_S)
+    connection.request("GET", "/api/live")
+    return connection, connection.getresponse().status
+
+
+def test_values_reach_a_browser_unchanged_or_as_text() -> None:
+    assert plain(2**53) == 2**53
+    assert plain(2**53 + 1) == str(2**53 + 1)
+    assert plain(float("inf")) == "inf"
+    assert plain(b"\xff<script>") == "\\xff<script>"
+    assert plain("\ud800") == "\\ud800"
+    assert plain({"a": [b"x", None]}) == {"a": ["x", None]}
+    assert len(plain("x" * 1_000_000)) < 21_000
+
+
+def test_what_nobody_takes_is_forgotten_and_a_broken_status_ends_nothing() -> None:
+    def broken() -> dict[str, Any]:
+        raise RuntimeError("the store is closing")
+
+    live = Live(broken, lambda: [])
+    for _ in range(2_100):
+        live.waiting(None)
+    live.close()
+    assert live._after(0) is None
+
+
+def test_the_types_of_the_page_are_made_of_the_api_as_it_is() -> None:
+    written = (ROOT / "ui" / "openapi.json").read_text()
+    assert written == description(), "the API has changed: make client"
+    made_of = re.search(r"openapi\.json (\w{64})", (ROOT / "ui/src/api/schema.d.ts").read_text())
+    assert made_of is not None
+    assert made_of[1] == hashlib.sha256(written.encode()).hexdigest(), "make client"
