@@ -72,6 +72,7 @@ def profile_page() -> str:
     from headrace.operate.page_options import PageOptions
     from headrace.operate.polling_options import PollingOptions
     from headrace.operate.profiles import EngineOptions, StoreBinding
+    from headrace.operate.spark_options import SparkOptions
     from headrace.replicate import CommonOptions, replica_kind, replica_kinds
 
     parts = [
@@ -88,6 +89,7 @@ def profile_page() -> str:
         ('`streams.NAME` on Kafka, `log = "kafka"`', KafkaBinding),
         ("`store`", StoreBinding),
         ("`engine_settings`", EngineOptions),
+        ("`spark`; what else stands under it is Spark's own ([spark.md](spark.md))", SparkOptions),
         ("`ingest`", IngestOptions),
         ("`page`", PageOptions),
         ("`metrics`", MetricsOptions),

@@ -15,7 +15,14 @@ from servers.topics import KafkaTopics, kafka_topics
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-_SAMPLE = ("every_outcome",)
+_SAMPLE = (
+    "every_outcome",
+    "one_of_four_lags",
+    "conflicting_duplicates",
+    "sessions_touch",
+    "reference_join",
+    "rows_that_fail_in_one_table",
+)
 _ROWS_MAX = (7, 1000)
 
 
@@ -37,7 +44,9 @@ def _check(name: str, topics: KafkaTopics, session: SparkSession, batch_rows_max
 def test_small_micro_batches_on_spark_give_what_is_expected(
     name: str, topics: KafkaTopics, spark_session: SparkSession
 ) -> None:
-    assert _check(name, topics, spark_session, _ROWS_MAX[0]) > 1
+    case = load_case(name)
+    batches = _check(name, topics, spark_session, _ROWS_MAX[0])
+    assert batches > 1 or len(case.arrivals) <= _ROWS_MAX[0]
 
 
 @pytest.mark.soak

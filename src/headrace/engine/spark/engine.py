@@ -34,7 +34,13 @@ from headrace.engine.spark.epoch import SparkEpoch
 from headrace.engine.spark.gaps import refuse_creation_times
 from headrace.engine.spark.gathering import Gathered, gather, raise_met
 from headrace.engine.spark.pace import tell_pace
-from headrace.engine.spark.session import error_of_spark, open_session
+from headrace.engine.spark.session import (
+    SparkEndedError,
+    SparkWorkerError,
+    error_of_loss,
+    error_of_spark,
+    open_session,
+)
 from headrace.engine.spark.settings import SparkSettings
 from headrace.engine.spark.task import LaneTask, Task, as_option, pickled
 from headrace.engine.spark.wire import packed
@@ -124,9 +130,21 @@ class SparkEngine(LocalEngine):
 
     def _query(self, stop: threading.Event, until_caught_up: bool) -> None:
         """Run one streaming query to its end; raises what ended it."""
-        self._stopping, self._failure, self._caught_up = False, None, False
-        folder = self._fresh_checkpoint()
-        query = self._started(folder)
+        try:
+            failed: BaseException | None = self._until(stop, until_caught_up)
+        except Exception as error:
+            failed = _failure_of(error)
+            if failed is error:
+                raise
+        # A signal to all processes of a run takes Spark's away as well: nothing is lost, the stop is what
+        # was asked for.
+        if failed is not None and not (
+            stop.is_set() and isinstance(failed, SparkEndedError | SparkWorkerError)
+        ):
+            raise failed
+
+    def _until(self, stop: threading.Event, until_caught_up: bool) -> BaseException | None:
+        query = self._started(self._fresh_checkpoint())
         try:
             while query.isActive and not (until_caught_up and self._caught_up):
                 if stop.wait(_LOOK_S):
@@ -135,11 +153,10 @@ class SparkEngine(LocalEngine):
         finally:
             with suppress(Exception):
                 query.stop()
-        if self._failure is not None:
-            raise self._failure
+        if self._failure is not None or self._stopping:
+            return self._failure
         failed = query.exception()
-        if failed is not None and not self._stopping:
-            raise error_of_spark(str(failed))
+        return None if failed is None else error_of_spark(str(failed))
 
     def _end(self, query: StreamingQuery) -> None:
         """Let the micro-batch at work finish, then end the query; raises nothing for how it ended."""
@@ -153,6 +170,7 @@ class SparkEngine(LocalEngine):
         from headrace.engine.spark.source import OPTION, SOURCE, HeadraceSource
 
         assert self._session is not None  # noqa: S101 - `run` opened it
+        self._stopping, self._failure, self._caught_up = False, None, False
         task = self._task()
         self._session.dataSource.register(HeadraceSource)
         self._sent = self._session.sparkContext.broadcast(pickled(task, task.plan))
@@ -294,13 +312,16 @@ class SparkEngine(LocalEngine):
         """End the Spark session if it is ours; the store and the logs stay open."""
         super().close()
         if self._session is not None and self._ours:
-            self._session.stop()
+            with suppress(Exception):  # it may be gone already
+                self._session.stop()
             self._session = None
 
 
 def _failure_of(error: BaseException) -> BaseException:
     """Return what ended a micro-batch; of Spark's own errors, what they mean."""
-    if type(error).__module__.startswith(("py4j", "pyspark")):
+    if isinstance(error, ConnectionError | EOFError) or type(error).__module__ == "py4j.protocol":
+        return error_of_loss(error)
+    if type(error).__module__.startswith("pyspark"):
         return error_of_spark(str(error))
     return error
 

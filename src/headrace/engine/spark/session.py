@@ -12,7 +12,7 @@ from headrace.errors import HeadraceError, ProfileError, RefusedError, Transient
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-__all__ = ["LEAST", "error_of_spark", "open_session"]
+__all__ = ["LEAST", "SparkEndedError", "SparkWorkerError", "error_of_loss", "error_of_spark", "open_session"]
 
 LEAST: Mapping[str, str] = {
     "spark.sql.streaming.pollingDelay": "100ms",
@@ -30,10 +30,10 @@ Spark looks for secrets in the text of an error by a regular expression, which n
 
 _PASSING = (
     "failed to connect back",
+    "exited unexpectedly",
     "Connection refused",
     "ExecutorLostFailure",
     "executor loss",
-    "Lost task",
 )
 """What Spark says when a machine is slow or gone: a new process of Python has ten seconds to show itself."""
 
@@ -76,6 +76,25 @@ def _not_opened(master: str, error: Exception) -> HeadraceError:
     )
 
 
+class SparkWorkerError(TransientError):
+    """A process or a machine that works for Spark ended, or never came."""
+
+
+class SparkEndedError(RefusedError):
+    """Spark's own process, beside this one, ended: all work goes through it."""
+
+
+def error_of_loss(error: BaseException) -> HeadraceError:
+    """Return our error for a call to Spark's own process that got no answer, or one that it refused."""
+    text = str(error)
+    if "An error occurred while calling" in text:
+        return error_of_spark(text.partition("\n")[2] or text)
+    return SparkEndedError(
+        "Spark's own process is gone",
+        fix="see whether the system ended it (spark.driver.memory), then run again: nothing is lost",
+    )
+
+
 def error_of_spark(text: str) -> HeadraceError:
     """Return our error for what Spark says of a query that failed.
 
@@ -90,7 +109,7 @@ def error_of_spark(text: str) -> HeadraceError:
     if found and isinstance(kind, type) and issubclass(kind, HeadraceError):
         return kind(found[2])
     if any(words in text for words in _PASSING):
-        return TransientError(f"Spark lost a worker: {_first_line(text)}")
+        return SparkWorkerError(f"Spark lost a worker: {_first_line(text)}")
     return RefusedError(
         f"Spark stopped the query: {_first_line(text)}", fix="see Spark's own log; nothing is lost: run again"
     )

@@ -1,0 +1,77 @@
+"""What Spark does not do is in one table: refused before Spark starts, and printed in the documentation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+import headrace as hr
+from headrace.cli.app import app
+from headrace.engine.spark import SparkSettings
+from headrace.engine.spark.engine import SparkEngine
+from headrace.engine.spark.gaps import GAPS, refuse_gaps
+from headrace.errors import ProfileError, RefusedError
+from headrace.log.kafka import KafkaSettings, open_kafka_log
+from headrace.sql import plan_pipeline
+from headrace.store import Store
+from log.kafka_streams import make_topic, topic_name
+
+_PAGE = Path(__file__).parents[3] / "docs" / "spark.md"
+_PIPELINE = """
+import headrace as hr
+
+pipeline = hr.Pipeline("gaps")
+pipeline.stream("events", schema="n BIGINT NOT NULL")
+pipeline.stream("others", schema="n BIGINT NOT NULL")
+"""
+_KAFKA = '{ log = "kafka", brokers = "127.0.0.1:1" }'
+_AVRO = '{ log = "kafka", brokers = "127.0.0.1:1", format = "avro", registry = "http://127.0.0.1:1" }'
+
+
+def test_every_gap_stands_in_the_documentation() -> None:
+    page = _PAGE.read_text()
+    for gap in GAPS:
+        assert f"| {gap.what} | {gap.why} | {gap.instead} | {gap.ever} |" in page
+    assert page.count(" never |") + page.count(" not yet |") == len(GAPS)
+
+
+def test_a_pipeline_without_gaps_passes() -> None:
+    refuse_gaps({"events": "kafka"}, {"events": "json"})
+
+
+@pytest.mark.parametrize(
+    ("events", "others", "words"),
+    [
+        (_KAFKA, '{ log = "embedded" }', ["stream 'others'", "embedded log"]),
+        (_AVRO, _KAFKA, ["stream 'events'", "schema registry"]),
+        ('{ log = "embedded" }', _AVRO, ["stream 'events'", "stream 'others'"]),
+    ],
+)
+def test_check_names_every_gap_of_a_pipeline(
+    tmp_path: Path, events: str, others: str, words: list[str]
+) -> None:
+    (tmp_path / "pipeline.py").write_text(_PIPELINE)
+    profile = f'[profiles.cluster]\nengine = "spark"\nstreams.events = {events}\nstreams.others = {others}\n'
+    (tmp_path / "headrace.toml").write_text(profile)
+    for command in ("check", "run"):
+        found = CliRunner().invoke(app, [command, "-C", str(tmp_path), "--profile", "cluster"])
+        assert isinstance(found.exception, ProfileError)
+        assert all(word in str(found.exception) for word in words)
+
+
+def test_a_topic_with_the_times_of_producers_is_refused(kafka_broker: str, tmp_path: Path) -> None:
+    topic = topic_name()
+    make_topic(kafka_broker, topic, message_timestamp_type="CreateTime")
+    pipeline = hr.Pipeline("gaps")
+    pipeline.stream("events", schema="n BIGINT NOT NULL")
+    plan = plan_pipeline(pipeline)
+    log = open_kafka_log(KafkaSettings(brokers=kafka_broker, topic=topic), "events")
+    store = Store.open(tmp_path / "store.duckdb", plan, identities={"events": log.identity})
+    try:
+        with pytest.raises(RefusedError, match="LogAppendTime"):
+            SparkEngine(plan, {"events": log}, store, spark=SparkSettings())
+    finally:
+        store.close()
+        log.close()
