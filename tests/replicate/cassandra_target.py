@@ -13,7 +13,7 @@ import pytest
 from cassandra import InvalidRequest
 
 from headrace.replicate.cassandra import CassandraReplica
-from servers.cassandra import CassandraNode
+from servers.cassandra import CassandraNode, connected
 
 __all__ = ["CassandraTarget"]
 
@@ -21,7 +21,9 @@ __all__ = ["CassandraTarget"]
 class CassandraTarget:
     """A keyspace of the test's own; `node` is one that the test may stop."""
 
-    def __init__(self, address: str, keyspace: str, session: Any, node: CassandraNode | None = None) -> None:
+    def __init__(
+        self, address: str, keyspace: str, session: Any = None, node: CassandraNode | None = None
+    ) -> None:
         self.address = address
         self.keyspace = keyspace
         self.session = session
@@ -33,11 +35,18 @@ class CassandraTarget:
 
     def rows(self, table: str) -> list[dict[str, Any]]:
         try:
-            found = list(self.session.execute(f"SELECT * FROM {self.name(table)}"))
+            found = self.execute(f"SELECT * FROM {self.name(table)}")
         except InvalidRequest as error:
             assert "does not exist" in str(error)
             return []
         return [{name: _read(name, value) for name, value in row.items()} for row in found]
+
+    def execute(self, cql: str) -> list[dict[str, Any]]:
+        """Run a statement; on a node that comes and goes, over a connection of its own."""
+        if self.node is None:
+            return list(self.session.execute(cql))
+        with connected(self.address) as session:
+            return list(session.execute(cql))
 
     def name(self, table: str) -> str:
         return f'{self.keyspace}."{re.sub("[^A-Za-z0-9_]", "_", table)}"'
@@ -47,8 +56,8 @@ class CassandraTarget:
 
     def differ(self, table: str) -> None:
         name = self.name(table)
-        self.session.execute(f"DROP TABLE {name}")
-        self.session.execute(
+        self.execute(f"DROP TABLE {name}")
+        self.execute(
             f'CREATE TABLE {name} ("who" text, "seen" timestamp, "n" text, PRIMARY KEY (("who", "seen")))'
         )
 
@@ -56,7 +65,7 @@ class CassandraTarget:
     def outage(self) -> Iterator[None]:
         if self.node is None:
             pytest.skip("the server is shared")
-        self.node.stop()
+        self.node.kill()
         try:
             yield
         finally:

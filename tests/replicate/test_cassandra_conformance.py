@@ -19,9 +19,7 @@ class TestCassandra(ReplicaConformance):
     def target(self, cassandra_server: str, request: pytest.FixtureRequest) -> Iterator[CassandraTarget]:
         if "target_that_is_down" in request.node.name:
             with cassandra_node() as node:
-                address = f"{node.host}:{node.port}"
-                with connected(address) as session:
-                    yield CassandraTarget(address, "own", session, node)
+                yield CassandraTarget(f"{node.host}:{node.port}", "own", node=node)
             return
         keyspace = f"test_{uuid.uuid4().hex[:12]}"
         with connected(cassandra_server) as session:
