@@ -62,6 +62,7 @@ def test_every_sample_is_in_the_table_with_the_labels_that_it_says() -> None:
             {"replica": "copy", "state": "following", "epoch": 0, "rows_refused": 1, "tables": tables}
         ]
         observer = observer_of(test, facts)
+        observer.alert_states = lambda: [{"name": "many", "severity": "info", "state": "firing"}]
         step(test, observer)
         observer.tick()
         test.clock.move(timedelta(seconds=1))

@@ -12,16 +12,19 @@ from typing import TYPE_CHECKING, NoReturn
 
 import pytest
 
+from servers.alertmanager import alertmanager_program
 from servers.apicurio import JAVA_MIN, apicurio
 from servers.elasticsearch import search_here
 from servers.jars import ServerMissing, jars_of, java
 from servers.postgresql import postgres_program
+from servers.prometheus import prometheus_program
 from servers.shared import shared_server
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 __all__ = [
+    "alertmanager_here",
     "apicurio_registry",
     "cassandra_here",
     "cassandra_server",
@@ -33,11 +36,13 @@ __all__ = [
     "opensearch_server",
     "postgres_here",
     "postgres_server",
+    "prometheus_here",
     "server_missing",
     "spark_session",
 ]
 
 _SERVER_FIXTURES = {
+    "alertmanager_here",
     "apicurio_registry",
     "elasticsearch_here",
     "elasticsearch_server",
@@ -47,6 +52,7 @@ _SERVER_FIXTURES = {
     "opensearch_server",
     "postgres_here",
     "postgres_server",
+    "prometheus_here",
 }
 
 
@@ -173,3 +179,23 @@ def spark_session() -> Iterator[SparkSession]:
         server_missing(missing)
     with local_spark() as session:
         yield session
+
+
+@pytest.fixture(scope="session")
+def prometheus_here() -> None:
+    """Prometheus and promtool are installed: for tests that start their own with `servers.prometheus`."""
+    try:
+        prometheus_program()
+        prometheus_program("promtool")
+    except ServerMissing as missing:
+        server_missing(missing)
+
+
+@pytest.fixture(scope="session")
+def alertmanager_here() -> None:
+    """Alertmanager and amtool are installed: for tests that start their own with `servers.alertmanager`."""
+    try:
+        alertmanager_program()
+        alertmanager_program("amtool")
+    except ServerMissing as missing:
+        server_missing(missing)

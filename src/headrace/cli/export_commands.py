@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from headrace.cli import export_monitoring_commands
 from headrace.cli.arguments import ProfileOption, ProjectOption, examples
 from headrace.errors import ProfileError
 
@@ -27,6 +28,7 @@ def register(app: typer.Typer) -> None:
     group.command("compose", epilog=examples("headrace export compose --profile compose"))(compose)
     shown = "headrace export kubernetes --profile compose --image shop:1 > pipeline.yaml"
     group.command("kubernetes", epilog=examples(shown))(kubernetes)
+    export_monitoring_commands.add_to(group)
     app.add_typer(group, name="export")
 
 

@@ -13,12 +13,19 @@ from headrace.cli.arguments import ProfileOption, ProjectOption, duration_of, ex
 from headrace.errors import ProfileError
 
 if TYPE_CHECKING:
+    from headrace.observe.producing import ProducerFigures
     from headrace.operate import Project
-    from headrace.produce.generator import GeneratorReport
+    from headrace.produce.generator import GeneratorProgress, GeneratorReport
 
 __all__ = ["rate_of", "register", "seed_or_random"]
 
 _LINE_CHARACTERS = 160
+
+
+MetricsPortOption = Annotated[
+    int | None,
+    typer.Option("--metrics-port", min=1, max=65535, help="Serve metrics for Prometheus there."),
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -34,7 +41,7 @@ def register(app: typer.Typer) -> None:
     )(generate)
 
 
-def generate(
+def generate(  # noqa: PLR0913, PLR0917 - every argument is an option of the command
     blueprint: Annotated[str, typer.Argument(help="Whose generator, such as commerce.")],
     project: ProjectOption = Path(),
     profile: ProfileOption = None,
@@ -62,6 +69,7 @@ def generate(
         typer.Option("--incident", help="What goes wrong while this runs, if the example has such."),
     ] = None,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="A line per event, with its id.")] = False,
+    metrics_port: MetricsPortOption = None,
 ) -> None:
     """Append made-up events to the log until Ctrl-C.
 
@@ -81,6 +89,7 @@ def generate(
     loaded = load_project(project, profile=profile)
     _require_stream(loaded, generator.stream, blueprint)
     stop = threading.Event()
+    figures = _serve_figures(generator.stream, metrics_port, loaded) if metrics_port is not None else None
     # A generator spoils some records on purpose, and those have to arrive as they are.
     log = open_producer_log(loaded, generator.stream, unfit="keep")
     shown = "as fast as the log takes them" if pace is None else f"{spell_number(pace)} events/s"
@@ -94,16 +103,24 @@ def generate(
                 count=count,
                 duration=length,
                 stop=stop,
-                on_progress=lambda done: typer.echo(
-                    f"{spell_number(done.events)} events, {spell_number(done.rate)}/s"
-                    + (f", {done.failed} failed" if done.failed else "")
-                ),
+                on_progress=_tell_progress,
                 on_batch=_tell_events if verbose else None,
+                on_append=None if figures is None else figures.appended,
             )
     finally:
         log.close()
     _tell_report(report)
     _tell_facts(generator.facts)
+
+
+def _serve_figures(stream: str, port: int, project: Project) -> ProducerFigures:
+    """Serve the figures of this process; the server ends with it."""
+    from headrace.observe.exposition import MetricsServer
+    from headrace.observe.producing import ProducerFigures
+
+    figures = ProducerFigures(stream)
+    MetricsServer(figures.exposition, project.profile.metrics.host, port)
+    return figures
 
 
 def rate_of(text: str) -> float | None:
@@ -137,6 +154,15 @@ def _require_stream(project: Project, stream: str, blueprint: str) -> None:
             f"the generator of '{blueprint}' is for a stream '{stream}', this pipeline has {known}",
             fix=f"go to a project of that blueprint: headrace new --blueprint {blueprint} shop",
         )
+
+
+def _tell_progress(done: GeneratorProgress) -> None:
+    from headrace.cli.output import spell_number
+
+    typer.echo(
+        f"{spell_number(done.events)} events, {spell_number(done.rate)}/s"
+        + (f", {done.failed} failed" if done.failed else "")
+    )
 
 
 def _tell_events(batch: Any) -> None:

@@ -183,6 +183,7 @@ METRICS: tuple[Metric, ...] = (
              Source.RUN),
     _counter("headrace_errors_total", "", "Warnings and errors in the journal, by level.",
              Source.RUN, "level"),
+    _gauge("headrace_alert_firing", "", "1 while an alert fires.", Source.RUN, "alert", "severity"),
     _gauge("headrace_start_timestamp_seconds", "seconds", "When this process began, in Unix time.",
            Source.RUN),
     _gauge("headrace_build_info", "", "1; the label says which version runs.", Source.RUN, "version"),

@@ -80,6 +80,8 @@ class Observer:
     ) -> None:
         self.on_tick: list[Callable[[datetime, list[Sample]], None]] = []
         """Told the time and all samples after each tick, in the observer's thread; to return at once."""
+        self.alert_states: Callable[[], Sequence[Mapping[str, Any]]] = list
+        """Gives the alerts of the run, where they are looked at; see `Alerts.states`."""
         self.epochs = EpochFigures(streams)
         self.exposition = Exposition(
             self.samples, self.epochs.families.values, known=known_names, alias=alias
@@ -195,6 +197,9 @@ class Observer:
         yield Sample("headrace_retries_total", {}, self._retries)
         for level, lines in self._facts.journal_lines().items():
             yield Sample("headrace_errors_total", {"level": level}, lines)
+        for alert in self.alert_states():
+            labels = {"alert": alert["name"], "severity": alert["severity"]}
+            yield Sample("headrace_alert_firing", labels, float(alert["state"] == "firing"))
         yield Sample("headrace_start_timestamp_seconds", {}, self._started)
         yield Sample("headrace_build_info", {"version": self._version}, 1)
         yield Sample("headrace_observe_seconds_total", {}, self._seconds)

@@ -117,6 +117,7 @@ class Runtime:
         files.callback(self.observer.close)
         self.alerting = Alerting(project, store, self.journal)
         self.alerts = self.alerting.alerts
+        self.observer.alert_states = self.alerts.states
         self.answers = Answers(
             store,
             asked,

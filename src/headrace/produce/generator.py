@@ -112,17 +112,19 @@ def run_generator(
     stop: Event | None = None,
     on_progress: Callable[[GeneratorProgress], None] | None = None,
     on_batch: Callable[[pa.Table], None] | None = None,
+    on_append: Callable[[int, bool, float], None] | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> GeneratorReport:
     """Append records until `count`, `duration` or `stop`; without `rate` as fast as the log takes them.
 
     Record times are the log's own. `on_progress` is called about every 1,000 events, `on_batch` after every
-    append that succeeded. A batch that the log does not take after bounded retries counts as failed and the
-    run goes on; RefusedError ends it.
+    append that succeeded, `on_append` after every append (records, whether they are durable, how many seconds
+    it took, retries included). A batch that the log does not take after bounded retries counts as failed and
+    the run goes on; RefusedError ends it.
     """
     if rate is not None and rate <= 0:
         raise ProfileError(f"a rate of {rate} events/s", fix="give a positive rate, or none for unlimited")
-    run = _Run(log, stop or Event(), clock, on_progress)
+    run = _Run(log, stop or Event(), clock, on_progress, on_append)
     pace = _Pace(rate, clock) if rate is not None else None
     end = None if duration is None else run.started + duration.total_seconds()
     last_arrival = log.now()
@@ -221,6 +223,7 @@ class _Run:
         stop: Event,
         clock: Callable[[], float],
         on_progress: Callable[[GeneratorProgress], None] | None,
+        on_append: Callable[[int, bool, float], None] | None = None,
     ) -> None:
         self.log = log
         self.stop = stop
@@ -229,6 +232,7 @@ class _Run:
         self.failed = 0
         self._clock = clock
         self._on_progress = on_progress
+        self._on_append = on_append
         self._told = 0
         self._latencies: deque[float] = deque(maxlen=_LATENCIES_KEPT)
 
@@ -236,7 +240,10 @@ class _Run:
         """Append and count `table`; False when it was given up."""
         began = self._clock()
         done = self._try(table)
-        self._latencies.append(self._clock() - began)
+        seconds = self._clock() - began
+        self._latencies.append(seconds)
+        if self._on_append is not None:
+            self._on_append(len(table), done, seconds)
         self.events += len(table) if done else 0
         self.failed += 0 if done else len(table)
         total = self.events + self.failed

@@ -1,0 +1,105 @@
+"""`export prometheus`, `export alertmanager`, `export grafana`: for the tools that people watch with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from headrace.cli.arguments import ProfileOption, ProjectOption, examples
+
+__all__ = ["add_to"]
+
+FolderOption = Annotated[
+    Path | None, typer.Option("--folder", help="Where the files go; default: monitoring/ in the project.")
+]
+
+
+def add_to(group: typer.Typer) -> None:
+    """Add these commands to `export`."""
+    group.command(
+        "prometheus",
+        epilog=examples(
+            "headrace export prometheus --profile kafka",
+            "headrace export prometheus --generator localhost:9465 --target node=localhost:9100",
+        ),
+    )(prometheus)
+    group.command("alertmanager", epilog=examples("headrace export alertmanager --reveal-secrets"))(
+        alertmanager
+    )
+    group.command("grafana", epilog=examples("headrace export grafana --prometheus http://localhost:9090"))(
+        grafana
+    )
+
+
+def prometheus(
+    project: ProjectOption = Path(),
+    profile: ProfileOption = None,
+    folder: FolderOption = None,
+    generator: Annotated[
+        str | None, typer.Option("--generator", help="HOST:PORT of `headrace generate --metrics-port`.")
+    ] = None,
+    spark: Annotated[
+        str | None, typer.Option("--spark", help="HOST:PORT of the Spark driver's own page.")
+    ] = None,
+    target: Annotated[
+        list[str] | None,
+        typer.Option("--target", help="NAME=HOST:PORT of another exporter: a broker's, a database's."),
+    ] = None,
+    alertmanager: Annotated[
+        str | None, typer.Option("--alertmanager", help="HOST:PORT of the Alertmanager that is told.")
+    ] = None,
+) -> None:
+    """Write prometheus.yml, the alerts as rules, and a test of each rule for promtool."""
+    from headrace.operate import load_project
+    from headrace.operate.export_monitoring import FOLDER, write_prometheus
+
+    loaded = load_project(project, profile=profile)
+    written = write_prometheus(
+        loaded,
+        folder or loaded.folder / FOLDER,
+        generator=generator,
+        spark=spark,
+        others=tuple(target or ()),
+        alertmanager=alertmanager,
+    )
+    _tell(written)
+
+
+def alertmanager(
+    project: ProjectOption = Path(),
+    profile: ProfileOption = None,
+    folder: FolderOption = None,
+    reveal_secrets: Annotated[
+        bool, typer.Option("--reveal-secrets", help="Write secrets into the file; Alertmanager needs them.")
+    ] = False,
+) -> None:
+    """Write alertmanager.yml with the notifiers of the profile."""
+    from headrace.operate import load_project
+    from headrace.operate.export_monitoring import FOLDER, write_alertmanager
+
+    loaded = load_project(project, profile=profile)
+    _tell(write_alertmanager(loaded, folder or loaded.folder / FOLDER, reveal=reveal_secrets))
+
+
+def grafana(
+    project: ProjectOption = Path(),
+    profile: ProfileOption = None,
+    folder: FolderOption = None,
+    prometheus: Annotated[
+        str, typer.Option("--prometheus", help="The address of Prometheus as Grafana reaches it.")
+    ] = "http://localhost:9090",
+) -> None:
+    """Write a dashboard of all metrics, and what provisions it."""
+    from headrace.operate import load_project
+    from headrace.operate.export_monitoring import FOLDER, write_grafana
+
+    loaded = load_project(project, profile=profile)
+    _tell(write_grafana(loaded, folder or loaded.folder / FOLDER, prometheus=prometheus))
+
+
+def _tell(written: Iterable[Path]) -> None:
+    for path in written:
+        typer.echo(f"wrote {path}")

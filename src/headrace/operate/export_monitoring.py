@@ -1,0 +1,179 @@
+"""Writes what Prometheus, Alertmanager and Grafana need of a project, into a folder beside its pipeline."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from headrace.errors import ProfileError, RefusedError
+from headrace.operate.alert_options import EmailOptions, WebhookOptions
+from headrace.operate.alerting import rules_of
+from headrace.operate.export_yaml import to_yaml
+from headrace.operate.project import Project
+
+__all__ = ["FOLDER", "write_alertmanager", "write_grafana", "write_prometheus"]
+
+FOLDER = "monitoring"
+_MARK = "# Made by `headrace export`: edit the project, then run it again.\n"
+_SPARK_JOBS = {"spark_driver": "/metrics/prometheus", "spark_executors": "/metrics/executors/prometheus"}
+
+
+def write_prometheus(
+    project: Project,
+    folder: Path,
+    *,
+    generator: str | None,
+    spark: str | None,
+    others: Sequence[str],
+    alertmanager: str | None,
+) -> list[Path]:
+    """Write prometheus.yml, the alert rules and their tests; addresses are HOST:PORT, others NAME=HOST:PORT.
+
+    Raises ProfileError when the profile serves no metrics, or an address is none.
+    """
+    from headrace.observe.export_prometheus import (
+        RULES_FILE,
+        Target,
+        prometheus_document,
+        rule_tests_document,
+        rules_document,
+    )
+
+    options = project.profile.metrics
+    if options.port is None:
+        raise ProfileError(
+            f"profile '{project.profile.name}' serves no metrics",
+            fix=f"add to headrace.toml: [profiles.{project.profile.name}.metrics] port = 9464",
+        )
+    targets = [Target("headrace", f"{options.host}:{options.port}")]
+    if generator is not None:
+        targets.append(Target("generator", _address(generator)))
+    if spark is not None:
+        targets += [Target(job, _address(spark), path) for job, path in _SPARK_JOBS.items()]
+    for other in others:
+        name, _, address = other.partition("=")
+        targets.append(Target(name, _address(address)))
+    if len({target.job for target in targets}) < len(targets):
+        raise ProfileError("two targets have one name", fix="give each target a name of its own")
+    rules, name = rules_of(project), project.pipeline.name
+    documents = {
+        "prometheus.yml": prometheus_document(
+            targets, alertmanager=None if alertmanager is None else _address(alertmanager)
+        ),
+        RULES_FILE: rules_document(rules, name),
+        RULES_FILE.replace(".yml", ".test.yml"): rule_tests_document(rules, name),
+    }
+    return [_write_yaml(folder / "prometheus" / file, document) for file, document in documents.items()]
+
+
+def write_alertmanager(project: Project, folder: Path, *, reveal: bool) -> list[Path]:
+    """Write alertmanager.yml with the notifiers of the profile, in a file that only its owner may read.
+
+    Alertmanager reads no environment: with `reveal`, secrets are written out. Raises RefusedError without it.
+    """
+    options = project.profile.alerts
+    secret = [
+        name
+        for name, (_, each) in options.notify.items()
+        if isinstance(each, WebhookOptions) or (isinstance(each, EmailOptions) and each.password is not None)
+    ]
+    if secret and not reveal:
+        raise RefusedError(
+            "Alertmanager needs the secrets of " + ", ".join(f"'{name}'" for name in secret) + " in its file",
+            fix="allow that with --reveal-secrets, and keep the file out of version control",
+        )
+    receivers = [_receiver(name, kind, each) for name, (kind, each) in options.notify.items()]
+    routes = [
+        {
+            "receiver": name,
+            "continue": True,
+            **({} if each.severity == "info" else {"matchers": [_at_least(each.severity)]}),
+        }
+        for name, (_, each) in options.notify.items()
+    ]
+    document: dict[str, Any] = {
+        "route": {
+            "receiver": "nobody",
+            "group_by": ["pipeline"],
+            "group_wait": _lasts(options.group),
+            "group_interval": "1m",
+            "repeat_interval": _lasts(options.repeat),
+            "routes": routes,
+        },
+        "receivers": [{"name": "nobody"}, *receivers],
+    }
+    return [_write_yaml(folder / "alertmanager" / "alertmanager.yml", document, private=True)]
+
+
+def write_grafana(project: Project, folder: Path, *, prometheus: str) -> list[Path]:
+    """Write a dashboard, its data source and provisioning; `prometheus` is the address that Grafana uses."""
+    from headrace.observe.export_grafana import dashboards_provider, data_sources, metrics_dashboard
+
+    name, place = project.pipeline.name, folder / "grafana"
+    text = json.dumps(metrics_dashboard(name), indent=2) + "\n"
+    provisioning = place / "provisioning"
+    return [
+        _write(place / "dashboards" / f"{name}.json", text),
+        _write_yaml(provisioning / "dashboards" / "headrace.yaml", dashboards_provider()),
+        _write_yaml(provisioning / "datasources" / "headrace.yaml", data_sources(prometheus)),
+    ]
+
+
+def _at_least(severity: str) -> str:
+    return 'severity="critical"' if severity == "critical" else 'severity=~"warning|critical"'
+
+
+def _receiver(name: str, kind: str, options: Any) -> dict[str, Any]:
+    if isinstance(options, EmailOptions):
+        mail: dict[str, Any] = {
+            "to": ", ".join(options.to),
+            "from": options.sender,
+            "smarthost": f"{options.host}:{options.port}",
+            "require_tls": options.encryption == "starttls",
+        }
+        if options.user is not None:
+            mail["auth_username"] = options.user
+        if options.password is not None:
+            mail["auth_password"] = options.password.reveal()
+        return {"name": name, "email_configs": [mail]}
+    url = options.url.reveal()
+    http = {}
+    if options.token is not None:
+        http = {"http_config": {"authorization": {"credentials": options.token.reveal()}}}
+    if kind == "slack":
+        return {"name": name, "slack_configs": [{"api_url": url, "send_resolved": True, **http}]}
+    return {"name": name, "webhook_configs": [{"url": url, **http}]}
+
+
+def _address(text: str) -> str:
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdecimal() or not 0 < int(port) < 65536:
+        raise ProfileError(f"'{text}' is not an address", fix="write HOST:PORT, for example localhost:9465")
+    return text
+
+
+def _lasts(length: Any) -> str:
+    return f"{max(1, round(length.total_seconds()))}s"
+
+
+def _write_yaml(path: Path, document: Mapping[str, Any], *, private: bool = False) -> Path:
+    return _write(path, _MARK + to_yaml(document), private=private)
+
+
+def _write(path: Path, text: str, *, private: bool = False) -> Path:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside = path.with_name(path.name + ".new")
+        beside.unlink(missing_ok=True)
+        descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600 if private else 0o644)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+        beside.replace(path)
+    except OSError as error:
+        raise RefusedError(
+            f"{path} cannot be written: {error.strerror}", fix="name another folder with --folder"
+        ) from error
+    return path

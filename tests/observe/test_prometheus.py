@@ -1,0 +1,125 @@
+"""A real Prometheus scrapes a real run on exported files; counters are the ledger's, also after kill -9."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from headrace.blueprints import write_project
+from headrace.observe.export_grafana import INTERVAL, charts
+from headrace.operate import load_project
+from headrace.operate.export_monitoring import write_prometheus
+from servers.alertmanager import AlertmanagerServer, alertmanager_server
+from servers.guard import GuardedProcess, free_ports, wait_until
+from servers.prometheus import PrometheusServer, prometheus_server
+
+ROUTE = "route: { receiver: nobody, group_wait: 1s }\nreceivers: [{ name: nobody }]\n"
+# These have no series while nothing of the kind is there: no replica, no wait, and nothing closed yet.
+ABSENT = ("replica", "closed_through", "sum by (alert) (headrace_alert_firing) > 0")
+
+
+def headrace(folder: Path, *words: str) -> GuardedProcess:
+    command = [sys.executable, "-m", "headrace", *words, "-C", str(folder)]
+    return GuardedProcess(command, output=folder / f"{words[0]}.out")
+
+
+@contextmanager
+def observed(
+    tmp_path: Path,
+) -> Iterator[tuple[Path, GuardedProcess, GuardedProcess, PrometheusServer, AlertmanagerServer, ExitStack]]:
+    """A shop that runs, its generator that spoils records, and those who watch them."""
+    folder = tmp_path / "shop"
+    write_project("commerce", folder)
+    metrics, generating = free_ports(2)
+    profile = f'metrics = {{ port = {metrics}, names = "both" }}\npage.serve = "off"\n'
+    (folder / "headrace.toml").write_text(f"[profiles.local]\n{profile}")
+    with ExitStack() as files:
+        (tmp_path / "alertmanager.yml").write_text(ROUTE)
+        alertmanager = files.enter_context(alertmanager_server(tmp_path))
+        written = write_prometheus(
+            load_project(folder),
+            tmp_path,
+            generator=f"127.0.0.1:{generating}",
+            spark=None,
+            others=(),
+            alertmanager=alertmanager.address,
+        )
+        written[0].write_text(written[0].read_text().replace("15s", "1s"))
+        run = headrace(folder, "run")
+        files.callback(run.stop)
+        spoiled = ("--rate", "50", "--set", "malformed_share=0.3", "--metrics-port", str(generating))
+        producer = headrace(folder, "generate", "commerce", *spoiled)
+        files.callback(producer.stop)
+        prometheus = files.enter_context(prometheus_server(written[0].parent))
+        yield folder, run, producer, prometheus, alertmanager, files
+
+
+def ledger(folder: Path) -> dict[str, int]:
+    done = subprocess.run(
+        [sys.executable, "-m", "headrace", "ledger", "--json", "-C", str(folder)],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    outcomes: dict[str, int] = json.loads(done.stdout)["streams"]["events"]["outcomes"]
+    return outcomes
+
+
+def scraped(prometheus: PrometheusServer) -> dict[str, int]:
+    found = prometheus.ask("query", query="sum by (outcome) (headrace_records_total)")["result"]
+    return {each["metric"]["outcome"]: int(float(each["value"][1])) for each in found}
+
+
+@pytest.mark.slow
+def test_targets_are_up_counters_survive_a_kill_panels_have_data_and_an_alert_arrives(
+    tmp_path: Path, prometheus_here: None, alertmanager_here: None
+) -> None:
+    with observed(tmp_path) as (folder, run, producer, prometheus, alertmanager, files):
+        wait_until(
+            lambda: prometheus.targets() == {"headrace": "up", "generator": "up"},
+            what="all targets are up",
+            seconds=90,
+            process=run,
+        )
+        wait_until(lambda: (prometheus.value("events_produced_total") or 0) > 100, what="events", seconds=60)
+        wait_until(
+            lambda: (prometheus.value("events_processed_total") or 0) > 100, what="reading", seconds=60
+        )
+        run.kill()
+        again = headrace(folder, "run")
+        files.callback(again.stop)
+        wait_until(lambda: alerts_of(alertmanager) >= {"bad_share"}, what="the alert arrives", seconds=120)
+        assert prometheus.alerts()["bad_share"] == "firing"
+        assert prometheus.value("events_failed_total") == 0
+        for chart in charts():
+            for query, _ in chart.queries:
+                if not any(word in query for word in ABSENT):
+                    wait_until(partial(rows, prometheus, query), what=f"rows of {query}", seconds=60)
+                else:
+                    rows(prometheus, query)
+        produced = int(prometheus.value("headrace_produced_records_total") or 0)
+        producer.stop()
+        wait_until(lambda: sum(ledger(folder).values()) >= produced, what="all is read", seconds=60)
+        wait_until(
+            lambda: scraped(prometheus) == {**dict.fromkeys(scraped(prometheus), 0), **ledger(folder)},
+            what="the counters are the ledger's",
+            seconds=30,
+        )
+        assert scraped(prometheus)["malformed"] > 0
+
+
+def rows(prometheus: PrometheusServer, query: str) -> bool:
+    """Return whether a panel's query has any; one that cannot be read is a failure."""
+    return bool(prometheus.ask("query", query=query.replace(INTERVAL, "1m"))["result"])
+
+
+def alerts_of(alertmanager: AlertmanagerServer) -> set[str]:
+    return {each["alertname"] for each in alertmanager.alerts()}
