@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import pytest
 from headrace.blueprints import BLUEPRINTS, make_generator, project_files, write_project
 from headrace.blueprints.commerce.pipeline import pipeline
 from headrace.errors import ProfileError, RefusedError
+from headrace.observe.metrics import METRICS_BY_NAME
 from headrace.operate.project import load_project
 from headrace.sql import plan_pipeline
 from headrace.sql.plan import TableClass
@@ -94,6 +96,7 @@ def test_a_project_holds_what_a_user_needs(tmp_path):
         ".github/workflows/ci.yml",
         ".gitignore",
         "README.md",
+        "deploy/compose.yaml",
         "headrace.toml",
         "pipeline.py",
         "tests/test_commerce.py",
@@ -152,6 +155,15 @@ def test_a_newcomer_who_follows_the_lesson_gets_a_table_of_reviews(tmp_path):
     assert table.kind == TableClass.WINDOWED
     done = pytest_in(folder)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_lessons_dashboard_is_one_that_reads_metrics_which_exist():
+    lesson = project_files("commerce")["README.md"].decode()
+    dashboard = json.loads(lesson.split("### 4.")[1].split("```json\n")[1].split("```")[0])
+    expressions = [panel["targets"][0]["expr"] for panel in dashboard["panels"]]
+    named = {name for text in expressions for name in re.findall(r"headrace_\w+", text)}
+    assert len(expressions) == len(named) == 3
+    assert named <= set(METRICS_BY_NAME)
 
 
 def test_the_lessons_windows_hold_the_numbers_that_it_shows():

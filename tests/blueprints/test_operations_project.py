@@ -42,9 +42,10 @@ def test_the_pipeline_is_right_and_keeps_its_tables_as_meant():
     assert all(table.key for table in plan_pipeline(pipeline).tables), "a replica sends only what has changed"
 
 
-@pytest.mark.parametrize("profile", ["local", "postgresql", "kafka"])
+@pytest.mark.parametrize("profile", ["local", "postgresql", "kafka", "cluster", "compose"])
 def test_every_profile_can_be_read(tmp_path, monkeypatch, profile):
-    monkeypatch.setenv("PG_DSN", "postgresql://127.0.0.1/operations")
+    monkeypatch.setenv("BROKERS", "localhost:9092")
+    monkeypatch.setenv("SPARK_MASTER", "local[2]")
     write_project("operations", tmp_path)
     loaded = load_project(tmp_path, profile=profile)
     assert loaded.profile.stream("events").partitions == 3
