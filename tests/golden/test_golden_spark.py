@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import canonical
@@ -24,6 +24,7 @@ _SAMPLE = (
     "rows_that_fail_in_one_table",
 )
 _ROWS_MAX = (7, 1000)
+_STEPS = ("action", "duplicates", "outcomes", "closings", "ledger", "commit", "publish")
 
 
 @pytest.fixture
@@ -32,9 +33,16 @@ def topics(kafka_broker: str) -> Iterator[KafkaTopics]:
         yield found
 
 
-def _check(name: str, topics: KafkaTopics, session: SparkSession, batch_rows_max: int) -> int:
+def _check(
+    name: str,
+    topics: KafkaTopics,
+    session: SparkSession,
+    batch_rows_max: int,
+    *,
+    crash_at: Sequence[str] = (),
+) -> int:
     case = load_case(name)
-    given, batches = run_on_spark(case, topics, session, batch_rows_max=batch_rows_max)
+    given, batches = run_on_spark(case, topics, session, batch_rows_max=batch_rows_max, crash_at=crash_at)
     different = canonical.differences(case.expected, given)
     assert not different, "\n".join(different[:20])
     return batches
@@ -47,6 +55,22 @@ def test_small_micro_batches_on_spark_give_what_is_expected(
     case = load_case(name)
     batches = _check(name, topics, spark_session, _ROWS_MAX[0])
     assert batches > 1 or len(case.arrivals) <= _ROWS_MAX[0]
+
+
+@pytest.mark.slow
+def test_a_driver_that_dies_around_its_commit_loses_nothing_and_repeats_nothing(
+    topics: KafkaTopics, spark_session: SparkSession
+) -> None:
+    _check("conflicting_duplicates", topics, spark_session, _ROWS_MAX[0], crash_at=("ledger", "commit"))
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("name", ["every_outcome", "sessions_touch", "conflicting_duplicates"])
+def test_a_driver_that_dies_after_every_step_loses_nothing_and_repeats_nothing(
+    name: str, topics: KafkaTopics, spark_session: SparkSession
+) -> None:
+    _check(name, topics, spark_session, _ROWS_MAX[0], crash_at=_STEPS)
 
 
 @pytest.mark.soak

@@ -76,7 +76,12 @@ linger = 5
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        ('engine = "spark"', "not in this version"),
+        ('engine = "flink"', "is not known"),
+        ("spark = 3", "takes a table"),
+        ('spark.trigger = "soon"', "not a duration"),
+        ("spark.streaming.backpressure.enabled = true", "belongs to DStreams"),
+        ('"spark.streaming.backpressure.enabled" = "true"', "belongs to DStreams"),
+        ("spark.executor.memory = [1]", "takes a text, a number"),
         ('streams.events = { log = "kafka" }', "does not say where the brokers are"),
         ('replicas.warehouse = { kind = "delat" }', "no replica is called"),
         ("replicas.warehouse = 3", "does not say which system"),

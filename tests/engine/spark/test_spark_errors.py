@@ -1,0 +1,53 @@
+"""What Spark says of a failure becomes an error that says who must act."""
+
+from __future__ import annotations
+
+import pytest
+
+from headrace.engine.spark.session import (
+    SparkEndedError,
+    SparkWorkerError,
+    error_of_loss,
+    error_of_spark,
+    open_session,
+)
+from headrace.errors import IntegrityError, ProfileError, RefusedError, TransientError
+
+_TRACE = """[STREAM_FAILED] Query [id = 1, runId = 2] terminated with exception: Traceback:
+  File "positions.py", line 75, in _looked
+    known = require_same(place, self._topics[name], look_at(connection))
+headrace.errors.{error}
+  fix: its positions mean nothing any more
+
+SQLSTATE: XXKST"""
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "words"),
+    [
+        (_TRACE.format(error="IntegrityError: topic 'a': it was deleted"), IntegrityError, "it was deleted"),
+        (_TRACE.format(error="TransientError: no answer from b:1"), TransientError, "no answer from b:1"),
+        ("Python worker failed to connect back.", SparkWorkerError, "lost a worker"),
+        ("Job aborted: ExecutorLostFailure (executor 1 exited)", SparkWorkerError, "lost a worker"),
+        ("[UNSUPPORTED] something else", RefusedError, "something else"),
+        ("", RefusedError, "no reason given"),
+    ],
+)
+def test_a_query_that_failed_says_why(text: str, kind: type[Exception], words: str) -> None:
+    error = error_of_spark(text)
+    assert type(error) is kind
+    assert words in str(error)
+
+
+def test_a_process_of_spark_that_is_gone_is_told_apart_from_a_call_that_failed() -> None:
+    assert type(error_of_loss(ConnectionRefusedError(111, "Connection refused"))) is SparkEndedError
+    called = Exception("An error occurred while calling o1.collect.\n: Python worker exited unexpectedly")
+    assert type(error_of_loss(called)) is SparkWorkerError
+
+
+def test_a_missing_pyspark_is_answered_with_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    import sys
+
+    monkeypatch.setitem(sys.modules, "pyspark.sql", None)
+    with pytest.raises(ProfileError, match=r"headrace\[spark\]"):
+        open_session("shop", {})
