@@ -17,6 +17,7 @@ from headrace.cli import (
     export_commands,
     generate_commands,
     ingest_commands,
+    journal_commands,
     log_commands,
     poll_commands,
     produce_commands,
@@ -55,6 +56,7 @@ for group in (
     replica_commands,
     export_commands,
     alert_commands,
+    journal_commands,
 ):
     group.register(app)
 

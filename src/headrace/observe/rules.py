@@ -112,7 +112,7 @@ def _work(limits: Limits) -> tuple[Rule, ...]:
         ),
         Rule(
             name="restarting",
-            severity="critical",
+            severity="warning",
             summary="The run was started 3 times or more within 15 minutes.",
             help="`headrace logs` tells why the runs before ended.",
             promql="changes(headrace_start_timestamp_seconds[15m]) >= 2",

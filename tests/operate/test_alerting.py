@@ -1,0 +1,112 @@
+"""Alerts of a run: looked at beside it, told by its socket, kept for the next run; metrics at a port."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from headrace.errors import ProfileError, RefusedError
+from headrace.operate import Runtime, load_project
+from headrace.operate.alerting import alerts_of, rules_of, saved_alerts, silence_alert
+from headrace.operate.profiles import read_profile
+from servers.guard import free_ports
+
+PIPELINE = """
+import headrace as hr
+
+pipeline = hr.Pipeline("shop")
+pipeline.stream("events", schema="id VARCHAR NOT NULL, happened TIMESTAMP NOT NULL", event_time="happened")
+pipeline.table("counted", "SELECT count(*) AS n FROM events")
+pipeline.alert("empty", "SELECT n = 0 FROM counted", severity="critical", summary="Nothing is there.")
+"""
+
+
+def project_in(folder: Path, profile: str = "") -> Any:
+    (folder / "pipeline.py").write_text(PIPELINE)
+    (folder / "headrace.toml").write_text(f'[profiles.local]\nalerts.every = "1 s"\n{profile}')
+    return load_project(folder)
+
+
+@contextmanager
+def running(project: Any) -> Iterator[Runtime]:
+    runtime, stop = Runtime.open(project), threading.Event()
+    thread = threading.Thread(target=runtime.run, args=(stop,))
+    thread.start()
+    try:
+        yield runtime
+    finally:
+        stop.set()
+        thread.join()
+        runtime.close()
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    deadline, pause = time.monotonic() + 60, threading.Event()
+    while not condition():
+        assert time.monotonic() < deadline
+        pause.wait(0.05)
+
+
+def state_of(project: Any, name: str) -> dict[str, Any]:
+    (found,) = [each for each in alerts_of(project)["alerts"] if each["name"] == name]
+    return dict(found)
+
+
+def test_an_alert_of_a_run_is_shown_silenced_and_kept_for_the_next_one(tmp_path: Path) -> None:
+    (port,) = free_ports(1)
+    project = project_in(tmp_path, f"metrics.port = {port}\n")
+    with running(project) as runtime:
+        wait_for(lambda: state_of(project, "empty")["state"] == "firing")
+        (firing,) = runtime.answers.status()["alerts"]
+        assert (firing["name"], firing["summary"]) == ("empty", "Nothing is there.")
+        silence_alert(project, "empty", 5)
+        assert state_of(project, "empty")["silenced_until"] is not None
+        silence_alert(project, "empty", 0)
+        assert state_of(project, "empty")["silenced_until"] is None
+        with pytest.raises(RefusedError, match="there is no alert 'emty'; did you mean 'empty'"):
+            silence_alert(project, "emty", 5)
+        told = 'headrace_alert_firing{alert="empty",severity="critical"} 1.0'
+        wait_for(lambda: told in httpx.get(f"http://127.0.0.1:{port}/metrics").text)
+        with pytest.raises(RefusedError, match=f"metrics cannot be served on 127.0.0.1:{port}"):
+            other = tmp_path / "other"
+            other.mkdir()
+            Runtime.open(project_in(other, f"metrics.port = {port}\n"))
+    assert saved_alerts(project)["empty"]["state"] == "firing"
+    assert alerts_of(project)["running"] is False
+    assert state_of(project, "empty")["state"] == "firing"
+    with pytest.raises(RefusedError, match="the pipeline is stopped"):
+        silence_alert(project, "empty", 5)
+
+
+def test_default_alerts_can_be_left_out(tmp_path: Path) -> None:
+    assert len(rules_of(project_in(tmp_path))) > 10
+    assert [rule.name for rule in rules_of(project_in(tmp_path, 'alerts.defaults = "off"\n'))] == ["empty"]
+
+
+def test_every_mistake_in_the_section_is_said_at_once(tmp_path: Path) -> None:
+    (tmp_path / "headrace.toml").write_text(
+        "[profiles.local.alerts]\n"
+        "late_precent = 3\n"
+        'delay = "soon"\n'
+        'notify.a = { kind = "webhok", url = "http://x" }\n'
+        'notify.b = { kind = "slack" }\n'
+        'notify.c = { kind = "email" }\n'
+    )
+    with pytest.raises(ProfileError) as raised:
+        read_profile(tmp_path, None)
+    said = str(raised.value)
+    for words in (
+        "did you mean 'late_percent'",
+        "headrace.toml:3",
+        "did you mean 'webhook'",
+        "needs 'url'",
+        "needs 'to'",
+    ):
+        assert words in said

@@ -1,0 +1,64 @@
+"""The journal, read while it is written: last lines, new ones, and a file that is put aside meanwhile."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from queue import Queue
+
+from headrace.operate.journal import Journal
+from headrace.operate.journal_reading import Line, follow_lines, kept, last_lines
+
+
+def events(lines: list[Line]) -> list[str]:
+    return [str(line["event"]) for line in lines]
+
+
+def test_the_last_lines_are_found_by_level_and_text_also_in_files_put_aside(tmp_path: Path) -> None:
+    path = tmp_path / "headrace.log"
+    journal = Journal(path)
+    journal.info("first", table="Orders")
+    journal.close()
+    path.rename(tmp_path / "headrace.log.1")
+    journal = Journal(path)
+    journal.warning("second")
+    journal.failed("third", ValueError("orders are wrong"))
+    with path.open("a") as file:
+        file.write('{"event": "half')
+    journal.close()
+    assert events(last_lines(path, 10, kept())) == ["first", "second", "third"]
+    assert events(last_lines(path, 2, kept())) == ["second", "third"]
+    assert events(last_lines(path, 10, kept(level="warning"))) == ["second", "third"]
+    assert events(last_lines(path, 10, kept(text="orders"))) == ["first", "third"]
+    assert last_lines(tmp_path / "none.log", 10, kept()) == []
+
+
+def test_lines_are_followed_into_the_file_that_takes_the_place_of_a_full_one(tmp_path: Path) -> None:
+    path, stop = tmp_path / "headrace.log", threading.Event()
+    seen: Queue[str] = Queue()
+    journal = Journal(path)
+    journal.info("before")
+
+    def follow() -> None:
+        for line in follow_lines(path, kept(), stop):
+            seen.put(str(line["event"]))
+
+    thread = threading.Thread(target=follow)
+    thread.start()
+    try:
+        number = 0
+        while seen.empty():  # until the follower stands at the end of the file
+            journal.info(f"line {number}")
+            number += 1
+            stop.wait(0.05)
+        journal.close()
+        path.rename(tmp_path / "headrace.log.1")
+        again = Journal(path)
+        again.info("in the new file")
+        while (event := seen.get(timeout=20)) != "in the new file":
+            assert event.startswith("line ")
+        again.close()
+    finally:
+        stop.set()
+        thread.join(10)
+    assert not thread.is_alive()
