@@ -22,7 +22,7 @@ from headrace.testing import PipelineTest
 
 pytestmark = pytest.mark.slow
 
-CODE_OF_THE_PACKAGE = {"__init__.py", "catalogue.py", "generator.py", "vocabulary.py"}
+CODE_OF_THE_PACKAGE = {"__init__.py", "catalogue.py", "generator.py", "people.py", "vocabulary.py"}
 
 
 def folder_of(blueprint: str) -> Path:

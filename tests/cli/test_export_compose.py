@@ -230,16 +230,20 @@ def test_addresses_agree_with_what_the_profile_says(tmp_path: Path) -> None:
     scraped = yaml.safe_load((deploy / "prometheus" / "prometheus.yml").read_text())
     assert scraped["scrape_configs"][0]["static_configs"][0]["targets"] == ["headrace:9464"]
     sources = yaml.safe_load((deploy / "grafana/provisioning/datasources/headrace.yaml").read_text())
+    provided = yaml.safe_load((deploy / "grafana/provisioning/dashboards/headrace.yaml").read_text())
+    mounts = [mount.split(":") for mount in services["grafana"]["volumes"]]
+    assert ["../grafana", provided["providers"][0]["options"]["path"], "ro"] in mounts
     hosts = {source["url"].split("//")[-1].split(":")[0] for source in sources["datasources"]}
     assert hosts == {"prometheus", "postgresql"} <= set(services)
 
 
-def test_the_blueprint_ships_the_file_that_is_exported(tmp_path: Path) -> None:
-    folder = project(tmp_path / "company")
+@pytest.mark.parametrize("blueprint", ["commerce", "operations"])
+def test_a_blueprint_ships_the_file_that_is_exported(tmp_path: Path, blueprint: str) -> None:
+    folder = tmp_path / "company"
+    write_project(blueprint, folder)
     exported(folder)
-    assert (folder / "deploy" / "compose.yaml").read_bytes() == project_files("operations")[
-        "deploy/compose.yaml"
-    ]
+    shipped = project_files(blueprint)["deploy/compose.yaml"]
+    assert (folder / "deploy" / "compose.yaml").read_bytes() == shipped
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,16 @@ from typing import Any
 from headrace.operate.export_facts import Deployment, Neighbour
 from headrace.operate.export_yaml import to_yaml
 
-__all__ = ["IMAGES", "MARK", "compose_services", "compose_text", "needed_variables"]
+__all__ = [
+    "DASHBOARDS",
+    "IMAGES",
+    "MARK",
+    "compose_services",
+    "compose_text",
+    "database_of",
+    "has_dashboards",
+    "needed_variables",
+]
 
 MARK = "# Made by `headrace export compose`: change the profile, then run it again."
 
@@ -26,6 +35,9 @@ IMAGES: Mapping[str, str] = {
     "grafana": "grafana/grafana:12.1.1",
 }
 """Every image that is not built here, with its version."""
+
+DASHBOARDS = "/etc/headrace/dashboards"
+"""Where Grafana finds the dashboards of the project."""
 
 Service = dict[str, Any]
 _CHECK = {"interval": "10s", "timeout": "10s", "retries": 12, "start_period": "20s"}
@@ -316,6 +328,11 @@ def _prometheus() -> Service:
     )
 
 
+def has_dashboards(deployment: Deployment) -> bool:
+    """Return whether the project has dashboards of its own, in `grafana/`."""
+    return any((deployment.project.folder / "grafana").glob("*.json"))
+
+
 def _grafana(deployment: Deployment) -> Service:
     environment = {
         "GF_SECURITY_ADMIN_PASSWORD": _asked("GRAFANA_PASSWORD"),
@@ -323,12 +340,15 @@ def _grafana(deployment: Deployment) -> Service:
     }
     if deployment.one("postgresql"):
         environment["READER_PASSWORD"] = _asked("READER_PASSWORD")
+    mounts = ["./grafana/provisioning:/etc/grafana/provisioning:ro", "grafana:/var/lib/grafana"]
+    if has_dashboards(deployment):
+        mounts.append(f"../grafana:{DASHBOARDS}:ro")
     return _service(
         "512m",
         image=IMAGES["grafana"],
         environment=environment,
         ports=[_published("GRAFANA_PORT", 3000)],
-        volumes=["./grafana/provisioning:/etc/grafana/provisioning:ro", "grafana:/var/lib/grafana"],
+        volumes=mounts,
         depends_on={"prometheus": {"condition": "service_healthy"}},
         healthcheck={"test": ["CMD", "wget", "-qO-", "http://localhost:3000/api/health"], **_CHECK},
     )

@@ -7,7 +7,14 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from headrace.errors import RefusedError
-from headrace.operate.export_compose import MARK, compose_text, database_of, needed_variables
+from headrace.operate.export_compose import (
+    DASHBOARDS,
+    MARK,
+    compose_text,
+    database_of,
+    has_dashboards,
+    needed_variables,
+)
 from headrace.operate.export_facts import Deployment
 from headrace.operate.export_yaml import to_yaml
 
@@ -77,7 +84,11 @@ def deployment_files(deployment: Deployment) -> dict[str, str]:
         files["postgresql/30-users.sh"] = _USERS
     if deployment.metrics_port is not None:
         files["prometheus/prometheus.yml"] = f"{MARK}\n{to_yaml(_prometheus(deployment))}"
-        files["grafana/provisioning/datasources/headrace.yaml"] = f"{MARK}\n{to_yaml(_sources(deployment))}"
+        provisioned = {"datasources": _sources(deployment)}
+        if has_dashboards(deployment):
+            provisioned["dashboards"] = _dashboards()
+        for kind, document in provisioned.items():
+            files[f"grafana/provisioning/{kind}/headrace.yaml"] = f"{MARK}\n{to_yaml(document)}"
     return files
 
 
@@ -154,6 +165,11 @@ def _prometheus(deployment: Deployment) -> dict[str, object]:
         "global": {"scrape_interval": "5s", "evaluation_interval": "5s"},
         "scrape_configs": [{"job_name": "headrace", "static_configs": [{"targets": [target]}]}],
     }
+
+
+def _dashboards() -> dict[str, object]:
+    provider = {"name": "project", "type": "file", "allowUiUpdates": True, "options": {"path": DASHBOARDS}}
+    return {"apiVersion": 1, "providers": [provider]}
 
 
 def _sources(deployment: Deployment) -> dict[str, object]:

@@ -7,6 +7,7 @@ PROJECT_FILES = {
     "sql/init.sql": "sql/init.sql",
     "sql/views.sql": "sql/views.sql",
     "deploy/compose.yaml": "deploy/compose.yaml",
+    "grafana/operations.json": "grafana/operations.json",
     "tests/test_operations.py": "tests/test_operations.py",
     "gitignore": ".gitignore",
     "github/workflows/ci.yml": ".github/workflows/ci.yml",

@@ -195,13 +195,13 @@ DELAY = """
 pipeline.panel("Delay until the tables", f"SELECT {DELAY} AS delay", kind="gauge", unit="s")
 
 pipeline.panel(
-    "Epochs",
+    "Latency",
     """
-    SELECT date_trunc('minute', committed_at) AS minute,
-           quantile_cont(seconds, 0.50) AS p50,
-           quantile_cont(seconds, 0.95) AS p95
-    FROM epochs WHERE records > 0 AND committed_at > now() - INTERVAL 2 HOURS
-    GROUP BY 1 ORDER BY 1
+    SELECT minute, 'p' || round(100 * (labels->>'$.quantile')::DOUBLE)::INT AS quantile, value AS seconds
+    FROM metrics_by_minute
+    WHERE name = 'headrace_latency_seconds' AND labels->>'$.since' = 'event'
+      AND labels->>'$.quantile' IS NOT NULL AND minute > now() - INTERVAL 2 HOURS
+    ORDER BY 1, 2
     """,
     kind="line",
     unit="s",
@@ -342,11 +342,13 @@ pipeline.alert(
 pipeline.alert(
     "slow_pipeline",
     """
-    SELECT coalesce(quantile_cont(seconds, 0.95), 0) > 5
-    FROM epochs WHERE records > 0 AND committed_at > now() - INTERVAL 1 MINUTE
+    SELECT coalesce(max(value), 0) > 5
+    FROM metrics
+    WHERE name = 'headrace_latency_seconds' AND time > now() - INTERVAL 10 SECONDS
+      AND labels->>'$.since' = 'event' AND labels->>'$.quantile' = '0.95'
     """,
     hold="1 minute",
-    summary="One epoch in twenty takes more than 5 seconds: see `headrace status`.",
+    summary="One record in twenty takes more than 5 seconds to the tables: see `headrace status`.",
 )
 
 pipeline.alert(
