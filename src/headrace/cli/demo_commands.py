@@ -227,11 +227,12 @@ def _summary(project: Project, runtime: Runtime, figures: RunFigures, place: Pat
             ("files", f"{place} (pipeline.py, .headrace/log.db, .headrace/store.duckdb)"),
         ]
     )
-    table = next((line["table"] for line in listed if line["kind"] == "windowed"), listed[0]["table"])
+    windowed = next((line["table"] for line in listed if line["kind"] == "windowed"), None)
+    query = f"{windowed} ORDER BY window_start DESC" if windowed else listed[0]["table"]
     typer.echo("\ntry next:")
     if shutil.which("headrace") is None:  # started by its path, as `make demo` does
         typer.echo(f"  . {Path(sys.executable).parent / 'activate'}")
     typer.echo(f"  cd {place}")
-    typer.echo(f'  headrace sql "SELECT * FROM {table} ORDER BY window_start DESC LIMIT 5"')
+    typer.echo(f'  headrace sql "SELECT * FROM {query} LIMIT 5"')
     typer.echo("  headrace dead-letters list")
     typer.echo("  headrace run, and in a second terminal: headrace generate " + project.pipeline.name)
