@@ -1,0 +1,111 @@
+"""What observing costs: `python -m bench.observing [--events 1000000] [--repetitions 5]`.
+
+The commerce pipeline works off the same embedded log in turns with and without metrics, history, alerts and
+a scrape each second, each time into a new store in a process of its own. Prints the seconds of every run and
+the ratio of the medians; the bar is 1.05. To be run on a quiet machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from urllib.request import urlopen
+
+BAR = 1.05
+SEED = 7
+_HOURS = 6.0
+
+
+def main() -> int:
+    """Measure in turns, print, and say by the exit code whether the bar holds."""
+    parser = argparse.ArgumentParser(prog="python -m bench.observing", description=__doc__.splitlines()[0])
+    parser.add_argument("--events", type=int, default=1_000_000)
+    parser.add_argument("--repetitions", type=int, default=5)
+    parser.add_argument("--child", choices=("with", "without"), help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    chosen = parser.parse_args()
+    if chosen.child:
+        print(json.dumps(worked_off(chosen.folder, observed=chosen.child == "with")))
+        return 0
+    took: dict[str, list[float]] = {"with": [], "without": []}
+    with tempfile.TemporaryDirectory(prefix="headrace-bench-") as temporary:
+        folder = Path(temporary) / "shop"
+        prepare(folder, chosen.events)
+        for turn in range(2 * chosen.repetitions):
+            # The order changes from pair to pair, so that neither has the warmer disk.
+            way = ("with", "without")[(turn + turn // 2) % 2]
+            said = measure(folder, way)
+            took[way].append(said["seconds"])
+            print(f"{way:<8} {said['seconds']:8.2f} s  {said['records'] / said['seconds']:12,.0f} records/s")
+    ratio = statistics.median(took["with"]) / statistics.median(took["without"])
+    print(f"ratio of the medians {ratio:.3f} (bar: at most {BAR})")
+    return 0 if ratio <= BAR else 1
+
+
+def prepare(folder: Path, events: int) -> None:
+    """Write a project and fill its log with so many events, about."""
+    from headrace.blueprints import make_generator, write_project
+    from headrace.operate import load_project, open_log
+    from headrace.produce.generator import load_history
+
+    write_project("commerce", folder)
+    (folder / "headrace.toml").write_text('[profiles.local]\npage.serve = "off"\n')
+    generator = make_generator("commerce", seed=SEED)
+    log = open_log(load_project(folder), generator.stream)
+    try:
+        load_history(generator, log, hours=_HOURS, until=datetime.now(UTC), rate=events / (_HOURS * 3600))
+    finally:
+        log.close()
+
+
+def measure(folder: Path, way: str) -> dict[str, float]:
+    """Work the log off in a process of its own, into a new store."""
+    for old in (folder / ".headrace").glob("store.duckdb*"):
+        shutil.rmtree(old) if old.is_dir() else old.unlink()
+    command = [sys.executable, "-m", "bench.observing", "--child", way, "--folder", str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=1800)
+    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def worked_off(folder: Path, *, observed: bool) -> dict[str, float]:
+    """Run until caught up; return how long it took and how many records there were."""
+    from headrace.observe.exposition import MetricsServer
+    from headrace.operate import Runtime, load_project
+
+    runtime, stop, over = Runtime.open(load_project(folder)), threading.Event(), threading.Event()
+    server = MetricsServer(runtime.observer.exposition, "127.0.0.1", 0)
+
+    def scrape() -> None:
+        while not over.wait(1):
+            urlopen(f"http://127.0.0.1:{server.port}/metrics").read()
+
+    scraper = threading.Thread(target=scrape)
+    try:
+        begun = time.perf_counter()
+        if observed:
+            scraper.start()
+            runtime.run(stop, until_caught_up=True)
+        else:
+            runtime.engine.run(stop, until_caught_up=True)
+        seconds = time.perf_counter() - begun
+        return {"seconds": seconds, "records": runtime.store.ledger().read("events")}
+    finally:
+        over.set()
+        if observed:
+            scraper.join()
+        server.close()
+        runtime.close()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
