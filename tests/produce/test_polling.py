@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from datetime import UTC, datetime
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -188,17 +189,59 @@ def test_an_answer_that_says_no_ends_the_polling(log: Log) -> None:
 
 
 @pytest.mark.parametrize("body", [b"<html>", b'{"results": 5}', b"[1]", b"\xff", b"[" * 100_000, b""])
-def test_an_answer_of_another_shape_is_asked_for_again_and_then_kept_as_it_came(
+def test_an_answer_of_another_shape_is_kept_once_and_its_page_asked_for_until_it_is_right(
     log: Log, body: bytes
 ) -> None:
     def reply(path: str, request: int) -> Reply:
-        return (200, {}, body) if path.endswith("=1") else page(path, request)
+        return (200, {}, body) if request <= 6 else page(path, request)
 
+    waits: list[float] = []
     with api(reply) as server:
-        report = poller(server, log).run(pages=2)
+        report = poller(server, log, waits=waits).run(pages=2)
     assert values(log)[0] == body
-    assert len(values(log)) == 4
-    assert (report.malformed, server.asked.count("/api/?page=1")) == (1, 3)
+    assert [json.loads(value)["id"] for value in values(log)[1:]] == [
+        "1-0",
+        "1-1",
+        "1-2",
+        "2-0",
+        "2-1",
+        "2-2",
+    ]
+    assert (report.malformed, server.asked.count("/api/?page=1")) == (1, 7)
+    assert waits == sorted(waits)
+
+
+def test_an_answer_without_content_is_a_page_without_items(log: Log) -> None:
+    with api(lambda path, request: (204, {}, b"") if request < 3 else page(path, request)) as server:
+        report = poller(server, log).run(pages=3)
+    assert (server.asked, report.malformed) == (["/api/?page=1"] * 3, 0)
+    assert len(ids(log)) == 3
+
+
+def test_a_log_that_is_full_is_waited_for(tmp_path: Path) -> None:
+    full = open_embedded_log(tmp_path / "full.db", "users", bytes_max=1_000, retention_age=timedelta(0))
+    full.publish("engine", {0: 0})  # retention passes no reader
+    waits: list[float] = []
+
+    def make_room(seconds: float) -> bool:
+        waits.append(seconds)
+        full.publish("engine", {each.partition: each.end for each in full.partitions()})
+        return False
+
+    with api(page) as server:
+        settings = PollSettings(url=f"{server.url}/api/?page={PAGE}", private_addresses=True, every_s=0.0)
+        polled = Poller(settings, full, threading.Event(), wait=make_room)
+        polled.run(pages=100)
+    last = [json.loads(value)["id"] for value in values(full)][-3:]
+    full.close()
+    assert waits
+    assert last == [f"100-{at}" for at in range(3)]
+
+
+def test_where_a_poller_stands_says_nothing_of_its_url(log: Log) -> None:
+    with api(page) as server:
+        poller(server, log, url=f"{server.url}/api/?key=secret&page={PAGE}").run(pages=1)
+    assert all(b"secret" not in value for value in values(log.lane("polling")))
 
 
 def test_an_item_that_cannot_be_flattened_is_kept_as_it_came(log: Log) -> None:
@@ -233,18 +276,26 @@ def test_an_answer_that_ends_too_early_is_not_taken(log: Log) -> None:
 
 
 def test_a_server_that_trickles_is_cut_off() -> None:
-    going_on = threading.Event()
+    cut = threading.Event()
+    listening = socket.create_server(("127.0.0.1", 0))
 
-    def reply(path: str, request: int) -> Reply:
-        going_on.wait(20)
-        return 200, {}, b"{}"
+    def trickle() -> None:
+        given, _ = listening.accept()
+        with given, suppress(OSError):
+            given.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
+            while not cut.wait(0.05):
+                given.sendall(b"x")  # always soon enough for the timeout of one read
 
-    with api(reply) as server:
-        try:
-            with pytest.raises(TransientError):
-                fetch(server.url, Guard.of(server.url, private=True), timeout_s=0.3, body_bytes_max=1000)
-        finally:
-            going_on.set()
+    thread = threading.Thread(target=trickle, daemon=True)
+    thread.start()
+    url = f"http://127.0.0.1:{listening.getsockname()[1]}/"
+    try:
+        with pytest.raises(TransientError):
+            fetch(url, Guard.of(url, private=True), timeout_s=0.5, body_bytes_max=10_000)
+    finally:
+        cut.set()
+        thread.join()
+        listening.close()
 
 
 def test_a_redirect_to_another_host_is_not_followed(log: Log) -> None:
@@ -285,6 +336,8 @@ def test_redirects_without_end_are_refused(log: Log) -> None:
         "http://2130706433/",
         "http://[fd00::1]/",
         "http://100.64.0.1/",
+        "http://[64:ff9b::a9fe:a9fe]/",
+        "http://[::a9fe:a9fe]/",
     ],
 )
 def test_addresses_that_are_not_public_are_not_asked(url: str) -> None:
@@ -294,7 +347,15 @@ def test_addresses_that_are_not_public_are_not_asked(url: str) -> None:
 
 @pytest.mark.parametrize(
     "url",
-    ["file:///etc/passwd", "ftp://host/", "http://user:word@host/", "http:///x", "http://h:99999/", "x"],
+    [
+        "file:///etc/passwd",
+        "ftp://host/",
+        "http://user:word@host/",
+        "http:///x",
+        "http://h:99999/",
+        "http://h/\xe4",
+        "x",
+    ],
 )
 def test_urls_of_other_kinds_are_refused_without_being_shown(url: str) -> None:
     with pytest.raises(RefusedError) as raised:

@@ -4,11 +4,13 @@ Where it stands is kept in the log too, in the stream's lane `polling`: a page i
 number written down then. A run that dies between the two polls the page again, so records may come twice
 and are never lost; a stream with `unique` counts them once.
 
-What does not look as it should is appended as it came: the row stage sets it aside as a dead letter.
+What does not look as it should is appended as it came: the row stage sets it aside as a dead letter. An
+answer that is malformed as a whole does so once, and its page is asked for until it is right.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import random
 import threading
@@ -23,7 +25,7 @@ import pyarrow as pa
 
 from headrace.errors import RefusedError, TransientError
 from headrace.log.between import read_between
-from headrace.log.protocol import APPEND_SCHEMA, Log
+from headrace.log.protocol import APPEND_SCHEMA, Log, LogFullError
 from headrace.produce.polling_http import Answer, Guard, fetch
 
 __all__ = ["LANE", "PAGE", "Flatten", "PollReport", "PollSettings", "Poller"]
@@ -40,7 +42,8 @@ _RETRY_LAST_S = 30.0
 _RETRY_AFTER_MAX_S = 300.0
 _JITTER = 0.25
 _MALFORMED_TRIES = 3
-_TRY_AGAIN = frozenset((408, 425, 429, 500, 502, 503, 504))
+_TRY_AGAIN = frozenset((408, 425, 429, *range(500, 600))) - {501, 505}
+_NO_CONTENT = 204
 _LOOK_BACK = 64
 
 
@@ -140,18 +143,21 @@ class Poller:
     # --- asking
 
     def _answer(self, page: int, end: float | None) -> Answer | None:
-        """Ask until there is an answer that can be used, or one that is malformed thrice; None: stopped."""
+        """Ask until there is an answer that can be used; None: stopped."""
         url = self._settings.url.replace(PAGE, str(page))
         pause, failed, malformed = _RETRY_FIRST_S, False, 0
         while not self._stop.is_set():
             seconds = pause
             try:
                 answer = self._asked(url)
-                malformed += _items(answer.body, self._settings.items) is None
-                if malformed in (0, _MALFORMED_TRIES):
+                if self._items(answer) is not None:
                     if failed:
                         self._tell(None, 0.0)
                     return answer
+                malformed += 1
+                if malformed == _MALFORMED_TRIES:
+                    self._append([answer.body], [None])
+                    self.report.malformed += 1
                 raise TransientError("the API's answer is not of the shape that was declared")
             except TransientError as error:
                 if isinstance(error, _Busy):
@@ -177,18 +183,17 @@ class Poller:
             )
         return answer
 
+    def _items(self, answer: Answer) -> list[Any] | None:
+        """Return the items of an answer; None when it is not what an answer looks like."""
+        return [] if answer.status == _NO_CONTENT else _items(answer.body, self._settings.items)
+
     # --- appending
 
     def _take(self, answer: Answer) -> bool:
         """Append an answer; whether there was anything in it."""
         settings, now = self._settings, self._log.now()
-        items = _items(answer.body, settings.items)
-        if items is None:
-            self._append([answer.body], [None])
-            self.report.malformed += 1
-            return True
         values, keys = [], []
-        for item in items:
+        for item in self._items(answer) or ():
             try:
                 record = item if settings.flatten is None else settings.flatten(item, now)
                 values.append(json.dumps(record, default=str).encode())
@@ -211,8 +216,8 @@ class Poller:
         while True:
             try:
                 log.append(records)
-            except TransientError as error:
-                self._tell(error, pause)
+            except (TransientError, LogFullError) as error:  # a run, or retention, makes room
+                self._tell(TransientError(error.message, fix=error.fix), pause)
                 if self._wait(pause):
                     raise
                 pause = min(pause * 2, _RETRY_LAST_S)
@@ -230,13 +235,18 @@ class Poller:
         for records in read_between(lane, {0: start}, {0: held.end}):
             for value in _in_order(records):
                 said = json.loads(value)
-                if said["url"] == self._settings.url:
+                if said["of"] == _name_of(self._settings.url):
                     found = said["page"]
         return int(found)
 
     def _remember(self, page: int) -> None:
-        value = json.dumps({"url": self._settings.url, "page": page}).encode()
+        value = json.dumps({"of": _name_of(self._settings.url), "page": page}).encode()
         self._durably(self._log.lane(LANE), _records([value], [None], partition=0))
+
+
+def _name_of(url: str) -> str:
+    """Return what tells a URL from others; not the URL, which may hold a key."""
+    return hashlib.sha256(url.encode()).hexdigest()[:16]
 
 
 def _records(values: list[bytes], keys: list[bytes | None], partition: int | None = None) -> pa.Table:

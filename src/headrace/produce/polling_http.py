@@ -25,6 +25,8 @@ _REDIRECTS = (301, 302, 303, 307, 308)
 _REDIRECTS_MAX = 5
 _PORTS = {"http": 80, "https": 443}
 _PIECE = 65_536
+# IPv4 addresses written as IPv6 ones: for a gateway (NAT64, RFC 6052), and as it was done before (RFC 4291).
+_HOLD_IPV4 = tuple(map(ipaddress.IPv6Network, ("64:ff9b::/96", "64:ff9b:1::/48", "::/96")))
 
 
 @dataclass(frozen=True)
@@ -77,8 +79,12 @@ class Guard:
 
 def _is_public(address: str) -> bool:
     found = ipaddress.ip_address(address.partition("%")[0])
-    mapped = getattr(found, "ipv4_mapped", None) or getattr(found, "sixtofour", None)
-    return found.is_global and not found.is_multicast and (mapped is None or mapped.is_global)
+    inside = None
+    if isinstance(found, ipaddress.IPv6Address):
+        inside = found.ipv4_mapped or found.sixtofour
+        if any(found in network for network in _HOLD_IPV4):
+            inside = ipaddress.IPv4Address(found.packed[-4:])
+    return found.is_global and not found.is_multicast and (inside is None or inside.is_global)
 
 
 def _split(url: str) -> SplitResult:
@@ -87,10 +93,11 @@ def _split(url: str) -> SplitResult:
         fine = place.scheme in _PORTS and bool(place.hostname) and _port(place) > 0
     except ValueError:
         fine = False
-    if not fine or place.username is not None or any(sign <= " " for sign in url):
+    odd = not url.isascii() or any(sign <= " " for sign in url)
+    if not fine or place.username is not None or odd:
         raise RefusedError(
             "the poller's URL, or one that it is sent to, is none that it can ask",
-            fix="write http:// or https://, a host, and no user or password",
+            fix="write http:// or https://, a host, no user or password, other letters than ASCII as %XX",
         )
     return place
 
