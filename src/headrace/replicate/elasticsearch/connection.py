@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import ssl
 import threading
 from collections.abc import Mapping
@@ -31,6 +32,8 @@ _FIXES = {
 }
 _BLOCKED_FIX = "end the block (PUT INDEX/_settings with index.blocks.… set to null), then resume"
 _WORDS_MAX = 300
+_QUOTED = re.compile(r"\. Preview of field's value| in document with id |(?<=For input string)")
+"""Where a server's reason begins to quote what it was given."""
 
 
 class Answer:
@@ -134,7 +137,8 @@ class Connection:
                     f"the certificate of {self.place} is not trusted",
                     fix='name the file with the certificates of who signed it: ca = "ca.pem"',
                 ) from error
-            what = str(error) or type(error).__name__
+            # Not the text of a header that cannot be sent: it would hold the secret.
+            what = type(error).__name__ if isinstance(error, httpx.LocalProtocolError) else str(error)
             raise TransientError(
                 f"{self.place} cannot be reached: {what}", fix="it is tried again"
             ) from error
@@ -173,11 +177,16 @@ def reason_of(error: Any) -> str:
         return error[:_WORDS_MAX]
     if not isinstance(error, dict):
         return "without a reason"
-    words = f"{error.get('type', 'error')}: {error.get('reason', '')}"
+    words = f"{error.get('type', 'error')}: {_without_values(str(error.get('reason', '')))}"
     cause = error.get("caused_by")
     if isinstance(cause, dict) and cause.get("reason"):
-        words += f" ({cause['reason']})"
+        words += f" ({_without_values(str(cause['reason']))})"
     return " ".join(words.split())[:_WORDS_MAX]
+
+
+def _without_values(reason: str) -> str:
+    """Leave out what the server quotes of a row: values and keys do not belong into a log."""
+    return _QUOTED.split(reason)[0].rstrip(" .,:")
 
 
 def _urls(replica: ElasticsearchReplica, name: str) -> list[str]:
@@ -203,7 +212,14 @@ def _urls(replica: ElasticsearchReplica, name: str) -> list[str]:
 def _client(replica: ElasticsearchReplica, name: str) -> httpx.Client:
     headers, auth = {}, None
     if replica.api_key is not None:
-        headers["authorization"] = f"ApiKey {replica.api_key.reveal()}"
+        key = replica.api_key.reveal()
+        if not (key.isascii() and key.isprintable() and key == key.strip()):
+            # Not shown: it is a secret.
+            raise ProfileError(
+                f"the api_key of replica '{name}' has signs that no header can hold, such as a line break",
+                fix="take them out of the variable or file that holds it",
+            )
+        headers["authorization"] = f"ApiKey {key}"
     elif replica.user:
         auth = httpx.BasicAuth(replica.user, replica.password.reveal() if replica.password else "")
     verify: ssl.SSLContext | bool = True

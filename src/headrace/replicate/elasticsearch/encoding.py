@@ -49,9 +49,8 @@ class Lines:
             first = last
 
 
-def lines_of_rows(shape: TableShape, rows: pa.Table, *, create: bool = False) -> Lines:
-    """Return the lines that index `rows`; with `create`, for a data stream, which only takes what is new."""
-    action = "create" if create else "index"
+def lines_of_rows(shape: TableShape, rows: pa.Table) -> Lines:
+    """Return the lines that index `rows`."""
     fields = [(column.name, column.type) for column in shape.columns]
     document = " || ".join(
         f"{text_literal(',' * (at > 0) + _json_text(name) + ':')} || {_value(quoted(name), kind)}"
@@ -61,7 +60,7 @@ def lines_of_rows(shape: TableShape, rows: pa.Table, *, create: bool = False) ->
     select = (
         f"SELECT {_id_of(shape)} AS id, \"_version\" AS version, '{{' || {document} || {version} || '}}' AS d"
     )
-    return _lines(rows, f"{select} FROM rows", f"{_action(action, versioned=not create)} || d || chr(10)")
+    return _lines(rows, f"{select} FROM rows", f"{_action('index')} || d || chr(10)")
 
 
 def lines_of_removed(shape: TableShape, removed: pa.Table) -> Lines:
@@ -69,7 +68,7 @@ def lines_of_removed(shape: TableShape, removed: pa.Table) -> Lines:
     return _lines(
         removed,
         f'SELECT {_id_of(shape)} AS id, "_version" AS version FROM rows',
-        _action("delete", versioned=True),
+        _action("delete"),
     )
 
 
@@ -88,8 +87,8 @@ def _lines(rows: pa.Table, select: str, line: str) -> Lines:
     return Lines(memoryview(text) if text is not None else memoryview(b""), ends.tolist())
 
 
-def _action(word: str, *, versioned: bool) -> str:
-    version = ',"version":\' || version || \',"version_type":"external_gte"' if versioned else ""
+def _action(word: str) -> str:
+    version = ',"version":\' || version || \',"version_type":"external_gte"'
     return f"'{{\"{word}\":{{\"_id\":' || to_json(id) || '{version}}}}}' || chr(10)"
 
 

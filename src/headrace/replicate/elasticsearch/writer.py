@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 __all__ = ["ElasticsearchWriter"]
 
 _REMEMBERED = "5m"
+# Rows must be on disk when the cursor says so, whatever a template of the server asks for.
+_SAFE = {"gc_deletes": _REMEMBERED, "translog.durability": "request"}
 _REFUSED_MAX = 1_000
 _SWEEP_ROWS = 50_000
 _PAUSES_S = (0.1, 0.3, 1.0, 3.0)
@@ -78,7 +80,7 @@ class ElasticsearchWriter:
             # A cursor without its index tells of rows that are gone: the copying begins anew.
             self._connection.call("DELETE", self._cursor_path(index), accept=(404,), refresh="true")
             settings: dict[str, Any] = {"number_of_shards": self._replica.number_of_shards}
-            settings["gc_deletes"] = _REMEMBERED
+            settings |= _SAFE
             if self._replica.number_of_replicas is not None:
                 settings["number_of_replicas"] = self._replica.number_of_replicas
             self._create(index, settings, wanted)
@@ -92,8 +94,10 @@ class ElasticsearchWriter:
         missing = missing_fields(shape, index, wanted, facts.get("mappings", {}))
         if missing:
             self._connection.call("PUT", f"/{index}/_mapping", {"properties": missing})
-        if facts.get("settings", {}).get("index", {}).get("gc_deletes") != _REMEMBERED:
-            self._connection.call("PUT", f"/{index}/_settings", {"index": {"gc_deletes": _REMEMBERED}})
+        has = facts.get("settings", {}).get("index", {})
+        durability = has.get("translog", {}).get("durability", "request")  # absent: the server's default
+        if (has.get("gc_deletes"), durability) != tuple(_SAFE.values()):
+            self._connection.call("PUT", f"/{index}/_settings", {"index": _SAFE})
 
     def _create(self, index: str, settings: Mapping[str, Any], mapping: Mapping[str, Any]) -> None:
         body = {"settings": {"index": settings}, "mappings": mapping}
@@ -135,8 +139,23 @@ class ElasticsearchWriter:
             raise fenced(table)
         if there is not None and seen is not None and _writer_of(there) != _writer_of(seen):
             raise fenced(table)
+        if there is None:
+            self._refuse_rows_without_cursor(table)
         self._save(table, cursor, place)
         self._own_alias(table, cursor.generation)
+
+    def _refuse_rows_without_cursor(self, table: str) -> None:
+        """Raise RefusedError when the index has rows of a replica: versions may be above all of ours."""
+        index = self._indices[table]
+        self._connection.call("POST", f"/{index}/_refresh")
+        asked = {"query": {"exists": {"field": VERSION}}}
+        if self._connection.call("POST", f"/{index}/_count", asked, terminate_after="1").body.get("count"):
+            raise RefusedError(
+                f"'{index}', the index of the table '{table}', has rows of a replica, and "
+                f"'{self._replica.cursors}' says nothing of them",
+                fix=f"bring back '{self._replica.cursors}' (option cursors), or delete '{index}': it is "
+                "filled again",
+            )
 
     def _own_alias(self, table: str, generation: int) -> None:
         """Make the alias that this writer writes through, and take away those of older generations."""
@@ -281,7 +300,9 @@ class ElasticsearchWriter:
                 raise typed(
                     failure.get("status", 500), reason_of(failure.get("cause")), self._connection.server
                 )
-            if not answer.get("deleted") and not answer.get("version_conflicts"):
+            if answer.get("version_conflicts"):
+                self._connection.pause(_PAUSES_S[0])  # something wrote meanwhile: look again
+            elif not answer.get("deleted"):
                 return
 
     # --- the end
