@@ -197,10 +197,11 @@ pipeline.panel("Delay until the tables", f"SELECT {DELAY} AS delay", kind="gauge
 pipeline.panel(
     "Latency",
     """
-    SELECT minute, 'p' || round(100 * (labels->>'$.quantile')::DOUBLE)::INT AS quantile, value AS seconds
+    SELECT minute, 'p' || CAST(100 * CAST(labels->>'$.quantile' AS DOUBLE) AS INT) AS quantile,
+           value AS seconds
     FROM metrics_by_minute
-    WHERE name = 'headrace_latency_seconds' AND labels->>'$.since' = 'event'
-      AND labels->>'$.quantile' IS NOT NULL AND minute > now() - INTERVAL 2 HOURS
+    WHERE name = 'headrace_latency_seconds' AND (labels->>'$.since') = 'event'
+      AND (labels->>'$.quantile') IS NOT NULL AND minute > now() - INTERVAL 2 HOURS
     ORDER BY 1, 2
     """,
     kind="line",
@@ -345,7 +346,7 @@ pipeline.alert(
     SELECT coalesce(max(value), 0) > 5
     FROM metrics
     WHERE name = 'headrace_latency_seconds' AND time > now() - INTERVAL 10 SECONDS
-      AND labels->>'$.since' = 'event' AND labels->>'$.quantile' = '0.95'
+      AND (labels->>'$.since') = 'event' AND (labels->>'$.quantile') = '0.95'
     """,
     hold="1 minute",
     summary="One record in twenty takes more than 5 seconds to the tables: see `headrace status`.",
