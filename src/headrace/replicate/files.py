@@ -12,17 +12,13 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
-from datetime import date, datetime, time, timedelta
-from decimal import Decimal
 from pathlib import Path
 from typing import Any
-from uuid import UUID
-
-import pyarrow as pa
 
 from headrace.errors import ProfileError, RefusedError
 from headrace.replicate.folders import folder_failures, locked, write_json
 from headrace.replicate.options import CommonOptions, setting
+from headrace.replicate.plain import json_bytes, plain_rows
 from headrace.replicate.protocol import Chunk, Cursor, Position, ReplicaWriter, TableShape, Task, fenced
 
 __all__ = ["FilesReplica", "read_files"]
@@ -121,34 +117,11 @@ class _FilesWriter:
 
 def _lines(chunk: Chunk) -> Iterator[bytes]:
     for op, word, rows in (("remove", "key", chunk.removed), ("put", "row", chunk.rows)):
-        for row in _rows(rows, chunk.table):
+        for row in plain_rows(rows, chunk.table):
             version = row.pop("_version")
-            yield _line({"op": op, "version": version, word: row})
+            yield json_bytes({"op": op, "version": version, word: row}) + b"\n"
     if chunk.sweep_below:
-        yield _line({"op": "sweep", "below": chunk.sweep_below})
-
-
-def _rows(rows: pa.Table, shape: TableShape) -> Iterator[dict[str, Any]]:
-    nested = {column.name for column in shape.columns if column.type == "JSON"}
-    for row in rows.to_pylist():
-        yield {k: json.loads(v) if k in nested and v is not None else v for k, v in row.items()}
-
-
-def _line(facts: Mapping[str, Any]) -> bytes:
-    return json.dumps(facts, default=_plain, ensure_ascii=False).encode() + b"\n"
-
-
-def _plain(value: Any) -> Any:
-    """Return what JSON can say: decimals as texts that keep every digit, times as ISO 8601, bytes as hex."""
-    if isinstance(value, datetime | date | time):
-        return value.isoformat()
-    if isinstance(value, timedelta):
-        return value.total_seconds()
-    if isinstance(value, Decimal | UUID):
-        return str(value)
-    if isinstance(value, bytes):
-        return value.hex()
-    return list(value)
+        yield json_bytes({"op": "sweep", "below": chunk.sweep_below}) + b"\n"
 
 
 def read_files(folder: Path, table: str) -> list[dict[str, Any]]:

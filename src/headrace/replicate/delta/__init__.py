@@ -59,4 +59,7 @@ class DeltaReplica(LakeOptions):
         if self.uri.startswith("s3"):
             # A commit is a file that must not be there yet: S3 itself sees to that.
             given["AWS_CONDITIONAL_PUT"] = "etag"
+        if self.uri:
+            # Waiting for a store that is away is the follower's work, which tells of it.
+            given |= {"max_retries": "2", "retry_timeout": "10s", "connect_timeout": "5s", "timeout": "30s"}
         return {name: value for name, value in given.items() if value}

@@ -1,0 +1,102 @@
+"""The topics of a Kafka replica: made when absent, and read from end to end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from confluent_kafka import Consumer, KafkaException, TopicPartition
+from confluent_kafka.admin import NewTopic
+from confluent_kafka.error import KafkaError
+
+from headrace.errors import TransientError
+from headrace.log.kafka.connection import Connection
+
+__all__ = ["ensure_topics", "records_of"]
+
+_READ_S = 40.0
+_POLL_S = 0.2
+_SEEN_S = 10.0
+
+
+def ensure_topics(
+    connection: Connection, wanted: Mapping[str, tuple[int, Mapping[str, str]]], replication: int | None
+) -> None:
+    """Make the topics that are not there: name -> (partitions, settings)."""
+    there = _known(connection)
+    new = [
+        NewTopic(name, partitions, replication or -1, config=dict(config))
+        for name, (partitions, config) in wanted.items()
+        if name not in there
+    ]
+    if not new:
+        return
+    for asked in new:
+        try:
+            connection.ask(connection.admin.create_topics([asked]))
+        except KafkaException as error:
+            if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
+                raise connection.error_of(error.args[0]) from None
+    end = time.monotonic() + _SEEN_S
+    while not set(wanted) <= _known(connection):
+        if time.monotonic() > end:
+            raise connection.not_ready()
+
+
+def _known(connection: Connection) -> set[str]:
+    try:
+        return set(connection.admin.list_topics(timeout=8).topics)
+    except KafkaException:
+        connection.raise_refused()
+        raise connection.not_ready() from None
+
+
+def records_of(connection: Connection, topic: str) -> Iterator[Any]:
+    """Give the committed records of a topic, up to its end as it is now, each partition in order.
+
+    Raises TransientError when a transaction that began before is not ended in time.
+    """
+    consumer: Consumer = connection.made(
+        Consumer,
+        **{
+            "group.id": "headrace-replica",  # never joined: partitions are assigned
+            "isolation.level": "read_committed",
+            "enable.auto.commit": False,
+            "auto.offset.reset": "earliest",
+            "enable.partition.eof": True,
+        },
+    )
+    try:
+        yield from _read(connection, consumer, topic)
+    except KafkaException as error:
+        connection.raise_refused()
+        raise connection.error_of(error.args[0]) from None
+    finally:
+        consumer.close()
+
+
+def _read(connection: Connection, consumer: Consumer, topic: str) -> Iterator[Any]:
+    partitions = consumer.list_topics(topic, timeout=8).topics[topic].partitions
+    ends = {}
+    for partition in partitions:
+        low, high = consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=8)
+        if high > low:
+            ends[partition] = high
+    consumer.assign([TopicPartition(topic, partition, 0) for partition in ends])
+    deadline = time.monotonic() + _READ_S
+    while ends:
+        message = consumer.poll(_POLL_S)
+        error = None if message is None else message.error()
+        if message is not None and error is None:
+            deadline = time.monotonic() + _READ_S
+            yield message
+        elif message is not None and error is not None and error.code() == KafkaError._PARTITION_EOF:
+            # Short of the end: what follows belongs to a transaction that is still open.
+            if message.offset() >= ends.get(message.partition(), 0):
+                ends.pop(message.partition(), None)
+        elif error is not None:
+            raise connection.error_of(error)
+        elif time.monotonic() > deadline:
+            what = f"{connection.place}: a transaction in '{topic}' has not ended"
+            raise TransientError(what, fix="it is tried again")

@@ -1,0 +1,228 @@
+"""Writes chunks to topics: the rows of a chunk and the cursor of its table in one transaction.
+
+A table's writer has the transactional id of the table, so the brokers themselves end what another one has
+begun, and refuse it from then on. Cursors are records of one compacted topic, `PREFIX` + `cursors`, by table.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from confluent_kafka import KafkaError, KafkaException, Producer
+
+from headrace.errors import RefusedError, TransientError
+from headrace.log.kafka.connection import Connection
+from headrace.replicate.kafka.topics import ensure_topics, records_of
+from headrace.replicate.plain import json_bytes, plain_rows
+from headrace.replicate.protocol import Chunk, Cursor, Position, Refusal, TableShape, Task, fenced
+
+if TYPE_CHECKING:
+    from headrace.replicate.kafka import KafkaReplica
+
+__all__ = ["VERSION_HEADER", "KafkaWriter"]
+
+VERSION_HEADER = "headrace.version"
+"""Carries `_version` in ASCII digits, of rows and of removals."""
+
+_FENCED = (KafkaError._FENCED, KafkaError.PRODUCER_FENCED, KafkaError.INVALID_PRODUCER_EPOCH)
+_ANSWER_S = 30.0
+_OVERHEAD_BYTES = 256
+_TRANSACTION_MS = 60_000
+_REFUSED_MAX = 1_000
+_QUEUE_FULL_S = 0.1
+
+
+class KafkaWriter:
+    """See `ReplicaWriter`."""
+
+    def __init__(self, options: KafkaReplica, task: Task) -> None:
+        self._options = options
+        self._task = task
+        self._connection = Connection(options.settings(), f"replica '{task.replica}'")
+        self._producers: dict[str, Producer] = {}
+        self._known: dict[str, Cursor | None] = {}
+        self._cursors = f"{options.prefix}cursors"
+        kept = {"cleanup.policy": "compact"}
+        if options.mode == "append":
+            kept = {"cleanup.policy": "delete", "retention.ms": "-1"}
+        wanted = {self._topic(shape.name): (options.partitions, kept) for shape in task.tables}
+        wanted[self._cursors] = (1, {"cleanup.policy": "compact"})
+        ensure_topics(self._connection, wanted, options.replication)
+
+    def _topic(self, table: str) -> str:
+        name = self._options.prefix + table
+        return "".join(
+            letter if letter.isascii() and (letter.isalnum() or letter in "._-") else "_" for letter in name
+        )
+
+    # --- cursors
+
+    def cursors(self) -> Mapping[str, Cursor]:
+        """See `ReplicaWriter`."""
+        names = {shape.name for shape in self._task.tables}
+        found: dict[str, Cursor] = {}
+        for record in records_of(self._connection, self._cursors):
+            table = record.key().decode()
+            if table in names and record.value() is not None:
+                facts = json.loads(record.value())
+                found[table] = Cursor(**{**facts, "position": Position(**facts["position"])})
+        return found
+
+    def take(self, table: str, seen: Cursor | None, cursor: Cursor) -> None:
+        """See `ReplicaWriter`."""
+        if self.cursors().get(table) != seen:
+            raise fenced(table)  # without ending what somebody else does
+        self._forget(table)
+        producer = self._producer(table)
+        if self._known[table] != seen:
+            raise fenced(table)
+        self._commit(table, producer, cursor, ())
+
+    def _producer(self, table: str) -> Producer:
+        """Return the table's producer; nobody else's is good any more, and the cursor is known."""
+        if table not in self._producers:
+            producer: Producer = self._connection.made(
+                Producer,
+                **{
+                    "transactional.id": f"headrace {self._options.prefix}{table}",
+                    "transaction.timeout.ms": _TRANSACTION_MS,
+                    "partitioner": "murmur2_random",  # as Java's clients do
+                    "compression.type": "lz4",
+                    "linger.ms": 5,
+                    "message.max.bytes": self._options.record_bytes_max,
+                },
+            )
+            try:
+                producer.init_transactions(_ANSWER_S)
+            except KafkaException as error:
+                self._raise(table, error.args[0])
+            self._producers[table] = producer
+            self._known[table] = self.cursors().get(table)
+        return self._producers[table]
+
+    def _forget(self, table: str) -> None:
+        self._producers.pop(table, None)
+        self._known.pop(table, None)
+
+    # --- rows
+
+    def write(self, chunk: Chunk) -> None:
+        """See `ReplicaWriter`."""
+        table = chunk.table.name
+        producer = self._producer(table)
+        there, cursor = self._known[table], chunk.cursor
+        if there == cursor:
+            return
+        if there is None or (there.generation, there.store_id) != (cursor.generation, cursor.store_id):
+            raise fenced(table)
+        self._commit(table, producer, cursor, self._records(chunk))
+
+    def _records(self, chunk: Chunk) -> Iterator[tuple[bytes, bytes | None, int]]:
+        """Give key, value and version of a chunk's records; rows that make too large ones are set aside."""
+        refusals: list[Refusal] = []
+        for row in plain_rows(chunk.removed, chunk.table):
+            version = row.pop("_version")
+            yield json_bytes(row), None, version
+        keys = set()
+        for number, row in enumerate(plain_rows(chunk.rows, chunk.table)):
+            key, value = _key(chunk, row, number), json_bytes(row)
+            keys.add(key)
+            if len(key) + len(value) + _OVERHEAD_BYTES > self._options.record_bytes_max:
+                reason = f"the record has {len(key) + len(value):,} bytes (record_bytes_max)"
+                refusals.append(Refusal(chunk.table.name, key.decode(), row["_version"], reason))
+                if len(refusals) > _REFUSED_MAX:
+                    what = f"more than {_REFUSED_MAX} rows of '{chunk.table.name}' are too large at once"
+                    raise RefusedError(what, fix="raise record_bytes_max here and in the topic, then resume")
+                continue
+            yield key, value, row["_version"]
+        if chunk.sweep_below:
+            for key, version in self._versions(chunk.table).items():
+                if version < chunk.sweep_below and key not in keys:
+                    yield key, None, chunk.sweep_below
+        if refusals:
+            self._task.set_aside(refusals)
+
+    def _versions(self, shape: TableShape) -> dict[bytes, int]:
+        """Return the version of every row that is in the table's topic."""
+        found: dict[bytes, int] = {}
+        for record in records_of(self._connection, self._topic(shape.name)):
+            if record.value() is None:
+                found.pop(record.key(), None)
+            elif record.key() is not None:
+                found[record.key()] = int(dict(record.headers() or ()).get(VERSION_HEADER, b"0"))
+        return found
+
+    def _commit(self, table: str, producer: Producer, cursor: Cursor, records: Any) -> None:
+        topic, failed = self._topic(table), list[KafkaError]()
+
+        def delivered(error: KafkaError | None, _: Any) -> None:
+            if error is not None:
+                failed.append(error)
+
+        try:
+            producer.begin_transaction()
+            for key, value, version in records:
+                headers = {VERSION_HEADER: str(version).encode()}
+                while True:
+                    try:
+                        producer.produce(topic, value, key, headers=headers, on_delivery=delivered)
+                        break
+                    except BufferError:
+                        producer.poll(_QUEUE_FULL_S)
+                if failed:
+                    break
+            told = json_bytes(asdict(cursor))
+            producer.produce(self._cursors, told, table.encode(), on_delivery=delivered)
+            producer.flush(_ANSWER_S)
+            if failed:
+                raise KafkaException(failed[0])
+            producer.commit_transaction(_ANSWER_S)
+        except KafkaException as error:
+            self._raise(table, error.args[0])
+        except BaseException:
+            self._give_up(table)
+            raise
+        self._connection.answered()
+        self._known[table] = cursor
+
+    def _give_up(self, table: str) -> None:
+        """Take back a transaction that was begun."""
+        producer = self._producers.get(table)
+        self._forget(table)
+        if producer is not None:
+            with suppress(KafkaException):
+                producer.abort_transaction(_ANSWER_S)
+
+    def _raise(self, table: str, error: KafkaError) -> NoReturn:
+        if error.code() in _FENCED:
+            self._forget(table)
+            raise fenced(table) from None
+        self._give_up(table)
+        self._connection.raise_refused()
+        if error.code() == KafkaError.MSG_SIZE_TOO_LARGE:
+            what = f"topic '{self._topic(table)}' takes smaller records than record_bytes_max"
+            raise RefusedError(what, fix="lower record_bytes_max, or raise the topic's max.message.bytes")
+        found = self._connection.error_of(error)
+        if isinstance(found, RefusedError):
+            raise found
+        raise TransientError(found.message, fix=found.fix or "it is tried again") from None
+
+    def interrupt(self) -> None:
+        """See `ReplicaWriter`."""
+
+    def close(self) -> None:
+        """See `ReplicaWriter`."""
+        for table in list(self._producers):
+            self._forget(table)
+
+
+def _key(chunk: Chunk, row: Mapping[str, Any], number: int) -> bytes:
+    """Return the key of a row's record: the table's key, in its order, else what no other chunk gives."""
+    if chunk.table.key:
+        return json_bytes({name: row[name] for name in chunk.table.key})
+    at, generation = chunk.cursor.position, chunk.cursor.generation
+    return json_bytes({"_row": f"{generation}-{at.epoch}-{at.through}-{at.after}-{number}"})

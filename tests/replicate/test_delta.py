@@ -1,0 +1,165 @@
+"""What is Delta's own: the commit that carries the cursor, folders, small files, and S3."""
+
+from __future__ import annotations
+
+import sys
+import uuid
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import boto3
+import duckdb
+import httpx
+import pyarrow as pa
+import pytest
+from targets import DeltaTarget
+from test_parquet import WINDOWS, windows
+
+from headrace.errors import HeadraceError, ProfileError, RefusedError, TransientError
+from headrace.operate.secrets import Secret
+from headrace.replicate.protocol import NamedColumn, Position, TableShape
+from headrace.testing.replica_writes import FIRST, THINGS, chunk, opened, thing
+from servers.guard import GuardedProcess, free_ports, wait_until
+
+KEY, SECRET = "a-key-for-tests", "the secret of tests"
+
+
+@pytest.fixture
+def target(tmp_path: Path) -> DeltaTarget:
+    return DeltaTarget(str(tmp_path / "lake"))
+
+
+@pytest.fixture(scope="module")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    # A process of its own: the library holds the interpreter while it waits for an answer.
+    (port,) = free_ports(1)
+    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    process = GuardedProcess(command, output=tmp_path_factory.mktemp("s3") / "server.log")
+    endpoint = f"http://127.0.0.1:{port}"
+    try:
+        wait_until(lambda: _answers(endpoint), what="S3 answers", seconds=120, process=process)
+        yield endpoint
+    finally:
+        process.kill()
+
+
+def _answers(endpoint: str) -> bool:
+    try:
+        return httpx.get(endpoint).is_success
+    except httpx.TransportError:
+        return False
+
+
+def in_s3(endpoint: str, bucket: str, **more: Any) -> DeltaTarget:
+    given = {"region": "eu-central-1", "endpoint": endpoint, "access_key": Secret(KEY), **more}
+    return DeltaTarget("", uri=f"s3://{bucket}/lake", **{"secret_key": Secret(SECRET), **given})
+
+
+def made_bucket(endpoint: str) -> str:
+    name = f"lake-{uuid.uuid4().hex[:12]}"
+    client = boto3.client(
+        "s3", endpoint_url=endpoint, region_name="eu-central-1", aws_access_key_id=KEY,
+        aws_secret_access_key=SECRET,
+    )  # fmt: skip
+    client.create_bucket(Bucket=name, CreateBucketConfiguration={"LocationConstraint": "eu-central-1"})
+    return name
+
+
+def test_rows_and_cursor_are_one_commit_and_a_repeated_epoch_is_found_by_the_writer(
+    target: DeltaTarget,
+) -> None:
+    with opened(target, WINDOWS, mode="append") as writer:
+        writer.take("counts", None, FIRST)
+        before = target.table("counts").version()
+        writer.write(windows(5, 3))
+        table = target.table("counts")
+        assert table.version() == before + 1
+        assert table.transaction_version("headrace a-store 1") == 5
+    with opened(target, WINDOWS, mode="append") as writer:
+        writer.write(windows(5, 3))
+    assert target.table("counts").version() == before + 1
+    assert len(target.rows("counts")) == 3
+
+
+def test_a_commit_that_was_prepared_before_a_takeover_is_refused(target: DeltaTarget) -> None:
+    from headrace.replicate.delta.writer import DeltaTable
+
+    class Late(DeltaTable):
+        """A snapshot that is not looked at anew: as if its process had slept in between."""
+
+        def update_incremental(self) -> None:
+            return None
+
+    with opened(target, WINDOWS, mode="append") as old, opened(target, WINDOWS, mode="append") as new:
+        old.take("counts", None, FIRST)
+        asleep: Any = old
+        asleep._tables["counts"] = Late(target.table("counts").table_uri)
+        new.take("counts", FIRST, replace(FIRST, generation=2))
+        with pytest.raises(TransientError, match="changed the table"):
+            old.write(windows(1))
+    assert target.rows("counts") == []
+
+
+def test_rows_lie_in_folders_by_date_and_hour(target: DeltaTarget) -> None:
+    with opened(target, WINDOWS, mode="append") as writer:
+        writer.take("counts", None, FIRST)
+        writer.write(windows(1))
+    assert target.table("counts").partitions() == [{"date": "2026-03-01", "hour": "12"}]
+
+
+def test_small_files_are_put_together(target: DeltaTarget) -> None:
+    with opened(target, WINDOWS, mode="append") as writer:
+        writer.take("counts", None, FIRST)
+        for epoch in range(1, 40):
+            writer.write(windows(epoch, 2))
+    assert len(target.table("counts").file_uris()) < 12
+    assert len(target.rows("counts")) == 78
+
+
+def test_every_number_and_time_has_a_type_that_holds_it(target: DeltaTarget) -> None:
+    kinds = {
+        "UTINYINT": 255, "USMALLINT": 65_535, "UINTEGER": 2**32 - 1, "UBIGINT": 2**64 - 1,
+        "HUGEINT": -(10**30), "TIME": "23:59:59.5", "INTERVAL": "1 day",
+    }  # fmt: skip
+    shape = TableShape(name="kinds", columns=tuple(NamedColumn(f"c_{kind}", kind) for kind in kinds), key=())
+    cells = ", ".join(f"'{value}'::{kind} AS c_{kind}" for kind, value in kinds.items())
+    with duckdb.connect() as connection:
+        rows: pa.Table = connection.sql(f"SELECT {cells}, 5::BIGINT AS _version").to_arrow_table()
+    with opened(target, shape) as writer:
+        writer.take("kinds", None, FIRST)
+        writer.write(replace(chunk(epoch=1), table=shape, rows=rows, removed=rows.slice(0, 0)))
+    (found,) = target.rows("kinds")
+    assert [str(value) for value in list(found.values())[:-1]] == [
+        "255", "65535", "4294967295", "18446744073709551615", str(-(10**30)), "23:59:59.5", "1 day"
+    ]  # fmt: skip
+
+
+def test_tables_in_s3_are_written_and_a_second_writer_is_refused(s3: str) -> None:
+    target = in_s3(s3, made_bucket(s3))
+    with opened(target) as old, opened(target) as new:
+        old.take(THINGS.name, None, FIRST)
+        old.write(chunk([thing("ann", 1), thing(None, 2)], epoch=1))
+        new.take(THINGS.name, replace(FIRST, position=Position.at(1)), replace(FIRST, generation=2))
+        with pytest.raises(RefusedError, match="taken over"):
+            old.write(chunk([thing("ann", 3)], epoch=2))
+    assert {row["who"]: row["n"] for row in target.rows(THINGS.name)} == {"ann": 1, None: 2}
+
+
+def test_a_bucket_that_is_not_there_is_for_an_operator_and_no_secret_is_told(s3: str) -> None:
+    with pytest.raises(HeadraceError) as raised, opened(in_s3(s3, "no-such-bucket")):
+        pass
+    assert KEY not in str(raised.value) and SECRET not in str(raised.value)
+    assert isinstance(raised.value, RefusedError)
+
+
+def test_a_store_that_does_not_answer_is_tried_again() -> None:
+    with pytest.raises(TransientError), opened(in_s3("http://127.0.0.1:1", "lake")):
+        pass
+
+
+@pytest.mark.parametrize("more", [{"path": ""}, {"uri": "s3://x/y"}, {"access_key": Secret("x")}])
+def test_a_description_that_cannot_be_is_refused(target: DeltaTarget, more: dict[str, Any]) -> None:
+    with pytest.raises(ProfileError), opened(target, **more):
+        pass

@@ -1,0 +1,77 @@
+"""The webhook replica passes what every replica has to pass, and what is its own, on a real HTTP server."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from json_targets import WebhookTarget
+
+from headrace.errors import HeadraceError, ProfileError, RefusedError, TransientError
+from headrace.operate.secrets import Secret
+from headrace.replicate.protocol import Position
+from headrace.testing.replica_writes import FIRST, THINGS, chunk, opened, thing
+from headrace.testing.replicas import ReplicaConformance
+
+
+class TestWebhook(ReplicaConformance):
+    @pytest.fixture
+    def target(self, tmp_path: Path) -> Iterator[WebhookTarget]:
+        target = WebhookTarget(tmp_path / "cursors")
+        yield target
+        target.stop()
+
+    test_a_column_of_another_type_is_refused_with_what_to_do = None  # an endpoint has no types
+    test_a_hundred_thousand_rows_are_caught_up_in_bounded_chunks = None  # a million are, in the soak
+
+    @pytest.mark.parametrize("code", [429, 408, 500, 503])
+    def test_what_is_not_ready_is_posted_again_with_the_same_key(
+        self, target: WebhookTarget, code: int
+    ) -> None:
+        with opened(target) as writer:
+            writer.take(THINGS.name, None, FIRST)
+            target.answers = [code]
+            with pytest.raises(TransientError, match=str(code)):
+                writer.write(chunk([thing("ann", 1)], epoch=1))
+        with opened(target) as writer:  # another writer, which nobody gave the chunk to
+            assert writer.cursors()[THINGS.name].position == Position.at(1)
+        assert target.posts == ["some%20%22things%22/1/1-1--1"] * 2
+        assert len(target.rows(THINGS.name)) == 1
+
+    @pytest.mark.parametrize("code", [302, 401, 404])
+    def test_what_an_operator_must_see_to_stands_still(self, target: WebhookTarget, code: int) -> None:
+        secret = Secret("Bearer of a secret")
+        with opened(target, authorization=secret) as writer:
+            writer.take(THINGS.name, None, FIRST)
+            target.answers = [code]
+            with pytest.raises(RefusedError, match=str(code)) as raised:
+                writer.write(chunk([thing("ann", 1)], epoch=1))
+        assert target.authorization == "Bearer of a secret"
+        assert "secret" not in str(raised.value)
+
+    def test_only_the_rows_to_blame_are_set_aside(self, target: WebhookTarget) -> None:
+        target.refuse(THINGS.name)
+        with opened(target) as writer:
+            writer.take(THINGS.name, None, FIRST)
+            writer.write(chunk([thing(f"user {i}", i) for i in range(30)], epoch=1))
+            assert len(target.rows(THINGS.name)) == 29
+            assert len(target.posts) == len(set(target.posts))
+            second = replace(FIRST, generation=2)
+            writer.take(THINGS.name, replace(FIRST, position=Position.at(1)), second)
+
+    def test_a_server_that_is_not_there_is_tried_again(self, target: WebhookTarget) -> None:
+        with opened(target) as writer, target.outage():
+            writer.take(THINGS.name, None, FIRST)
+            with pytest.raises(TransientError, match="cannot be reached"):
+                writer.write(chunk([thing("ann", 1)], epoch=1))
+
+    @pytest.mark.parametrize("url", ["ftp://host/x", "host", "https://me:pw@host/x"])
+    def test_an_address_that_is_none_is_refused_without_being_shown(
+        self, target: WebhookTarget, url: str
+    ) -> None:
+        with pytest.raises(ProfileError) as raised, opened(target, url=url):
+            pass
+        error: HeadraceError = raised.value
+        assert "pw" not in str(error)
