@@ -42,7 +42,9 @@ def typed(error: BaseException) -> HeadraceError:
         return _sign_in()
     if isinstance(error, cassandra.Unauthorized):
         return RefusedError(f"Cassandra refuses: {reason_of(error)}", fix=_RIGHTS)
-    if isinstance(error, cassandra.InvalidRequest | SyntaxException):
+    if isinstance(error, cassandra.AlreadyExists):
+        return TransientError("another process makes the same table of Cassandra", fix="it is tried again")
+    if isinstance(error, cassandra.RequestValidationException | SyntaxException):
         fix = "look at the message, correct the target, then `headrace replicas resume`"
         return RefusedError(f"Cassandra refuses: {reason_of(error)}", fix=fix)
     if isinstance(error, cassandra.DriverException | cassandra.RequestExecutionException | ErrorMessage):

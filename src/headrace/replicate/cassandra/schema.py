@@ -172,8 +172,11 @@ def cursor_table(keyspace: str) -> str:
     )
 
 
-def ensure_table(session: Any, keyspace: str, layout: Layout) -> None:
-    """Make a table, or add the columns that it lacks. Raises RefusedError where it differs."""
+def ensure_table(session: Any, keyspace: str, layout: Layout) -> bool:
+    """Make a table, or add the columns that it lacks; return whether it was made.
+
+    Raises RefusedError where it differs.
+    """
     there = {
         row.column_name: row
         for row in session.execute(
@@ -184,7 +187,7 @@ def ensure_table(session: Any, keyspace: str, layout: Layout) -> None:
     }
     if not there:
         session.execute(create_table(keyspace, layout))
-        return
+        return True
     full = f"{quoted(keyspace)}.{quoted(layout.name)}"
     drop = f"DROP TABLE {full}; `headrace replicas rebuild` fills it again"
     partition = [r.column_name for r in _ordered(there.values(), "partition_key")]
@@ -203,6 +206,7 @@ def ensure_table(session: Any, keyspace: str, layout: Layout) -> None:
                 f"column '{name}' of Cassandra's table {full} is {there[name].type}, and must be {kind}",
                 fix=drop,
             )
+    return False
 
 
 def _ordered(rows: Any, kind: str) -> list[Any]:

@@ -54,6 +54,7 @@ _COLUMNS = "store_id, replica, generation, epoch, through, after, begun, sweep_b
 _TIMES = "timestamp_zero, timestamp_last"
 _RESERVED_EPOCHS = 1_000
 _REFUSED_MAX = 1_000
+_ALONE_MAX = 10
 _BATCH_BYTES = 4_000  # a server warns of batches above 5 KiB and refuses them above 50 KiB
 _BATCH_ROWS_MAX = 50
 
@@ -94,7 +95,10 @@ class CassandraWriter:
                 ensure_keyspace(self._session, replica)
                 self._ensure_cursors()
                 for layout in self._layouts.values():
-                    ensure_table(self._session, self._keyspace, layout)
+                    if ensure_table(self._session, self._keyspace, layout):
+                        # A cursor without its table tells of rows that are gone: the copying begins anew.
+                        gone = f"DELETE FROM {self._cursors} WHERE table_name = ? IF EXISTS"
+                        self._run(gone, [layout.shape.name])
         except BaseException:
             self.close()
             raise
@@ -219,9 +223,11 @@ class CassandraWriter:
             bad[index] = reason_of(error)
         for index, reason in sorted(bad.items()):
             refusals.append(_refusal(layout.shape, rows.slice(index, 1), reason))
-        if len(refusals) > _REFUSED_MAX:
+        # Not one row of several is right when the table was dropped or altered meanwhile.
+        all_of_them = len(refusals) == rows.num_rows > _ALONE_MAX
+        if all_of_them or len(refusals) > _REFUSED_MAX:
             raise RefusedError(
-                f"Cassandra refuses more than {_REFUSED_MAX} rows of '{layout.shape.name}' at once: "
+                f"Cassandra refuses {len(refusals)} of {rows.num_rows} rows of '{layout.shape.name}': "
                 f"{refusals[-1].reason}",
                 fix="correct the table in the target, then `headrace replicas resume`",
             )
@@ -234,7 +240,8 @@ class CassandraWriter:
         # Below the rows of its epoch: a row that left and came again in one epoch is there.
         stamps = [_timestamp(zero, _epoch(version, chunk.cursor)) - 1 for version in versions]
         nulls = {i for column in columns.values() for i, value in enumerate(column) if value is None}
-        # A key that is NULL was never written.
+        # A key that is NULL was never written, and neither was one that would be cut to another row's.
+        nulls |= {index for index, _ in self._cut_keys(layout, removed)}
         rows = self._rows(layout, columns, stamps, nulls, stamp_first=True)
         list(self._send(self._deletion(layout), layout, rows, removed))
 
@@ -251,13 +258,19 @@ class CassandraWriter:
             self._statement(f"SELECT {listed}, {quoted(VERSION)}, WRITETIME({quoted(VERSION)}) FROM {full}")
         )
         deletion, width = self._deletion(layout), len(layout.key)
-        deletions = (
-            deletion.bind([row[width + 1], *row[:width]])
-            for row in found
-            if row[width] is not None and row[width] < below
-        )
-        for _, error in self._execute((each, (i,)) for i, each in enumerate(deletions)):
-            raise typed(error) from None
+        while True:
+            # A page is fetched here, never while statements run: the driver would take it from the
+            # thread that has to receive it, and wait for ever.
+            deletions = [
+                deletion.bind([row[width + 1], *row[:width]])
+                for row in found.current_rows
+                if row[width] is not None and row[width] < below
+            ]
+            for _, error in self._execute((each, (i,)) for i, each in enumerate(deletions)):
+                raise typed(error) from None
+            if not found.has_more_pages:
+                return
+            found.fetch_next_page()
 
     # --- sending
 
