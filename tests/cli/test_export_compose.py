@@ -232,12 +232,14 @@ def test_addresses_agree_with_what_the_profile_says(tmp_path: Path) -> None:
     sources = yaml.safe_load((deploy / "grafana/provisioning/datasources/headrace.yaml").read_text())
     provided = yaml.safe_load((deploy / "grafana/provisioning/dashboards/headrace.yaml").read_text())
     mounts = [mount.split(":") for mount in services["grafana"]["volumes"]]
-    assert ["../grafana", provided["providers"][0]["options"]["path"], "ro"] in mounts
+    found = [provider["options"]["path"] for provider in provided["providers"]]
+    assert [["./grafana/dashboards", found[0], "ro"], ["../grafana", found[1], "ro"]] == mounts[-2:]
+    assert (deploy / "grafana" / "dashboards" / "operations.json").is_file()
     hosts = {source["url"].split("//")[-1].split(":")[0] for source in sources["datasources"]}
     assert hosts == {"prometheus", "postgresql"} <= set(services)
 
 
-@pytest.mark.parametrize("blueprint", ["commerce", "operations"])
+@pytest.mark.parametrize("blueprint", ["commerce", "customers", "operations"])
 def test_a_blueprint_ships_the_file_that_is_exported(tmp_path: Path, blueprint: str) -> None:
     folder = tmp_path / "company"
     write_project(blueprint, folder)

@@ -37,7 +37,7 @@ IMAGES: Mapping[str, str] = {
 """Every image that is not built here, with its version."""
 
 DASHBOARDS = "/etc/headrace/dashboards"
-"""Where Grafana finds the dashboards of the project."""
+"""Where Grafana finds dashboards."""
 
 Service = dict[str, Any]
 _CHECK = {"interval": "10s", "timeout": "10s", "retries": 12, "start_period": "20s"}
@@ -341,8 +341,9 @@ def _grafana(deployment: Deployment) -> Service:
     if deployment.one("postgresql"):
         environment["READER_PASSWORD"] = _asked("READER_PASSWORD")
     mounts = ["./grafana/provisioning:/etc/grafana/provisioning:ro", "grafana:/var/lib/grafana"]
+    mounts.append(f"./grafana/dashboards:{DASHBOARDS}/metrics:ro")
     if has_dashboards(deployment):
-        mounts.append(f"../grafana:{DASHBOARDS}:ro")
+        mounts.append(f"../grafana:{DASHBOARDS}/project:ro")
     return _service(
         "512m",
         image=IMAGES["grafana"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 from collections.abc import Mapping
 from pathlib import Path
@@ -83,12 +84,7 @@ def deployment_files(deployment: Deployment) -> dict[str, str]:
         files["postgresql/10-init.sql"] = _init_sql(deployment)
         files["postgresql/30-users.sh"] = _USERS
     if deployment.metrics_port is not None:
-        files["prometheus/prometheus.yml"] = f"{MARK}\n{to_yaml(_prometheus(deployment))}"
-        provisioned = {"datasources": _sources(deployment)}
-        if has_dashboards(deployment):
-            provisioned["dashboards"] = _dashboards()
-        for kind, document in provisioned.items():
-            files[f"grafana/provisioning/{kind}/headrace.yaml"] = f"{MARK}\n{to_yaml(document)}"
+        files |= _watching(deployment)
     return files
 
 
@@ -159,17 +155,35 @@ def _init_sql(deployment: Deployment) -> str:
     return "\n".join(parts)
 
 
-def _prometheus(deployment: Deployment) -> dict[str, object]:
-    target = f"headrace:{deployment.metrics_port}"
-    return {
-        "global": {"scrape_interval": "5s", "evaluation_interval": "5s"},
-        "scrape_configs": [{"job_name": "headrace", "static_configs": [{"targets": [target]}]}],
+def _watching(deployment: Deployment) -> dict[str, str]:
+    """Return what Prometheus and Grafana are told: where metrics are, the alerts as rules, dashboards."""
+    from headrace.observe.export_grafana import metrics_dashboard
+    from headrace.observe.export_prometheus import RULES_FILE, Target, prometheus_document, rules_document
+    from headrace.operate.alerting import rules_of
+
+    name = deployment.project.pipeline.name
+    scraped = prometheus_document([Target("headrace", f"headrace:{deployment.metrics_port}")])
+    documents: dict[str, Mapping[str, object]] = {
+        "prometheus/prometheus.yml": scraped,
+        f"prometheus/{RULES_FILE}": rules_document(rules_of(deployment.project), name),
+        "grafana/provisioning/datasources/headrace.yaml": _sources(deployment),
+        "grafana/provisioning/dashboards/headrace.yaml": _dashboards(deployment),
     }
+    files = {path: f"{MARK}\n{to_yaml(document)}" for path, document in documents.items()}
+    dashboard = {"description": MARK.lstrip("# "), **metrics_dashboard(name)}
+    return {**files, f"grafana/dashboards/{name}.json": json.dumps(dashboard, indent=2) + "\n"}
 
 
-def _dashboards() -> dict[str, object]:
-    provider = {"name": "project", "type": "file", "allowUiUpdates": True, "options": {"path": DASHBOARDS}}
-    return {"apiVersion": 1, "providers": [provider]}
+def _dashboards(deployment: Deployment) -> dict[str, object]:
+    """Return where dashboards are: that of all metrics, and those of the project."""
+    folders = {"metrics": f"{DASHBOARDS}/metrics"}
+    if has_dashboards(deployment):
+        folders["project"] = f"{DASHBOARDS}/project"
+    providers = [
+        {"name": name, "type": "file", "allowUiUpdates": True, "options": {"path": path}}
+        for name, path in folders.items()
+    ]
+    return {"apiVersion": 1, "providers": providers}
 
 
 def _sources(deployment: Deployment) -> dict[str, object]:
