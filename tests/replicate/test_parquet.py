@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import random
+import subprocess
+import sys
 import threading
 from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
@@ -210,3 +213,39 @@ def test_a_file_that_is_missing_from_its_folder_is_told(target: ParquetTarget) -
         listed_files(target.folder, "counts")[0].unlink()
         with pytest.raises(RefusedError, match="is gone"):
             writer.take("counts", writer.cursors()["counts"], replace(FIRST, generation=2))
+
+
+WRITING = """
+import sys
+sys.path[:0] = sys.argv[2:]
+from pathlib import Path
+from targets import ParquetTarget
+from test_parquet import FIRST, WINDOWS, opened, windows
+with opened(ParquetTarget(Path(sys.argv[1])), WINDOWS, mode="append") as writer:
+    at = writer.cursors().get("counts")
+    if at is None:
+        writer.take("counts", None, FIRST)
+    for epoch in range(at.position.epoch + 1 if at else 1, 400):
+        writer.write(windows(epoch, 20))
+        print(epoch, flush=True)
+"""
+
+
+def test_a_process_that_is_killed_while_it_writes_loses_and_doubles_nothing(target: ParquetTarget) -> None:
+    chance, written = random.Random(3), 0
+    folders = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
+    for _ in range(5):
+        process = subprocess.Popen(
+            [sys.executable, "-c", WRITING, str(target.folder), *folders], stdout=subprocess.PIPE
+        )
+        assert process.stdout is not None
+        for _ in range(chance.randrange(3, 12)):
+            written = int(process.stdout.readline())
+        threading.Event().wait(chance.random() / 20)
+        process.kill()
+        process.stdout.close()
+        process.wait()
+        with opened(target, WINDOWS, mode="append") as writer:
+            epochs = writer.cursors()["counts"].position.epoch
+        assert epochs >= written
+        assert plain_count(target) == (20 * epochs, 20 * epochs)

@@ -1,0 +1,138 @@
+"""The commerce pipeline into its warehouse, as a user runs it: whole, and killed while it writes."""
+
+from __future__ import annotations
+
+import json
+import random
+import signal
+import subprocess
+import sys
+import threading
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+from targets import DeltaTarget, ParquetTarget
+
+from headrace.blueprints import make_generator, write_project
+from headrace.store import open_store_readonly
+from headrace.testing.replica_runs import sorted_rows
+from servers.guard import wait_until
+
+pytestmark = pytest.mark.slow
+
+WORK_S = 180
+EVENTS = 6_000
+WINDOWS = (
+    "event_counts", "user_activity", "purchase_analytics", "device_stats", "location_stats",
+    "product_popularity", "product_sales",
+)  # fmt: skip
+
+Target = ParquetTarget | DeltaTarget
+
+
+@pytest.fixture(params=["parquet", "delta"])
+def target(request: pytest.FixtureRequest, tmp_path: Path) -> Target:
+    folder = tmp_path / "shop" / "warehouse"
+    return ParquetTarget(folder) if request.param == "parquet" else DeltaTarget(str(folder))
+
+
+@pytest.fixture
+def project(tmp_path: Path, target: Target) -> Path:
+    folder = tmp_path / "shop"
+    write_project("commerce", folder)
+    path = folder / "headrace.toml"
+    text = path.read_text()
+    path.write_text(text.replace('kind = "parquet"', f'kind = "{target.replica().kind}"'))
+    return folder
+
+
+def headrace(project: Path, *words: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "headrace", *words, "--profile", "warehouse"],
+        cwd=project, capture_output=True, text=True, timeout=WORK_S, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def history(project: Path, part: int = 0, parts: int = 1) -> None:
+    """Put six hours of a shop, or a part of them, into the log, as they were recorded then."""
+    began = datetime.now(UTC) - timedelta(hours=8) + part * timedelta(hours=6) / parts
+    made = make_generator("commerce", seed=part).batch(began, EVENTS // parts, rate=EVENTS / (6 * 3600))
+    path = project / "events.ndjson"
+    path.write_bytes(b"".join(value + b"\n" for value in made["value"].to_pylist()))
+    headrace(project, "produce", "events", str(path), "--record-time", "event")
+
+
+def count(target: Target) -> int:
+    """How many events anybody finds; -1: files were put together just then."""
+    try:
+        return len(target.rows("events_clean"))
+    except duckdb.IOException:
+        return -1
+
+
+def same(project: Path, target: Target) -> None:
+    """Every accepted event, window and session that is over is in the warehouse once, as the store has it."""
+    ledger = json.loads(headrace(project, "ledger", "--json"))["streams"]["events"]
+    store = open_store_readonly(project / ".headrace" / "store.duckdb")
+    try:
+        closed = {table.table: table.closed_through for table in store.status().tables}
+        clean = store.query("FROM events_clean", seconds_max=30).to_pylist()
+        here = {name: store.query(f"FROM {name}", seconds_max=30).to_pylist() for name in WINDOWS}
+        sessions = store.query("FROM sessions", seconds_max=30).to_pylist()
+    finally:
+        store.close()
+    events = target.rows("events_clean")
+    assert len(events) == len({row["event_id"] for row in events}) == ledger["outcomes"]["accepted"]
+    assert sorted_rows(events) == sorted_rows(clean)
+    for name, rows in here.items():
+        wanted = [row for row in rows if row["window_end"] <= closed[name]]
+        assert len(wanted) > 2
+        assert sorted_rows(newest(target.rows(name))) == sorted_rows(wanted), f"table '{name}' differs"
+    over = [row for row in sessions if row["session_end"] + timedelta(minutes=30) <= closed["sessions"]]
+    assert len(over) > 2
+    assert sorted_rows(newest(target.rows("sessions"))) == sorted_rows(over)
+
+
+def newest(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows, after it was seen that none is a correction: nothing came for a closed window."""
+    assert {row["_revision"] for row in rows} == {0}
+    return rows
+
+
+def test_the_warehouse_holds_what_was_accepted_and_what_is_over(project: Path, target: Target) -> None:
+    history(project)
+    headrace(project, "run", "--until-caught-up")
+    same(project, target)
+    (state,) = json.loads(headrace(project, "replicas", "status", "--json"))
+    assert (state["state"], state["lag_epochs"]) == ("stopped", 0)
+
+
+def test_a_run_that_is_killed_while_it_writes_loses_and_doubles_nothing(
+    project: Path, target: Target
+) -> None:
+    path = project / "headrace.toml"
+    text = path.read_text().replace('linger = "1 minute"', 'linger = "10 ms", chunk_rows_max = 900')
+    path.write_text(
+        text.replace("[profiles.warehouse]", "[profiles.warehouse]\nengine_settings.epoch_rows_max = 900")
+    )
+    chance, parts = random.Random(11), 3
+    for part in range(parts):
+        history(project, part, parts)
+        before = count(target)
+        process = subprocess.Popen(
+            [sys.executable, "-m", "headrace", "run", "--profile", "warehouse"],
+            cwd=project, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        try:
+            wait_until(lambda before=before: count(target) > before, what="rows arrive", seconds=WORK_S)
+            threading.Event().wait(chance.random() / 4)
+        finally:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+    headrace(project, "run", "--until-caught-up")
+    same(project, target)
