@@ -75,7 +75,7 @@ SYSTEM_RELATIONS: Mapping[str, tuple[NamedColumn, ...]] = {
     """),
 }
 """Name of each relation and its columns, in order. `minute` is the minute of record time, that of metrics the
-minute in which they were taken. `labels` is JSON text with its keys in order: `labels->>'$.stream'`."""
+minute in which they were taken. `labels` is JSON text with keys in order: `(labels->>'$.stream') = 'a'`."""
 
 HIDDEN_COLUMNS: tuple[NamedColumn, ...] = _columns("""
     _partition INTEGER
