@@ -37,9 +37,11 @@ def test_the_pipeline_is_right_and_keeps_its_tables_as_meant() -> None:
     assert all(table.key for table in plan_pipeline(pipeline).tables), "a replica sends only what has changed"
 
 
-@pytest.mark.parametrize("profile", ["local", "elasticsearch", "kafka"])
+@pytest.mark.parametrize("profile", ["local", "elasticsearch", "kafka", "cluster", "compose"])
 def test_every_profile_can_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, profile: str) -> None:
     monkeypatch.setenv("ELASTICSEARCH_URL", "http://127.0.0.1:9200")
+    monkeypatch.setenv("BROKERS", "localhost:9092")
+    monkeypatch.setenv("SPARK_MASTER", "local[2]")
     write_project("customers", tmp_path)
     loaded = load_project(tmp_path, profile=profile)
     assert loaded.profile.stream("events").partitions == 3

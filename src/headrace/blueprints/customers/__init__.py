@@ -4,6 +4,7 @@ PROJECT_FILES = {
     "README.md": "README.md",
     "pipeline.py": "pipeline.py",
     "headrace.toml": "headrace.toml",
+    "deploy/compose.yaml": "deploy/compose.yaml",
     "tests/test_customers.py": "tests/test_customers.py",
     "gitignore": ".gitignore",
     "github/workflows/ci.yml": ".github/workflows/ci.yml",

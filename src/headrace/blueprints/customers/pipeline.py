@@ -150,19 +150,19 @@ pipeline.table(
     FROM grown WHERE name = 'headrace_records_read_total' AND rate IS NOT NULL GROUP BY sampled_at
     UNION ALL
     SELECT sampled_at, 'error_share', 'all',
-           sum(rate) FILTER (WHERE labels->>'$.outcome' IN ('malformed', 'rejected', 'future')) / sum(rate)
+           sum(rate) FILTER (WHERE (labels->>'$.outcome') IN ('malformed', 'rejected', 'future')) / sum(rate)
     FROM grown WHERE name = 'headrace_records_total' AND rate IS NOT NULL
     GROUP BY sampled_at HAVING sum(rate) > 0
     UNION ALL
     SELECT sampled_at, 'latency_seconds', 'p' || round(100 * (labels->>'$.quantile')::DOUBLE)::INTEGER,
            max(value)
     FROM points
-    WHERE name = 'headrace_latency_seconds' AND labels->>'$.since' = 'event'
+    WHERE name = 'headrace_latency_seconds' AND (labels->>'$.since') = 'event'
     GROUP BY ALL
     UNION ALL
     SELECT sampled_at, 'stage_seconds', labels->>'$.stage', max(value)
     FROM points
-    WHERE name = 'headrace_epoch_seconds' AND labels->>'$.quantile' = '0.95'
+    WHERE name = 'headrace_epoch_seconds' AND (labels->>'$.quantile') = '0.95'
     GROUP BY ALL
     UNION ALL
     SELECT sampled_at, substr(name, length('headrace_') + 1), coalesce(labels->>'$.stream', 'all'), max(value)
