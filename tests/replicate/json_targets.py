@@ -101,7 +101,7 @@ class KafkaTarget:
         return False
 
     def differ(self, table: str) -> None:
-        raise NotImplementedError(table)
+        raise AssertionError(f"{table}: this target has no types")
 
     @contextmanager
     def outage(self) -> Iterator[None]:
@@ -179,7 +179,7 @@ class WebhookTarget:
         return True
 
     def differ(self, table: str) -> None:
-        raise NotImplementedError(table)
+        raise AssertionError(f"{table}: this target has no types")
 
     @contextmanager
     def outage(self) -> Iterator[None]:
