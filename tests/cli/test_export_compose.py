@@ -23,6 +23,7 @@ from headrace.errors import ProfileError
 from headrace.operate.export_compose import IMAGES
 from headrace.operate.export_facts import deployment_of
 from headrace.operate.project import load_project
+from servers.prometheus import promtool
 
 MEMORY_MAX = 8 * 1024
 SERVICE_KEYS = {
@@ -281,14 +282,11 @@ def test_an_address_that_means_something_else_in_a_container_is_refused(
     assert fix in refused.value.fix
 
 
-def test_prometheus_takes_its_settings(tmp_path: Path) -> None:
+def test_prometheus_takes_its_settings_and_rules(tmp_path: Path, prometheus_here: None) -> None:
     folder = project(tmp_path / "company")
     exported(folder)
-    settings = folder / "deploy" / "prometheus" / "prometheus.yml"
-    done = subprocess.run(
-        ["promtool", "check", "config", settings], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    said = promtool("check", "config", "prometheus.yml", folder=folder / "deploy" / "prometheus")
+    assert "rules found" in said
 
 
 @pytest.fixture
