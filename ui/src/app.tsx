@@ -68,7 +68,7 @@ function Side() {
   const aside = setAside(status?.streams ?? {});
   const firing = status?.alerts.filter((each) => each.state === "firing").length ?? 0;
   return (
-    <div className="side">
+    <header className="side">
       <Link className="mark" href="/pipeline" aria-label="Headrace">
         <img src="/mark.svg" alt="" />
         <span>Headrace</span>
@@ -101,6 +101,6 @@ function Side() {
       <button className="button plain small" onClick={toggleTheme} aria-label={`Change to ${theme === "dark" ? "light" : "dark"}`}>
         {theme === "dark" ? "Light" : "Dark"}
       </button>
-    </div>
+    </header>
   );
 }

@@ -41,11 +41,14 @@ export default function Alerts() {
                 Tell again
               </button>
             ) : (
-              SILENCES.map((minutes) => (
+              <>
+              <span className="faint small">silence for</span>
+              {SILENCES.map((minutes) => (
                 <button key={minutes} className="button" onClick={() => silence.mutate({ name: each.name, minutes })} aria-label={`Silence ${each.name} for ${duration(minutes * 60)}`}>
                   {duration(minutes * 60)}
                 </button>
-              ))
+              ))}
+              </>
             )}
           </span>
           <span className="fix">

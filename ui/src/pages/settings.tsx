@@ -32,7 +32,7 @@ export default function Settings() {
           </p>
           {asked.data.sections.map((section) => (
             <Card key={section.title} title={section.title}>
-              <div className="scroll" tabIndex={0} role="region" aria-label={section.title}>
+              <div className="scroll" tabIndex={0} role="region" aria-label={`Options of ${section.title}`}>
                 <table className="plain-table">
                   <thead className="hidden">
                     <tr>

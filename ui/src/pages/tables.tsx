@@ -38,9 +38,9 @@ export default function Tables() {
               </span>
             </button>
           ))}
-          <h3 className="faint" style={{ padding: "0.8rem 0.65rem 0.2rem", fontWeight: 500 }}>
+          <p className="faint small" style={{ padding: "0.8rem 0.65rem 0.2rem" }}>
             kept by Headrace
-          </h3>
+          </p>
           {overview.relations.map((name) => (
             <button key={name} aria-pressed={table === name} onClick={() => choose(name)}>
               <bdi className="cut">{name}</bdi>

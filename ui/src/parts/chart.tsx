@@ -108,12 +108,13 @@ function optionsOf(given: {
           label: each.name,
           stroke,
           width: kind === "bar" ? 0 : 1.6,
-          points: { show: kind !== "bar" && each.values.filter((value) => value !== null).length < 3 },
+          points: { show: () => kind !== "bar" && (raw()[place] ?? []).filter((value) => value !== null).length < 3 },
           spanGaps: true,
           ...(kind === "bar" ? { paths: bars, fill: stroke } : {}),
           ...(kind === "area" && !stacked ? { fill: `${stroke}26` } : {}),
           value: (_: uPlot, __: number, ___: number, at: number | null) => {
-            const value = at === null ? each.values.at(-1) : raw()[place]?.[at];
+            const values = raw()[place] ?? [];
+            const value = at === null ? values.findLast((one) => one !== null) : values[at];
             return value === null || value === undefined ? "–" : `${decimal(value)}${unit ? ` ${unit}` : ""}`;
           },
         } satisfies uPlot.Series;

@@ -27,7 +27,7 @@ export function Flow({ overview, status, live }: Props) {
       <div className="station">
         <span className="label">producers</span>
         <span className="figure num">
-          {arriving === null ? "–" : rate(arriving)} <small>records/s arrive</small>
+          {arriving === null ? "–" : `${rate(arriving)}/s`} <small>arriving</small>
         </span>
         <ul>
           {overview.streams.map((each) => (
@@ -78,7 +78,7 @@ export function Flow({ overview, status, live }: Props) {
           <span>{overview.streams.reduce((sum, each) => sum + each.rules.length, 0)} rules</span>
         </span>
         <span className="figure num">
-          {rate(reading)} <small>records/s</small>
+          {rate(reading)}/s <small>read</small>
         </span>
         <ul>
           <li>
@@ -145,7 +145,7 @@ export function Flow({ overview, status, live }: Props) {
             ))}
           </ul>
         ) : (
-          <p className="faint small">None. A section [profiles.NAME.replicas.NAME] in headrace.toml copies tables to another system.</p>
+          <p className="faint small">None. A replica copies tables to another system: name one in headrace.toml.</p>
         )}
       </div>
     </section>

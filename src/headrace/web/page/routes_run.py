@@ -116,7 +116,9 @@ def _table(plan: TablePlan) -> models.TableLine:
     words = ""
     if window is not None:
         words = f"{window.kind}, {format_duration(window.size)}"
-        if window.kind == "sliding":
+        if window.kind == "session":
+            words = f"gap {format_duration(window.size)}"
+        elif window.kind == "sliding":
             words += f" every {format_duration(window.slide)}"
     return models.TableLine(
         name=plan.name,

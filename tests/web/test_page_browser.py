@@ -1,0 +1,222 @@
+"""The built page in the system's browser, beside a commerce pipeline that runs."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from page_support import DEADLINE_S, RunningPage, eventually, running_page
+
+from headrace.web.page.app import PAGE_FOLDER
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+AXE = Path(__file__).parent.parent.parent / "ui" / "node_modules" / "axe-core" / "axe.min.js"
+PLACES = ("pipeline", "dashboards", "tables", "records", "log", "logs", "alerts", "settings")
+SOON_MS = 20_000
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningPage]:
+    with running_page(tmp_path_factory.mktemp("browser") / "commerce") as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def context(running: RunningPage) -> Iterator[object]:
+    chromium = shutil.which("chromium")
+    for there, what in (
+        (chromium, "chromium is not installed"),
+        ((PAGE_FOLDER / "index.html").exists(), "make page"),
+    ):
+        if not there:
+            (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(f"no browser tests: {what}")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as driver:
+        driver.selectors.set_test_id_attribute("data-test")
+        browser = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        made = browser.new_context(viewport={"width": 1280, "height": 860}, base_url=running.address)
+        made.set_default_timeout(SOON_MS)
+        yield made
+        browser.close()
+
+
+@pytest.fixture
+def tab(context: object) -> Iterator[Page]:
+    opened: Page = context.new_page()  # type: ignore[attr-defined]
+    problems: list[str] = []
+    opened.on("pageerror", lambda error: problems.append(str(error)))
+    opened.on("dialog", lambda dialog: (problems.append("a dialog opened"), dialog.dismiss()))
+    opened.on("console", lambda line: problems.append(line.text) if "Content Security" in line.text else None)
+    yield opened
+    opened.close()
+    assert problems == []
+
+
+def number(text: str | None) -> int:
+    return int(re.sub(r"[^\d]", "", text or "") or -1)
+
+
+def test_the_numbers_of_the_page_are_the_ledgers(running: RunningPage, tab: Page) -> None:
+    tab.goto("/pipeline")
+
+    def agree() -> bool:
+        ledger = running.runtime.store.ledger()
+        if number(tab.get_by_test_id("read-events").text_content()) != ledger.read("events"):
+            tab.wait_for_timeout(50)
+            return False
+        for outcome, records in ledger.outcomes("events").items():
+            shown = tab.get_by_test_id(f"outcome-events-{outcome}")
+            assert not records or number(shown.text_content()) == records, outcome
+        return True
+
+    eventually(agree)
+    assert tab.get_by_text("✓ adds up").is_visible()
+
+
+def test_a_burst_of_malformed_records_is_seen_and_found(running: RunningPage, tab: Page) -> None:
+    tab.goto("/pipeline")
+    before = number(tab.get_by_test_id("outcome-events-malformed").text_content())
+    running.send(*[b"{broken"] * 300)
+    tab.wait_for_function(
+        "least => Number(document.querySelector('[data-test=outcome-events-malformed]')"
+        ".textContent.replace(/\\D/g, '')) >= least",
+        arg=before + 300,
+    )
+    tab.get_by_role("link", name="Records").click()
+    tab.get_by_role("button", name=re.compile("json.*malformed", re.DOTALL)).click()
+    tab.get_by_text("{broken").first.wait_for()
+
+
+def test_a_record_is_corrected_and_given_back_from_the_page(running: RunningPage, tab: Page) -> None:
+    when = running.runtime.logs["events"].now().isoformat()
+    running.send(
+        json.dumps(
+            {
+                "event_id": "fixed-here",
+                "event_type": "search",
+                "timestamp": when,
+                "user_id": 5,
+                "device": "mobile",
+            }
+        ).encode()
+    )
+    tab.goto("/records?group=events+malformed+column%3Auser_id")
+    letter = tab.locator("[data-test=letter]").filter(has_text="fixed-here")
+    letter.get_by_role("button", name="Fix…").click()
+    box = letter.get_by_label("The corrected record")
+    box.fill(box.input_value().replace('"user_id": 5', '"user_id": "u5"'))
+    letter.get_by_role("button", name="Preview").click()
+    letter.get_by_label("Preview").get_by_text('"u5"').wait_for()
+    letter.get_by_role("button", name="Give 1 back").click()
+    letter.get_by_text("1 given back").wait_for()
+    eventually(
+        lambda: (
+            running.runtime.store.query(
+                "SELECT user_id FROM events_clean WHERE event_id = 'fixed-here'"
+            ).to_pylist()
+            == [{"user_id": "u5"}]
+        )
+    )
+
+
+PAYLOADS = (
+    "<script>alert(1)</script>",
+    "<img src=x onerror=alert(1)>",
+    '"><svg onload=alert(1)>',
+    "javascript:alert(1)",
+    "\u202etxt.exe\u2066 evil",
+    "\u0000\u0007\u001b[31mred\u001b[0m",
+    "x" * 200_000,
+    "{{constructor.constructor('alert(1)')()}}",
+    "=HYPERLINK(1)",
+)
+
+
+def test_payloads_in_keys_values_and_names_do_nothing(running: RunningPage, tab: Page) -> None:
+    values = [
+        json.dumps(
+            {"event_id": payload, "event_type": payload, payload[:500]: payload, "user_id": 7}
+        ).encode()
+        for payload in PAYLOADS
+    ]
+    read = running.read()
+    running.send(*values, keys=[payload[:1000].encode("utf-8", "replace") for payload in PAYLOADS])
+    eventually(lambda: running.read() >= read + len(values))
+    for place, shown in (
+        ("/records?tab=log", tab.locator("summary")),
+        ("/records?group=events+malformed+column%3Auser_id", tab.locator("[data-test=letter]")),
+        ("/tables?table=dead_letters&contains=onerror", tab.get_by_role("cell")),
+    ):
+        tab.goto(place)
+        shown.filter(has_text="onerror=alert(1)").first.wait_for()
+    assert tab.locator("img[src=x], main script, svg[onload]").count() == 0
+    text = tab.locator("main").inner_text()
+    assert "\u202e" not in text
+    assert "\u001b" not in text
+    tab.goto("/tables?table=+sql")
+    tab.get_by_label("Query").fill(f"SELECT '{PAYLOADS[1]}' AS \"{PAYLOADS[0]}\"")
+    tab.get_by_role("button", name="Run").click()
+    tab.get_by_role("columnheader", name="<script>").wait_for()
+    tab.get_by_role("cell", name="<img src=x").wait_for()
+
+
+def test_a_reload_keeps_the_place(tab: Page) -> None:
+    tab.goto("/tables")
+    tab.get_by_role("button", name=re.compile("^device_stats")).click()
+    tab.get_by_role("tab", name="Schema").click()
+    tab.reload()
+    tab.get_by_role("tab", name="Schema", selected=True).wait_for()
+    assert tab.get_by_role("heading", name="device_stats").is_visible()
+    tab.get_by_role("button", name="Dark").click()
+    tab.reload()
+    assert tab.locator("html[data-theme=dark]").count() == 1
+    tab.get_by_role("button", name="Light").click()
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_a_page_shows_itself_and_axe_finds_nothing(running: RunningPage, tab: Page, place: str) -> None:
+    tab.goto(f"/{place}")
+    tab.get_by_role("heading", level=1).wait_for()
+    tab.wait_for_load_state("load")
+    tab.get_by_text("…", exact=True).first.wait_for(state="detached")
+    tab.evaluate(AXE.read_text() + ";0")  # not as a script of the page: its policy allows no stranger's
+    for theme in ("light", "dark"):
+        tab.evaluate("theme => document.documentElement.dataset.theme = theme", theme)
+        found = tab.evaluate("async () => (await axe.run()).violations")
+        problems = [(each["id"], [node["html"][:120] for node in each["nodes"]][:3]) for each in found]
+        assert problems == [], theme
+
+
+def test_the_built_page_is_small(context: object) -> None:
+    packed = [gzip.compress(each.read_bytes()) for each in PAGE_FOLDER.rglob("*.*") if each.is_file()]
+    assert sum(len(each) for each in packed) < 600_000
+
+
+def test_every_page_fits_a_phone(tab: Page) -> None:
+    tab.set_viewport_size({"width": 390, "height": 800})
+    for place in PLACES:
+        tab.goto(f"/{place}")
+        tab.get_by_role("heading", level=1).wait_for()
+        wide = tab.evaluate("document.documentElement.scrollWidth")
+        assert wide <= 390, place
+
+
+def test_the_page_says_when_the_pipeline_is_gone_and_that_it_comes_back(
+    tmp_path: Path, context: object
+) -> None:
+    tab: Page = context.new_page()  # type: ignore[attr-defined]
+    with running_page(tmp_path / "gone", events_hours=0.01) as going:
+        tab.goto(going.address + "/pipeline")
+        tab.get_by_text("commerce: healthy").wait_for()
+    tab.get_by_text("This page has lost the pipeline.").wait_for(timeout=DEADLINE_S * 1000)
+    tab.close()
