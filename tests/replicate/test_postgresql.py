@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -63,6 +64,19 @@ def refused(target: PostgresTarget, **options: Any) -> HeadraceError:
     with pytest.raises(HeadraceError) as raised, opened(target, **options):
         pass
     return raised.value
+
+
+def test_who_looked_before_a_chunk_came_does_not_take_the_table_at_the_older_place(
+    target: PostgresTarget,
+) -> None:
+    with opened(target) as old, opened(target) as new:
+        old.take(THINGS.name, None, FIRST)
+        seen = new.cursors()[THINGS.name]
+        old.write(chunk([thing("ann", 1)], epoch=1))
+        with pytest.raises(RefusedError, match="taken over"):
+            new.take(THINGS.name, seen, replace(seen, generation=2))
+        seen = new.cursors()[THINGS.name]
+        new.take(THINGS.name, seen, replace(seen, generation=2))
 
 
 def test_every_type_comes_back_as_it_was(target: PostgresTarget) -> None:

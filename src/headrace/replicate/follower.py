@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Protocol
 
-from headrace.errors import HeadraceError, InternalError, TransientError
+from headrace.errors import HeadraceError, InternalError, RefusedError, TransientError
 from headrace.log.backoff import Waiting, when_ready
-from headrace.replicate.copying import copy_of
+from headrace.replicate.copying import TableCopy, copy_of
 from headrace.replicate.options import CommonOptions
 from headrace.replicate.protocol import Refusal, ReplicaWriter, Task
 from headrace.replicate.shapes import tables_of
@@ -70,6 +70,7 @@ class Follower:
         self._telling = telling
         self._paused = paused
         self._again = again
+        self._begun_again: set[str] = set()
         self._hurry = False
         self._asked = 0
         self._writer: ReplicaWriter | None = None
@@ -103,7 +104,8 @@ class Follower:
     def _tell_thread(self, *, paused: bool, again: str | None = None) -> None:
         with self._changed:
             self._paused = paused
-            self._again = again or self._again
+            if again is not None:
+                self._again, self._begun_again = again, set()
             if self.state == "refused" or again is not None:
                 self.error = None
             self._asked += 1
@@ -186,7 +188,7 @@ class Follower:
             when_ready(self._round, self._turn, self._waiting)
         except HeadraceError as error:
             self._fail(error)
-        except Exception as error:  # noqa: BLE001 - a replica's bug must not end the pipeline
+        except BaseException as error:  # noqa: BLE001 - a bug, or a panic of a library, must not go unseen
             self._fail(InternalError(f"replica '{self.name}': {type(error).__name__}: {error}"))
 
     def _fail(self, error: HeadraceError) -> None:
@@ -235,11 +237,13 @@ class Follower:
 
     def _begin_tables(self, head: Head) -> None:
         """Take over in the target what is ready to be copied and not taken yet."""
-        waiting = [copy for copy in self.copies if copy.cursor is None or self._again is not None]
+        again, begun = self._again, self._begun_again
+        told = set() if again is None else {copy.shape.name for copy in self.copies} - begun
+        waiting = [copy for copy in self.copies if copy.cursor is None or copy.shape.name in told]
         ready = [copy for copy in waiting if not head.rebuilding(copy.shape.name)]
         if not ready or self._writer is None:
             return
-        seen, again = self._writer.cursors(), self._again
+        seen = self._writer.cursors()
         with self._store.snapshot() as reader:
             restarted = {
                 name: begun_again(reader, name, max(cursor.position.epoch, cursor.begun)) is not None
@@ -247,12 +251,28 @@ class Follower:
             }
         for copy in ready:
             name = copy.shape.name
-            # Windows that the store has retired stay in the target: only then is nothing taken out.
-            anew = ("adopt" if copy.plan.table.keep else "rebuild") if restarted.get(name) else None
-            copy.begin(self._writer, seen.get(name), head, again or anew)
+            way = again if name in told else None
+            if way is None and restarted.get(name):
+                way = self._way_after_rebuild(copy)
+            copy.begin(self._writer, seen.get(name), head, way)
+            begun.add(name)
         if again is not None and len(ready) == len(waiting):
             self._again = None
             self._telling.begun_again(self)
+
+    def _way_after_rebuild(self, copy: TableCopy) -> str:
+        """Return how a table that the store computed again is copied."""
+        if not copy.plan.table.keep:
+            return "rebuild"
+        if copy.shape.key:
+            return "adopt"  # windows that the store has retired stay in the target
+        # Rows without a key cannot be written over: those of before would be there twice.
+        raise RefusedError(
+            f"replica '{self.name}': the table '{copy.shape.name}' was computed again, and its rows have no "
+            "key by which the target's could be replaced",
+            fix=f"`headrace replicas rebuild {self.name}` replaces all rows, also those older than the store "
+            f"keeps; `headrace replicas adopt {self.name}` leaves them and adds all rows of the store",
+        )
 
     def _step(self) -> bool:
         """Send a chunk of every table that has one; whether any had."""

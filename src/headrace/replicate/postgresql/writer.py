@@ -104,8 +104,15 @@ class PostgresWriter:
                 run.execute(
                     f"UPDATE {self._cursors} SET ({_COLUMNS}, written_at) = "
                     "(%s, %s, %s, %s, %s, %s, %s, %s, now()) "
-                    "WHERE table_name = %s AND store_id = %s AND generation = %s",
-                    [*_values_of(cursor), table, seen.store_id, seen.generation],
+                    "WHERE table_name = %s AND store_id = %s AND generation = %s "
+                    "AND epoch = %s AND through = %s AND after = %s",
+                    [
+                        *_values_of(cursor),
+                        table,
+                        seen.store_id,
+                        seen.generation,
+                        *_place_of(seen),
+                    ],  # where rows have no key, a chunk that came meanwhile would be there twice
                 )
             if run.rowcount != 1:
                 raise fenced(table)
@@ -308,11 +315,13 @@ def _cursor_of(row: Sequence[Any]) -> Cursor:
 
 
 def _values_of(cursor: Cursor) -> list[Any]:
+    place = _place_of(cursor)
+    return [cursor.store_id, cursor.replica, cursor.generation, *place, cursor.begun, cursor.sweep_below]
+
+
+def _place_of(cursor: Cursor) -> list[int]:
     at = cursor.position
-    return [
-        cursor.store_id, cursor.replica, cursor.generation, at.epoch, at.through, at.after, cursor.begun,
-        cursor.sweep_below,
-    ]  # fmt: skip
+    return [at.epoch, at.through, at.after]
 
 
 def _halves(rows: pa.Table) -> tuple[pa.Table, pa.Table]:
