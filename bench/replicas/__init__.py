@@ -1,0 +1,1 @@
+"""Replicas against the bare client of their target."""
