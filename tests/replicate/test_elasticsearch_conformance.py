@@ -43,7 +43,9 @@ class TestOpenSearch(ReplicaConformance):
 def own_or_shared(url: str, product: str, request: pytest.FixtureRequest) -> Iterator[SearchTarget]:
     if "target_that_is_down" in request.node.name:
         with search_server(product) as server:
-            yield SearchTarget(server.url, server)
+            target = SearchTarget(server.url, server)
+            yield target
+            target.close()
         return
     target = SearchTarget(url)
     yield target
