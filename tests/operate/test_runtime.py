@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from headrace.errors import RefusedError
+from headrace.errors import ProfileError, RefusedError
 from headrace.operate import Runtime, connect, load_project
 
 PIPELINE = """
@@ -21,6 +21,8 @@ PROFILES = """
 [profiles.local]
 [profiles.other]
 store.path = ".headrace/other.duckdb"
+[profiles.wrong]
+metrics.alias = { of_nothing = "no_metric" }
 """
 
 
@@ -41,6 +43,13 @@ def test_two_stores_of_one_folder_do_not_run_at_once(tmp_path: Path) -> None:
     finally:
         runtime.close()
     Runtime.open(load_project(folder, profile="other")).close()
+
+
+def test_a_run_that_cannot_be_put_together_leaves_the_store_to_the_next_one(tmp_path: Path) -> None:
+    folder = project_in(tmp_path)
+    with pytest.raises(ProfileError, match="no_metric"):
+        Runtime.open(load_project(folder, profile="wrong"))
+    Runtime.open(load_project(folder)).close()
 
 
 def test_a_run_writes_into_its_journal_what_is_declared_otherwise(tmp_path: Path) -> None:

@@ -44,6 +44,8 @@ __all__ = [
 _SERVER_FIXTURES = {
     "alertmanager_here",
     "apicurio_registry",
+    "cassandra_here",
+    "cassandra_server",
     "elasticsearch_here",
     "elasticsearch_server",
     "kafka_broker",

@@ -140,17 +140,19 @@ class Runtime:
 
         plan = plan_pipeline(project.pipeline)
         check_engine(project)
+        files = ExitStack()
         with ExitStack() as undo:
+            undo.callback(files.close)
             logs = open_logs(project, plan.streams)
             for log in logs.values():
-                undo.callback(log.close)
+                files.callback(log.close)
             identities = {name: log.identity for name, log in logs.items()}
             store = Store.open(project.store_path, plan, identities=identities, rebuild=tuple(rebuild))
-            undo.callback(store.close)
-            _hold_folder(project, undo)
-            engine = open_engine(project, plan, logs, store, undo)
-            runtime = cls(project, plan, logs, store, engine, undo.pop_all())
-        with ExitStack() as undo:
+            files.callback(store.close)
+            _hold_folder(project, files)
+            engine = open_engine(project, plan, logs, store, files)
+            runtime = cls(project, plan, logs, store, engine, files)
+            undo.pop_all()
             undo.callback(runtime.close)
             for notice in store.notices:
                 runtime.journal.warning("declaration changed", what=notice)
