@@ -146,7 +146,7 @@ class SparkEngine(LocalEngine):
     def _until(self, stop: threading.Event, until_caught_up: bool) -> BaseException | None:
         query = self._started(self._fresh_checkpoint())
         try:
-            while query.isActive and not (until_caught_up and self._caught_up):
+            while query.isActive and self._failure is None and not (until_caught_up and self._caught_up):
                 if stop.wait(_LOOK_S):
                     break
             self._end(query)
@@ -225,7 +225,8 @@ class SparkEngine(LocalEngine):
                 self._take(rows)
             except BaseException as error:
                 self._failure = error if isinstance(error, HeadraceError) else _failure_of(error)
-                raise
+                # Whatever it was: Spark waits for ever for a callback that ends by less than an Exception.
+                raise InternalError("the micro-batch failed; the run says why") from error
 
     def _take(self, rows: DataFrame) -> None:
         begun = time.perf_counter()
