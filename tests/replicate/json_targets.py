@@ -158,7 +158,7 @@ class WebhookTarget:
     def apply(self, there: dict[str, dict[str, Any]], body: dict[str, Any]) -> None:
         for word in ("removed", "rows"):
             for row in body[word]:
-                known = json.dumps([row[name] for name in body["key"]] or [body["table"], len(there)])
+                known = json.dumps([row[name] for name in body["key"]] or uuid.uuid4().hex)
                 if known in there and there[known]["_version"] > row["_version"]:
                     continue
                 there.pop(known, None)
