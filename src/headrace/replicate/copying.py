@@ -33,6 +33,7 @@ __all__ = ["BEGIN_AGAIN", "TableCopy", "copy_of"]
 
 BEGIN_AGAIN = ("adopt", "rebuild")
 _ROW_BYTES_FIRST = 256
+_REVISION = "_revision"
 
 
 class TableCopy(Protocol):
@@ -242,6 +243,9 @@ class _RowsCopy(_Copy):
 
     def _chunk(self, rows: pa.Table, removed: pa.Table, done: Position, *, last: bool = False) -> Chunk:
         assert self.cursor is not None  # noqa: S101 - the follower has begun it
+        if _REVISION in self.shape.key and _REVISION not in removed.column_names:
+            # In append mode nothing is removed; the columns are those of the key all the same.
+            removed = removed.append_column(_REVISION, pa.nulls(removed.num_rows, pa.int32()))
         cursor = replace(self.cursor, position=done, sweep_below=0 if last else self.cursor.sweep_below)
         generation = cursor.generation
         return Chunk(

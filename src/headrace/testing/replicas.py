@@ -260,6 +260,20 @@ class ReplicaConformance(WriterConformance):
             assert sorted_rows(again) == sorted_rows([first_of])
             assert len(target.rows("revenue")) == len(wanted) + 1
 
+    def test_in_append_mode_what_is_told_to_rebuild_holds_every_window_once(
+        self, test: PipelineTest, target: ReplicaTarget
+    ) -> None:
+        options = target.replica(mode="append", tables=("revenue",), chunk_rows_max=7)
+        with following(test, options) as follower:
+            for first in range(100, 400, 60):
+                feed(test, first, 60)
+            catch_up(follower)
+            before = sorted_rows(target.rows("revenue"))
+            assert before
+            follower.resume(again="rebuild")
+            catch_up(follower)
+            assert sorted_rows(target.rows("revenue")) == before
+
     @pytest.mark.slow
     def test_a_hundred_thousand_rows_are_caught_up_in_bounded_chunks(
         self, target: ReplicaTarget, tmp_path: Path
