@@ -80,8 +80,8 @@ class CommonOptions:
 
     @property
     def row_keys(self) -> bool:
-        """Whether rows of a table without a key come with a `_key` of their own, made of where they are from.
+        """Whether rows of a table without a key come with a `_key`, made of where they are from.
 
-        For a target that cannot write rows and the cursor at once: a row that comes again has the same `_key`.
+        For a target that cannot write rows and cursor at once: a row that comes again has the same `_key`.
         """
         return False

@@ -69,7 +69,7 @@ class CassandraReplica(CommonOptions):
 
     @property
     def row_keys(self) -> bool:
-        """Whether rows of a table without a key come with a `_key`: they do, because a chunk may come again."""
+        """Whether rows without a key come with a `_key`: they do, because a chunk may come again."""
         return True
 
     def open(self, task: Task) -> ReplicaWriter:
