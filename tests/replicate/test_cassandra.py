@@ -20,7 +20,7 @@ from cassandra_target import CassandraTarget
 from headrace.errors import HeadraceError, ProfileError, RefusedError, TransientError
 from headrace.operate.secrets import Secret
 from headrace.replicate.cassandra.schema import layouts_of
-from headrace.replicate.protocol import Chunk, NamedColumn, Position, TableShape, Task
+from headrace.replicate.protocol import Chunk, NamedColumn, Position, TableShape, Task, version_of
 from headrace.testing.replica_writes import FIRST, THINGS, chunk, gone, opened, thing
 from servers.cassandra import CassandraNode, cassandra_cluster, cassandra_node, connected
 
@@ -344,7 +344,7 @@ def test_a_node_that_is_killed_while_it_is_written_to_loses_and_doubles_nothing(
     assert len(rows) == 400
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.timeout(600)
 def test_rows_are_on_both_of_two_nodes_and_a_cursor_needs_them_both(cassandra_here: None) -> None:
     with cassandra_cluster(2) as (one, other):
@@ -369,3 +369,26 @@ def test_rows_are_on_both_of_two_nodes_and_a_cursor_needs_them_both(cassandra_he
         with opened(target, LINES, consistency="ONE", **options) as writer:
             writer.write(lines(rows, epoch=2))
             assert writer.cursors()["lines"].position == Position.at(2)
+
+
+def test_a_sweep_goes_through_every_page_of_a_table(target: CassandraTarget) -> None:
+    count = 6_000  # the driver's pages have 5,000 rows
+    rows = [thing(f"user {at}", at) for at in range(count)]
+    second = replace(FIRST, generation=2, sweep_below=version_of(2, 0))
+    with opened(target) as writer:
+        writer.take(THINGS.name, None, FIRST)
+        writer.write(chunk(rows, epoch=1))
+        writer.take(THINGS.name, writer.cursors()[THINGS.name], second)
+        writer.write(chunk([thing("user 7", 7, "kept", epoch=1, generation=2)], epoch=1, cursor=second))
+        done = replace(second, sweep_below=0)
+        writer.write(chunk(epoch=1, cursor=done, sweep_below=version_of(2, 0)))
+    assert [row["who"] for row in target.rows(THINGS.name)] == ["user 7"]
+
+
+def test_a_table_that_was_dropped_is_begun_anew(target: CassandraTarget) -> None:
+    with opened(target) as writer:
+        writer.take(THINGS.name, None, FIRST)
+        writer.write(chunk([thing("ann", 1)], epoch=1))
+    target.execute(f"DROP TABLE {target.name(THINGS.name)}")
+    with opened(target) as writer:
+        assert writer.cursors() == {}

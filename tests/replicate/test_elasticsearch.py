@@ -169,6 +169,23 @@ def test_a_number_that_the_index_cannot_hold_is_set_aside_alone(one: SearchTarge
     assert len(one.rows(shape.name)) == 48
     assert [json.loads(each.key)["who"] for each in kept] == ["user 3", "user 40"]
     assert "out of range" in kept[0].reason and "(400)" in kept[0].reason
+    assert "100000" not in kept[0].reason and "user 3" not in kept[0].reason
+
+
+def test_an_index_of_which_no_cursor_tells_is_not_written(one: SearchTarget) -> None:
+    with opened(one) as writer:
+        fifth = replace(FIRST, generation=5)
+        writer.take(THINGS.name, None, fifth)
+        writer.write(chunk([thing("ann", 1, generation=5)], epoch=1, cursor=fifth))
+    one.http.delete(f"/.{one.prefix}cursors")
+    with opened(one) as writer, pytest.raises(RefusedError, match="says nothing of them"):
+        writer.take(THINGS.name, None, FIRST)  # its versions would be below those that are there
+
+
+def test_an_api_key_with_a_line_break_is_refused_without_being_shown(one: SearchTarget) -> None:
+    error = refused(one, api_key=Secret("d3Jvbmc6c2VjcmV0\n"))
+    assert isinstance(error, ProfileError)
+    assert "d3Jv" not in str(error)
 
 
 def test_a_full_disk_is_waited_for_and_a_block_by_hand_is_not(target: SearchTarget) -> None:

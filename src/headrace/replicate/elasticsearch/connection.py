@@ -32,8 +32,11 @@ _FIXES = {
 }
 _BLOCKED_FIX = "end the block (PUT INDEX/_settings with index.blocks.… set to null), then resume"
 _WORDS_MAX = 300
-_QUOTED = re.compile(r"\. Preview of field's value| in document with id |(?<=For input string)")
+_QUOTED = re.compile(
+    r"\. Preview of field's value| in document with id |\s+at \[Source|(?<=For input string)"
+)
 """Where a server's reason begins to quote what it was given."""
+_VALUE = re.compile(r"(?<=Numeric value) \([^)]*\)")
 
 
 class Answer:
@@ -186,7 +189,7 @@ def reason_of(error: Any) -> str:
 
 def _without_values(reason: str) -> str:
     """Leave out what the server quotes of a row: values and keys do not belong into a log."""
-    return _QUOTED.split(reason)[0].rstrip(" .,:")
+    return _VALUE.sub("", _QUOTED.split(reason)[0]).rstrip(" .,:")
 
 
 def _urls(replica: ElasticsearchReplica, name: str) -> list[str]:

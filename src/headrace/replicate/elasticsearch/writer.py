@@ -265,7 +265,7 @@ class ElasticsearchWriter:
                 continue
             reason = reason_of(error)
             kind = error.get("type", "") if isinstance(error, dict) else ""
-            if status == 404 or "require_alias" in reason:
+            if status == 404:
                 self._gone(shape.name)
             if status in _BUSY:
                 again.append(row)
