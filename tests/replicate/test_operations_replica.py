@@ -171,7 +171,7 @@ def test_the_same_on_kafka(tmp_path: Path, database: str, kafka_broker: str) -> 
     changed = text.replace('"localhost:9092"', f'"{kafka_broker}"').replace(
         'topic = "events"', f'topic = "{topic}"'
     )
-    assert changed.count(kafka_broker) == changed.count(topic) == 1
+    assert kafka_broker in changed and topic in changed
     path.write_text(changed)
     company.generated(3_000, 4, "--incident", "latency")
     company.headrace("run", "--until-caught-up")
