@@ -31,7 +31,8 @@ def main() -> None:
 
     stamp = UI / "node_modules" / ".package-lock.json"
     if not stamp.exists() or stamp.stat().st_mtime < (UI / "package-lock.json").stat().st_mtime:
-        run("ci", "--no-audit", "--no-fund", "--loglevel=error")
+        # `npm ci` would ask for the packages of every platform, and a mirror may not have them all.
+        run("install", "--no-save", "--no-audit", "--no-fund", "--loglevel=error")
     if sys.argv[1:] == ["client"]:
         run("run", "--silent", "client")
         _sign_client()
