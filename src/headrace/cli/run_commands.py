@@ -55,12 +55,12 @@ def run(
         try:
             for notice in (*runtime.store.notices, *runtime.log_warnings):
                 typer.secho(f"warning: {notice}", fg="yellow", err=True)
-            if not view.live:
-                typer.echo(
-                    f"running '{loaded.pipeline.name}' with profile '{loaded.profile.name}'; Ctrl-C stops"
-                )
             runtime.replicas.on_notice = runtime.pollers.on_notice = view.tell
             with served_page(runtime, view.tell, wanted=not until_caught_up) as page, view:
+                if not view.live:
+                    typer.echo(
+                        f"running '{loaded.pipeline.name}' with profile '{loaded.profile.name}'; Ctrl-C stops"
+                    )
                 view.at(page.address)
                 supervise(
                     runtime,
