@@ -9,12 +9,13 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from confluent_kafka import TopicPartition
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import NewPartitions
 
 from headrace.errors import IntegrityError, RefusedError, TransientError
 from headrace.log.backoff import Waiting, when_ready
 from headrace.log.kafka import KafkaSettings, open_kafka_log
+from headrace.log.kafka.connection import callbacks
 from log.kafka_streams import (
     NO_WAIT,
     Counted,
@@ -61,7 +62,26 @@ def grow(brokers: str, topic: str, partitions: int) -> None:
     client.create_partitions([NewPartitions(topic, partitions)])[topic].result(20)
 
 
-# --- a broker that is not there
+# --- a broker that is not there, or not quite
+
+
+@pytest.mark.slow
+def test_a_load_on_a_broker_that_was_just_started_is_seen_by_who_reads(kafka_here: None) -> None:
+    with (
+        a_broker() as fresh,  # it makes its topic of consumer groups when the first mark is set
+        opened(fresh.bootstrap, topic_name(), partitions=1, record_time="header") as log,
+        log.load(),
+    ):
+        assert log._groups.loading()
+
+
+def test_a_client_that_failed_in_a_callback_says_how_kafka_failed() -> None:
+    fatal = KafkaException(KafkaError(KafkaError._FENCED))
+    with pytest.raises(KafkaException) as raised, callbacks():
+        raise SystemError("a call returned a result with an exception set") from fatal
+    assert raised.value is fatal
+    with pytest.raises(SystemError), callbacks():
+        raise SystemError("something else")
 
 
 @pytest.mark.slow

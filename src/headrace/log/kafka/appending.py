@@ -13,7 +13,7 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 
 from headrace.errors import HeadraceError, RefusedError, TransientError
 from headrace.log.headers import RECORD_TIME_HEADER
-from headrace.log.kafka.connection import TOO_LARGE_FIX, Connection
+from headrace.log.kafka.connection import TOO_LARGE_FIX, Connection, callbacks
 from headrace.log.placing import Placing
 from headrace.log.protocol import Appended
 
@@ -170,13 +170,20 @@ class KafkaAppender:
             if self._delivery.error is not None and not dropped:
                 self._producer.purge(in_queue=True, in_flight=False, blocking=False)
                 dropped = True
-            self._producer.poll(0.05)
+            self._poll(0.05)
             self._connection.raise_refused()
             if time.monotonic() > end:
                 raise TransientError(f"{self._connection.place}: no word about records that were sent")
-        self._producer.poll(0)
+        self._poll(0)
         if self._delivery.error is not None:
             raise self._connection.error_of(self._delivery.error)
+
+    def _poll(self, seconds: float) -> None:
+        try:
+            with callbacks():
+                self._producer.poll(seconds)
+        except KafkaException as error:
+            raise self._connection.error_of(error.args[0]) from None
 
     def _give_up(self) -> None:
         """Drop the producer with what it has not sent: it must not go out behind the caller's back."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, wait
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from confluent_kafka import KafkaError, KafkaException
@@ -15,7 +16,7 @@ from confluent_kafka.admin import AdminClient
 from headrace.errors import HeadraceError, RefusedError, TransientError
 from headrace.log.kafka.settings import KafkaSettings
 
-__all__ = ["STALE", "TOO_LARGE_FIX", "Connection", "TopicUnknownError"]
+__all__ = ["STALE", "TOO_LARGE_FIX", "Connection", "TopicUnknownError", "callbacks"]
 
 _ANSWER_S_MAX = 8.0
 """How long one question to the cluster may take before it counts as not ready."""
@@ -209,6 +210,21 @@ class Connection:
                 raise
         self.answered()
         return answers
+
+
+@contextmanager
+def callbacks() -> Iterator[None]:
+    """Around poll and flush of a producer: raise KafkaException for what went wrong in a callback.
+
+    The client raises a fatal error within itself and then goes on to reports of delivery, so that Python
+    sees a call that was made with an error on its hands, and says SystemError.
+    """
+    try:
+        yield
+    except SystemError as error:
+        if isinstance(error.__cause__, KafkaException):
+            raise error.__cause__ from None
+        raise
 
 
 def _weight(error: HeadraceError) -> int:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 
 from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException, TopicPartition
 
-from headrace.errors import HeadraceError
+from headrace.errors import HeadraceError, RefusedError, TransientError
 from headrace.log.kafka.connection import Connection
 
 __all__ = ["Groups"]
@@ -21,6 +21,8 @@ _LOOK_S = 1.0
 _LOAD_S = 60.0
 """A mark of a load holds so long: longer than another broker takes to step in for one that died."""
 _RENEW_S = 3.0
+_BEGIN_S_MAX = 60.0
+_BEGIN_AGAIN_S = 0.2
 
 
 class Groups:
@@ -74,7 +76,8 @@ class Groups:
     def _commit(self, group: str, places: list[TopicPartition]) -> None:
         # Through the administrator: a consumer that commits waits a minute for a broker that is gone.
         given = [ConsumerGroupTopicPartitions(group, places)]
-        self._connection.ask(self._connection.admin.alter_consumer_group_offsets(given))
+        asked = self._connection.admin.alter_consumer_group_offsets(given)
+        _require_taken(self._connection.ask(asked)[group].topic_partitions)
 
     def _settle(self) -> None:
         with self._changed:
@@ -119,9 +122,10 @@ class Groups:
 
         def renew() -> None:
             while not over.wait(_RENEW_S):
-                self._mark(group, time.time() + _LOAD_S)
+                with suppress(HeadraceError):  # the next renewal comes before the mark is over
+                    self._mark(group, time.time() + _LOAD_S)
 
-        self._mark(group, time.time() + _LOAD_S)
+        self._begin(group)
         over.wait(_LOOK_S)  # from now on every reader knows
         thread = threading.Thread(target=renew, name="headrace-load", daemon=True)
         thread.start()
@@ -130,14 +134,31 @@ class Groups:
         finally:
             over.set()
             thread.join()
-            self._mark(group, 0.0)
+            with suppress(HeadraceError):  # it ends by itself
+                self._mark(group, 0.0)
             self._forget(group)
+
+    def _begin(self, group: str) -> None:
+        """Set the first mark. A broker that was just started takes none until it has made its own topics."""
+        end = time.monotonic() + _BEGIN_S_MAX
+        while True:
+            try:
+                return self._mark(group, time.time() + _LOAD_S)
+            except RefusedError:
+                raise
+            except HeadraceError as error:
+                if time.monotonic() > end:
+                    raise TransientError(
+                        f"{error.message}: no mark can be set that the topic is being loaded",
+                        fix="see whether the brokers' topic __consumer_offsets is available",
+                    ) from None
+            time.sleep(_BEGIN_AGAIN_S)
 
     def _mark(self, group: str, until: float) -> None:
         try:
             self._commit(group, [TopicPartition(self._topic, 0, int(until * 1000))])
-        except (KafkaException, HeadraceError):
-            return  # the next renewal comes before the mark is over
+        except KafkaException as error:
+            raise self._connection.error_of(error.args[0]) from None
 
     def _forget(self, group: str) -> None:
         """Take the group of a load away: each that is left costs every reader a question."""
@@ -167,7 +188,7 @@ class Groups:
                 asked = admin.list_consumer_group_offsets(
                     [ConsumerGroupTopicPartitions(group, [TopicPartition(self._topic, 0)])]
                 )
-                places = self._connection.ask(asked)[group].topic_partitions
+                places = _require_taken(self._connection.ask(asked)[group].topic_partitions)
                 if any(place.offset > now_ms for place in places):
                     return True
                 self._loads.discard(group)
@@ -182,3 +203,11 @@ class Groups:
             self._changed.notify_all()
         if self._thread is not None:
             self._thread.join(_PATIENCE_S)
+
+
+def _require_taken(places: Sequence[TopicPartition]) -> Sequence[TopicPartition]:
+    """Raise KafkaException for the first place with an error: the answer itself is none."""
+    for place in places:
+        if place.error is not None:
+            raise KafkaException(place.error)
+    return places

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from confluent_kafka import KafkaError, KafkaException, Producer
 
 from headrace.errors import RefusedError, TransientError
-from headrace.log.kafka.connection import Connection
+from headrace.log.kafka.connection import Connection, callbacks
 from headrace.replicate.kafka.topics import ensure_topics, records_of
 from headrace.replicate.plain import json_bytes, plain_rows
 from headrace.replicate.protocol import Chunk, Cursor, Position, Refusal, TableShape, Task, fenced
@@ -172,12 +172,14 @@ class KafkaWriter:
                         producer.produce(topic, value, key, headers=headers, on_delivery=delivered)
                         break
                     except BufferError:
-                        producer.poll(_QUEUE_FULL_S)
+                        with callbacks():
+                            producer.poll(_QUEUE_FULL_S)
                 if failed:
                     break
             told = json_bytes(asdict(cursor))
             producer.produce(self._cursors, told, table.encode(), on_delivery=delivered)
-            producer.flush(_ANSWER_S)
+            with callbacks():
+                producer.flush(_ANSWER_S)
             if failed:
                 raise KafkaException(failed[0])
             producer.commit_transaction(_ANSWER_S)
