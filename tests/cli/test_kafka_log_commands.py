@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from confluent_kafka.admin import AdminClient
 
 from headrace.cli.app import run
 from headrace.log import APPEND_SCHEMA
@@ -72,6 +73,14 @@ def project(kafka_broker: str, tmp_path: Path, capsys: pytest.CaptureFixture[str
     made = Project(tmp_path / "weather", kafka_broker)
     capsys.readouterr()
     return made
+
+
+def test_who_only_looks_makes_no_topic(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
+    for words in (["log", "describe"], ["log", "peek", "readings"]):
+        assert run([*words, *project.on_kafka]) == 1
+        assert "there is no such topic yet" in capsys.readouterr().err
+    admin = AdminClient({"bootstrap.servers": project.brokers, "log_level": 0})
+    assert project.topic not in admin.list_topics(timeout=10).topics
 
 
 def test_dead_letters_go_to_their_topic_and_corrected_ones_come_back(

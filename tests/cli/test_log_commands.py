@@ -28,6 +28,14 @@ def project(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Path:
     return folder
 
 
+def test_who_only_looks_makes_no_log(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "weather"
+    ok("new", str(folder))
+    assert run(["log", "peek", "readings", "-C", str(folder)]) == 1
+    assert "there is no log yet" in capsys.readouterr().err
+    assert not (folder / ".headrace").exists()
+
+
 def test_a_log_is_described(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     here = ("-C", str(project))
     ok("log", "describe", *here)

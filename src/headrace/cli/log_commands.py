@@ -230,7 +230,11 @@ def _copy_stream(
     from headrace.cli.output import told_waiting
     from headrace.operate.log_copy import copy_log, copy_redrive_lane
 
-    with _opened(source, name) as from_log, _opened(target, name) as to_log, _progress(name) as show:
+    with (
+        _opened(source, name) as from_log,
+        _opened(target, name, make=True) as to_log,
+        _progress(name) as show,
+    ):
         report: CopyReport = copy_log(from_log, to_log, stop=stop, on_progress=show, tell=told_waiting)
         document = report.to_json()
         document["partitions_added"] = len(to_log.partitions()) - len(from_log.partitions())
@@ -290,11 +294,11 @@ def _streams(loaded: Project, wanted: Sequence[str]) -> list[str]:
 
 
 @contextmanager
-def _opened(loaded: Project, name: str, lane: str = "main") -> Iterator[Log]:
+def _opened(loaded: Project, name: str, lane: str = "main", *, make: bool = False) -> Iterator[Log]:
     from headrace.operate import open_log
 
     with ExitStack() as undo:
-        log = open_log(loaded, name)
+        log = open_log(loaded, name, make=make)
         undo.callback(log.close)
         yield log if lane == "main" else log.lane(lane)
 

@@ -45,7 +45,7 @@ class LogsForQuestions:
                 embedded = self._home.profile.stream(stream).log == "embedded"
                 if embedded and not self._home.log_path.exists():
                     return None
-                self._opened[stream] = open_log(self._home, stream)
+                self._opened[stream] = open_log(self._home, stream, make=False)
                 self._files.callback(self._opened[stream].close)
             return self._opened[stream]
 

@@ -36,19 +36,26 @@ if TYPE_CHECKING:
 __all__ = ["Runtime", "open_log", "open_logs"]
 
 
-def open_log(home: Home, stream: str) -> Log:
-    """Open the log of a stream as the profile binds it.
+def open_log(home: Home, stream: str, *, make: bool = True) -> Log:
+    """Open the log of a stream as the profile binds it; it is made when it is absent, unless `make` is False.
 
-    Raises TransientError when brokers do not answer, RefusedError when a log cannot be used as it is bound.
+    Raises TransientError when brokers do not answer, RefusedError when a log cannot be used as it is bound,
+    or is absent and not to be made.
     """
     binding = home.profile.stream(stream)
-    make_data_folder(home)
+    if make:
+        make_data_folder(home)
     if isinstance(binding, KafkaBinding):
         from headrace.log.kafka import open_kafka_log
 
-        return open_kafka_log(kafka_settings(binding, stream), stream)
+        return open_kafka_log(kafka_settings(binding, stream), stream, make=make)
     from headrace.log import open_embedded_log
 
+    if not make and not home.log_path.exists():
+        raise RefusedError(
+            f"stream '{stream}': there is no log yet",
+            fix="start the pipeline or a producer: they make it",
+        )
     return open_embedded_log(
         home.log_path,
         stream,

@@ -35,8 +35,9 @@ def open_kafka_log(
     *,
     clock: Callable[[], datetime] = utc_now,
     look_every: timedelta = _LOOK_EVERY,
+    make: bool = True,
 ) -> KafkaLog:
-    """Open the log of `stream` on Kafka; the topic is made when it is absent.
+    """Open the log of `stream` on Kafka; the topic is made when it is absent, unless `make` is False.
 
     A quiet topic is looked at every so often: for new partitions, and whether it is still the same one. One
     that gives records is looked at with each read.
@@ -44,7 +45,7 @@ def open_kafka_log(
     A `clock` of its own (virtual time) writes its time into the header of records that bring none. Raises
     TransientError when no broker answers, RefusedError when one says no or the topic differs from `settings`.
     """
-    return KafkaLog(settings, stream, clock, look_every)
+    return KafkaLog(settings, stream, clock, look_every, make=make)
 
 
 class KafkaLog:
@@ -62,15 +63,17 @@ class KafkaLog:
         look_every: timedelta = _LOOK_EVERY,
         *,
         is_lane: bool = False,
+        make: bool = True,
     ) -> None:
         self._is_lane = is_lane
+        self._make = make
         self._look_every = look_every
         self._settings = settings
         self._name = stream
         self._clock = clock
         self._place = f"topic '{settings.topic}' of stream '{stream}'"
         self._connection = Connection(settings, self._place)
-        self._topic, self._warnings = open_topic(self._connection)
+        self._topic, self._warnings = open_topic(self._connection, make=make)
         self._looked = time.monotonic()
         self._closed = threading.Event()
         self._fetcher = KafkaFetcher(self._connection, self._closed)
@@ -221,7 +224,9 @@ class KafkaLog:
                 retention=None,
                 record_time="header",  # what comes again keeps its time
             )
-            self._lanes[name] = KafkaLog(settings, self._name, self._clock, self._look_every, is_lane=True)
+            self._lanes[name] = KafkaLog(
+                settings, self._name, self._clock, self._look_every, is_lane=True, make=self._make
+            )
         return self._lanes[name]
 
     def _require_open(self) -> None:

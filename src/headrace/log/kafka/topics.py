@@ -58,16 +58,22 @@ def look_at(connection: Connection) -> Topic | None:
     return ask_for(connection)()
 
 
-def open_topic(connection: Connection) -> tuple[Topic, tuple[str, ...]]:
+def open_topic(connection: Connection, *, make: bool = True) -> tuple[Topic, tuple[str, ...]]:
     """Return the topic, made as the settings say when it is absent, and warnings about it.
 
-    Raises RefusedError when it is there and differs from what the settings ask for.
+    With `make` False nothing is made or changed. Raises RefusedError when it is absent then, or when it is
+    there and differs from what the settings ask for.
     """
     topic = look_at(connection)
     if topic is None:
+        if not make:
+            raise RefusedError(
+                f"{connection.place}: there is no such topic yet",
+                fix="start the pipeline or a producer: they make it",
+            )
         topic = _made(connection)
     asked = connection.settings.partitions
-    if asked is not None and asked > topic.partitions:
+    if make and asked is not None and asked > topic.partitions:
         _grow(connection, asked)
         topic = _seen(connection, asked)
     has = _config(connection)

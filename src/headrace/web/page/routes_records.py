@@ -161,7 +161,7 @@ def _log(sources: PageSources, name: str) -> models.LogStream:
     project = sources.runtime.project
     settings = settings_of(project.profile.stream(name))
     try:
-        log = open_log(project, name)
+        log = open_log(project, name, make=False)
         try:
             described = describe_log(log)
         finally:
@@ -182,7 +182,7 @@ def _peeked(
     wanted = contains.casefold()
     with ExitStack() as undo:
         framings = open_framings(project, [plan.streams[name].stream], undo)
-        log = open_log(project, name)
+        log = open_log(project, name, make=False)
         undo.callback(log.close)
         read = peek(
             log.lane(lane) if lane else log,
