@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,11 @@ def sources(*folders: str) -> list[Path]:
     return sorted(path for folder in folders for path in (ROOT / folder).rglob("*.py"))
 
 
+@cache
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
 def room_of(path: Path) -> str:
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
@@ -74,7 +80,7 @@ def test_imports_point_up_the_list_of_rooms() -> None:
         room = room_of(path)
         if room not in ROOMS:
             continue
-        for line, module in imports_of(ast.parse(path.read_text())):
+        for line, module in imports_of(parsed(path)):
             parts = module.split(".")
             imported = parts[1] if parts[0] == "headrace" and len(parts) > 1 else ""
             if imported in ROOMS and ROOMS.index(imported) > ROOMS.index(room):
@@ -85,7 +91,7 @@ def test_imports_point_up_the_list_of_rooms() -> None:
 def test_a_library_with_one_home_is_imported_only_there() -> None:
     problems = []
     for path in sources("src"):
-        for line, module in imports_of(ast.parse(path.read_text())):
+        for line, module in imports_of(parsed(path)):
             home = ONE_USER.get(module.split(".")[0])
             if home is not None and room_of(path) != home:
                 problems.append(f"{path.relative_to(ROOT)}:{line}: {module} belongs to {home}/")
@@ -101,7 +107,7 @@ def test_every_library_that_is_imported_is_a_declared_dependency() -> None:
     optional |= {"cassandra"} & {each.removesuffix("_driver") for each in declared}  # a package's other name
     problems = []
     for path in sources("src"):
-        for line, module in imports_of(ast.parse(path.read_text())):
+        for line, module in imports_of(parsed(path)):
             name = module.split(".")[0]
             if name not in declared | optional | {"headrace"} and name not in sys.stdlib_module_names:
                 problems.append(f"{path.relative_to(ROOT)}:{line}: {name} is no dependency")
@@ -113,7 +119,7 @@ def test_rooms_that_are_told_the_time_do_not_ask_for_it() -> None:
     for path in sources("src"):
         if room_of(path) not in TIMELESS:
             continue
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in ast.walk(parsed(path)):
             if (
                 isinstance(node, ast.Call)
                 and isinstance(node.func, ast.Attribute)
@@ -132,7 +138,7 @@ def test_files_and_functions_stay_small() -> None:
         if (lines := text.count("\n")) > LINES_MAX:
             problems.append(f"{path.relative_to(ROOT)}: {lines} lines (at most {LINES_MAX})")
         if path.is_relative_to(PACKAGE):
-            for node in ast.walk(ast.parse(text)):
+            for node in ast.walk(parsed(path)):
                 if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                     length = (node.end_lineno or node.lineno) - node.lineno + 1
                     if length > FUNCTION_LINES_MAX:
@@ -151,7 +157,7 @@ def test_every_module_lists_what_is_public_or_is_private() -> None:
     for path in sources("src"):
         if path.name == "__init__.py" or path.is_relative_to(PACKAGE / "blueprints"):
             continue
-        tree = ast.parse(path.read_text())
+        tree = parsed(path)
         names = {
             t.id for n in tree.body if isinstance(n, ast.Assign) for t in n.targets if isinstance(t, ast.Name)
         }
@@ -166,7 +172,7 @@ def test_every_module_lists_what_is_public_or_is_private() -> None:
 def test_tests_wait_for_events_and_never_sleep() -> None:
     problems = []
     for path in sources("tests"):
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in ast.walk(parsed(path)):
             if isinstance(node, ast.Call) and ast.unparse(node.func) in {"time.sleep", "sleep"}:
                 problems.append(f"{path.relative_to(ROOT)}:{node.lineno}: sleeps")
     found(problems)

@@ -156,10 +156,8 @@ def test_run_json_belongs_to_its_owner(running: Running) -> None:
     assert Path(facts["socket"]).stat().st_mode & 0o777 == 0o600
 
 
-@pytest.mark.parametrize("blueprint", [None, "commerce"])
-def test_a_new_project_passes_its_own_tests(tmp_path: Path, blueprint: str | None) -> None:
-    chosen = [] if blueprint is None else ["--blueprint", blueprint]
-    headrace("new", *chosen, "made", cwd=tmp_path)
+def test_a_new_project_passes_its_own_tests(tmp_path: Path) -> None:
+    headrace("new", "made", cwd=tmp_path)
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"],
         cwd=tmp_path / "made",

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
 from confluent_kafka.admin import AdminClient
 
 from servers.guard import GuardedProcess, wait_until
@@ -86,6 +87,7 @@ def test_a_broker_that_was_killed_comes_back_on_the_same_address(kafka_here: Non
     assert not alive(pid)
 
 
+@pytest.mark.soak
 def test_three_brokers_are_one_cluster(kafka_here: None) -> None:
     with kafka_cluster(3) as cluster:
         for broker in cluster.brokers:
