@@ -182,7 +182,7 @@ def _settings(
 
 
 def _format(run: Sequence[str], file: Path, cluster_id: str, scram_users: Mapping[str, str]) -> None:
-    command = [*run, "kafka.tools.StorageTool", "format", "-t", cluster_id, "-c", str(file)]
+    command = [*run, "kafka.tools.StorageTool", "format", f"--cluster-id={cluster_id}", "-c", str(file)]
     for name, password in scram_users.items():
         command += ["--add-scram", f"SCRAM-SHA-256=[name={name},password={password}]"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
