@@ -1,14 +1,17 @@
-"""`export prometheus`, `export alertmanager`, `export grafana`: for the tools that people watch with."""
+"""`export prometheus`, `alertmanager`, `grafana` and `kibana`: for the tools that people watch with."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from headrace.cli.arguments import ProfileOption, ProjectOption, examples
+
+if TYPE_CHECKING:
+    from headrace.operate.export_panels import LeftOut
 
 __all__ = ["add_to"]
 
@@ -32,6 +35,14 @@ def add_to(group: typer.Typer) -> None:
     group.command("grafana", epilog=examples("headrace export grafana --prometheus http://localhost:9090"))(
         grafana
     )
+    group.command(
+        "kibana",
+        epilog=examples(
+            "headrace export kibana --profile elasticsearch",
+            "curl -F file=@monitoring/kibana/customers.ndjson -H 'kbn-xsrf: true' "
+            "'http://localhost:5601/api/saved_objects/_import?overwrite=true'",
+        ),
+    )(kibana)
 
 
 def prometheus(
@@ -98,6 +109,30 @@ def grafana(
 
     loaded = load_project(project, profile=profile)
     _tell(write_grafana(loaded, folder or loaded.folder / FOLDER, prometheus=prometheus))
+
+
+def kibana(
+    project: ProjectOption = Path(),
+    profile: ProfileOption = None,
+    folder: FolderOption = None,
+    replica: Annotated[
+        str | None,
+        typer.Option("--replica", help="Which Elasticsearch or OpenSearch replica of the profile."),
+    ] = None,
+) -> None:
+    """Write saved objects for Kibana and OpenSearch Dashboards: data views, the panels, a dashboard."""
+    from headrace.operate import load_project
+    from headrace.operate.export_monitoring import FOLDER, write_kibana
+
+    loaded = load_project(project, profile=profile)
+    written, left = write_kibana(loaded, folder or loaded.folder / FOLDER, replica=replica)
+    _tell(written)
+    _tell_left_out(left)
+
+
+def _tell_left_out(left: Iterable[LeftOut]) -> None:
+    for each in left:
+        typer.echo(f"not in it: '{each.title}', because {each.reason}")
 
 
 def _tell(written: Iterable[Path]) -> None:

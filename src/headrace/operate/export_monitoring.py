@@ -11,10 +11,11 @@ from typing import Any
 from headrace.errors import ProfileError, RefusedError
 from headrace.operate.alert_options import EmailOptions, WebhookOptions
 from headrace.operate.alerting import rules_of
+from headrace.operate.export_panels import LeftOut, search_replica, searched_panels
 from headrace.operate.export_yaml import to_yaml
 from headrace.operate.project import Project
 
-__all__ = ["FOLDER", "write_alertmanager", "write_grafana", "write_prometheus"]
+__all__ = ["FOLDER", "write_alertmanager", "write_grafana", "write_kibana", "write_prometheus"]
 
 FOLDER = "monitoring"
 _MARK = "# Made by `headrace export`: edit the project, then run it again.\n"
@@ -120,6 +121,22 @@ def write_grafana(project: Project, folder: Path, *, prometheus: str) -> list[Pa
         _write_yaml(provisioning / "dashboards" / "headrace.yaml", dashboards_provider()),
         _write_yaml(provisioning / "datasources" / "headrace.yaml", data_sources(prometheus)),
     ]
+
+
+def write_kibana(
+    project: Project, folder: Path, *, replica: str | None = None
+) -> tuple[list[Path], list[LeftOut]]:
+    """Write the saved objects of a search replica's tables: data views, the panels over them, a dashboard.
+
+    Returns what was written, and the panels that are not in it. Raises ProfileError when the profile has no
+    such replica.
+    """
+    from headrace.observe.export_kibana import saved_objects, saved_objects_text
+
+    panels, views, left = searched_panels(project, search_replica(project, replica))
+    name = project.pipeline.name
+    text = saved_objects_text(saved_objects(name, views, panels))
+    return [_write(folder / "kibana" / f"{name}.ndjson", text)], left
 
 
 def _at_least(severity: str) -> str:
