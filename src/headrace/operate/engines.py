@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from headrace.sql.plan import PipelinePlan
     from headrace.store import Store
 
-__all__ = ["check_engine", "engine_settings", "open_engine"]
+__all__ = ["check_engine", "engine_settings", "open_engine", "spark_settings"]
 
 
 def check_engine(project: Project) -> None:
@@ -25,11 +25,7 @@ def check_engine(project: Project) -> None:
         return
     from headrace.engine.spark.gaps import refuse_gaps
 
-    bindings = {each.name: project.profile.stream(each.name) for each in project.pipeline.streams}
-    refuse_gaps(
-        {name: binding.log for name, binding in bindings.items()},
-        {name: binding.format for name, binding in bindings.items()},
-    )
+    refuse_gaps({each.name: project.profile.stream(each.name).log for each in project.pipeline.streams})
 
 
 def open_engine(
@@ -39,17 +35,20 @@ def open_engine(
 
     Raises RefusedError when it cannot run over these logs. Spark itself starts with the run.
     """
+    from headrace.operate.formats import open_framings
+
     settings = engine_settings(project)
+    framings = open_framings(project, [each.stream for each in plan.streams.values()], undo)
     engine: LocalEngine
     if project.profile.engine == "spark":
         from headrace.engine.spark.engine import SparkEngine
 
-        engine = SparkEngine(plan, logs, store, spark=_spark_settings(project), settings=settings)
+        engine = SparkEngine(
+            plan, logs, store, spark=spark_settings(project), settings=settings, framings=framings
+        )
     else:
         from headrace.engine.local import LocalEngine
-        from headrace.operate.formats import open_framings
 
-        framings = open_framings(project, [each.stream for each in plan.streams.values()], undo)
         engine = LocalEngine(plan, logs, store, settings=settings, framings=framings)
     undo.callback(engine.close)
     return engine
@@ -66,11 +65,13 @@ def engine_settings(project: Project) -> EngineSettings:
     return EngineSettings(**given)
 
 
-def _spark_settings(project: Project) -> SparkSettings:
+def spark_settings(project: Project) -> SparkSettings:
+    """Return the Spark engine's settings: its own defaults, where the profile says nothing."""
     from headrace.engine.spark import SparkSettings
 
     options, settings = project.profile.spark, project.profile.engine_settings
     given: dict[str, object] = {"batch_rows_max": settings.epoch_rows_max}
     given |= {"batch_bytes_max": settings.epoch_bytes_max, "trigger": options.trigger}
-    given |= {"checkpoint": options.checkpoint, "conf": options.conf}
+    given |= {"checkpoint": options.checkpoint, "conf": options.conf, "environment": options.environment}
+    given |= {"environment_packages": options.environment_packages}
     return SparkSettings(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]

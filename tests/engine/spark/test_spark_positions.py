@@ -34,7 +34,7 @@ def positions_of(log: KafkaLog, **settings: Any) -> Positions:
     pipeline = hr.Pipeline("read")
     pipeline.stream("events", schema="n BIGINT NOT NULL")
     plan = plan_pipeline(pipeline)
-    task = Task("run", plan, {LANE: lane_of(log)}, EngineSettings(), SparkSettings(**settings), "")
+    task = Task("run", plan, {LANE: lane_of(log)}, {}, EngineSettings(), SparkSettings(**settings), "")
     return Positions(task, utc_now)
 
 

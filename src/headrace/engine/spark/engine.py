@@ -37,9 +37,11 @@ from headrace.engine.spark.pace import tell_pace
 from headrace.engine.spark.session import (
     SparkEndedError,
     SparkWorkerError,
+    conf_with_environment,
     error_of_loss,
     error_of_spark,
     open_session,
+    register_source,
 )
 from headrace.engine.spark.settings import SparkSettings
 from headrace.engine.spark.task import LaneTask, Task, as_option, pickled
@@ -48,6 +50,7 @@ from headrace.errors import HeadraceError, InternalError
 from headrace.log.backoff import Waiting, when_ready
 from headrace.log.kafka import KafkaLog
 from headrace.log.protocol import Log
+from headrace.rows.framing import Framing
 from headrace.sql.plan import PipelinePlan
 from headrace.store import Store
 from headrace.store.names import quoted
@@ -82,11 +85,13 @@ class SparkEngine(LocalEngine):
         settings: EngineSettings | None = None,
         on_step: Callable[[str], None] | None = None,
         session: SparkSession | None = None,
+        framings: Mapping[str, Framing] | None = None,
     ) -> None:
         refuse_creation_times(
             name for name, log in logs.items() if isinstance(log, KafkaLog) and log.warnings
         )
-        super().__init__(plan, logs, store, settings=settings, on_step=on_step)
+        super().__init__(plan, logs, store, settings=settings, on_step=on_step, framings=framings)
+        self._framings = framings or {}
         self._spark = spark
         self._session = session
         self._ours = session is None
@@ -125,7 +130,8 @@ class SparkEngine(LocalEngine):
         if stop.is_set():
             return
         if self._session is None:
-            self._session = open_session(self._plan.pipeline.name, self._spark.conf)
+            conf = conf_with_environment(self._spark, self._notes())
+            self._session = open_session(self._plan.pipeline.name, conf)
         when_ready(partial(self._query, stop, until_caught_up), stop, waiting)
 
     def _query(self, stop: threading.Event, until_caught_up: bool) -> None:
@@ -167,12 +173,12 @@ class SparkEngine(LocalEngine):
                 self._working.release()
 
     def _started(self, folder: str) -> StreamingQuery:
-        from headrace.engine.spark.source import OPTION, SOURCE, HeadraceSource
+        from headrace.engine.spark.source import OPTION, SOURCE
 
         assert self._session is not None  # noqa: S101 - `run` opened it
         self._stopping, self._failure, self._caught_up = False, None, False
         task = self._task()
-        self._session.dataSource.register(HeadraceSource)
+        register_source(self._session)
         self._sent = self._session.sparkContext.broadcast(pickled(task, task.plan))
         self._references_sent = None
         rows = self._session.readStream.format(SOURCE).option(OPTION, as_option(task)).load()
@@ -189,7 +195,9 @@ class SparkEngine(LocalEngine):
             by_header = log.settings.record_time == "header"
             start = self._store.progress.positions(stream, lane)
             lanes[stream, lane] = LaneTask(log.settings, log.topic_id, start, by_header and lane == "main")
-        return Task(uuid.uuid4().hex, self._plan, lanes, self._settings, self._spark, self._pace_path)
+        return Task(
+            uuid.uuid4().hex, self._plan, lanes, self._framings, self._settings, self._spark, self._pace_path
+        )
 
     @property
     def _pace_path(self) -> str:

@@ -43,26 +43,18 @@ GAPS: tuple[Gap, ...] = (
         'record_time = "header"',
         "never",
     ),
-    Gap(
-        "registry_formats",
-        "a stream in a format with a schema registry (avro, json_schema)",
-        "executors would each have to reach the registry, and its credentials to travel to them",
-        "write plain JSON, or run this pipeline on the local engine",
-        "not yet",
-    ),
 )
 """Every gap; the docs print them, and `refuse_gaps` finds them in a profile."""
 
 _BY_NAME = {gap.name: gap for gap in GAPS}
 
 
-def refuse_gaps(logs: Mapping[str, str], formats: Mapping[str, str]) -> None:
+def refuse_gaps(logs: Mapping[str, str]) -> None:
     """Raise ProfileError that names every gap that a pipeline has.
 
-    `logs` says by stream which log holds it ("kafka" or "embedded"), `formats` how its records are written.
+    `logs` says by stream which log holds it: "kafka" or "embedded".
     """
     found = [(stream, "embedded_log") for stream, log in logs.items() if log != "kafka"]
-    found += [(stream, "registry_formats") for stream, name in formats.items() if name != "json"]
     if found:
         raise ProfileError("\n".join(_told(stream, _BY_NAME[name]) for stream, name in found))
 

@@ -148,7 +148,7 @@ class _Worker:
 
     def _stage(self, stream: str) -> RowStage:
         if stream not in self._stages:
-            self._stages[stream] = RowStage(self.task.plan.streams[stream])
+            self._stages[stream] = RowStage(self.task.plan.streams[stream], self.task.framings.get(stream))
         return self._stages[stream]
 
     def close(self) -> None:
@@ -157,6 +157,8 @@ class _Worker:
             reader.close()
         for stage in self._stages.values():
             stage.close()
+        for framing in self.task.framings.values():
+            framing.close()
 
     def judged(self, span: _Span, found: Found) -> pa.RecordBatch:
         stream, lane = span.lane

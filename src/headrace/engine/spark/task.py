@@ -11,6 +11,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from headrace.log.kafka import KafkaSettings
+from headrace.rows.framing import Framing
 from headrace.sql.plan import PipelinePlan
 
 if TYPE_CHECKING:
@@ -45,12 +46,14 @@ class LaneTask:
 class Task:
     """One run of a pipeline; `run` is another value for each: executors know by it what they have opened.
 
-    pace  the file that says how many records a micro-batch may have (see `pace`); on the driver's machine
+    framings  by stream, what reads records that are not plain JSON; each process opens connections of its own
+    pace      the file that says how many records a micro-batch may have (see `pace`); on the driver's machine
     """
 
     run: str
     plan: PipelinePlan
     lanes: Mapping[Lane, LaneTask]
+    framings: Mapping[str, Framing]
     engine: EngineSettings
     spark: SparkSettings
     pace: str
