@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pyarrow as pa
@@ -14,11 +14,12 @@ import headrace as hr
 from headrace.engine.local import EngineSettings
 from headrace.engine.spark import SparkSettings
 from headrace.engine.spark.fetching import RangeReader
-from headrace.engine.spark.positions import Offset, Positions
+from headrace.engine.spark.positions import Offset, Positions, believed
 from headrace.engine.spark.task import LaneTask, Task
 from headrace.errors import HeadraceError, RefusedError
 from headrace.log.embedded import utc_now
 from headrace.log.kafka import KafkaLog
+from headrace.log.kafka.topics import Topic
 from headrace.sql import plan_pipeline
 from log.kafka_streams import delete_topic, make_topic, opened, topic_name, values
 
@@ -125,3 +126,10 @@ def delete_before(brokers: str, topic: str, offset: int) -> None:
     admin = AdminClient({"bootstrap.servers": brokers, "log_level": 0})
     for done in admin.delete_records([TopicPartition(topic, 0, offset)]).values():
         done.result(20)
+
+
+def test_ends_of_a_topic_with_replicas_are_believed_when_all_of_them_must_have_told() -> None:
+    now = datetime(2026, 3, 1, 12, tzinfo=UTC)
+    alone, copied = Topic("a", partitions=1, replication=1), Topic("b", partitions=1, replication=3)
+    assert believed(now, [alone]) == now
+    assert believed(now, [alone, copied]) == now - timedelta(seconds=30)

@@ -4,15 +4,15 @@ An offset, as Spark writes it into its checkpoint, is a dict:
 
     at      by "STREAM/LANE" and partition, the offset to read next
     ends    in the same shape, the ends of the partitions when the batch was chosen (the uncommitted ones)
-    asked   when they were asked for, microseconds since 1970; None at the very start of a run
+    asked   from when they are, microseconds since 1970 (see `believed`); None at the very start of a run
     loading the streams that were being loaded with history then: their ends say nothing about time
     moment  the record time at which the batch ends, milliseconds since 1970
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from datetime import datetime
+from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime, timedelta
 from typing import Any
 
 from confluent_kafka import KafkaException, TopicPartition
@@ -22,11 +22,12 @@ from headrace.engine.spark.cutting import Place, cut
 from headrace.engine.spark.task import Lane, Task
 from headrace.log.kafka.connection import Connection
 from headrace.log.kafka.groups import Groups
+from headrace.log.kafka.log import REPLICAS_BEHIND
 from headrace.log.kafka.offsets import end_offsets
 from headrace.log.kafka.topics import Topic, look_at, require_same
 from headrace.store.instants import micros_of
 
-__all__ = ["Offset", "Positions", "lane_of", "lane_text"]
+__all__ = ["Offset", "Positions", "believed", "lane_of", "lane_text"]
 
 Offset = dict[str, Any]
 _REDRIVE = "redrive"
@@ -41,6 +42,11 @@ def lane_of(text: str) -> Lane:
     """Return the lane that a key of an offset names."""
     stream, _, lane = text.rpartition("/")
     return stream, lane
+
+
+def believed(asked: datetime, topics: Iterable[Topic]) -> datetime:
+    """Return from when the ends are that were asked for: with replicas, later records may lack in them."""
+    return asked - (REPLICAS_BEHIND if any(topic.replication > 1 for topic in topics) else timedelta())
 
 
 class Positions:
@@ -65,9 +71,10 @@ class Positions:
 
         Raises IntegrityError when a topic was made again, TransientError when no broker answers.
         """
-        asked = micros_of(self._clock())
+        now = self._clock()
         loading = [name[0] for name, groups in self._groups.items() if groups.loading()]
         starts, seen, ends = self._looked(start)
+        asked = micros_of(believed(now, self._topics.values()))
         if all(seen[place] <= at for place, at in starts.items()):
             quiet = self._task.spark.quiet.total_seconds() * 1e6
             if start["asked"] is not None and asked - start["asked"] < quiet:
@@ -82,7 +89,7 @@ class Positions:
             rows_max,
             self._offsets_at,
             since=start["moment"],
-            until=asked // 1000,
+            until=micros_of(now) // 1000,
         )
         return self._offset({**chosen, **cuts}, seen, asked, loading, moment)
 

@@ -22,10 +22,10 @@ from headrace.log.kafka.settings import KafkaSettings
 from headrace.log.kafka.topics import ask_for, open_topic, require_same
 from headrace.log.protocol import Appended, PartitionRange, Slice
 
-__all__ = ["KafkaLog", "open_kafka_log"]
+__all__ = ["REPLICAS_BEHIND", "KafkaLog", "open_kafka_log"]
 
 _LOOK_EVERY = timedelta(seconds=10)
-_REPLICAS_BEHIND = timedelta(seconds=30)
+REPLICAS_BEHIND = timedelta(seconds=30)
 """Kafka's `replica.lag.time.max.ms`: so long may a record be in its leader before readers are told of it."""
 
 
@@ -154,7 +154,7 @@ class KafkaLog:
         with self._reading:
             self._require_open()
             # Behind the end that is told, a leader may hold records that replicas do not have yet.
-            asked = self.now() - (_REPLICAS_BEHIND if self._topic.replication > 1 else timedelta())
+            asked = self.now() - (REPLICAS_BEHIND if self._topic.replication > 1 else timedelta())
             if self._due():
                 self._look_again()
             # Asked before the ends are: a load that is over by then has left its records before them.
