@@ -1,4 +1,4 @@
-"""Options of the Spark engine: two of ours, and whatever Spark itself may be told."""
+"""Options of the Spark engine: a few of ours, and whatever Spark itself may be told."""
 
 # ruff: noqa: RUF009 - `option` gives dataclasses.field(...), which is what a default of a dataclass may be
 
@@ -20,13 +20,22 @@ _OF_DSTREAMS = "spark.streaming."
 
 @dataclass(frozen=True)
 class SparkOptions:
-    """What stands under `spark.` in a profile. All but two options are Spark's own, and passed on."""
+    """What stands under `spark.` in a profile. All but these options are Spark's own, and passed on."""
 
     trigger: timedelta | None = option(
         Kind.DURATION, None, "the least time between two micro-batches; none: as soon as there is something"
     )
     checkpoint: str | None = option(
         Kind.TEXT, None, "where Spark keeps its notes on a run, a folder or a URI; none: beside the store"
+    )
+    environment: str = option(
+        Kind.CHOICE,
+        "installed",
+        "what executors import: it is installed where they run, or this machine's packages are sent to them",
+        choices={"installed": "", "archive": ""},
+    )
+    environment_packages: tuple[str, ...] = option(
+        Kind.LIST, (), "packages for the archive beside Headrace's own: what functions of the pipeline import"
     )
     conf: Mapping[str, str] = field(default_factory=dict)
 

@@ -9,6 +9,7 @@ from headrace.engine.spark.session import (
     SparkWorkerError,
     error_of_loss,
     error_of_spark,
+    error_of_start,
     open_session,
 )
 from headrace.errors import IntegrityError, ProfileError, RefusedError, TransientError
@@ -43,6 +44,18 @@ def test_a_process_of_spark_that_is_gone_is_told_apart_from_a_call_that_failed()
     assert type(error_of_loss(ConnectionRefusedError(111, "Connection refused"))) is SparkEndedError
     called = Exception("An error occurred while calling o1.collect.\n: Python worker exited unexpectedly")
     assert type(error_of_loss(called)) is SparkWorkerError
+
+
+def test_a_setting_that_spark_refuses_is_told_and_not_taken_for_a_missing_java() -> None:
+    refused = Exception(
+        "An error occurred while calling None.org.apache.spark.api.java.JavaSparkContext.\n"
+        ": java.lang.IllegalArgumentException: spark.network.timeout is too short\n\tat org.apache"
+    )
+    error = error_of_start("spark://host:7077", refused)
+    assert type(error) is RefusedError
+    assert "spark.network.timeout is too short" in str(error)
+    missing = Exception("[JAVA_GATEWAY_EXITED] Java gateway process exited before sending its port number.")
+    assert "Java 17" in str(error_of_start("local", missing))
 
 
 def test_a_missing_pyspark_is_answered_with_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:

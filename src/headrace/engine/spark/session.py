@@ -5,14 +5,26 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from headrace.engine.spark.settings import SparkSettings
 from headrace.errors import HeadraceError, ProfileError, RefusedError, TransientError
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-__all__ = ["LEAST", "SparkEndedError", "SparkWorkerError", "error_of_loss", "error_of_spark", "open_session"]
+__all__ = [
+    "LEAST",
+    "SparkEndedError",
+    "SparkWorkerError",
+    "conf_with_environment",
+    "error_of_loss",
+    "error_of_spark",
+    "error_of_start",
+    "open_session",
+    "register_source",
+]
 
 LEAST: Mapping[str, str] = {
     "spark.sql.streaming.pollingDelay": "100ms",
@@ -27,6 +39,11 @@ LEAST: Mapping[str, str] = {
 
 Spark looks for secrets in the text of an error by a regular expression, which needs a deep stack.
 """
+
+_PYTHON = "spark.pyspark.python"
+_PATH = "spark.executorEnv.PYTHONPATH"
+_UNPACKED = "headrace-environment"
+"""The folder beside a working executor into which Spark unpacks the archive."""
 
 _PASSING = (
     "failed to connect back",
@@ -51,23 +68,61 @@ def open_session(name: str, conf: Mapping[str, str]) -> SparkSession:
         ) from error
     given = {"spark.master": "local[*]", **LEAST, **conf}
     if given["spark.master"].startswith("local"):
-        # Workers on this machine run the Python that runs us; elsewhere only the profile can know it.
-        os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
         os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
+    # What Spark itself asks for, beside the data source, which runs on executors alone.
+    given["spark.sql.execution.pyspark.python"] = _python_of_executors(given)
     builder = SparkSession.builder.appName(f"headrace {name}")
     for key, value in given.items():
         builder = builder.config(key, value)
     try:
         session = builder.getOrCreate()
     except Exception as error:
-        raise _not_opened(given["spark.master"], error) from error
+        raise error_of_start(given["spark.master"], error) from error
     session.sparkContext.setLogLevel("ERROR")
     return session
 
 
-def _not_opened(master: str, error: Exception) -> HeadraceError:
-    said = str(error).strip().split("\n", 1)[0]
-    if "JAVA" in said.upper():
+def _python_of_executors(conf: Mapping[str, str]) -> str:
+    """Return the program that executors run: where nothing is said, the one that runs us."""
+    return conf.get(_PYTHON) or os.environ.get("PYSPARK_PYTHON") or sys.executable
+
+
+def register_source(session: SparkSession) -> None:
+    """Make our data source known to the session, and let its executors run the Python that was told."""
+    from headrace.engine.spark.source import HeadraceSource
+
+    # Its part beside the driver runs by the program that the class is registered with: ours.
+    session.sparkContext.pythonExec = sys.executable
+    session.dataSource.register(HeadraceSource)
+    session.sparkContext.pythonExec = str(session.conf.get("spark.sql.execution.pyspark.python"))
+
+
+def conf_with_environment(settings: SparkSettings, folder: Path) -> Mapping[str, str]:
+    """Return Spark's settings, and with them the archive of packages where executors are to get one.
+
+    The archive is kept in `folder`. Raises ProfileError for a package that is not installed here.
+    """
+    if settings.environment != "archive":
+        return settings.conf
+    from headrace.engine.spark.environment import pack_environment
+
+    archive = f"{pack_environment(folder, settings.environment_packages)}#{_UNPACKED}"
+    path = settings.conf.get(_PATH)
+    return {
+        _PYTHON: f"python{sys.version_info.major}.{sys.version_info.minor}",
+        **settings.conf,
+        "spark.archives": ",".join(filter(None, (settings.conf.get("spark.archives"), archive))),
+        _PATH: f"{_UNPACKED}:{path}" if path else _UNPACKED,
+    }
+
+
+def error_of_start(master: str, error: Exception) -> HeadraceError:
+    """Return our error for a session that does not open."""
+    text = str(error)
+    if "An error occurred while calling" in text:  # what it was stands in the next line
+        text = text.partition("\n")[2].removeprefix(": ")
+    said = _first_line(text)
+    if "JAVA_GATEWAY" in said or "JAVA_HOME" in said:
         return ProfileError(
             f"Spark does not start: {said}", fix="install Java 17 or later, and set JAVA_HOME"
         )

@@ -19,6 +19,7 @@ class SparkSettings:
     trigger     the least time from the begin of one micro-batch to the next
     quiet       how often a quiet log is looked at to close windows
     checkpoint  the folder, or URI, in which Spark keeps its notes about the running query
+    environment "installed": executors have Headrace; "archive": they get it, with `environment_packages`
     """
 
     conf: Mapping[str, str] = field(default_factory=dict)
@@ -28,3 +29,5 @@ class SparkSettings:
     trigger: timedelta = timedelta(0)
     quiet: timedelta = timedelta(seconds=10)
     checkpoint: str = ""
+    environment: str = "installed"
+    environment_packages: tuple[str, ...] = ()
