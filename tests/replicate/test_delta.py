@@ -19,6 +19,7 @@ from test_parquet import WINDOWS, windows
 
 from headrace.errors import HeadraceError, ProfileError, RefusedError, TransientError
 from headrace.operate.secrets import Secret
+from headrace.replicate.delta.failures import delta_failures
 from headrace.replicate.protocol import NamedColumn, Position, TableShape
 from headrace.testing.replica_writes import FIRST, THINGS, chunk, opened, thing
 from servers.guard import GuardedProcess, free_ports, wait_until
@@ -97,9 +98,45 @@ def test_a_commit_that_was_prepared_before_a_takeover_is_refused(target: DeltaTa
         asleep: Any = old
         asleep._tables["counts"] = Late(target.table("counts").table_uri)
         new.take("counts", FIRST, replace(FIRST, generation=2))
-        with pytest.raises(TransientError, match="changed the table"):
+        with pytest.raises(RefusedError, match="taken over"):
             old.write(windows(1))
     assert target.rows("counts") == []
+
+
+def test_who_takes_a_table_while_a_chunk_comes_is_refused(target: DeltaTarget) -> None:
+    from headrace.replicate.delta.writer import DeltaTable
+
+    with opened(target, WINDOWS, mode="append") as old, opened(target, WINDOWS, mode="append") as new:
+        old.take("counts", None, FIRST)
+        old.write(windows(1))
+
+        class Overtaken(DeltaTable):
+            """A snapshot after which, before anything is committed, the other writer writes a chunk."""
+
+            def update_incremental(self) -> None:
+                super().update_incremental()
+                old.write(windows(2))
+
+        asleep: Any = new
+        asleep._tables["counts"] = Overtaken(target.table("counts").table_uri)
+        with pytest.raises(RefusedError, match="taken over"):
+            new.take("counts", replace(FIRST, position=Position.at(1)), replace(FIRST, generation=2))
+        old.write(windows(3))
+    assert sorted(row["n"] for row in target.rows("counts")) == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("said", "kind"),
+    [
+        ("Generic S3 error: 403 Forbidden", RefusedError),
+        ("response: status 401, body …", RefusedError),
+        ("error sending request for url (…/part-00403-4011-c000.parquet): timed out", TransientError),
+        ("connection reset after 14031 bytes", TransientError),
+    ],
+)
+def test_a_number_in_a_name_or_a_size_is_no_status(said: str, kind: type[HeadraceError]) -> None:
+    with pytest.raises(kind), delta_failures("the lake", ()):
+        raise OSError(said)
 
 
 def test_rows_lie_in_folders_by_date_and_hour(target: DeltaTarget) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import random
+import shutil
 import subprocess
 import sys
 import threading
+import weakref
 from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -16,9 +19,10 @@ import pyarrow as pa
 import pytest
 from targets import ParquetTarget
 
-from headrace.errors import ProfileError, RefusedError
-from headrace.replicate.folders import write_json
-from headrace.replicate.parquet.manifest import Manifest, listed_files
+from headrace.errors import ProfileError, RefusedError, TransientError
+from headrace.replicate.folders import folder_failures, write_json
+from headrace.replicate.parquet.datafiles import read_rows
+from headrace.replicate.parquet.manifest import Manifest, books_of, listed_files
 from headrace.replicate.parquet.tree import Tree
 from headrace.replicate.protocol import Chunk, Cursor, NamedColumn, Position, TableShape, version_of
 from headrace.testing.replica_writes import FIRST, opened
@@ -213,6 +217,86 @@ def test_a_file_that_is_missing_from_its_folder_is_told(target: ParquetTarget) -
         listed_files(target.folder, "counts")[0].unlink()
         with pytest.raises(RefusedError, match="is gone"):
             writer.take("counts", writer.cursors()["counts"], replace(FIRST, generation=2))
+
+
+def test_a_folder_that_is_taken_away_while_a_writer_is_open_costs_no_row_that_comes(
+    target: ParquetTarget,
+) -> None:
+    with opened(target, WINDOWS, mode="append") as writer:
+        writer.take("counts", None, FIRST)
+        writer.write(windows(1))
+        shutil.rmtree(target.folder / "counts" / "date=2026-03-01")
+        writer.write(windows(2))
+        assert [row["n"] for row in target.rows("counts")] == [2]
+        listed_files(target.folder, "counts")[0].unlink()
+        (target.folder / "counts" / "date=2026-03-01" / "hour=12" / "mine.parquet").write_bytes(b"")
+        with pytest.raises(RefusedError, match="is gone"):
+            writer.write(windows(3))
+
+
+def test_files_of_which_no_manifest_tells_are_not_written_to(target: ParquetTarget) -> None:
+    with opened(target, WINDOWS, mode="append") as writer:
+        writer.take("counts", None, FIRST)
+        writer.write(windows(1))
+    (books_of(target.folder, "counts") / "manifest.json").unlink()
+    with pytest.raises(RefusedError, match="manifest") as raised, opened(target, WINDOWS, mode="append"):
+        pass
+    assert "bring the manifest back" in raised.value.fix
+
+
+def test_a_row_whose_instant_changes_moves_to_another_folder(target: ParquetTarget) -> None:
+    shape = TableShape(
+        name="latest", columns=(NamedColumn("who", "VARCHAR"), *WINDOWS.columns[:2]), key=("who",)
+    )
+    with opened(target, shape) as writer:
+        writer.take("latest", None, FIRST)
+        for epoch, hour in ((1, 12), (2, 15), (3, 12)):
+            rows = [
+                {"who": who, "window_start": NOON.replace(hour=hour if who == "ann" else 12), "n": epoch}
+                for who in ("ann", "bob")
+            ]
+            schema = pa.schema([("who", pa.string()), *(SCHEMA.field(i) for i in (0, 1))])
+            table = pa.Table.from_pylist(rows, schema)
+            table = table.append_column("_version", pa.array([version_of(1, epoch)] * 2, pa.int64()))
+            cursor = replace(FIRST, position=Position.at(epoch))
+            gone = table.select(["who", "_version"]).slice(0, 0)
+            writer.write(Chunk(table=shape, rows=table, removed=gone, cursor=cursor))
+            found = sorted((row["who"], row["window_start"].hour, row["n"]) for row in target.rows("latest"))
+            assert found == [("ann", hour, epoch), ("bob", 12, epoch)]
+
+
+def test_a_rebuild_holds_one_file_at_a_time(target: ParquetTarget, monkeypatch: pytest.MonkeyPatch) -> None:
+    alive: list[weakref.ref[pa.Table]] = []
+    most = 0
+
+    def read(path: Path, columns: list[str] | None = None) -> pa.Table:
+        nonlocal most
+        rows = read_rows(path, columns)
+        alive.append(weakref.ref(rows))
+        most = max(most, sum(each() is not None for each in alive))
+        return rows
+
+    with opened(target, WINDOWS, mode="append") as writer:
+        writer.take("counts", None, FIRST)
+        for hour in range(6):
+            writer.write(windows(hour + 1, 5, at=NOON - timedelta(hours=hour)))
+        second = replace(FIRST, generation=2, sweep_below=version_of(2, 0))
+        writer.take("counts", replace(FIRST, position=Position.at(6)), second)
+        monkeypatch.setattr("headrace.replicate.parquet.merging.read_rows", read)
+        monkeypatch.setattr("headrace.replicate.parquet.writer.read_rows", read)
+        both = [windows(hour + 1, 5, at=NOON - timedelta(hours=hour), cursor=second) for hour in range(6)]
+        rows = pa.concat_tables([each.rows for each in both])
+        writer.write(replace(both[-1], rows=rows))
+        writer.write(windows(9, 1, cursor=replace(second, sweep_below=0), sweep_below=second.sweep_below))
+    assert len(alive) >= 6
+    assert most <= 3, "what a chunk touches was held all at once"
+    assert plain_count(target) == (31, 31)
+
+
+@pytest.mark.parametrize("code", [errno.EIO, errno.ESTALE, errno.ENOSPC])
+def test_a_disk_that_is_away_or_full_is_tried_again(tmp_path: Path, code: int) -> None:
+    with pytest.raises(TransientError), folder_failures(tmp_path):
+        raise OSError(code, "not now")
 
 
 WRITING = """

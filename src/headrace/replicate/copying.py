@@ -34,6 +34,8 @@ __all__ = ["BEGIN_AGAIN", "TableCopy", "copy_of"]
 BEGIN_AGAIN = ("adopt", "rebuild")
 _ROW_BYTES_FIRST = 256
 _REVISION = "_revision"
+_REVISIONS = 1_000_000
+"""Revisions of a copying that began anew are above all those before: the greatest is the newest."""
 
 
 class TableCopy(Protocol):
@@ -108,7 +110,8 @@ def _first_cursor(replica: str, seen: Cursor | None, head: Head, again: str | No
     if seen is None:
         return anew
     if again is not None:
-        return replace(anew, sweep_below=version_of(generation, 0) if again == "rebuild" else 0)
+        sweep_below = version_of(generation, 0) if again == "rebuild" else 0
+        return replace(anew, sweep_below=sweep_below, rounds=seen.rounds + 1)
     _refuse_foreign(replica, seen, head, table)
     return replace(seen, generation=generation)
 
@@ -248,6 +251,8 @@ class _RowsCopy(_Copy):
             removed = removed.append_column(_REVISION, pa.nulls(removed.num_rows, pa.int32()))
         cursor = replace(self.cursor, position=done, sweep_below=0 if last else self.cursor.sweep_below)
         generation = cursor.generation
+        if _REVISION in self.shape.key and cursor.rounds:
+            rows = _revised(rows, cursor.rounds * _REVISIONS)
         return Chunk(
             table=self.shape,
             rows=_versioned(rows.select([*(c.name for c in self.shape.columns), "_epoch"]), generation),
@@ -255,6 +260,13 @@ class _RowsCopy(_Copy):
             cursor=cursor,
             sweep_below=self.cursor.sweep_below if last else 0,
         )
+
+
+def _revised(rows: pa.Table, first: int) -> pa.Table:
+    """Return rows with revisions that begin at `first`."""
+    at = rows.schema.get_field_index(_REVISION)
+    revision = pc.add(rows.column(at).cast(pa.int32()), pa.scalar(first, pa.int32()))
+    return rows.set_column(at, _REVISION, revision)
 
 
 def _versioned(rows: pa.Table, generation: int) -> pa.Table:

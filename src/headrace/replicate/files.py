@@ -11,15 +11,15 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from headrace.errors import ProfileError, RefusedError
-from headrace.replicate.folders import folder_failures, locked, write_json
+from headrace.replicate.folders import folder_failures, locked, make_folder, write_json
 from headrace.replicate.options import CommonOptions, setting
 from headrace.replicate.plain import json_bytes, plain_rows
-from headrace.replicate.protocol import Chunk, Cursor, Position, ReplicaWriter, TableShape, Task, fenced
+from headrace.replicate.protocol import Chunk, Cursor, ReplicaWriter, TableShape, Task, fenced
 
 __all__ = ["FilesReplica", "read_files"]
 
@@ -42,7 +42,7 @@ class _FilesWriter:
         self._folder = folder
         self._task = task
         with folder_failures(folder):
-            folder.mkdir(parents=True, exist_ok=True)
+            make_folder(folder)
             for shape in task.tables:
                 self._check(shape)
 
@@ -78,7 +78,7 @@ class _FilesWriter:
             return None, 0
         facts = json.loads(path.read_text())
         length = facts.pop("length")
-        return Cursor(**{**facts, "position": Position(**facts["position"])}), length
+        return Cursor.of(facts), length
 
     def take(self, table: str, seen: Cursor | None, cursor: Cursor) -> None:
         """See `ReplicaWriter`."""
@@ -95,7 +95,7 @@ class _FilesWriter:
             there, length = self._cursor(table)
             if there == chunk.cursor:
                 return
-            if there is None or there.generation != chunk.cursor.generation:
+            if not chunk.cursor.same_writer(there):
                 raise fenced(table)
             with (self._folder / f"{table}.ndjson").open("ab") as file:
                 file.truncate(length)
@@ -106,7 +106,7 @@ class _FilesWriter:
             self._save(table, chunk.cursor, length)
 
     def _save(self, table: str, cursor: Cursor, length: int) -> None:
-        write_json(self._folder / f"{table}.cursor.json", {**asdict(cursor), "length": length})
+        write_json(self._folder / f"{table}.cursor.json", {**cursor.facts(), "length": length})
 
     def interrupt(self) -> None:
         """See `ReplicaWriter`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -14,9 +15,10 @@ from typing import Any
 
 from headrace.errors import HeadraceError, RefusedError, TransientError
 
-__all__ = ["folder_failures", "locked", "sync", "write_json"]
+__all__ = ["folder_failures", "locked", "make_folder", "sync", "write_json"]
 
-_FULL = (28, 122)  # ENOSPC, EDQUOT
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_AWAY = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN, errno.EINTR, errno.ENOTCONN, errno.EHOSTDOWN)
 _LOCK_S = 10.0
 _LOCK_LOOK_S = 0.02
 
@@ -32,6 +34,8 @@ def folder_failures(folder: Path) -> Iterator[None]:
         what = f"{folder} cannot be written: {error.strerror or error}"
         if error.errno in _FULL:
             raise TransientError(what, fix="make room; it is tried again") from error
+        if error.errno in _AWAY:  # what a network's file system says when its server is away
+            raise TransientError(what, fix="look at the disk or its server; it is tried again") from error
         raise RefusedError(what, fix="make the folder writable, or name another one (path = …)") from error
 
 
@@ -53,6 +57,14 @@ def locked(path: Path) -> Iterator[None]:
                     raise TransientError(what, fix="stop one of the two; it is tried again") from None
                 pause.wait(_LOCK_LOOK_S)
         yield
+
+
+def make_folder(folder: Path, *, mode: int = 0o777) -> None:
+    """Make a folder, and those that it lies in, durably."""
+    missing = [each for each in (folder, *folder.parents) if not each.exists()]
+    folder.mkdir(parents=True, exist_ok=True, mode=mode)
+    for each in missing:
+        sync(each.parent)
 
 
 def write_json(path: Path, facts: Any) -> None:

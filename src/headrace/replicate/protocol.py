@@ -9,9 +9,10 @@ same as writing once.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol, runtime_checkable
 
 import pyarrow as pa
 
@@ -21,6 +22,7 @@ from headrace.store.changes import Position
 
 __all__ = [
     "GENERATION",
+    "REFUSED_MAX",
     "Chunk",
     "Cursor",
     "NamedColumn",
@@ -31,11 +33,14 @@ __all__ = [
     "TableShape",
     "Task",
     "fenced",
+    "refusal_of",
     "version_of",
 ]
 
 GENERATION = 2**40
 """A store may commit so many epochs before its versions would reach into the next generation."""
+REFUSED_MAX = 1_000
+"""When a target refuses more rows of a chunk, the table is wrong and not the rows: the replica stops."""
 
 
 def version_of(generation: int, epoch: int) -> int:
@@ -69,6 +74,7 @@ class Cursor:
     begun        the store's epoch at which this copying began from nothing
     sweep_below  when the copying has come to the store's end, rows with a version below are taken out;
                  0: none are
+    rounds       how often the copying began anew over rows that were there
     """
 
     store_id: str
@@ -77,6 +83,20 @@ class Cursor:
     position: Position
     begun: int = 0
     sweep_below: int = 0
+    rounds: int = 0
+
+    def facts(self) -> dict[str, Any]:
+        """Return this cursor as JSON has it."""
+        return asdict(self)
+
+    @staticmethod
+    def of(facts: Mapping[str, Any]) -> Cursor:
+        """Return the cursor that `facts` gave."""
+        return Cursor(**{**facts, "position": Position(**facts["position"])})
+
+    def same_writer(self, other: Cursor | None) -> bool:
+        """Return whether the other one is of the same store and generation."""
+        return other is not None and (self.store_id, self.generation) == (other.store_id, other.generation)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,3 +192,11 @@ def fenced(table: str) -> RefusedError:
         f"another process has taken over the replica's table '{table}'",
         fix="stop one of the two; `headrace replicas resume` lets this one take it back",
     )
+
+
+def refusal_of(shape: TableShape, rows: pa.Table, index: int, reason: str) -> Refusal:
+    """Return the refusal of a row of a chunk."""
+    row = rows.slice(index, 1)
+    facts = row.select(list(shape.key) or [column.name for column in shape.columns]).to_pylist()[0]
+    key = json.dumps(facts, default=str, ensure_ascii=False)
+    return Refusal(shape.name, key, row.column("_version")[0].as_py(), reason)

@@ -19,7 +19,17 @@ if TYPE_CHECKING:
     from headrace.replicate.options import CommonOptions
     from headrace.replicate.protocol import Refusal
 
-__all__ = ["Kept", "catch_up", "events", "feed", "following", "shop", "sorted_rows", "wait_for"]
+__all__ = [
+    "Kept",
+    "catch_up",
+    "compute_again",
+    "events",
+    "feed",
+    "following",
+    "shop",
+    "sorted_rows",
+    "wait_for",
+]
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 WAIT_S = 120
@@ -94,6 +104,22 @@ def feed(test: PipelineTest, first: int, count: int, *, seed: int = 0) -> None:
         at = max(one["seen"] for one in some)
         chance.shuffle(some)
         test.send("events", some, at=at)
+    test.run()
+
+
+def compute_again(test: PipelineTest, *tables: str) -> None:
+    """Let the store compute tables again from the log, as `headrace run --rebuild` does. No follower runs."""
+    from headrace.engine.local import LocalEngine
+    from headrace.store import Store
+
+    test._close()
+    identities = {name: log.identity for name, log in test._logs.items()}
+    assert test._folder is not None
+    path = test._folder / "store.duckdb"
+    store = Store.open(path, test._plan, identities=identities, rebuild=tables)
+    LocalEngine(test._plan, test._logs, store).close()  # which begins what the store was asked for
+    store.close()
+    test._open()
     test.run()
 
 

@@ -24,7 +24,16 @@ from headrace.errors import RefusedError, TransientError
 from headrace.replicate.options import CommonOptions
 from headrace.replicate.protocol import Chunk, Cursor, ReplicaWriter, Task
 from headrace.testing.pipeline_test import PipelineTest
-from headrace.testing.replica_runs import Kept, catch_up, feed, following, shop, sorted_rows, wait_for
+from headrace.testing.replica_runs import (
+    Kept,
+    catch_up,
+    compute_again,
+    feed,
+    following,
+    shop,
+    sorted_rows,
+    wait_for,
+)
 from headrace.testing.replica_writes import WriterConformance
 
 __all__ = ["ReplicaConformance", "ReplicaTarget"]
@@ -269,10 +278,25 @@ class ReplicaConformance(WriterConformance):
                 feed(test, first, 60)
             catch_up(follower)
             before = sorted_rows(target.rows("revenue"))
+            last = max(row["_revision"] for row in target.rows("revenue"))
             assert before
             follower.resume(again="rebuild")
             catch_up(follower)
             assert sorted_rows(target.rows("revenue")) == before
+            assert min(row["_revision"] for row in target.rows("revenue")) > last, "newer, and looks older"
+
+    def test_tables_that_the_store_computed_again_are_the_same_in_the_target(
+        self, test: PipelineTest, target: ReplicaTarget
+    ) -> None:
+        with following(test, target.replica()) as follower:
+            catch_up(follower)
+        compute_again(test, "revenue", "latest", "all_rows")
+        with following(test, target.replica()) as follower:
+            catch_up(follower)
+            sent = {copy.shape.name: copy.rows_sent for copy in follower.copies}
+        same(test, target)
+        assert sent["revenue"] > 0
+        assert sent["totals"] == 0, "a table that was not computed again was sent again"
 
     @pytest.mark.slow
     def test_a_hundred_thousand_rows_are_caught_up_in_bounded_chunks(

@@ -7,7 +7,6 @@ timestamps above every one before: its rows win over whatever a process that was
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -36,13 +35,14 @@ from headrace.replicate.cassandra.schema import (
 from headrace.replicate.cassandra.values import bound_column, finer_than_millis, row_ids
 from headrace.replicate.protocol import (
     GENERATION,
+    REFUSED_MAX,
     Chunk,
     Cursor,
     Position,
     Refusal,
-    TableShape,
     Task,
     fenced,
+    refusal_of,
 )
 
 if TYPE_CHECKING:
@@ -50,10 +50,9 @@ if TYPE_CHECKING:
 
 __all__ = ["CassandraWriter"]
 
-_COLUMNS = "store_id, replica, generation, epoch, through, after, begun, sweep_below"
+_COLUMNS = "store_id, replica, generation, epoch, through, after, begun, sweep_below, rounds"
 _TIMES = "timestamp_zero, timestamp_last"
 _RESERVED_EPOCHS = 1_000
-_REFUSED_MAX = 1_000
 _ALONE_MAX = 10
 _BATCH_BYTES = 4_000  # a server warns of batches above 5 KiB and refuses them above 50 KiB
 _BATCH_ROWS_MAX = 50
@@ -104,12 +103,15 @@ class CassandraWriter:
             raise
 
     def _ensure_cursors(self) -> None:
-        there = self._session.execute(
-            "SELECT table_name FROM system_schema.tables WHERE keyspace_name = %s AND table_name = %s",
+        rows = self._session.execute(
+            "SELECT column_name FROM system_schema.columns WHERE keyspace_name = %s AND table_name = %s",
             (self._keyspace, CURSORS),
-        ).one()
-        if there is None:
+        )
+        there = {row.column_name for row in rows}
+        if not there:
             self._session.execute(cursor_table(self._keyspace))
+        elif "rounds" not in there:  # made before revisions were counted across rebuilds
+            self._session.execute(f"ALTER TABLE {self._cursors} ADD rounds bigint")
 
     # --- cursors
 
@@ -133,7 +135,7 @@ class CassandraWriter:
             if held is None or seen is None:
                 statement = (
                     f"INSERT INTO {self._cursors} (table_name, {_COLUMNS}, {_TIMES}, written_at) "
-                    f"VALUES ({', '.join(['?'] * 12)}) IF NOT EXISTS"
+                    f"VALUES ({', '.join(['?'] * 13)}) IF NOT EXISTS"
                 )
                 done = self._run(statement, [table, *values])
             else:
@@ -171,10 +173,7 @@ class CassandraWriter:
             held = self._held(table)
             if held is not None and held.cursor == chunk.cursor:
                 return  # this very chunk: its answer was lost on the way
-            if held is None or (held.cursor.generation, held.cursor.store_id) != (
-                chunk.cursor.generation,
-                chunk.cursor.store_id,
-            ):
+            if held is None or not chunk.cursor.same_writer(held.cursor):
                 raise fenced(table)
             last = self._reserve(held, chunk)
             layout, refusals = self._layouts[table], list[Refusal]()
@@ -222,10 +221,10 @@ class CassandraWriter:
         for index, error in self._send(statement, layout, made, rows):
             bad[index] = reason_of(error)
         for index, reason in sorted(bad.items()):
-            refusals.append(_refusal(layout.shape, rows.slice(index, 1), reason))
+            refusals.append(refusal_of(layout.shape, rows, index, reason))
         # Not one row of several is right when the table was dropped or altered meanwhile.
         all_of_them = len(refusals) == rows.num_rows > _ALONE_MAX
-        if all_of_them or len(refusals) > _REFUSED_MAX:
+        if all_of_them or len(refusals) > REFUSED_MAX:
             raise RefusedError(
                 f"Cassandra refuses {len(refusals)} of {rows.num_rows} rows of '{layout.shape.name}': "
                 f"{refusals[-1].reason}",
@@ -312,7 +311,7 @@ class CassandraWriter:
                 yield _Row(bound, tuple(values[i] for i in at), index)
 
     def _send(
-        self, statement: Any, layout: Layout, rows: Iterable[_Row], source: pa.Table
+        self, statement: Any, layout: Layout, rows: Iterable[_Row], given: pa.Table
     ) -> Iterator[tuple[int, Exception]]:
         """Write rows; give the index of each that is refused, and why. Rows of a partition go together."""
         refused: list[tuple[int, Exception]] = []
@@ -328,7 +327,7 @@ class CassandraWriter:
             work: Iterable[tuple[Any, tuple[int, ...]]] = ((each, (row.index,)) for each, row in bound())
             yield from ((indexes[0], error) for indexes, error in self._execute(work))
         else:
-            size = max(1, min(_BATCH_ROWS_MAX, _BATCH_BYTES * source.num_rows // max(1, source.nbytes)))
+            size = max(1, min(_BATCH_ROWS_MAX, _BATCH_BYTES * given.num_rows // max(1, given.nbytes)))
             alone: list[tuple[Any, tuple[int, ...]]] = []
             kept: dict[int, Any] = {}
             for indexes, _ in self._execute(_batches(bound(), size, kept)):
@@ -416,7 +415,7 @@ def _now() -> datetime:
 
 
 def _held_of(row: Sequence[Any]) -> _Held:
-    store_id, replica, generation, epoch, through, after, begun, sweep_below, zero, last = row
+    store_id, replica, generation, epoch, through, after, begun, sweep_below, rounds, zero, last = row
     cursor = Cursor(
         store_id=store_id,
         replica=replica,
@@ -424,6 +423,7 @@ def _held_of(row: Sequence[Any]) -> _Held:
         position=Position(epoch, through, after),
         begun=begun,
         sweep_below=sweep_below,
+        rounds=rounds or 0,
     )
     return _Held(cursor, zero, last)
 
@@ -432,11 +432,5 @@ def _values_of(cursor: Cursor) -> list[Any]:
     at = cursor.position
     return [
         cursor.store_id, cursor.replica, cursor.generation, at.epoch, at.through, at.after, cursor.begun,
-        cursor.sweep_below,
+        cursor.sweep_below, cursor.rounds,
     ]  # fmt: skip
-
-
-def _refusal(shape: TableShape, row: pa.Table, reason: str) -> Refusal:
-    facts = row.select(list(shape.key) or [column.name for column in shape.columns]).to_pylist()[0]
-    key = json.dumps(facts, default=str, ensure_ascii=False)
-    return Refusal(shape.name, key, row.column(VERSION)[0].as_py(), reason)

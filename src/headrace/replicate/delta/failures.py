@@ -14,7 +14,7 @@ __all__ = ["delta_failures"]
 
 _SAID_MAX = 200
 _NOT_ALLOWED = re.compile(
-    r"403|401|forbidden|access ?denied|unauthorized|unauthenticated|invalid ?access ?key|"
+    r"(?<![\w-])40[13](?![\w-])|forbidden|access ?denied|unauthorized|unauthenticated|invalid ?access ?key|"
     r"signature ?does ?not ?match|permission denied|read-only",
     re.IGNORECASE,
 )

@@ -12,8 +12,8 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, suppress
-from dataclasses import asdict, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable, Transaction, WriterProperties, write_deltalake
@@ -123,10 +123,13 @@ class DeltaWriter:
             if _cursor_of(target) != seen:
                 raise fenced(table)
             anew = cursor.position == Position() and bool(target.file_uris())
-            facts = {_CURSOR: json.dumps(asdict(cursor)), _KEY: json.dumps(list(self._key_of(target)))}
+            facts = {_CURSOR: json.dumps(cursor.facts()), _KEY: json.dumps(list(self._key_of(target)))}
             facts[_OVERLAPS] = json.dumps(anew or _overlaps(target))
+            # To say again where the cursor was lets this commit fail when a chunk came since it was read:
+            # rows without a key would be there twice.
+            again = None if seen is None else _moved(seen)
             try:
-                target.alter.set_table_properties(facts, raise_if_not_exists=False)
+                target.alter.set_table_properties(facts, raise_if_not_exists=False, commit_properties=again)
             except CommitFailedError:
                 raise fenced(table) from None
 
@@ -138,29 +141,40 @@ class DeltaWriter:
 
     def write(self, chunk: Chunk) -> None:
         """See `ReplicaWriter`."""
+        name = chunk.table.name
+        with self._failures(name):
+            try:
+                self._write(chunk)
+            except CommitFailedError:
+                # Somebody was faster: one who has taken the table, or one who only tidies up.
+                there = DeltaTable(table_uri(self._options, name), storage_options=self._storage)
+                if not chunk.cursor.same_writer(_cursor_of(there)):
+                    raise fenced(name) from None
+                raise
+            self._tidy(self._tables[name])
+
+    def _write(self, chunk: Chunk) -> None:
         name, cursor = chunk.table.name, chunk.cursor
         target = self._tables[name]
-        with self._failures(name):
-            target.update_incremental()
-            there = _cursor_of(target)
-            if there == cursor:
-                return
-            if there is None or (there.generation, there.store_id) != (cursor.generation, cursor.store_id):
-                raise fenced(name)
-            rows = self._dated(name, fitted(chunk.rows, self._schemas[name]))
-            met = bool(chunk.table.key) and (self._options.mode == "update" or _overlaps(target))
-            if chunk.sweep_below or chunk.removed.num_rows or (met and rows.num_rows):
-                self._merge(target, chunk, rows)
-            else:
-                write_deltalake(
-                    target,
-                    rows,
-                    mode="append",
-                    target_file_size=self._options.file_bytes,
-                    writer_properties=_WRITING,
-                    commit_properties=_moved(cursor),
-                )
-            self._tidy(target)
+        target.update_incremental()
+        there = _cursor_of(target)
+        if there == cursor:
+            return
+        if not cursor.same_writer(there):
+            raise fenced(name)
+        rows = self._dated(name, fitted(chunk.rows, self._schemas[name]))
+        met = bool(chunk.table.key) and (self._options.mode == "update" or _overlaps(target))
+        if chunk.sweep_below or chunk.removed.num_rows or (met and rows.num_rows):
+            self._merge(target, chunk, rows)
+        else:
+            write_deltalake(
+                target,
+                rows,
+                mode="append",
+                target_file_size=self._options.file_bytes,
+                writer_properties=_WRITING,
+                commit_properties=_moved(cursor),
+            )
 
     def _dated(self, name: str, rows: pa.Table) -> pa.Table:
         column = self._partitions[name]
@@ -170,28 +184,28 @@ class DeltaWriter:
         """Meet rows of the chunk with those that are there, by key, in one commit."""
         key, names = chunk.table.key, rows.schema.names
         gone = _without(fitted(chunk.removed, self._schemas[chunk.table.name]), rows, key)
-        source = pa.concat_tables(
+        changes = pa.concat_tables(
             [
                 rows.append_column(_GONE, pa.repeat(pa.scalar(False), rows.num_rows)),
                 gone.append_column(_GONE, pa.repeat(pa.scalar(True), gone.num_rows)),
             ],
             promote_options="default",
         )
-        same = " AND ".join(f"(t.{_quoted(name)} IS NOT DISTINCT FROM s.{_quoted(name)})" for name in key)
-        values = {_quoted(name): f"s.{_quoted(name)}" for name in names}
-        newer = "t.`_version` <= s.`_version`"
+        same = " AND ".join(f"(t.{_quoted(name)} IS NOT DISTINCT FROM c.{_quoted(name)})" for name in key)
+        values = {_quoted(name): f"c.{_quoted(name)}" for name in names}
+        newer = "t.`_version` <= c.`_version`"
         merging = (
             target.merge(
-                source,
+                changes,
                 same or "1 = 0",
-                source_alias="s",
+                source_alias="c",
                 target_alias="t",
                 writer_properties=_WRITING,
                 commit_properties=_moved(chunk.cursor),
             )
-            .when_matched_delete(f"s.`{_GONE}` AND {newer}")
-            .when_matched_update(values, predicate=f"NOT s.`{_GONE}` AND {newer}")
-            .when_not_matched_insert(values, predicate=f"NOT s.`{_GONE}`")
+            .when_matched_delete(f"c.`{_GONE}` AND {newer}")
+            .when_matched_update(values, predicate=f"NOT c.`{_GONE}` AND {newer}")
+            .when_not_matched_insert(values, predicate=f"NOT c.`{_GONE}`")
         )
         if chunk.sweep_below:
             merging = merging.when_not_matched_by_source_delete(f"t.`_version` < {chunk.sweep_below}")
@@ -258,8 +272,7 @@ def _taken(table: DeltaTable) -> Cursor | None:
     text = table.metadata().configuration.get(_CURSOR)
     if text is None:
         return None
-    facts: dict[str, Any] = json.loads(text)
-    return Cursor(**{**facts, "position": Position(**facts["position"])})
+    return Cursor.of(json.loads(text))
 
 
 def _cursor_of(table: DeltaTable) -> Cursor | None:

@@ -13,11 +13,9 @@ Rows and cursor cannot be written at once there. What makes a repeat harmless:
 
 from __future__ import annotations
 
-import json
 import secrets
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -26,7 +24,16 @@ from headrace.errors import RefusedError, TransientError
 from headrace.replicate.elasticsearch.connection import Answer, Connection, reason_of, typed
 from headrace.replicate.elasticsearch.encoding import Lines, lines_of_removed, lines_of_rows
 from headrace.replicate.elasticsearch.mapping import VERSION, index_names, mapping_of, missing_fields
-from headrace.replicate.protocol import Chunk, Cursor, Position, Refusal, TableShape, Task, fenced
+from headrace.replicate.protocol import (
+    REFUSED_MAX,
+    Chunk,
+    Cursor,
+    Refusal,
+    TableShape,
+    Task,
+    fenced,
+    refusal_of,
+)
 
 if TYPE_CHECKING:
     from headrace.replicate.elasticsearch import ElasticsearchReplica
@@ -36,7 +43,6 @@ __all__ = ["ElasticsearchWriter"]
 _REMEMBERED = "5m"
 # Rows must be on disk when the cursor says so, whatever a template of the server asks for.
 _SAFE = {"gc_deletes": _REMEMBERED, "translog.durability": "request"}
-_REFUSED_MAX = 1_000
 _SWEEP_ROWS = 50_000
 _PAUSES_S = (0.1, 0.3, 1.0, 3.0)
 _BUSY = frozenset({429, 502, 503, 504})
@@ -118,13 +124,13 @@ class ElasticsearchWriter:
         body = answer.body
         facts = dict(body["_source"])
         place = {"if_seq_no": body["_seq_no"], "if_primary_term": body["_primary_term"]}
-        return Cursor(**{**facts, "position": Position(**facts["position"])}), place
+        return Cursor.of(facts), place
 
     def _save(self, table: str, cursor: Cursor, place: Mapping[str, int]) -> None:
         """Put the cursor there unless somebody else was faster; without a `place` there may be none."""
         params: dict[str, Any] = dict(place) if place else {"op_type": "create"}
         path = self._cursor_path(self._indices[table])
-        if self._connection.call("PUT", path, asdict(cursor), accept=(409,), **params).status == _STALE:
+        if self._connection.call("PUT", path, cursor.facts(), accept=(409,), **params).status == _STALE:
             raise fenced(table)
 
     def cursors(self) -> Mapping[str, Cursor]:
@@ -137,7 +143,7 @@ class ElasticsearchWriter:
         there, place = self._cursor(self._indices[table])
         if (there is None) != (seen is None):
             raise fenced(table)
-        if there is not None and seen is not None and _writer_of(there) != _writer_of(seen):
+        if seen is not None and not seen.same_writer(there):
             raise fenced(table)
         if there is None:
             self._refuse_rows_without_cursor(table)
@@ -179,7 +185,7 @@ class ElasticsearchWriter:
         there, place = self._cursor(self._indices[table])
         if there == chunk.cursor:
             return  # this very chunk: its answer was lost on the way
-        if there is None or _writer_of(there) != _writer_of(chunk.cursor):
+        if not chunk.cursor.same_writer(there):
             raise fenced(table)
         if table not in self._aliases:
             self._own_alias(table, chunk.cursor.generation)
@@ -198,9 +204,9 @@ class ElasticsearchWriter:
     def _send(self, shape: TableShape, rows: pa.Table, lines: Lines, refusals: list[Refusal]) -> None:
         for first, last in lines.bodies(self._replica.body_bytes):
             self._send_body(shape, rows, lines, range(first, last), refusals)
-            if len(refusals) > _REFUSED_MAX:
+            if len(refusals) > REFUSED_MAX:
                 raise RefusedError(
-                    f"{self._connection.server} refuses more than {_REFUSED_MAX} rows of '{shape.name}' at "
+                    f"{self._connection.server} refuses more than {REFUSED_MAX} rows of '{shape.name}' at "
                     f"once: {refusals[-1].reason}",
                     fix="correct the index (its mapping, a pipeline of its own), then resume",
                 )
@@ -241,7 +247,9 @@ class ElasticsearchWriter:
     ) -> None:
         """Send what was too large for one request in two."""
         if len(wanted) == 1:
-            refusals.append(_refusal(shape, rows, wanted[0], "the row is larger than the server takes (413)"))
+            refusals.append(
+                refusal_of(shape, rows, wanted[0], "the row is larger than the server takes (413)")
+            )
             return
         half = len(wanted) // 2
         self._send_body(shape, rows, lines, wanted[:half], refusals)
@@ -273,7 +281,7 @@ class ElasticsearchWriter:
             elif status in (401, 403) or (status >= 500 and kind not in _OF_A_PIPELINE):
                 raise typed(status, reason, self._connection.server)
             else:
-                refusals.append(_refusal(shape, rows, row, f"{reason} ({status})"))
+                refusals.append(refusal_of(shape, rows, row, f"{reason} ({status})"))
         return again, why
 
     def _gone(self, table: str) -> None:
@@ -317,10 +325,6 @@ class ElasticsearchWriter:
             self._connection.close()
 
 
-def _writer_of(cursor: Cursor) -> tuple[str, int]:
-    return cursor.store_id, cursor.generation
-
-
 def _generation_of(alias: str) -> int:
     number = alias.split("-")[-2]
     return int(number) if number.isdigit() else 0
@@ -330,10 +334,3 @@ def _joined(lines: Lines, wanted: Sequence[int]) -> bytes | memoryview:
     if isinstance(wanted, range):
         return lines.body(wanted.start, wanted.stop)
     return b"".join(bytes(lines.body(row, row + 1)) for row in wanted)
-
-
-def _refusal(shape: TableShape, rows: pa.Table, row: int, reason: str) -> Refusal:
-    one = rows.slice(row, 1)
-    facts = one.select(list(shape.key) or [column.name for column in shape.columns]).to_pylist()[0]
-    key = json.dumps(facts, default=str, ensure_ascii=False)
-    return Refusal(shape.name, key, one.column("_version")[0].as_py(), reason)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from confluent_kafka import KafkaError, KafkaException, Producer
@@ -18,7 +17,7 @@ from headrace.errors import RefusedError, TransientError
 from headrace.log.kafka.connection import Connection, callbacks
 from headrace.replicate.kafka.topics import ensure_topics, records_of
 from headrace.replicate.plain import json_bytes, plain_rows
-from headrace.replicate.protocol import Chunk, Cursor, Position, Refusal, TableShape, Task, fenced
+from headrace.replicate.protocol import REFUSED_MAX, Chunk, Cursor, Refusal, TableShape, Task, fenced
 
 if TYPE_CHECKING:
     from headrace.replicate.kafka import KafkaReplica
@@ -32,7 +31,6 @@ _FENCED = (KafkaError._FENCED, KafkaError.PRODUCER_FENCED, KafkaError.INVALID_PR
 _ANSWER_S = 30.0
 _OVERHEAD_BYTES = 256
 _TRANSACTION_MS = 60_000
-_REFUSED_MAX = 1_000
 _QUEUE_FULL_S = 0.1
 
 
@@ -68,8 +66,7 @@ class KafkaWriter:
         for record in records_of(self._connection, self._cursors):
             table = record.key().decode()
             if table in names and record.value() is not None:
-                facts = json.loads(record.value())
-                found[table] = Cursor(**{**facts, "position": Position(**facts["position"])})
+                found[table] = Cursor.of(json.loads(record.value()))
         return found
 
     def take(self, table: str, seen: Cursor | None, cursor: Cursor) -> None:
@@ -117,7 +114,7 @@ class KafkaWriter:
         there, cursor = self._known[table], chunk.cursor
         if there == cursor:
             return
-        if there is None or (there.generation, there.store_id) != (cursor.generation, cursor.store_id):
+        if not cursor.same_writer(there):
             raise fenced(table)
         self._commit(table, producer, cursor, self._records(chunk))
 
@@ -134,8 +131,8 @@ class KafkaWriter:
             if len(key) + len(value) + _OVERHEAD_BYTES > self._options.record_bytes_max:
                 reason = f"the record has {len(key) + len(value):,} bytes (record_bytes_max)"
                 refusals.append(Refusal(chunk.table.name, key.decode(), row["_version"], reason))
-                if len(refusals) > _REFUSED_MAX:
-                    what = f"more than {_REFUSED_MAX} rows of '{chunk.table.name}' are too large at once"
+                if len(refusals) > REFUSED_MAX:
+                    what = f"more than {REFUSED_MAX} rows of '{chunk.table.name}' are too large at once"
                     raise RefusedError(what, fix="raise record_bytes_max here and in the topic, then resume")
                 continue
             yield key, value, row["_version"]
@@ -176,7 +173,7 @@ class KafkaWriter:
                             producer.poll(_QUEUE_FULL_S)
                 if failed:
                     break
-            told = json_bytes(asdict(cursor))
+            told = json_bytes(cursor.facts())
             producer.produce(self._cursors, told, table.encode(), on_delivery=delivered)
             with callbacks():
                 producer.flush(_ANSWER_S)

@@ -82,13 +82,13 @@ def put_together(tree: Tree, manifest: Manifest, chosen: list[list[str]]) -> Man
     return following.replaced(files)
 
 
-def _write(sources: list[Path], target: Path) -> int:
-    schema = pa.unify_schemas([pq.read_schema(each) for each in reversed(sources)])
+def _write(small: list[Path], target: Path) -> int:
+    schema = pa.unify_schemas([pq.read_schema(each) for each in reversed(small)])
     waiting: list[pa.Table] = []
     with pq.ParquetWriter(target, schema, compression=COMPRESSION) as writer:
-        for source in sources:
-            waiting.append(aligned(read_rows(source), schema))
-            if sum(each.nbytes for each in waiting) >= _ROW_GROUP_BYTES:
+        for each in small:
+            waiting.append(aligned(read_rows(each), schema))
+            if sum(rows.nbytes for rows in waiting) >= _ROW_GROUP_BYTES:
                 writer.write_table(pa.concat_tables(waiting))
                 waiting = []
         if waiting:

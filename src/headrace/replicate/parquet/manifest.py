@@ -20,7 +20,7 @@ from typing import Any
 
 from headrace.replicate.columns import folder_name
 from headrace.replicate.folders import write_json
-from headrace.replicate.protocol import Cursor, Position
+from headrace.replicate.protocol import Cursor
 
 __all__ = ["BOOKS", "DataFile", "Manifest", "books_of", "data_of", "listed_files", "read_manifest"]
 
@@ -82,7 +82,7 @@ def read_manifest(path: Path) -> Manifest | None:
     facts = json.loads(path.read_text())
     cursor = facts["cursor"]
     if cursor is not None:
-        cursor = Cursor(**{**cursor, "position": Position(**cursor["position"])})
+        cursor = Cursor.of(cursor)
     files = {name: DataFile(**each) for name, each in facts["files"].items()}
     return Manifest(**{**facts, "cursor": cursor, "files": files, "key": tuple(facts["key"])})
 

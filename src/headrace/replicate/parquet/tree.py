@@ -12,12 +12,12 @@ import ctypes
 import errno
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 from headrace.errors import RefusedError
-from headrace.replicate.folders import locked, sync
+from headrace.replicate.folders import locked, make_folder, sync
 from headrace.replicate.parquet.manifest import DataFile, Manifest, books_of, data_of, read_manifest
 
 __all__ = ["Tree"]
@@ -37,16 +37,27 @@ class Tree:
         self._manifest = self.books / "manifest.json"
         self._staged = self.books / "staged"
         for each in (self.data, self._staged):
-            each.mkdir(parents=True, exist_ok=True)
+            make_folder(each)
 
     @contextmanager
     def held(self) -> Iterator[Manifest | None]:
         """Hold the table's lock, and give its manifest, of which every file is in its place."""
         with locked(self.books / "lock"):
             manifest = read_manifest(self._manifest)
-            if manifest is not None:
+            if manifest is None:
+                self._refuse_unlisted()
+            else:
                 self._settle(manifest)
             yield manifest
+
+    def _refuse_unlisted(self) -> None:
+        """Raise RefusedError when there are files, and nothing that says which of them are the table."""
+        found = next(self.data.rglob("*.parquet"), None)
+        if found is not None:
+            raise RefusedError(
+                f"{found} is there, and {self._manifest}, which lists the table's files, is not",
+                fix=f"bring the manifest back, or move {self.data} away: the table is written anew",
+            )
 
     def stage(self, commit: int) -> Path:
         """Return an empty folder for the files of a commit; what older ones left behind goes."""
@@ -77,13 +88,16 @@ class Tree:
             if len(name.parts) == deep:
                 self._settle_folder(staged / name, self.data / name, wanted.get(str(name), set()))
 
-    def check(self, manifest: Manifest) -> dict[str, DataFile]:
+    def check(self, manifest: Manifest, folders: Container[str] | None = None) -> dict[str, DataFile]:
         """Return the files that are listed, without those of folders that somebody has taken away.
 
-        Raises RefusedError for a folder in which a file is missing, or one that is not listed.
+        With `folders`, only those are looked at. Raises RefusedError for a folder in which a file is
+        missing, or one that is not listed.
         """
         gone = set()
         for name, wanted in manifest.folders().items():
+            if folders is not None and name not in folders:
+                continue
             there = _names(self.data / name)
             if there and there != wanted:
                 what = "is gone" if wanted - there else "is not listed in the manifest"
@@ -101,19 +115,16 @@ class Tree:
         manifest.save(self._manifest)
 
     def _settle_folder(self, staged: Path, place: Path, wanted: set[str]) -> None:
-        there = _names(place)
-        if there == wanted:
-            return
-        if there - wanted:
-            if _names(staged) == wanted:
-                place.mkdir(parents=True, exist_ok=True)
-                _exchange(staged, place)
-                sync(place)
-                sync(staged.parent)
-                _sync_up(place, self.data)
-        elif _names(staged) >= wanted - there:
-            place.mkdir(parents=True, exist_ok=True)
-            for name in sorted(wanted - there):
+        there, ready = _names(place), _names(staged)
+        if there - wanted and ready == wanted:
+            _exchange(staged, place)
+            sync(place)
+            sync(staged.parent)
+            _sync_up(place, self.data)
+        elif moved := (wanted - there) & ready:
+            # Also where somebody has taken other files of the folder away, of which `check` tells.
+            make_folder(place)
+            for name in sorted(moved):
                 (staged / name).replace(place / name)
             sync(place)
             _sync_up(place, self.data)

@@ -93,13 +93,16 @@ class ParquetWriter:
             there = None if manifest is None else manifest.cursor
             if there == cursor:
                 return
-            if there is None or (there.generation, there.store_id) != (cursor.generation, cursor.store_id):
+            if manifest is None or not cursor.same_writer(there):
                 raise fenced(table)
-            assert manifest is not None  # noqa: S101 - it has a cursor
             tree.commit(self._changed(tree, manifest, chunk))
         with folder_failures(self._folder), tree.held() as manifest:
             if manifest is not None and (some := choose(manifest, self._options.file_bytes)):
-                tree.commit(put_together(tree, manifest, some))
+                files = tree.check(manifest, {str(Path(names[0]).parent) for names in some})
+                if files == manifest.files:
+                    tree.commit(put_together(tree, manifest, some))
+                else:  # somebody has taken a folder away
+                    tree.save(manifest.following(files=files))
 
     def _changed(self, tree: Tree, manifest: Manifest, chunk: Chunk) -> Manifest:
         """Stage what the chunk changes, and return the manifest with it."""
@@ -107,30 +110,41 @@ class ParquetWriter:
         following = manifest.following(
             cursor=chunk.cursor, overlaps=manifest.overlaps and not chunk.sweep_below
         )
-        staged = tree.stage(following.commit)
-        rows, left = fitted(chunk.rows, schema), dict[str, pa.Table]()
+        rows, met, incoming = fitted(chunk.rows, schema), list[str](), None
         if chunk.table.key and (self._options.mode == "update" or manifest.overlaps):
             incoming = Incoming(chunk.table.key, rows, fitted(chunk.removed, schema))
-            for name in self._candidates(manifest, chunk.table.key, rows, chunk.removed):
-                remaining = incoming.meet(tree.data / name)
-                if remaining is not None:
-                    left[name] = remaining
-            rows = incoming.rows()
-        if chunk.sweep_below:
-            for name, facts in manifest.files.items():
-                if facts.lowest < chunk.sweep_below:
-                    old = left[name] if name in left else read_rows(tree.data / name)
-                    left[name] = old.filter(pc.greater_equal(old["_version"], chunk.sweep_below))
-        files = {name: facts for name, facts in manifest.files.items() if name not in left}
-        for folder in {str(Path(name).parent) for name in left}:
+            met = self._candidates(manifest, chunk.table.key, rows, chunk.removed)
+        old = {name for name, facts in manifest.files.items() if facts.lowest < chunk.sweep_below}
+        touched = {str(Path(name).parent) for name in (*met, *old)}
+        touched |= {folder for folder, _ in folders_of(rows, manifest.partition)}
+        files = tree.check(manifest, touched)
+        staged, made, thinned = tree.stage(following.commit), dict[str, DataFile](), set[str]()
+        for name in sorted({*met, *old} & files.keys()):
+            # One at a time: all that a rebuild touches is the whole table.
+            left = self._left(tree.data / name, files[name], incoming if name in met else None, chunk)
+            if left is not None:
+                thinned.add(name)
+                made |= write_rows(staged, str(Path(name).parent), left, following.commit, len(made))
+        kept = {name: facts for name, facts in files.items() if name not in thinned}
+        for folder in {str(Path(name).parent) for name in thinned}:
             (staged / folder).mkdir(parents=True, exist_ok=True)
-            tree.keep(staged, (name for name in files if str(Path(name).parent) == folder))
-        made: dict[str, DataFile] = {}
-        for name, remaining in left.items():
-            made |= write_rows(staged, str(Path(name).parent), remaining, following.commit, len(made))
-        for folder, some in folders_of(rows, manifest.partition):
+            tree.keep(staged, (name for name in kept if str(Path(name).parent) == folder))
+        coming = rows if incoming is None else incoming.rows()
+        for folder, some in folders_of(coming, manifest.partition):
             made |= write_rows(staged, folder, some, following.commit, len(made))
-        return following.replaced(files | made)
+        return following.replaced(kept | made)
+
+    def _left(self, path: Path, facts: DataFile, incoming: Incoming | None, chunk: Chunk) -> pa.Table | None:
+        """Return the rows of a file that stay when the chunk has come; None when all of them do."""
+        below = chunk.sweep_below
+        left = None if incoming is None else incoming.meet(path)
+        if facts.lowest >= below:
+            return left
+        if left is None:
+            left = (
+                read_rows(path) if facts.highest >= below else self._schemas[chunk.table.name].empty_table()
+            )
+        return left.filter(pc.greater_equal(left["_version"], below))
 
     def _candidates(
         self, manifest: Manifest, key: tuple[str, ...], rows: pa.Table, removed: pa.Table

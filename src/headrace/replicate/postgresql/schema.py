@@ -110,6 +110,7 @@ def cursor_table(schema: str) -> str:
         "    table_name text PRIMARY KEY,\n    store_id text NOT NULL,\n    replica text NOT NULL,\n"
         "    generation bigint NOT NULL,\n    epoch bigint NOT NULL,\n    through bigint NOT NULL,\n"
         "    after bigint NOT NULL,\n    begun bigint NOT NULL,\n    sweep_below bigint NOT NULL,\n"
+        "    rounds bigint NOT NULL DEFAULT 0,\n"
         "    written_at timestamptz NOT NULL DEFAULT now()\n)"
     )
 
@@ -132,8 +133,12 @@ def ensure_schema(cursor: Any, schema: str) -> None:
 
 def ensure_cursors(cursor: Any, schema: str) -> None:
     """Make the table of cursors; where it is there already, no right to make one is needed."""
-    if cursor.execute("SELECT to_regclass(%s)", [relation(schema, CURSORS)]).fetchone()[0] is None:
+    there = _columns_of(cursor, schema, CURSORS)
+    if there is None:
         cursor.execute(cursor_table(schema))
+    elif "rounds" not in there:  # made before revisions were counted across rebuilds
+        full = relation(schema, CURSORS)
+        cursor.execute(f"ALTER TABLE {full} ADD COLUMN rounds bigint NOT NULL DEFAULT 0")
 
 
 def ensure_table(cursor: Any, schema: str, shape: TableShape, *, stamped: bool = False) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -26,7 +25,17 @@ from headrace.replicate.postgresql.schema import (
     quoted,
     relation,
 )
-from headrace.replicate.protocol import Chunk, Cursor, Position, Refusal, TableShape, Task, fenced
+from headrace.replicate.protocol import (
+    REFUSED_MAX,
+    Chunk,
+    Cursor,
+    Position,
+    Refusal,
+    TableShape,
+    Task,
+    fenced,
+    refusal_of,
+)
 
 if TYPE_CHECKING:
     from headrace.replicate.postgresql import PostgresReplica
@@ -35,8 +44,8 @@ __all__ = ["PostgresWriter"]
 
 _SERVER_MIN = 150_000
 _COPY_ROWS = 10_000
-_REFUSED_MAX = 1_000
-_COLUMNS = "store_id, replica, generation, epoch, through, after, begun, sweep_below"
+_COLUMNS = "store_id, replica, generation, epoch, through, after, begun, sweep_below, rounds"
+_MARKS = ", ".join(["%s"] * 9)
 
 
 class PostgresWriter:
@@ -97,13 +106,13 @@ class PostgresWriter:
             if seen is None:
                 run.execute(
                     f"INSERT INTO {self._cursors} (table_name, {_COLUMNS}) "
-                    "VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING",
+                    f"VALUES (%s, {_MARKS}) ON CONFLICT DO NOTHING",
                     [table, *_values_of(cursor)],
                 )
             else:
                 run.execute(
                     f"UPDATE {self._cursors} SET ({_COLUMNS}, written_at) = "
-                    "(%s, %s, %s, %s, %s, %s, %s, %s, now()) "
+                    f"({_MARKS}, now()) "
                     "WHERE table_name = %s AND store_id = %s AND generation = %s "
                     "AND epoch = %s AND through = %s AND after = %s",
                     [
@@ -130,10 +139,7 @@ class PostgresWriter:
             there = None if found is None else _cursor_of(found)
             if there == chunk.cursor:
                 return  # this very chunk: its answer was lost on the way
-            if there is None or (there.generation, there.store_id) != (
-                chunk.cursor.generation,
-                chunk.cursor.store_id,
-            ):
+            if not chunk.cursor.same_writer(there):
                 raise fenced(table)
             if chunk.removed.num_rows:
                 self._remove(run, chunk.table, chunk.removed)
@@ -147,7 +153,7 @@ class PostgresWriter:
                 )
             run.execute(
                 f"UPDATE {self._cursors} SET ({_COLUMNS}, written_at) = "
-                "(%s, %s, %s, %s, %s, %s, %s, %s, now()) WHERE table_name = %s",
+                f"({_MARKS}, now()) WHERE table_name = %s",
                 [*_values_of(chunk.cursor), table],
             )
             if refusals:
@@ -170,10 +176,10 @@ class PostgresWriter:
                 for half in _halves(rows):
                     self._put(run, shape, half, refusals)
                 return
-            refusals.append(_refusal(shape, rows, error))
-            if len(refusals) > _REFUSED_MAX:
+            refusals.append(refusal_of(shape, rows, 0, _reason_of(error)))
+            if len(refusals) > REFUSED_MAX:
                 raise RefusedError(
-                    f"PostgreSQL refuses more than {_REFUSED_MAX} rows of '{shape.name}' at once: "
+                    f"PostgreSQL refuses more than {REFUSED_MAX} rows of '{shape.name}' at once: "
                     f"{refusals[-1].reason}",
                     fix="correct the table in the target (a constraint, a trigger, a type), then resume",
                 ) from None
@@ -303,7 +309,7 @@ def _raise(error: psycopg.Error) -> NoReturn:
 
 
 def _cursor_of(row: Sequence[Any]) -> Cursor:
-    store_id, replica, generation, epoch, through, after, begun, sweep_below = row
+    store_id, replica, generation, epoch, through, after, begun, sweep_below, rounds = row
     return Cursor(
         store_id=store_id,
         replica=replica,
@@ -311,12 +317,14 @@ def _cursor_of(row: Sequence[Any]) -> Cursor:
         position=Position(epoch, through, after),
         begun=begun,
         sweep_below=sweep_below,
+        rounds=rounds,
     )
 
 
 def _values_of(cursor: Cursor) -> list[Any]:
     place = _place_of(cursor)
-    return [cursor.store_id, cursor.replica, cursor.generation, *place, cursor.begun, cursor.sweep_below]
+    rest = [cursor.begun, cursor.sweep_below, cursor.rounds]
+    return [cursor.store_id, cursor.replica, cursor.generation, *place, *rest]
 
 
 def _place_of(cursor: Cursor) -> list[int]:
@@ -336,9 +344,6 @@ def _null_patterns(rows: pa.Table, key: Sequence[str]) -> list[tuple[bool, ...]]
     return [tuple(row[str(i)] for i in range(len(key))) for row in found.to_pylist()]
 
 
-def _refusal(shape: TableShape, row: pa.Table, error: psycopg.Error) -> Refusal:
-    facts = row.select(list(shape.key) or [column.name for column in shape.columns]).to_pylist()[0]
-    key = json.dumps(facts, default=str, ensure_ascii=False)
+def _reason_of(error: psycopg.Error) -> str:
     where = error.diag.constraint_name or error.diag.column_name
-    reason = f"{error.diag.message_primary} ({error.sqlstate}" + (f", {where})" if where else ")")
-    return Refusal(shape.name, key, row.column(VERSION)[0].as_py(), reason)
+    return f"{error.diag.message_primary} ({error.sqlstate}" + (f", {where})" if where else ")")

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
@@ -18,9 +17,9 @@ import httpx
 
 from headrace.errors import RefusedError, TransientError
 from headrace.replicate.columns import folder_name
-from headrace.replicate.folders import folder_failures, locked, write_json
+from headrace.replicate.folders import folder_failures, locked, make_folder, write_json
 from headrace.replicate.plain import json_bytes, plain_rows
-from headrace.replicate.protocol import Chunk, Cursor, Position, Refusal, Task, fenced
+from headrace.replicate.protocol import REFUSED_MAX, Chunk, Cursor, Refusal, Task, fenced
 
 if TYPE_CHECKING:
     from headrace.replicate.webhook import WebhookReplica
@@ -29,7 +28,6 @@ __all__ = ["WebhookWriter"]
 
 _TRANSIENT = (408, 425, 429)
 _OF_THE_ROWS = (400, 413, 422)
-_REFUSED_MAX = 1_000
 _SAID_MAX = 200
 
 
@@ -54,7 +52,7 @@ class WebhookWriter:
         )
         try:
             with folder_failures(self._folder):
-                self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+                make_folder(self._folder, mode=0o700)
                 for shape in task.tables:
                     with locked(self._file(shape.name, "lock")):
                         self._finish(shape.name)
@@ -69,7 +67,7 @@ class WebhookWriter:
 
     def _cursor(self, table: str) -> Cursor | None:
         path = self._file(table, "cursor.json")
-        return _cursor_of(json.loads(path.read_text())) if path.exists() else None
+        return Cursor.of(json.loads(path.read_text())) if path.exists() else None
 
     def cursors(self) -> Mapping[str, Cursor]:
         """See `ReplicaWriter`."""
@@ -82,7 +80,7 @@ class WebhookWriter:
         with folder_failures(self._folder), locked(self._file(table, "lock")):
             if self._cursor(table) != seen:
                 raise fenced(table)
-            write_json(self._file(table, "cursor.json"), asdict(cursor))
+            write_json(self._file(table, "cursor.json"), cursor.facts())
 
     # --- rows
 
@@ -93,9 +91,9 @@ class WebhookWriter:
             there = self._cursor(table)
             if there == cursor:
                 return
-            if there is None or (there.generation, there.store_id) != (cursor.generation, cursor.store_id):
+            if not cursor.same_writer(there):
                 raise fenced(table)
-            pending = {"cursor": asdict(cursor), "body": json_bytes(self._body(chunk)).decode()}
+            pending = {"cursor": cursor.facts(), "body": json_bytes(self._body(chunk)).decode()}
             write_json(self._file(table, "pending.json"), pending)
             self._finish(table)
 
@@ -115,7 +113,7 @@ class WebhookWriter:
         if not path.exists():
             return
         pending = json.loads(path.read_text())
-        cursor = _cursor_of(pending["cursor"])
+        cursor = Cursor.of(pending["cursor"])
         at = cursor.position
         body = json.loads(pending["body"])
         last = "-last" if body["sweep_below"] else ""
@@ -124,7 +122,7 @@ class WebhookWriter:
         self._post(body, key, refusals)
         if refusals:
             self._task.set_aside(refusals)
-        write_json(self._file(table, "cursor.json"), asdict(cursor))
+        write_json(self._file(table, "cursor.json"), cursor.facts())
         path.unlink()
 
     def _post(self, body: dict[str, Any], key: str, refusals: list[Refusal]) -> None:
@@ -137,8 +135,8 @@ class WebhookWriter:
                 facts = {name: rows[0][name] for name in body["key"]} or rows[0]
                 told = json_bytes(facts).decode()
                 refusals.append(Refusal(body["table"], told, rows[0]["_version"], said))
-                if len(refusals) > _REFUSED_MAX:
-                    what = f"{self._place} refuses more than {_REFUSED_MAX} rows of '{body['table']}' at once"
+                if len(refusals) > REFUSED_MAX:
+                    what = f"{self._place} refuses more than {REFUSED_MAX} rows of '{body['table']}' at once"
                     raise RefusedError(f"{what}: {said}", fix="correct the endpoint, then resume") from None
                 return
             if not rows:
@@ -189,7 +187,3 @@ def _parts(body: dict[str, Any]) -> list[dict[str, Any]]:
     if body["sweep_below"]:
         pieces.append({**nothing, "sweep_below": body["sweep_below"]})
     return pieces
-
-
-def _cursor_of(facts: dict[str, Any]) -> Cursor:
-    return Cursor(**{**facts, "position": Position(**facts["position"])})

@@ -24,6 +24,7 @@ CREATE TABLE IF NOT EXISTS "headrace"."_headrace_cursors" (
     after bigint NOT NULL,
     begun bigint NOT NULL,
     sweep_below bigint NOT NULL,
+    rounds bigint NOT NULL DEFAULT 0,
     written_at timestamptz NOT NULL DEFAULT now()
 );
 
