@@ -81,7 +81,9 @@ class KafkaProject:
         except TransientError:
             return 0
 
-    def wait_for_engine(self, process: subprocess.Popen[bytes], position: int) -> int:
+    def wait_for_engine(
+        self, process: subprocess.Popen[bytes], position: int, *, seconds: float = _PASSES_S_MAX
+    ) -> int:
         """Return what the engine has committed as soon as it is `position` or more."""
         at = 0
 
@@ -92,7 +94,7 @@ class KafkaProject:
             return at >= position
 
         try:
-            wait_until(passed, what=f"the engine passes {position}", seconds=_PASSES_S_MAX)
+            wait_until(passed, what=f"the engine passes {position}", seconds=seconds)
         except TimeoutError as error:
             raise AssertionError(f"{error}: it is at {at} and said\n{self.said()}") from None
         return at

@@ -1,23 +1,31 @@
-"""`kill -9` of the driver of a run on Spark: nothing is lost, nothing is counted twice."""
+"""`kill -9` of whatever works for a run on Spark: nothing is lost, nothing is counted twice."""
 
 from __future__ import annotations
 
 import json
 import random
+import signal
+import subprocess
+import sys
+import venv
+from collections.abc import Mapping
 from pathlib import Path
 
 import canonical
+import psutil
 import pytest
 from crash_pipeline import PARTITIONS, append_table, arrivals, expected
-from kafka_project import KafkaProject, end
+from kafka_project import KafkaProject, Load, end, lost
+from oracle_model import Arrival
 
 from headrace.log.kafka import KafkaSettings
-from servers.spark import SPARK_CONF
-
-pytestmark = pytest.mark.soak
+from servers.guard import wait_until
+from servers.spark import SPARK_CONF, SparkCluster, spark_cluster
 
 _RECORDS = 6_000
+_SAMPLE = 3_000
 _KILLS = 2
+_PASSES_S_MAX = 400
 _PROFILE = """
 [profiles.cluster]
 engine = "spark"
@@ -25,27 +33,133 @@ store.path = "store.duckdb"
 engine_settings.epoch_rows_max = 1000
 streams.events = {{ log = "kafka", brokers = {brokers}, topic = {topic}, record_time = "header" }}
 """
+_RUN = ("run", "--profile", "cluster")
 
 
+class _SparkProject(KafkaProject):
+    """A project with a profile `cluster` on a topic of its own."""
+
+    def __init__(self, folder: Path, brokers: str, conf: Mapping[str, str]) -> None:
+        self.topic = f"events-{folder.name}-{random.randrange(1 << 60)}"
+        self.brokers = brokers
+        super().__init__(
+            folder,
+            KafkaSettings(brokers=brokers, topic=self.topic, partitions=PARTITIONS, record_time="header"),
+        )
+        lines = "".join(f"{json.dumps(name)} = {json.dumps(value)}\n" for name, value in conf.items())
+        with (folder / "headrace.toml").open("a") as file:
+            file.write(_PROFILE.format(brokers=json.dumps(brokers), topic=json.dumps(self.topic)) + lines)
+
+    def passes(self, driver: subprocess.Popen[bytes], position: int) -> int:
+        return self.wait_for_engine(driver, position, seconds=_PASSES_S_MAX)
+
+    def check(self, sent: list[Arrival]) -> None:
+        """Nothing that was sent is lost, and the answers are the oracle's."""
+        found = self.arrivals()
+        assert lost(sent, found) == 0
+        given = self.given()
+        self.log.close()
+        assert canonical.differences(expected(found), given) == []
+
+
+def _kill(process: psutil.Process) -> None:
+    process.kill()
+    process.wait(60)
+
+
+@pytest.mark.slow
 @pytest.mark.timeout(900)
+def test_executors_that_have_nothing_get_all_they_need_and_may_be_killed(
+    kafka_broker: str, tmp_path: Path
+) -> None:
+    venv.create(tmp_path / "bare", symlinks=True)
+    programs = tmp_path / "bare" / "bin"
+    without = subprocess.run(
+        [programs / "python3", "-Ic", "import headrace"], check=False, capture_output=True
+    )
+    assert b"No module named 'headrace'" in without.stderr
+    environment = {"PATH": f"{programs}:/usr/bin:/bin", "PYTHONPATH": ""}
+    sent = arrivals(_SAMPLE, seed=6)
+    with spark_cluster(environment=environment) as cluster:
+        conf = {**cluster.conf, "spark.environment": "archive"}
+        project = _SparkProject(tmp_path, kafka_broker, conf)
+        project.log.append(append_table(sent))
+        driver = project.headrace(*_RUN)
+        project.passes(driver, 1)
+        _kill(cluster.executors()[0])
+        project.passes(driver, len(sent))
+        assert end(driver, signal.SIGTERM) == 0, project.said()
+        project.check(sent)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(1800)
 def test_a_driver_killed_at_any_moment_changes_nothing(kafka_broker: str, tmp_path: Path) -> None:
     chance = random.Random(4)
-    topic = f"events-{tmp_path.name}-{chance.randrange(1 << 60)}"
-    settings = KafkaSettings(brokers=kafka_broker, topic=topic, partitions=PARTITIONS, record_time="header")
-    project = KafkaProject(tmp_path, settings)
-    conf = "".join(f"{json.dumps(name)} = {json.dumps(value)}\n" for name, value in SPARK_CONF.items())
-    profile = _PROFILE.format(brokers=json.dumps(kafka_broker), topic=json.dumps(topic)) + conf
-    with (tmp_path / "headrace.toml").open("a") as file:
-        file.write(profile)
-    project.log.append(append_table(arrivals(_RECORDS, seed=5)))
-    found = project.arrivals()
-    run = ("run", "--profile", "cluster", "--until-caught-up")
+    project = _SparkProject(tmp_path, kafka_broker, SPARK_CONF)
+    sent = arrivals(_RECORDS, seed=5)
+    project.log.append(append_table(sent))
     for kill in range(_KILLS):
-        driver = project.headrace(*run)
-        share = len(found) // (_KILLS + 1)
-        project.wait_for_engine(driver, kill * share + 1 + chance.randrange(share))
+        driver = project.headrace(*_RUN, "--until-caught-up")
+        share = len(sent) // (_KILLS + 1)
+        project.passes(driver, kill * share + 1 + chance.randrange(share))
         end(driver)
-    assert project.headrace(*run).wait(300) == 0, project.said()
-    given = project.given()
-    project.log.close()
-    assert canonical.differences(expected(found), given) == []
+    assert project.headrace(*_RUN, "--until-caught-up").wait(_PASSES_S_MAX) == 0, project.said()
+    project.check(sent)
+
+
+def _executor_killed(cluster: SparkCluster, project: _SparkProject) -> None:
+    _kill(cluster.executors()[0])
+
+
+def _worker_lost(cluster: SparkCluster, project: _SparkProject) -> None:
+    worker = cluster.workers.pop(0)
+    its_executors = worker.executors()
+    worker.process.kill()
+    psutil.wait_procs(its_executors, _PASSES_S_MAX)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("fault", [_executor_killed, _worker_lost])
+def test_what_dies_on_a_cluster_under_load_changes_nothing(
+    kafka_broker: str, tmp_path: Path, fault: object
+) -> None:
+    sent = arrivals(_RECORDS, seed=7)
+    with spark_cluster() as cluster:
+        project = _SparkProject(tmp_path, kafka_broker, cluster.conf)
+        load = Load(project, sent)
+        load.allow(len(sent) // 3)
+        driver = project.headrace(*_RUN)
+        project.passes(driver, 1)
+        load.allow(len(sent) // 3)
+        assert callable(fault)
+        fault(cluster, project)
+        project.passes(driver, len(sent) // 2)
+        load.finish()
+        project.passes(driver, len(project.arrivals()))
+        assert end(driver, signal.SIGTERM) == 0, project.said()
+        project.check(sent)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(3000)
+def test_a_driver_killed_around_its_commit_on_a_cluster_under_load_changes_nothing(
+    kafka_broker: str, tmp_path: Path
+) -> None:
+    sent = arrivals(_RECORDS, seed=8)
+    with spark_cluster() as cluster:
+        project = _SparkProject(tmp_path, kafka_broker, cluster.conf)
+        load = Load(project, sent)
+        for step in ("action", "ledger", "commit", "publish"):
+            load.allow(len(sent) // 5)
+            words = (project.topic, project.brokers, step, "1", json.dumps(cluster.conf))
+            child = [sys.executable, str(Path(__file__).with_name("spark_child.py")), str(tmp_path), *words]
+            with (tmp_path / "output.txt").open("ab") as output:
+                died = subprocess.run(child, stdout=output, stderr=output, timeout=_PASSES_S_MAX, check=False)
+            assert died.returncode == -signal.SIGKILL, project.said()
+            wait_until(lambda: not cluster.executors(), what="its executors end", seconds=_PASSES_S_MAX)
+        load.finish()
+        driver = project.headrace(*_RUN, "--until-caught-up")
+        assert driver.wait(_PASSES_S_MAX) == 0, project.said()
+        project.check(sent)
