@@ -61,3 +61,17 @@ def test_a_function_that_is_not_there_is_named(tmp_path: Path, code: str, said: 
     (folder / "people.py").write_text(code)
     with pytest.raises(ProfileError, match=said):
         open_poller(load_project(folder), "users", threading.Event())
+
+
+def test_the_file_of_a_function_may_have_classes_that_look_their_module_up(tmp_path: Path) -> None:
+    folder = project(tmp_path, 'polling.users = { url = "http://127.0.0.1:1/", flatten = "people:flatten" }')
+    (folder / "people.py").write_text(
+        "from __future__ import annotations\n"
+        "from dataclasses import dataclass, KW_ONLY\n\n"
+        "@dataclass\nclass Person:\n    _: KW_ONLY\n    id: str\n\n"
+        "def flatten(user, polled_at):\n    return vars(Person(id=user))\n"
+    )
+    poller, log = open_poller(load_project(folder), "users", threading.Event())
+    log.close()
+    assert poller._settings.flatten is not None
+    assert poller._settings.flatten("u1", None) == {"id": "u1"}

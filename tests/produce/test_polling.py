@@ -6,7 +6,7 @@ import json
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -17,9 +17,11 @@ import pytest
 from headrace.errors import RefusedError, TransientError
 from headrace.log import open_embedded_log
 from headrace.log.between import read_between
+from headrace.log.kafka import open_kafka_log
 from headrace.log.protocol import Log
 from headrace.produce.polling import PAGE, Poller, PollSettings
 from headrace.produce.polling_http import Guard, fetch
+from servers.topics import kafka_topics
 
 Reply = tuple[int, dict[str, str], bytes]
 
@@ -116,7 +118,7 @@ def test_a_page_that_was_appended_and_not_noted_is_polled_again_and_nothing_is_l
         poller(server, log).run(pages=1)
         dying = poller(server, log)
 
-        def die(page: int) -> None:
+        def die(page: int, taken: int) -> None:
             raise KeyboardInterrupt
 
         monkeypatch.setattr(dying, "_remember", die)
@@ -366,3 +368,51 @@ def test_urls_of_other_kinds_are_refused_without_being_shown(url: str) -> None:
 def test_another_port_of_an_allowed_host_is_not_asked() -> None:
     with pytest.raises(RefusedError, match="port 22"):
         Guard.of("http://127.0.0.1:8080/", private=True).addresses("http://127.0.0.1:22/")
+
+
+def filling(sizes: list[int]) -> Callable[[str, int], Reply]:
+    """An API of which request `n` finds so many items; a page has four."""
+
+    def reply(path: str, request: int) -> Reply:
+        number, there = int(path.rpartition("=")[2]), sizes[min(request, len(sizes)) - 1]
+        items = [{"id": str(i)} for i in range(there)][(number - 1) * 4 : number * 4]
+        return 200, {}, json.dumps({"results": items}).encode()
+
+    return reply
+
+
+def test_a_page_that_is_not_full_is_asked_for_until_it_is_and_its_items_are_taken_once(log: Log) -> None:
+    with api(filling([3, 3, 6, 6, 7])) as server:
+        assert poller(server, log, page_items=4).run(pages=2).records == 3
+        report = poller(server, log, page_items=4).run(pages=3)  # another run goes on within the page
+    assert server.asked == [f"/api/?page={number}" for number in (1, 1, 1, 2, 2)]
+    assert (report.records, report.page) == (4, 2)
+    assert ids(log) == [str(i) for i in range(7)]
+
+
+def test_an_item_that_is_too_large_is_cut_and_the_rest_of_its_page_goes_on(kafka_broker: str) -> None:
+    def reply(path: str, request: int) -> Reply:
+        items = [{"id": "1"}, {"id": "x" * 50_000}, {"id": "3"}]
+        return 200, {}, json.dumps({"results": items}).encode()
+
+    with kafka_topics(kafka_broker, record_bytes_max=5_000) as topics, api(reply) as server:
+        topic = open_kafka_log(topics.settings("users", 1), "users")
+        with closing(topic):
+            report = poller(server, topic).run(pages=1)
+            first, second, third = values(topic)
+            assert (json.loads(first), json.loads(third)) == ({"id": "1"}, {"id": "3"})
+            assert second == json.dumps({"id": "x" * 50_000}).encode()[: len(second)]
+            assert len(second) >= 1_000
+            assert (report.malformed, report.page) == (1, 2)
+
+
+def test_redirects_share_the_time_of_their_request() -> None:
+    slowly = threading.Event()
+
+    def reply(path: str, request: int) -> Reply:
+        slowly.wait(0.4)
+        return 302, {"Location": f"/{request}"}, b""
+
+    with api(reply) as server, pytest.raises(TransientError):
+        fetch(server.url, Guard.of(server.url, private=True), timeout_s=1.0, body_bytes_max=10_000)
+    assert len(server.asked) <= 3

@@ -25,6 +25,7 @@ __all__ = [
     "Log",
     "LogFullError",
     "PartitionRange",
+    "RecordTooLargeError",
     "Slice",
     "Warns",
 ]
@@ -58,6 +59,10 @@ the log's clock. Columns that are missing altogether are NULL."""
 
 class LogFullError(RefusedError):
     """The log holds as much as it may. It takes records again when readers or retention made room."""
+
+
+class RecordTooLargeError(RefusedError):
+    """A record is larger than the log takes: it would be refused each time."""
 
 
 ORDERED_ROWS = 5_000
@@ -122,7 +127,7 @@ class Log(Protocol):
     def append(self, records: pa.Table) -> Appended:
         """Append `records` (APPEND_SCHEMA) in their order; they are durable when this returns.
 
-        Raises LogFullError when the log is full, RefusedError when a record is too large: nothing is written
+        Raises LogFullError when the log is full, RecordTooLargeError when a record is: nothing is written
         then. Raises TransientError when trying again may help. The embedded log has written nothing then, a
         topic perhaps the first records of each partition, which are found as copies where the stream has
         `unique`.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -66,6 +67,7 @@ def _settings(project: Project, stream: str) -> PollSettings:
         timeout_s=options.timeout.total_seconds(),
         body_bytes_max=options.body_bytes_max,
         page_first=options.page_first,
+        page_items=options.page_items,
         hosts=options.hosts,
         private_addresses=options.private_addresses == "yes",
     )
@@ -80,9 +82,12 @@ def _function(project: Project, place: str) -> Callable[..., Any]:
         spec = importlib.util.spec_from_file_location(f"headrace_poller_{file}", path)
         if spec is not None and spec.loader is not None:
             module = importlib.util.module_from_spec(spec)
+            # Registered, because dataclasses, pydantic and pickle look a class up by its module's name.
+            sys.modules[spec.name] = module
             try:
                 spec.loader.exec_module(module)
             except Exception as error:
+                del sys.modules[spec.name]
                 raise ProfileError(
                     f"{path} cannot be run: {type(error).__name__}: {error}", fix="correct it"
                 ) from error

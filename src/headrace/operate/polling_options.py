@@ -33,6 +33,13 @@ class PollingOptions:
     timeout: timedelta = option(Kind.DURATION, timedelta(seconds=10), "how long a request may take")
     body_bytes_max: int = option(Kind.SIZE, 10_000_000, "a larger answer is refused")
     page_first: int = option(Kind.WHOLE, 1, "the page to begin with", at_least=0)
+    page_items: int | None = option(
+        Kind.WHOLE,
+        None,
+        "the items of a full page: one with fewer is asked for again until it is full, and what is new in it "
+        "is taken; none: a page with items is passed on",
+        at_least=1,
+    )
     hosts: tuple[str, ...] = option(
         Kind.LIST, (), "hosts beside the url's own to which a redirect may lead; no other host is asked"
     )

@@ -5,7 +5,8 @@ number written down then. A run that dies between the two polls the page again, 
 and are never lost; a stream with `unique` counts them once.
 
 What does not look as it should is appended as it came: the row stage sets it aside as a dead letter. An
-answer that is malformed as a whole does so once, and its page is asked for until it is right.
+answer that is malformed as a whole does so once, and its page is asked for until it is right. Of what is
+larger than the log takes, the beginning is appended.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ import pyarrow as pa
 
 from headrace.errors import RefusedError, TransientError
 from headrace.log.between import read_between
-from headrace.log.protocol import APPEND_SCHEMA, Log, LogFullError
+from headrace.log.protocol import APPEND_SCHEMA, Log, LogFullError, RecordTooLargeError
 from headrace.produce.polling_http import Answer, Guard, fetch
 
 __all__ = ["LANE", "PAGE", "Flatten", "PollReport", "PollSettings", "Poller"]
@@ -45,6 +46,8 @@ _MALFORMED_TRIES = 3
 _TRY_AGAIN = frozenset((408, 425, 429, *range(500, 600))) - {501, 505}
 _NO_CONTENT = 204
 _LOOK_BACK = 64
+_CUT_BYTES = 1_024
+"""Of a record that is too large, so much is kept: the beginning of a JSON text, which is malformed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +62,8 @@ class PollSettings:
     timeout_s        for a whole request
     body_bytes_max   a larger answer is refused
     page_first       where a poller begins that never polled
+    page_items       the items of a full page: one with fewer is asked for again until it has so many, and
+                     what was added at its end is taken; None: a page with items is passed on
     """
 
     url: str
@@ -69,6 +74,7 @@ class PollSettings:
     timeout_s: float = 10.0
     body_bytes_max: int = 10_000_000
     page_first: int = 1
+    page_items: int | None = None
     hosts: tuple[str, ...] = ()
     private_addresses: bool = False
 
@@ -121,7 +127,7 @@ class Poller:
     def run(self, *, seconds: float | None = None, pages: int | None = None) -> PollReport:
         """Poll until `stop`, for so long, or so many pages. Raises RefusedError when the API says no."""
         end = None if seconds is None else time.monotonic() + seconds
-        page = self._page_next()
+        page, taken = self._page_next()
         due = time.monotonic()
         while not self._stop.is_set() and (pages is None or self.report.pages < pages):
             pause = due - time.monotonic()
@@ -133,9 +139,13 @@ class Poller:
             answer = self._answer(page, end)
             if answer is None:
                 break
-            if self._take(answer):
-                page += 1
-                self._remember(page)
+            count = self._take(answer, taken)
+            if count >= (self._settings.page_items or 1):
+                page, taken = page + 1, 0
+                self._remember(page, taken)
+            elif count > taken and self._settings.page_items is not None:
+                taken = count
+                self._remember(page, taken)
             self.report.pages += 1
             self.report.page = page
         return self.report
@@ -189,11 +199,12 @@ class Poller:
 
     # --- appending
 
-    def _take(self, answer: Answer) -> bool:
-        """Append an answer; whether there was anything in it."""
+    def _take(self, answer: Answer, taken: int) -> int:
+        """Append the items of an answer, but for the first `taken`; return how many it has."""
         settings, now = self._settings, self._log.now()
         values, keys = [], []
-        for item in self._items(answer) or ():
+        items = self._items(answer) or []
+        for item in items[taken:]:
             try:
                 record = item if settings.flatten is None else settings.flatten(item, now)
                 values.append(json.dumps(record, default=str).encode())
@@ -206,10 +217,21 @@ class Poller:
                 self.report.malformed += 1
         if values:
             self._append(values, keys)
-        return bool(values)
+        return len(items)
 
     def _append(self, values: list[bytes], keys: list[bytes | None]) -> None:
-        self._durably(self._log, _records(values, keys))
+        try:
+            self._durably(self._log, _records(values, keys))
+        except RecordTooLargeError:
+            # Refused, it would be refused at every start: one by one, and of that one what the log takes.
+            if len(values) > 1:
+                for value, key in zip(values, keys, strict=True):
+                    self._append([value], [key])
+            elif len(values[0]) <= _CUT_BYTES:
+                raise
+            else:
+                self.report.malformed += 1
+                self._append([values[0][:_CUT_BYTES]], keys)
 
     def _durably(self, log: Log, records: pa.Table) -> None:
         pause = _RETRY_FIRST_S
@@ -226,21 +248,22 @@ class Poller:
 
     # --- where it stands
 
-    def _page_next(self) -> int:
+    def _page_next(self) -> tuple[int, int]:
+        """Return the page to ask for, and how many of its items were taken."""
         lane = self._log.lane(LANE)
         held = next((each for each in lane.partitions() if each.partition == 0), None)
         if held is None or held.end <= held.start:
-            return self._settings.page_first
-        start, found = max(held.start, held.end - _LOOK_BACK), self._settings.page_first
+            return self._settings.page_first, 0
+        start, found = max(held.start, held.end - _LOOK_BACK), (self._settings.page_first, 0)
         for records in read_between(lane, {0: start}, {0: held.end}):
             for value in _in_order(records):
                 said = json.loads(value)
                 if said["of"] == _name_of(self._settings.url):
-                    found = said["page"]
-        return int(found)
+                    found = said["page"], said.get("taken", 0)
+        return found
 
-    def _remember(self, page: int) -> None:
-        value = json.dumps({"of": _name_of(self._settings.url), "page": page}).encode()
+    def _remember(self, page: int, taken: int) -> None:
+        value = json.dumps({"of": _name_of(self._settings.url), "page": page, "taken": taken}).encode()
         self._durably(self._log.lane(LANE), _records([value], [None], partition=0))
 
 

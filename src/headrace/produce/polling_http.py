@@ -12,6 +12,7 @@ import ipaddress
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -118,11 +119,15 @@ class Answer:
 def fetch(url: str, guard: Guard, *, timeout_s: float, body_bytes_max: int) -> Answer:
     """Ask for `url` and return the answer, whatever its status; redirects are followed.
 
-    `timeout_s` is for a request and its answer. Raises TransientError when there is none in time, and
+    `timeout_s` is for all of it, redirects too. Raises TransientError when there is none in time, and
     RefusedError when the guard says no or the answer is larger than `body_bytes_max`.
     """
+    end = time.monotonic() + timeout_s
     for _ in range(_REDIRECTS_MAX + 1):
-        answer = _ask(url, guard, timeout_s, body_bytes_max)
+        left = end - time.monotonic()
+        if left <= 0:
+            raise TransientError(f"'{_split(url).hostname}' does not answer: its redirects took too long")
+        answer = _ask(url, guard, left, body_bytes_max)
         target = answer.headers.get("location")
         if answer.status not in _REDIRECTS or target is None:
             return answer

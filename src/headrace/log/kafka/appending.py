@@ -11,11 +11,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from confluent_kafka import KafkaError, KafkaException, Producer
 
-from headrace.errors import HeadraceError, RefusedError, TransientError
+from headrace.errors import HeadraceError, TransientError
 from headrace.log.headers import RECORD_TIME_HEADER
 from headrace.log.kafka.connection import TOO_LARGE_FIX, Connection, callbacks
 from headrace.log.placing import Placing
-from headrace.log.protocol import Appended
+from headrace.log.protocol import Appended, RecordTooLargeError
 
 __all__ = ["KafkaAppender"]
 
@@ -88,7 +88,7 @@ class KafkaAppender:
     def append(self, records: pa.Table, partitions: int, times: pa.ChunkedArray | None) -> Appended:
         """Append `records`; `times` are their record times, which go into a header.
 
-        Raises RefusedError before anything is sent for a record that is too large, TransientError when not
+        Raises RecordTooLargeError before anything is sent for a record that is, TransientError when not
         all could be delivered: it says how many were. Those are in the topic, so a caller that tries again
         writes them twice (at-least-once; a stream with `unique` finds the copies).
         """
@@ -137,7 +137,7 @@ class KafkaAppender:
         overhead = _OVERHEAD_BYTES + (len(RECORD_TIME_HEADER) + 20 + _HEADER_BYTES if times else 0)
         largest = int(sizes.max()) + overhead
         if largest > self._size_max:
-            raise RefusedError(
+            raise RecordTooLargeError(
                 f"{self._connection.place}: a record of {largest:,} bytes, with its key and headers; "
                 f"record_bytes_max is {self._size_max:,}; nothing was written",
                 fix=TOO_LARGE_FIX,

@@ -15,6 +15,7 @@ from confluent_kafka.admin import AdminClient
 
 from headrace.errors import HeadraceError, RefusedError, TransientError
 from headrace.log.kafka.settings import KafkaSettings
+from headrace.log.protocol import RecordTooLargeError
 
 __all__ = ["STALE", "TOO_LARGE_FIX", "Connection", "TopicUnknownError", "callbacks"]
 
@@ -173,7 +174,7 @@ class Connection:
         if code in _GONE:
             return TopicUnknownError(f"{place}: a broker does not know the topic")
         if code == KafkaError.MSG_SIZE_TOO_LARGE:
-            return RefusedError(f"{place}: a record is larger than the topic takes", fix=TOO_LARGE_FIX)
+            return RecordTooLargeError(f"{place}: a record is larger than the topic takes", fix=TOO_LARGE_FIX)
         if _CERTIFICATE_REFUSED.search(text):
             return RefusedError(
                 f"{place}: the brokers want a certificate of the client, or refuse the one that it has",
