@@ -7,7 +7,9 @@ import stat
 from pathlib import Path
 
 import pytest
+import yaml
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
+from grafana_foundation_sdk.models.alerting import Rule
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
 from headrace.errors import ProfileError, RefusedError
@@ -96,7 +98,8 @@ def test_secrets_are_written_only_when_that_is_wanted(project: Project, tmp_path
     silent = load_project(project.folder, profile="silent")
     (path,) = write_alertmanager(silent, tmp_path, reveal=False)
     assert "a-secret" not in path.read_text()
-    for made in (*exported(project, tmp_path), *write_grafana(project, tmp_path, prometheus="http://p:9090")):
+    dashboards, _ = write_grafana(project, tmp_path, prometheus="http://p:9090")
+    for made in (*exported(project, tmp_path), *dashboards):
         assert "a-secret" not in made.read_text()
 
 
@@ -113,13 +116,29 @@ def test_a_profile_without_metrics_says_what_to_write(project: Project, tmp_path
 
 
 def test_grafanas_sdk_reads_every_panel_of_the_dashboard(project: Project, tmp_path: Path) -> None:
-    written = write_grafana(project, tmp_path, prometheus="http://prometheus:9090")
+    written, left = write_grafana(project, tmp_path, prometheus="http://prometheus:9090")
+    assert left == []
     document = json.loads(written[0].read_text())
     read = json.loads(json.dumps(Dashboard.from_json(document), cls=JSONEncoder))
     assert len(read["panels"]) == len(document["panels"]) == len(list(charts()))
     for panel, wanted in zip(read["panels"], document["panels"], strict=True):
         for name in ("id", "type", "title", "gridPos", "datasource", "targets"):
             assert panel[name] == wanted[name] or {**panel[name], **wanted[name]} == panel[name]
+
+
+def test_grafana_has_every_alert_that_prometheus_has(project: Project, tmp_path: Path) -> None:
+    written, _ = write_grafana(project, tmp_path, prometheus="http://prometheus:9090")
+    (group,) = yaml.safe_load(written[-1].read_text())["groups"]
+    rules = {rule.name: rule for rule in rules_of(project)}
+    assert len(group["rules"]) == len(rules)
+    assert len({made["uid"] for made in group["rules"]}) == len(rules)
+    for made in group["rules"]:
+        rule = rules[made["title"].removeprefix("shop: ")]
+        assert made["labels"]["severity"] == rule.severity
+        assert made["condition"] in {query["refId"] for query in made["data"]}
+        read = json.loads(json.dumps(Rule.from_json({**made, "folderUID": "x"}), cls=JSONEncoder))
+        assert read["data"][0]["model"]["expr"] == made["data"][0]["model"]["expr"]
+        assert [query["datasourceUid"] for query in read["data"]] == ["prometheus", "__expr__"]
 
 
 def test_a_dashboard_shows_every_metric_and_none_that_is_not_there() -> None:

@@ -13,12 +13,13 @@ from typing import Any
 
 import httpx
 import pytest
-from searching import Searched, kibana_search
+import yaml
+from searching import Searched, grafana_search, kibana_search
 
 from headrace.blueprints import write_project
 from headrace.blueprints.customers.pipeline import pipeline
 from headrace.operate import load_project
-from headrace.operate.export_monitoring import write_kibana
+from headrace.operate.export_monitoring import write_grafana, write_kibana
 from servers.guard import wait_until
 
 pytestmark = pytest.mark.slow
@@ -140,3 +141,28 @@ def test_every_chart_of_kibana_has_rows_of_fields_that_are_there(
         rows = searched.rows(view["title"], kibana_search(one["attributes"], view))
         assert rows, one["attributes"]["title"]
         assert all(value is not None for row in rows for value in row.values()), one["attributes"]["title"]
+
+
+def test_every_panel_of_grafana_has_rows_of_fields_that_are_there(
+    project: Any, tmp_path: Path, elasticsearch_server: str
+) -> None:
+    written, left = write_grafana(project, tmp_path, prometheus="http://prometheus:9090")
+    assert {one.title for one in left} == LEFT_OUT
+    (path,) = [each for each in written if each.name == "customers-search.json"]
+    (provided,) = [each for each in written if each.parent.name == "datasources"]
+    sources = {one["uid"]: one for one in yaml.safe_load(provided.read_text())["datasources"]}
+    searched, dashboard = Searched(elasticsearch_server), json.loads(path.read_text())
+    assert {panel["title"] for panel in dashboard["panels"]} == {
+        one.title for one in pipeline.panels
+    } - LEFT_OUT
+    for panel in dashboard["panels"]:
+        source, (target,) = sources[panel["datasource"]["uid"]], panel["targets"]
+        assert source["url"] == elasticsearch_server
+        index, time = source["jsonData"]["index"], source["jsonData"]["timeField"]
+        fields = searched.mapping(index)
+        named = {one["field"] for one in (*target["bucketAggs"], *target["metrics"]) if "field" in one}
+        assert named <= set(fields)
+        assert fields[time] == "date" and target["timeField"] == time
+        rows = searched.rows(index, grafana_search(target, time))
+        assert rows, panel["title"]
+        assert all(value is not None for row in rows for value in row.values()), panel["title"]

@@ -14,7 +14,9 @@ import pytest
 
 from headrace.blueprints import write_project
 from headrace.observe.export_grafana import INTERVAL, charts
+from headrace.observe.grafana_alerts import alert_groups
 from headrace.operate import load_project
+from headrace.operate.alerting import rules_of
 from headrace.operate.export_monitoring import write_prometheus
 from servers.alertmanager import AlertmanagerServer, alertmanager_server
 from servers.guard import GuardedProcess, free_ports, wait_until
@@ -105,6 +107,11 @@ def test_targets_are_up_counters_survive_a_kill_panels_have_data_and_an_alert_ar
                     wait_until(partial(rows, prometheus, query), what=f"rows of {query}", seconds=60)
                 else:
                     rows(prometheus, query)
+        for rule in alert_groups(rules_of(load_project(folder)), "shop", "prometheus")["groups"][0]["rules"]:
+            query = rule["data"][0]["model"]["expr"]
+            found = prometheus.ask("query", query=query)["result"]
+            assert all(each["value"][1] == "1" for each in found), query
+            assert bool(found) or rule["title"] != "shop: bad_share"
         produced = int(prometheus.value("headrace_produced_records_total") or 0)
         producer.stop()
         wait_until(lambda: sum(ledger(folder).values()) >= produced, what="all is read", seconds=60)

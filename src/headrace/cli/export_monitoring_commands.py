@@ -103,12 +103,17 @@ def grafana(
         str, typer.Option("--prometheus", help="The address of Prometheus as Grafana reaches it.")
     ] = "http://localhost:9090",
 ) -> None:
-    """Write a dashboard of all metrics, and what provisions it."""
+    """Write dashboards of all metrics and of the panels over replicas, with data sources and alerts.
+
+    Grafana takes the folder as its provisioning; passwords of data sources are variables of its environment.
+    """
     from headrace.operate import load_project
     from headrace.operate.export_monitoring import FOLDER, write_grafana
 
     loaded = load_project(project, profile=profile)
-    _tell(write_grafana(loaded, folder or loaded.folder / FOLDER, prometheus=prometheus))
+    written, left = write_grafana(loaded, folder or loaded.folder / FOLDER, prometheus=prometheus)
+    _tell(written)
+    _tell_left_out(left)
 
 
 def kibana(

@@ -6,18 +6,29 @@ panel with that SDK.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from headrace.observe.metrics import METRICS, Kind, Metric
 
-__all__ = ["INTERVAL", "Chart", "charts", "dashboards_provider", "data_sources", "metrics_dashboard"]
+__all__ = [
+    "INTERVAL",
+    "PROMETHEUS_UID",
+    "Chart",
+    "charts",
+    "dashboards_provider",
+    "data_sources",
+    "metrics_dashboard",
+]
 
 INTERVAL = "$__rate_interval"
 """Grafana puts the least interval here over which a rate makes sense."""
 
-_SOURCE = {"type": "prometheus", "uid": "prometheus"}
+PROMETHEUS_UID = "prometheus"
+"""How panels and alerts name the data source that is Prometheus."""
+
+_SOURCE = {"type": "prometheus", "uid": PROMETHEUS_UID}
 _UNITS = {"seconds": "s", "bytes": "bytes", "records": "short", "rows": "short"}
 _COLUMNS, _WIDTH, _HEIGHT = 24, 8, 8
 _INFO = frozenset({"headrace_build_info", "headrace_start_timestamp_seconds", "headrace_disk_bytes"})
@@ -165,14 +176,14 @@ def dashboards_provider() -> dict[str, Any]:
     return {"apiVersion": 1, "providers": [provider]}
 
 
-def data_sources(prometheus: str) -> dict[str, Any]:
-    """Return the data source that the dashboard reads; `prometheus` is its address as Grafana reaches it."""
+def data_sources(prometheus: str, others: Sequence[Mapping[str, Any]] = ()) -> dict[str, Any]:
+    """Return the data sources: Prometheus, at the address by which Grafana reaches it, and `others`."""
     source = {
         "name": "Prometheus",
-        "uid": _SOURCE["uid"],
+        "uid": PROMETHEUS_UID,
         "type": _SOURCE["type"],
         "access": "proxy",
         "url": prometheus,
         "isDefault": True,
     }
-    return {"apiVersion": 1, "datasources": [source]}
+    return {"apiVersion": 1, "datasources": [source, *others]}

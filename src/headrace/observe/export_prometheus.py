@@ -13,7 +13,16 @@ from typing import Any
 
 from headrace.observe.rules import Rule
 
-__all__ = ["RULES_FILE", "Target", "prometheus_document", "rule_tests_document", "rules_document"]
+__all__ = [
+    "RULES_FILE",
+    "Target",
+    "annotations_of",
+    "labels_of",
+    "prometheus_document",
+    "promql_of",
+    "rule_tests_document",
+    "rules_document",
+]
 
 RULES_FILE = "headrace.rules.yml"
 _INTERVAL_S = 15
@@ -47,7 +56,7 @@ def prometheus_document(targets: Sequence[Target], *, alertmanager: str | None =
     return document
 
 
-def _promql(rule: Rule) -> str:
+def promql_of(rule: Rule) -> str:
     """Return the rule's PromQL; Headrace looks at the pipeline's alerts itself, and publishes states."""
     return rule.promql or f'headrace_alert_firing{{alert="{rule.name}"}} == 1'
 
@@ -60,20 +69,22 @@ def rules_document(rules: Iterable[Rule], pipeline: str) -> dict[str, Any]:
     """Return the alert rules. One of the pipeline has had its `hold` already when its metric is 1."""
     written = []
     for rule in rules:
-        facts: dict[str, Any] = {"alert": rule.name, "expr": _promql(rule)}
+        facts: dict[str, Any] = {"alert": rule.name, "expr": promql_of(rule)}
         if rule.hold and rule.promql:
             facts["for"] = _lasts(rule.hold)
-        facts["labels"] = _labels(rule, pipeline)
-        facts["annotations"] = _annotations(rule)
+        facts["labels"] = labels_of(rule, pipeline)
+        facts["annotations"] = annotations_of(rule)
         written.append(facts)
     return {"groups": [{"name": "headrace", "rules": written}]}
 
 
-def _labels(rule: Rule, pipeline: str) -> dict[str, str]:
+def labels_of(rule: Rule, pipeline: str) -> dict[str, str]:
+    """Return what a firing alert is told apart by."""
     return {"severity": rule.severity, "pipeline": pipeline}
 
 
-def _annotations(rule: Rule) -> dict[str, str]:
+def annotations_of(rule: Rule) -> dict[str, str]:
+    """Return what a firing alert says."""
     # Two braces begin a template in Prometheus; a summary is the author's text and none.
     texts = {"summary": rule.summary, "description": rule.help}
     return {name: text.replace("{{", "{ {") for name, text in texts.items() if text}
@@ -133,8 +144,8 @@ def rule_tests_document(rules: Sequence[Rule], pipeline: str) -> dict[str, Any]:
             series = {f'headrace_alert_firing{{alert="{rule.name}",severity="{rule.severity}"}}': "0x5 1x60"}
             labels = name
         expected = {
-            "exp_labels": {**labels, **_labels(rule, pipeline)},
-            "exp_annotations": _annotations(rule),
+            "exp_labels": {**labels, **labels_of(rule, pipeline)},
+            "exp_annotations": annotations_of(rule),
         }
         tests.append(_test(series, rule.name, [expected]))
     calm = {

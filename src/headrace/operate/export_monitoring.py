@@ -11,7 +11,14 @@ from typing import Any
 from headrace.errors import ProfileError, RefusedError
 from headrace.operate.alert_options import EmailOptions, WebhookOptions
 from headrace.operate.alerting import rules_of
-from headrace.operate.export_panels import LeftOut, search_replica, searched_panels
+from headrace.operate.export_panels import (
+    SHOWN_KINDS,
+    LeftOut,
+    grafana_panels,
+    replicas_of,
+    search_replica,
+    searched_panels,
+)
 from headrace.operate.export_yaml import to_yaml
 from headrace.operate.project import Project
 
@@ -109,18 +116,45 @@ def write_alertmanager(project: Project, folder: Path, *, reveal: bool) -> list[
     return [_write_yaml(folder / "alertmanager" / "alertmanager.yml", document, private=True)]
 
 
-def write_grafana(project: Project, folder: Path, *, prometheus: str) -> list[Path]:
-    """Write a dashboard, its data source and provisioning; `prometheus` is the address that Grafana uses."""
-    from headrace.observe.export_grafana import dashboards_provider, data_sources, metrics_dashboard
+def write_grafana(project: Project, folder: Path, *, prometheus: str) -> tuple[list[Path], list[LeftOut]]:
+    """Write dashboards, data sources, alerts and provisioning; `prometheus` is the address that Grafana uses.
+
+    A dashboard shows all metrics, and one for each replica that Grafana can read shows the panels over its
+    tables. Returns what was written, and the panels that no replica has the rows for.
+    """
+    from headrace.observe.export_grafana import (
+        PROMETHEUS_UID,
+        dashboards_provider,
+        data_sources,
+        metrics_dashboard,
+    )
+    from headrace.observe.grafana_alerts import alert_groups
+    from headrace.observe.grafana_tables import tables_dashboard
 
     name, place = project.pipeline.name, folder / "grafana"
-    text = json.dumps(metrics_dashboard(name), indent=2) + "\n"
+    dashboards = {name: metrics_dashboard(name)}
+    sources: list[dict[str, Any]] = []
+    shown: set[str] = set()
+    left: dict[str, LeftOut] = {}
+    for replica in replicas_of(project, SHOWN_KINDS):
+        panels, asked, missing = grafana_panels(project, replica)
+        left |= {each.title: each for each in missing}
+        if panels:
+            shown |= {each.panel.title for each in panels}
+            dashboards[f"{name}-{replica}"] = tables_dashboard(name, replica, panels)
+            sources += asked
     provisioning = place / "provisioning"
-    return [
-        _write(place / "dashboards" / f"{name}.json", text),
-        _write_yaml(provisioning / "dashboards" / "headrace.yaml", dashboards_provider()),
-        _write_yaml(provisioning / "datasources" / "headrace.yaml", data_sources(prometheus)),
+    rules = alert_groups(rules_of(project), name, PROMETHEUS_UID)
+    written = [
+        _write(place / "dashboards" / f"{file}.json", json.dumps(dashboard, indent=2) + "\n")
+        for file, dashboard in dashboards.items()
     ]
+    written += [
+        _write_yaml(provisioning / "dashboards" / "headrace.yaml", dashboards_provider()),
+        _write_yaml(provisioning / "datasources" / "headrace.yaml", data_sources(prometheus, sources)),
+        _write_yaml(provisioning / "alerting" / "headrace.yaml", rules),
+    ]
+    return written, [each for title, each in left.items() if title not in shown]
 
 
 def write_kibana(

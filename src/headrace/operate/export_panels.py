@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -19,20 +19,15 @@ from headrace.sql.syntax import QueryError
 
 if TYPE_CHECKING:
     from headrace.observe.export_kibana import DataView, Shown
+    from headrace.observe.grafana_tables import TablePanel
     from headrace.replicate.elasticsearch import ElasticsearchReplica
     from headrace.replicate.protocol import TableShape
 
-__all__ = [
-    "LeftOut",
-    "copied_by",
-    "indices_of",
-    "panels_for",
-    "replicas_of",
-    "search_replica",
-    "searched_panels",
-]
+__all__ = ["SHOWN_KINDS", "LeftOut", "grafana_panels", "replicas_of", "search_replica", "searched_panels"]
 
 SEARCH_KINDS = ("elasticsearch", "opensearch")
+SHOWN_KINDS = ("postgresql", *SEARCH_KINDS, "cassandra")
+"""The replicas that Grafana can read."""
 
 _Made = TypeVar("_Made")
 
@@ -117,3 +112,95 @@ def searched_panels(project: Project, replica: str) -> tuple[list[Shown], list[D
 
     made, left = panels_for(project, set(indices), make)
     return made, [DataView(index, times[table]) for table, index in indices.items()], left
+
+
+def grafana_panels(
+    project: Project, replica: str
+) -> tuple[list[TablePanel], list[dict[str, Any]], list[LeftOut]]:
+    """Return Grafana's panels over a replica, the data sources that they ask, and what is left out."""
+    options = project.profile.replicas[replica]
+    alone = len(replicas_of(project, (options.kind,))) == 1
+    uid = options.kind if alone else f"{options.kind}-{replica}"
+    if options.kind == "postgresql":
+        return _postgresql_panels(project, replica, uid)
+    if options.kind == "cassandra":
+        return _cassandra_panels(project, replica, uid)
+    return _search_panels(project, replica, uid)
+
+
+def _postgresql_panels(
+    project: Project, replica: str, uid: str
+) -> tuple[list[TablePanel], list[dict[str, Any]], list[LeftOut]]:
+    from headrace.observe.grafana_sources import postgresql_source, reference_to
+    from headrace.observe.grafana_tables import postgresql_panel
+    from headrace.replicate.postgresql.schema import relation
+    from headrace.sql.panel_postgresql import panel_in_postgresql
+
+    options = project.profile.replicas[replica]
+    source = postgresql_source(f"PostgreSQL {replica}", uid, options)
+    shapes = copied_by(project, replica)
+    there = {shape.name.lower(): relation(options.schema, shape.name) for shape in shapes}
+    instants = {name for shape in shapes for name in time_fields(shape)}
+    made, left = [], []
+    with closing(Session()) as session:
+        for panel in project.pipeline.panels:
+            shown_by_time = instants if panel.kind in ("line", "area", "bar") else ()
+            try:
+                sql, by_time = panel_in_postgresql(
+                    panel.query, there, session, instants=shown_by_time, time_filter="$__timeFilter({})"
+                )
+            except QueryError as error:
+                left.append(LeftOut(panel.title, error.what))
+            else:
+                made.append(postgresql_panel(panel, sql, reference_to(source), by_time=by_time))
+    return made, [source], left
+
+
+def _cassandra_panels(
+    project: Project, replica: str, uid: str
+) -> tuple[list[TablePanel], list[dict[str, Any]], list[LeftOut]]:
+    from headrace.observe.grafana_sources import cassandra_source, reference_to
+    from headrace.observe.grafana_tables import cassandra_panel
+
+    options = project.profile.replicas[replica]
+    source = cassandra_source(f"Cassandra {replica}", uid, options)
+    tables = {shape.name for shape in copied_by(project, replica)}
+
+    def make(panel: Panel, query: PanelQuery) -> TablePanel:
+        return cassandra_panel(panel, query, reference_to(source), keyspace=options.keyspace)
+
+    made, left = panels_for(project, tables, make)
+    return made, [source], left
+
+
+def _search_panels(
+    project: Project, replica: str, uid: str
+) -> tuple[list[TablePanel], list[dict[str, Any]], list[LeftOut]]:
+    from headrace.observe.grafana_sources import reference_to, search_source
+    from headrace.observe.grafana_tables import search_panel
+    from headrace.observe.panel_search import panel_search
+
+    options = project.profile.replicas[replica]
+    indices = indices_of(project, replica)
+    shapes = {shape.name: shape for shape in copied_by(project, replica)}
+    sources: dict[str, dict[str, Any]] = {}
+
+    def make(panel: Panel, query: PanelQuery) -> TablePanel:
+        index, times = indices[query.table], list(time_fields(shapes[query.table]))
+        if not query.time and not times:
+            raise QueryError("Grafana asks for a range of time, and its table has no instant")
+        time = query.time or times[-1]
+        search = panel_search(query, panel.kind)
+        identity = f"{uid}-{index}-{time}"
+        source = sources.setdefault(
+            identity, search_source(f"{index} by {time}", identity, options, options.kind, index, time)
+        )
+        return search_panel(panel, search, reference_to(source), time=time, ranged=bool(query.time))
+
+    made, left = panels_for(project, set(indices), make)
+    return made, list(sources.values()), left
+
+
+def time_fields(shape: TableShape) -> Iterator[str]:
+    """Give the columns of a table that are instants, in their order."""
+    return (column.name for column in shape.columns if column.type.startswith("TIMESTAMP"))

@@ -6,7 +6,7 @@ is refused, so that a panel there shows what it shows here or is not there.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 
 from headrace.sql.panel_query import clock_length, parts_of, since_when
 from headrace.sql.session import Session
@@ -43,14 +43,23 @@ _TYPES = {
 
 
 def panel_in_postgresql(
-    query: str, tables: Mapping[str, str], session: Session, *, time_first: bool, time_filter: str = ""
-) -> str:
-    """Return the query; `tables` gives the name there, as SQL, of each table in small letters.
+    query: str,
+    tables: Mapping[str, str],
+    session: Session,
+    *,
+    instants: Container[str] = (),
+    time_filter: str = "",
+) -> tuple[str, bool]:
+    """Return the query, and whether its first column is an instant, which is called "time" then.
 
-    With `time_first` the first column is called "time". `time_filter` takes the place of a condition on the
-    last hours: {} in it is the column. Raises QueryError with what has no equal there.
+    `tables` gives the name there, as SQL, of each table in small letters; `instants` are the columns that are
+    instants. `time_filter` takes the place of a condition on the last hours: {} in it is the column. Raises
+    QueryError with what has no equal there.
     """
-    return _Writer(tables, time_filter).query(session.syntax.read(query), time_first=time_first)
+    node = session.syntax.read(query)
+    first = (node.get("select_list") or [{}])[0]
+    by_time = first.get("class") == "COLUMN_REF" and first["column_names"][-1] in instants
+    return _Writer(tables, time_filter).query(node, time_first=by_time), by_time
 
 
 class _Writer:
