@@ -25,6 +25,7 @@ from headrace.cli import (
     replica_commands,
     run_commands,
     store_commands,
+    verify_commands,
     watch_commands,
 )
 from headrace.cli.arguments import examples
@@ -51,6 +52,7 @@ for group in (
     log_commands,
     store_commands,
     watch_commands,
+    verify_commands,
     dead_letter_commands,
     registry_commands,
     replica_commands,

@@ -1,0 +1,181 @@
+"""`headrace verify`: a slice through both engines, on a real broker and Spark, and what it says of them."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from confluent_kafka.admin import AdminClient
+
+from headrace.cli.app import run
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+PROFILES = """
+[profiles.local]
+streams.visits = {{ log = "embedded", partitions = 2 }}
+
+[profiles.cluster]
+engine = "spark"
+spark.master = "local[2]"
+spark.checkpoint = "checkpoint"
+store.path = "cluster.duckdb"
+streams.visits = {{ log = "kafka", brokers = "{brokers}", topic = "{topic}" }}
+streams.shops = {{ log = "kafka", brokers = "{brokers}", topic = "{topic}-shops" }}
+"""
+
+PIPELINE = '''
+import sys
+
+import headrace as hr
+import pyarrow as pa
+
+pipeline = hr.Pipeline("verified")
+pipeline.stream(
+    "visits",
+    schema="id VARCHAR NOT NULL, seen TIMESTAMP NOT NULL, shop VARCHAR, price DECIMAL(8,2)",
+    event_time="seen",
+    allowed_lateness="1 minute",
+    unique="id",
+    expect={"has_price": "price IS NOT NULL"},
+)
+pipeline.stream("shops", schema="name VARCHAR NOT NULL")
+pipeline.table(
+    "by_minute",
+    """SELECT window_start, shop, count(*) AS visits, sum(price) AS price, avg(price) AS average
+    FROM visits GROUP BY window(seen, '1 minute'), shop""",
+    keep="1 minute",
+)
+pipeline.table(
+    "sessions", "SELECT window_start, count(*) AS n FROM visits GROUP BY session_window(seen, '9 s')"
+)
+pipeline.table("names", "SELECT name FROM shops")
+pipeline.table("busy", "SELECT shop, sum(visits) AS visits FROM by_minute GROUP BY shop")
+'''
+
+DIFFERENT = '''
+
+@pipeline.function(arguments=["VARCHAR"], returns="VARCHAR")
+def where(shops: pa.Array) -> pa.Array:
+    """Breaks the rule that a function depends on its arguments alone."""
+    on_spark = "pyspark.worker" in sys.modules
+    return pa.array([f"<i>{shop}</i>" if on_spark else shop for shop in shops.to_pylist()])
+
+pipeline.table("told", "SELECT id, where(shop) AS shop FROM visits WHERE id < 'v003'", key="id")
+'''
+
+
+class Verified:
+    """A project with records in its embedded log."""
+
+    def __init__(self, folder: Path, brokers: str, *more: str) -> None:
+        self.folder, self.brokers = folder, brokers
+        folder.mkdir()
+        (folder / "pipeline.py").write_text(PIPELINE + "".join(more))
+        topic = f"verified-{uuid.uuid4().hex[:8]}"
+        (folder / "headrace.toml").write_text(PROFILES.format(brokers=brokers, topic=topic))
+        self.append("visits", *(self._visit(number) for number in range(120)), "{broken", self._visit(5))
+        self.append("shops", *(json.dumps({"name": name}) for name in "abc"))
+
+    def _visit(self, number: int) -> str:
+        price = None if number % 40 == 7 else f"{number}.25"
+        minute, second = divmod(number * 7, 60)
+        if number % 30 == 11:
+            minute = 0
+        seen = f"2026-03-01T12:{minute:02}:{second:02}"
+        at = f"2026-03-01T12:{number * 7 // 60:02}:{number * 7 % 60:02}"
+        return json.dumps(
+            {"id": f"v{number:03}", "seen": seen, "shop": "abc"[number % 3], "price": price and float(price)}
+            | {"arrived": at}
+        )
+
+    def append(self, stream: str, *lines: str) -> None:
+        file = self.folder / f"{stream}.ndjson"
+        file.write_text("".join(f"{line}\n" for line in lines))
+        assert self.headrace("produce", stream, str(file), *self._times(stream)) == 0
+
+    def _times(self, stream: str) -> list[str]:
+        return ["--record-time", "field:arrived"] if stream == "visits" else []
+
+    def headrace(self, *words: str) -> int:
+        return run([words[0], "-C", str(self.folder), *words[1:]])
+
+    def topics(self) -> list[str]:
+        admin = AdminClient({"bootstrap.servers": self.brokers, "log_level": 0})
+        return [name for name in admin.list_topics(timeout=10).topics if name.startswith("headrace-verify-")]
+
+
+def _json(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return found
+
+
+@pytest.mark.slow
+def test_engines_that_agree_are_called_equal_and_nothing_is_left_behind(
+    kafka_broker: str, spark_session: SparkSession, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    project = Verified(tmp_path / "project", kafka_broker)
+    before = sorted(path.name for path in project.folder.rglob("*") if "cache" not in str(path))
+    known = set(project.topics())
+    capsys.readouterr()
+    assert (
+        project.headrace("verify", "--profile", "cluster", "--from", "local", "--last", "all", "--json") == 0
+    )
+    found = _json(capsys)
+    assert (found["equal"], found["different"], found["records"]) == (True, 0, 125)
+    rows = {f"{one['kind']} {one['name']}".strip(): one["rows_local"] for one in found["compared"]}
+    assert rows["table by_minute"] > 20  # also those older than the minute that the table keeps
+    assert rows["late rows visits"] >= 3
+    assert rows["dead letters"] == 4
+    assert {one["stream"] for one in found["slice"]} == {"visits", "shops"}
+    assert found["spark"]["epochs"] >= 1
+    assert set(project.topics()) <= known
+    after = sorted(path.name for path in project.folder.rglob("*") if "cache" not in str(path))
+    assert after == before
+
+
+@pytest.mark.slow
+def test_engines_that_differ_give_an_exit_code_of_their_own_and_name_the_cell(
+    kafka_broker: str, spark_session: SparkSession, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    project = Verified(tmp_path / "project", kafka_broker, DIFFERENT)
+    report = tmp_path / "report.html"
+    capsys.readouterr()
+    words = ["verify", "--profile", "cluster", "--from", "local", "--last", "all", "--report", str(report)]
+    assert project.headrace(*words) == 4
+    said = capsys.readouterr().out
+    assert "different: 3 places" in said
+    cell = said.index("  id = v001")
+    place = next(line for line in said[cell:].splitlines() if "records: " in line).strip()
+    assert "    shop: local b\n          Spark <i>b</i>\n" in said[cell:]
+    stream, partition, offset = place.removeprefix("records: ").split("/")
+    assert project.headrace("log", "peek", stream, "--offset", f"{partition}:{offset}", "-n", "1") == 0
+    assert '"v001"' in capsys.readouterr().out
+    page = report.read_text()
+    assert "&lt;i&gt;b&lt;/i&gt;" in page
+    assert "<i>" not in page
+    assert "<script" not in page.lower()
+
+
+def test_without_brokers_the_error_says_what_is_needed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    project = Verified(tmp_path / "project", "127.0.0.1:9")
+    assert project.headrace("verify", "--last", "all") == 2
+    said = capsys.readouterr().err
+    assert "profile 'local' does not have stream 'visits', 'shops' on Kafka" in said
+    assert "--profile cluster --from local" in said
+
+
+def test_two_ways_to_name_a_slice_exclude_each_other(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    project = Verified(tmp_path / "project", "127.0.0.1:9")
+    assert project.headrace("verify", "--last", "1h", "--offsets", "visits/0:0-1") == 2
+    assert "--last and --offsets exclude each other" in capsys.readouterr().err
+    assert project.headrace("verify", "--offsets", "visits/0:0-999") == 1
+    assert "does not hold offsets 0 to 999" in capsys.readouterr().err
