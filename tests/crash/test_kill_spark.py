@@ -40,6 +40,7 @@ class _SparkProject(KafkaProject):
     """A project with a profile `cluster` on a topic of its own."""
 
     def __init__(self, folder: Path, brokers: str, conf: Mapping[str, str]) -> None:
+        self._drivers: list[subprocess.Popen[bytes]] = []
         self.topic = f"events-{folder.name}-{random.randrange(1 << 60)}"
         self.brokers = brokers
         super().__init__(
@@ -49,6 +50,18 @@ class _SparkProject(KafkaProject):
         lines = "".join(f"{json.dumps(name)} = {json.dumps(value)}\n" for name, value in conf.items())
         with (folder / "headrace.toml").open("a") as file:
             file.write(_PROFILE.format(brokers=json.dumps(brokers), topic=json.dumps(self.topic)) + lines)
+
+    def headrace(self, *words: str) -> subprocess.Popen[bytes]:
+        self._drivers.append(super().headrace(*words))
+        return self._drivers[-1]
+
+    def __enter__(self) -> _SparkProject:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """A test that fails leaves no driver behind."""
+        for driver in self._drivers:
+            end(driver)
 
     def passes(self, driver: subprocess.Popen[bytes], position: int) -> int:
         return self.wait_for_engine(driver, position, seconds=_PASSES_S_MAX)
@@ -82,30 +95,32 @@ def test_executors_that_have_nothing_get_all_they_need_and_may_be_killed(
     sent = arrivals(_SAMPLE, seed=6)
     with spark_cluster(environment=environment) as cluster:
         conf = {**cluster.conf, "spark.environment": "archive"}
-        project = _SparkProject(tmp_path, kafka_broker, conf)
-        project.log.append(append_table(sent))
-        driver = project.headrace(*_RUN)
-        project.passes(driver, 1)
-        _kill(cluster.executors()[0])
-        project.passes(driver, len(sent))
-        assert end(driver, signal.SIGTERM) == 0, project.said()
-        project.check(sent)
+        with _SparkProject(tmp_path, kafka_broker, conf) as project:
+            project.log.append(append_table(sent))
+            driver = project.headrace(*_RUN)
+            project.passes(driver, 1)
+            _kill(cluster.executors()[0])
+            project.passes(driver, len(sent))
+            assert project.headrace("status", "--profile", "cluster").wait(120) == 0
+            assert f"Spark at {cluster.master}: executors " in project.said()
+            assert end(driver, signal.SIGTERM) == 0, project.said()
+            project.check(sent)
 
 
 @pytest.mark.soak
 @pytest.mark.timeout(1800)
 def test_a_driver_killed_at_any_moment_changes_nothing(kafka_broker: str, tmp_path: Path) -> None:
     chance = random.Random(4)
-    project = _SparkProject(tmp_path, kafka_broker, SPARK_CONF)
-    sent = arrivals(_RECORDS, seed=5)
-    project.log.append(append_table(sent))
-    for kill in range(_KILLS):
-        driver = project.headrace(*_RUN, "--until-caught-up")
-        share = len(sent) // (_KILLS + 1)
-        project.passes(driver, kill * share + 1 + chance.randrange(share))
-        end(driver)
-    assert project.headrace(*_RUN, "--until-caught-up").wait(_PASSES_S_MAX) == 0, project.said()
-    project.check(sent)
+    with _SparkProject(tmp_path, kafka_broker, SPARK_CONF) as project:
+        sent = arrivals(_RECORDS, seed=5)
+        project.log.append(append_table(sent))
+        for kill in range(_KILLS):
+            driver = project.headrace(*_RUN, "--until-caught-up")
+            share = len(sent) // (_KILLS + 1)
+            project.passes(driver, kill * share + 1 + chance.randrange(share))
+            end(driver)
+        assert project.headrace(*_RUN, "--until-caught-up").wait(_PASSES_S_MAX) == 0, project.said()
+        project.check(sent)
 
 
 def _executor_killed(cluster: SparkCluster, project: _SparkProject) -> None:
@@ -126,8 +141,10 @@ def test_what_dies_on_a_cluster_under_load_changes_nothing(
     kafka_broker: str, tmp_path: Path, fault: object
 ) -> None:
     sent = arrivals(_RECORDS, seed=7)
-    with spark_cluster() as cluster:
-        project = _SparkProject(tmp_path, kafka_broker, cluster.conf)
+    with (
+        spark_cluster() as cluster,
+        _SparkProject(tmp_path, kafka_broker, cluster.conf) as project,
+    ):
         load = Load(project, sent)
         load.allow(len(sent) // 3)
         driver = project.headrace(*_RUN)
@@ -148,8 +165,10 @@ def test_a_driver_killed_around_its_commit_on_a_cluster_under_load_changes_nothi
     kafka_broker: str, tmp_path: Path
 ) -> None:
     sent = arrivals(_RECORDS, seed=8)
-    with spark_cluster() as cluster:
-        project = _SparkProject(tmp_path, kafka_broker, cluster.conf)
+    with (
+        spark_cluster() as cluster,
+        _SparkProject(tmp_path, kafka_broker, cluster.conf) as project,
+    ):
         load = Load(project, sent)
         for step in ("action", "ledger", "commit", "publish"):
             load.allow(len(sent) // 5)

@@ -17,7 +17,12 @@ __all__ = ["register"]
 def register(app: typer.Typer) -> None:
     """Add this command."""
     app.command(
-        epilog=examples("headrace run", "headrace run --until-caught-up", "headrace run --rebuild revenue")
+        epilog=examples(
+            "headrace run",
+            "headrace run --until-caught-up",
+            "headrace run --rebuild revenue",
+            "headrace run --profile cluster",
+        )
     )(run)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -63,6 +63,8 @@ def status(
     speed = document["throughput"]
     when = "over the last minute" if document["running"] else "in its last minute"
     typer.echo(f"{spell_number(speed['records_per_second'])} records/s {when}")
+    if document["spark"]:
+        typer.echo(_spark_line(document["spark"]))
     if document["log_problem"]:
         typer.secho(
             f"the log does not answer, so the lag is not known: {document['log_problem']}", fg="yellow"
@@ -100,6 +102,15 @@ def status(
 
         typer.echo("\nreplicas")
         print_replicas(document["replicas"])
+
+
+def _spark_line(spark: Mapping[str, Any]) -> str:
+    parts = sorted(spark["seconds"].items(), key=lambda part: -part[1])
+    whole = dict(parts).get("triggerExecution")
+    shown = ", ".join(f"{name} {seconds:.1f}" for name, seconds in parts[:4] if name != "triggerExecution")
+    last = "" if whole is None else f"; micro-batch {spark['batch']} took {whole:.1f} s ({shown})"
+    page = f"; {spark['page']}" if spark["page"] else ""
+    return f"Spark at {spark['master']}: executors {spark['executors']}{last}{page}"
 
 
 def tables(

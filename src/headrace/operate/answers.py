@@ -63,6 +63,7 @@ class Answers:
         replicas: Callable[[], list[dict[str, Any]]] = list,
         letters: Callable[[], list[dict[str, Any]]] = list,
         alerts: Callable[[], list[dict[str, Any]]] = list,
+        spark: Callable[[], dict[str, Any] | None] = lambda: None,
     ) -> None:
         self._store = store
         self._logs = logs
@@ -70,6 +71,7 @@ class Answers:
         self._replicas = replicas
         self._letters = letters
         self._alerts = alerts
+        self._spark = spark
         self.waiting = ""
         """What a run waits for before it can go on; empty while it works."""
 
@@ -107,6 +109,7 @@ class Answers:
             "tables": document["tables"],
             "replicas": self._replicas(),
             "dead_letter_topics": self._letters(),
+            "spark": self._spark(),
             "alerts": [one for one in self._alerts() if one["state"] in ("pending", "firing")],
         }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from headrace.operate.project import Project
 
@@ -52,6 +52,12 @@ def open_engine(
         engine = LocalEngine(plan, logs, store, settings=settings, framings=framings)
     undo.callback(engine.close)
     return engine
+
+
+def spark_facts(engine: LocalEngine) -> dict[str, Any] | None:
+    """Return what Spark says of the run, as plain values; None where there is no Spark, or not yet."""
+    facts = getattr(engine, "cluster", None)
+    return None if facts is None else facts.to_json()
 
 
 def engine_settings(project: Project) -> EngineSettings:

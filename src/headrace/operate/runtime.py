@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ from headrace.operate.answers import Answers
 from headrace.operate.bindings import KafkaBinding, kafka_settings
 from headrace.operate.control import ControlServer, socket_path
 from headrace.operate.dead_letter_topics import DeadLetterTopics
-from headrace.operate.engines import check_engine, open_engine
+from headrace.operate.engines import check_engine, open_engine, spark_facts
 from headrace.operate.journal import Journal
 from headrace.operate.lag import LogsForQuestions
 from headrace.operate.observing import open_observer, serve_metrics
@@ -132,6 +133,7 @@ class Runtime:
             replicas=self._replica_states,
             letters=self.letters.states,
             alerts=self.alerts.states,
+            spark=partial(spark_facts, engine),
         )
         self._files = files
 

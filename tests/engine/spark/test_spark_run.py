@@ -12,8 +12,9 @@ import pyarrow.compute as pc
 import pytest
 
 import headrace as hr
-from headrace.engine.local import LocalEngine
+from headrace.engine.local import EpochReport, LocalEngine
 from headrace.engine.spark import SparkSettings
+from headrace.engine.spark.cluster import ClusterFacts
 from headrace.engine.spark.engine import SparkEngine
 from headrace.log.kafka import open_kafka_log
 from headrace.sql import plan_pipeline
@@ -58,7 +59,16 @@ def test_a_stop_takes_effect_after_the_micro_batch_and_the_local_engine_goes_on(
     stop, store = threading.Event(), open_store()
     settings = SparkSettings(batch_rows_max=_BATCH)
     spark = SparkEngine(plan, {"events": log}, store, spark=settings, session=spark_session)
-    spark.run(stop, on_epoch=lambda report: stop.set())
+    seen: list[ClusterFacts | None] = []
+
+    def told(report: EpochReport) -> None:
+        seen.append(spark.cluster)
+        stop.set()
+
+    spark.run(stop, on_epoch=told)
+    assert seen[0] is not None
+    assert (seen[0].master, seen[0].executors, seen[0].page) == ("local[2]", 1, None)
+    assert spark.cluster is None
     (total,) = store.query("FROM total").to_pylist()
     assert 0 < total["records"] <= _BATCH
     assert total["n"] == 2 * sum(range(total["records"]))

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from headrace.engine.local.engine import LocalEngine
 from headrace.engine.local.settings import EngineSettings, EpochReport
+from headrace.engine.spark.cluster import ClusterFacts, cluster_facts
 from headrace.engine.spark.computing import (
     CHANGE,
     FACTS,
@@ -65,6 +66,7 @@ Found = tuple[str, bytes]
 """Place and facts, as the data source gives them."""
 
 _LOOK_S = 0.2
+_FACTS_S = 1.0
 _LAST_BATCH_S_MAX = 120.0
 
 
@@ -99,6 +101,8 @@ class SparkEngine(LocalEngine):
         self._stopping = False
         self._failure: BaseException | None = None
         self._caught_up = False
+        self.cluster: ClusterFacts | None = None
+        """What Spark said of the run a moment ago; None while no query runs."""
         self._references_sent: tuple[Any, int] | None = None
         self._references_known: list[Any] = []
         self._sent: Any = None
@@ -151,18 +155,28 @@ class SparkEngine(LocalEngine):
 
     def _until(self, stop: threading.Event, until_caught_up: bool) -> BaseException | None:
         query = self._started(self._fresh_checkpoint())
+        due = 0.0
         try:
             while query.isActive and self._failure is None and not (until_caught_up and self._caught_up):
+                if (now := time.monotonic()) >= due:
+                    due = now + _FACTS_S
+                    self._look(query)
                 if stop.wait(_LOOK_S):
                     break
             self._end(query)
         finally:
+            self.cluster = None
             with suppress(Exception):
                 query.stop()
         if self._failure is not None or self._stopping:
             return self._failure
         failed = query.exception()
         return None if failed is None else error_of_spark(str(failed))
+
+    def _look(self, query: StreamingQuery) -> None:
+        assert self._session is not None  # noqa: S101 - a query runs
+        with suppress(Exception):  # a run must not depend on who looks at it
+            self.cluster = cluster_facts(self._session, query)
 
     def _end(self, query: StreamingQuery) -> None:
         """Let the micro-batch at work finish, then end the query; raises nothing for how it ended."""
