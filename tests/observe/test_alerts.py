@@ -176,6 +176,18 @@ def test_bad_and_late_records_fire_while_the_good_ones_do_not() -> None:
         assert watched.state("bad_share")["state"] == watched.state("late_share")["state"] == "resolved"
 
 
+def test_a_threshold_that_changes_counts_from_the_next_look_on() -> None:
+    with PipelineTest(shop(), start=START) as test:
+        watched = Watched(test)
+        watched.live(300, good=9, bad=1)
+        assert watched.state("bad_share")["state"] == "firing"
+        rules = default_rules(Limits(bad_share=0.5))
+        watched.alerts.retune([rule for rule in rules if rule.name == "bad_share"])
+        watched.live(10, good=9, bad=1)
+        assert watched.state("bad_share")["state"] == "resolved"
+        assert "50%" in watched.state("bad_share")["summary"]
+
+
 def test_a_run_that_commits_nothing_while_records_wait_is_seen() -> None:
     with PipelineTest(shop(), start=START) as test:
         watched = Watched(test)

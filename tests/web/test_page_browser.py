@@ -129,6 +129,74 @@ def test_a_record_is_corrected_and_given_back_from_the_page(running: RunningPage
     )
 
 
+def test_a_number_of_a_table_leads_to_its_records(running: RunningPage, tab: Page) -> None:
+    tab.goto("/tables?table=event_counts&order=window_start&dir=asc")
+    tab.get_by_title("Why is this number this?").first.click()
+    asked = tab.get_by_role("dialog", name="Why is this number this?")
+    asked.get_by_test_id("why-records").wait_for()
+    told = {each.split("\n")[0]: each.split("\n")[-1] for each in asked.locator("dl > div").all_inner_texts()}
+    assert number(asked.get_by_test_id("why-records").text_content()) == number(told["events"])
+    record = json.loads(asked.get_by_role("row").nth(1).locator("td").last.inner_text())
+    assert record["event_type"] == told["event_type"]
+    tab.evaluate(AXE.read_text() + ";0")
+    assert tab.evaluate("async () => (await axe.run('dialog')).violations.map(each => each.id)") == []
+    tab.reload()
+    asked.get_by_test_id("why-records").wait_for()
+    asked.get_by_role("button", name="Close").click()
+    asked.wait_for(state="detached")
+    assert "why=" not in tab.url
+
+
+def test_a_chart_is_looked_at_closer_taken_along_and_shown_large(tab: Page) -> None:
+    tab.goto("/dashboards")
+    panel = tab.locator("article", has=tab.get_by_role("button", name="Events per second as PNG"))
+    with tab.expect_download() as picture:
+        panel.get_by_role("button", name="Events per second as PNG").click()
+    assert picture.value.path().read_bytes().startswith(b"\x89PNG")
+    with tab.expect_download() as rows:
+        panel.get_by_role("button", name="Events per second as CSV").click()
+    assert rows.value.path().read_text().startswith("window_start,events_per_second\n20")
+    over = panel.locator(".u-over").bounding_box()
+    assert over is not None
+    tab.mouse.move(over["x"] + over["width"] * 0.3, over["y"] + 40)
+    tab.mouse.down()
+    tab.mouse.move(over["x"] + over["width"] * 0.6, over["y"] + 50, steps=5)
+    tab.mouse.up()
+    told = tab.get_by_test_id("range")
+    told.wait_for()
+    part = re.search(r"range=(\d+)-(\d+)", tab.url)
+    assert part is not None
+    assert 0.25 < (int(part[2]) - int(part[1])) / 7200 < 0.35  # of two hours, three tenths were drawn over
+    tab.reload()
+    told.wait_for()
+    tab.get_by_role("button", name="Back to now").click()
+    told.wait_for(state="detached")
+    panel.get_by_role("button", name="larger").click()
+    tab.get_by_role("dialog").get_by_role("button", name="Full screen").click()
+    tab.wait_for_function("document.fullscreenElement !== null")
+    tab.evaluate("document.exitFullscreen()")
+
+
+def test_a_setting_is_changed_and_changed_back_from_the_page(running: RunningPage, tab: Page) -> None:
+    tab.goto("/settings")
+    row = tab.get_by_role("row", name=re.compile("^late_percent"))
+    row.get_by_role("button", name="Change alerts.late_percent").click()
+    box = tab.get_by_label("New value of alerts.late_percent")
+    box.fill("eleven")
+    tab.get_by_role("button", name="Preview").click()
+    tab.get_by_role("alert").get_by_text("whole number").wait_for()
+    box.fill("11")
+    tab.get_by_role("button", name="Preview").click()
+    tab.get_by_text("More than 11% of the records of 5 minutes came too late").wait_for()
+    tab.get_by_role("button", name="Change it").click()
+    changes = tab.get_by_test_id("changes")
+    changes.get_by_text("alerts.late_percent = 11").wait_for()
+    assert any("11%" in each["summary"] for each in running.runtime.alerts.states())
+    changes.get_by_role("button", name="Undo the last").click()
+    changes.wait_for(state="detached")
+    assert not any("11%" in each["summary"] for each in running.runtime.alerts.states())
+
+
 PAYLOADS = (
     "<script>alert(1)</script>",
     "<img src=x onerror=alert(1)>",

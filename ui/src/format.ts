@@ -76,9 +76,9 @@ export function csv(columns: { name: string }[], rows: unknown[][]): string {
   return [columns.map((each) => one(each.name)), ...rows.map((row) => row.map(one))].map((row) => row.join(",")).join("\n");
 }
 
-export function download(name: string, text: string): void {
+export function download(name: string, content: string | Blob): void {
   const link = document.createElement("a");
-  link.href = URL.createObjectURL(new Blob([text], { type: "text/csv;charset=utf-8" }));
+  link.href = URL.createObjectURL(typeof content === "string" ? new Blob([content], { type: "text/csv;charset=utf-8" }) : content);
   link.download = name.replace(/[^\w.-]+/g, "_");
   link.click();
   URL.revokeObjectURL(link.href);

@@ -32,6 +32,7 @@ class Journal:
             path, maxBytes=_BYTES_MAX, backupCount=_FILES_KEPT, encoding="utf-8", delay=True
         )
         self._file.setFormatter(logging.Formatter("%(message)s"))
+        self._file.setLevel(logging.INFO)
         self._file.handleError = lambda record: None  # type: ignore[method-assign]
         # Not registered by name: two projects in one process (tests) must not write into each other's file.
         logger = logging.Logger("headrace.run", logging.INFO)
@@ -46,6 +47,15 @@ class Journal:
             ],
             wrapper_class=structlog.stdlib.BoundLogger,
         )
+
+    @property
+    def level(self) -> str:
+        """The least level that is written: info, warning or error."""
+        return logging.getLevelName(self._file.level).lower()
+
+    @level.setter
+    def level(self, level: str) -> None:
+        self._file.setLevel(level.upper())
 
     def info(self, event: str, **facts: Any) -> None:
         """Write a line."""

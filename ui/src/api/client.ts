@@ -15,6 +15,11 @@ export type Redrive = Schemas["Redrive"];
 export type JournalLine = Schemas["JournalLine"];
 export type LogStream = Schemas["LogStream"];
 export type ReplicaState = Schemas["ReplicaState"];
+export type WhyAnswer = Schemas["Why"];
+export type WhyRecord = Schemas["WhyRecord"];
+export type MetricSeries = Schemas["MetricSeries"];
+export type SettingChange = Schemas["SettingChange"];
+export type SettingLine = Schemas["SettingLine"];
 export type TableLine = Schemas["TableLine"];
 
 export const api = createClient<paths>({ baseUrl: "" });

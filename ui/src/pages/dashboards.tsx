@@ -1,16 +1,23 @@
 import { useQuery } from "@tanstack/react-query";
-import { useMemo, useRef, useState } from "react";
+import { useMemo } from "react";
 import { answered, api, type PanelLine, type Rows } from "../api/client";
-import { csv, decimal, download, short, visible } from "../format";
+import { decimal, short, visible } from "../format";
 import { Head } from "../head";
 import { Said } from "../parts/bits";
 import { Chart, colourOf, type Series } from "../parts/chart";
+import { Frame } from "../parts/frame";
 import { Grid } from "../parts/grid";
+import { RangePicker, useRange, type Range } from "../parts/range";
+import { RunCharts } from "../parts/run_charts";
 
 const EVERY_MS = 4000;
+const OVER_TIME = new Set(["line", "area", "bar"]);
 const NARROW = new Set(["gauge", "number", "pie"]);
 
+type Brush = (from: number, to: number) => void;
+
 export default function Dashboards() {
+  const { range, said, say, brush } = useRange();
   const panels = useQuery({
     queryKey: ["panels"],
     queryFn: async () => answered(await api.GET("/api/panels")),
@@ -19,6 +26,7 @@ export default function Dashboards() {
   return (
     <>
       <Head title="Dashboards" />
+      <RangePicker range={range} said={said} say={say} />
       <Said error={panels.error} />
       {panels.data && !panels.data.length && (
         <div className="empty">
@@ -27,14 +35,14 @@ export default function Dashboards() {
           <pre className="card">pipeline.panel("Records by minute", "SELECT minute, sum(records) FROM outcomes_by_minute GROUP BY 1 ORDER BY 1", kind="line")</pre>
         </div>
       )}
-      <div className="panels">{panels.data?.map((each) => <Panel key={each.number} panel={each} />)}</div>
+      <div className="panels">{panels.data?.map((each) => <Panel key={each.number} panel={each} range={range} brush={brush} />)}</div>
+      <h2>The run itself</h2>
+      <RunCharts range={range} brush={brush} />
     </>
   );
 }
 
-function Panel({ panel }: { panel: PanelLine }) {
-  const large = useRef<HTMLDialogElement>(null);
-  const [open, setOpen] = useState(false);
+function Panel({ panel, range, brush }: { panel: PanelLine; range: Range; brush: Brush }) {
   const asked = useQuery({
     queryKey: ["panel", panel.number],
     queryFn: async () => answered(await api.GET("/api/panels/{number}/rows", { params: { path: { number: panel.number } } })),
@@ -42,62 +50,39 @@ function Panel({ panel }: { panel: PanelLine }) {
     placeholderData: (before) => before,
   });
   const title = visible(panel.title);
+  const data = asked.data;
+  const now = asked.dataUpdatedAt / 1000;
+  const timed = OVER_TIME.has(panel.kind) && data?.columns[0]?.kind === "time";
   return (
-    <article className={`card ${NARROW.has(panel.kind) ? "narrow" : ""}`} aria-label={title} data-test={`panel-${panel.number}`}>
-      <header>
-        <h2>
-          <bdi>{title}</bdi>
-        </h2>
-        <span className="tools">
-          <button className="button plain small" disabled={!asked.data} onClick={() => asked.data && download(`${panel.title}.csv`, csv(asked.data.columns, asked.data.rows))} aria-label={`${title} as CSV`}>
-            CSV
-          </button>
-          <button
-            className="button plain small"
-            aria-label={`${title}, larger`}
-            onClick={() => {
-              setOpen(true);
-              large.current?.showModal();
-            }}
-          >
-            larger
-          </button>
-        </span>
-      </header>
-      <Said error={asked.error} />
-      {asked.data && <Picture panel={panel} data={asked.data} height={190} />}
-      <dialog ref={large} onClose={() => setOpen(false)} aria-label={title}>
-        {open && asked.data && (
-          <div className="stack">
-            <header className="row between">
-              <h2>{title}</h2>
-              <button className="button" onClick={() => large.current?.close()}>
-                Close
-              </button>
-            </header>
-            <Picture panel={panel} data={asked.data} height={380} />
-            <details>
-              <summary>Query and rows</summary>
-              <pre className="card" style={{ margin: "0.6rem 0" }}>
-                {panel.query}
-              </pre>
-              <Grid data={asked.data} label={`Rows of ${title}`} height={240} />
-            </details>
-          </div>
-        )}
-      </dialog>
-    </article>
+    <Frame
+      title={panel.title}
+      narrow={NARROW.has(panel.kind)}
+      test={`panel-${panel.number}`}
+      data={data}
+      drawn={timed}
+      said={<Said error={asked.error} />}
+      picture={(height) => data && <Picture panel={panel} data={data} height={height} between={timed ? range.between(now) : undefined} brush={brush} />}
+      more={
+        <details>
+          <summary>Query and rows</summary>
+          <pre className="card" style={{ margin: "0.6rem 0" }}>
+            {panel.query}
+          </pre>
+          {data && <Grid data={data} label={`Rows of ${title}`} height={240} />}
+        </details>
+      }
+    />
   );
 }
 
-function Picture({ panel, data, height }: { panel: PanelLine; data: Rows; height: number }) {
+function Picture({ panel, data, height, between, brush }: { panel: PanelLine; data: Rows; height: number; between?: [number, number]; brush: Brush }) {
   if (!data.rows.length) return <p className="empty">Its query gives no rows yet.</p>;
   const unit = visible(panel.unit);
   switch (panel.kind) {
     case "line":
     case "area":
     case "bar":
-      return data.columns[0]?.kind === "time" ? <OverTime panel={panel} data={data} height={height} /> : <Bars data={data} unit={unit} />;
+      return data.columns[0]?.kind === "time" ? <OverTime panel={panel} data={data} height={height} between={between} brush={brush} /> : <Bars data={data} unit={unit} />;
     case "pie":
       return <Pie data={data} unit={unit} />;
     case "gauge":
@@ -115,10 +100,10 @@ function Picture({ panel, data, height }: { panel: PanelLine; data: Rows; height
 const numberOf = (value: unknown) => (value === null || value === undefined ? null : Number(value));
 const textOf = (value: unknown) => (value === null || value === undefined ? "(none)" : visible(String(value)));
 
-function OverTime({ panel, data, height }: { panel: PanelLine; data: Rows; height: number }) {
+function OverTime({ panel, data, height, between, brush }: { panel: PanelLine; data: Rows; height: number; between?: [number, number]; brush: Brush }) {
   const { times, series } = useMemo(() => seriesOf(data), [data]);
   const stacked = panel.kind !== "line" && series.length > 1;
-  return <Chart label={panel.title} times={times} series={series} kind={panel.kind as "line" | "area" | "bar"} stacked={stacked} height={height} unit={visible(panel.unit)} legend={series.length > 1} />;
+  return <Chart label={panel.title} times={times} series={series} kind={panel.kind as "line" | "area" | "bar"} stacked={stacked} height={height} unit={visible(panel.unit)} legend={series.length > 1} between={between} onBrush={brush} />;
 }
 
 /** A time and several numbers: a series each. A time, a word and a number: a series for every word. */

@@ -1,6 +1,7 @@
-import { useMutation, useQuery } from "@tanstack/react-query";
-import { answered, api, type ReplicaState } from "../api/client";
-import { duration, visible, whole } from "../format";
+import { useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
+import { useState } from "react";
+import { answered, api, type ReplicaState, type SettingChange, type SettingLine } from "../api/client";
+import { duration, instant, visible, whole } from "../format";
 import { Head } from "../head";
 import { useLive } from "../live";
 import { Card, Said } from "../parts/bits";
@@ -27,8 +28,9 @@ export default function Settings() {
       <Said error={asked.error} />
       {asked.data && (
         <>
+          {asked.data.changes.length > 0 && <Changes changes={asked.data.changes} file={asked.data.file} />}
           <p className="soft">
-            The effective profile <strong>{asked.data.profile}</strong>. What stands in bold is said in {asked.data.file}, the rest are defaults. Changed there, it takes effect with the next run. Secrets are never shown.
+            The effective profile <strong>{asked.data.profile}</strong>. What stands in bold is said in {asked.data.file}, the rest are defaults. What has a button changes at once, until the run ends; everything else changes in {asked.data.file} and needs a restart. Secrets are never shown.
           </p>
           {asked.data.sections.map((section) => (
             <Card key={section.title} title={section.title}>
@@ -39,19 +41,12 @@ export default function Settings() {
                       <th scope="col">key</th>
                       <th scope="col">value</th>
                       <th scope="col">what it does</th>
+                      <th scope="col">change</th>
                     </tr>
                   </thead>
                   <tbody>
                     {section.lines.map((line) => (
-                      <tr key={line.key}>
-                        <td className="mono" style={{ width: "24ch" }}>
-                          {line.key}
-                        </td>
-                        <td style={{ width: "24ch", fontWeight: line.declared ? 640 : 400 }}>
-                          <bdi>{visible(line.value)}</bdi>
-                        </td>
-                        <td className="soft">{line.help}</td>
-                      </tr>
+                      <Option key={line.key} line={line} />
                     ))}
                   </tbody>
                 </table>
@@ -61,6 +56,118 @@ export default function Settings() {
         </>
       )}
     </>
+  );
+}
+
+function Changes({ changes, file }: { changes: SettingChange[]; file: string }) {
+  const queries = useQueryClient();
+  const undo = useMutation({
+    mutationFn: async () => answered(await api.POST("/api/settings/undo")),
+    onSuccess: () => void queries.invalidateQueries({ queryKey: ["settings"] }),
+  });
+  return (
+    <Card
+      title="Changed in this run"
+      note={`until it ends; a line of ${file} makes it last`}
+      tools={
+        <button className="button" onClick={() => undo.mutate()} disabled={undo.isPending}>
+          Undo the last
+        </button>
+      }
+      test="changes"
+    >
+      <ul className="stack" style={{ gap: "0.35rem" }}>
+        {changes.map((each) => (
+          <li key={each.at + each.key} className="row">
+            <code>{each.key}</code>
+            <span>
+              {visible(each.before)} → <strong>{visible(each.after)}</strong>
+            </span>
+            <span className="faint small num">{instant(each.at)}</span>
+            {each.profile && <code className="small">{visible(each.profile)}</code>}
+          </li>
+        ))}
+      </ul>
+      <Said error={undo.error} />
+    </Card>
+  );
+}
+
+function Option({ line }: { line: SettingLine }) {
+  const [editing, setEditing] = useState(false);
+  return (
+    <>
+      <tr>
+        <td className="mono" style={{ width: "24ch" }}>
+          {line.key}
+        </td>
+        <td style={{ width: "24ch", fontWeight: line.declared ? 640 : 400 }}>
+          <bdi>{visible(line.value)}</bdi>
+        </td>
+        <td className="soft">{line.help}</td>
+        <td className="n">
+          {line.changeable && (
+            <button className="button plain small" onClick={() => setEditing(!editing)} aria-expanded={editing} aria-label={`Change ${line.changeable}`}>
+              {editing ? "Leave it" : "Change…"}
+            </button>
+          )}
+        </td>
+      </tr>
+      {editing && (
+        <tr>
+          <td colSpan={4}>
+            <Editor line={line} done={() => setEditing(false)} />
+          </td>
+        </tr>
+      )}
+    </>
+  );
+}
+
+function Editor({ line, done }: { line: SettingLine; done: () => void }) {
+  const queries = useQueryClient();
+  const key = line.changeable ?? "";
+  const [value, setValue] = useState(line.value);
+  const preview = useMutation({
+    mutationFn: async (given: string) => ({ given, change: answered(await api.POST("/api/settings/preview", { body: { key, value: given } })) }),
+  });
+  const change = useMutation({
+    mutationFn: async (given: string) => answered(await api.POST("/api/settings/change", { body: { key, value: given } })),
+    onSuccess: () => {
+      void queries.invalidateQueries({ queryKey: ["settings"] });
+      done();
+    },
+  });
+  const seen = preview.data?.given === value ? preview.data.change : undefined;
+  return (
+    <form
+      className="stack"
+      style={{ gap: "0.5rem" }}
+      onSubmit={(event) => {
+        event.preventDefault();
+        if (seen) change.mutate(value);
+        else preview.mutate(value);
+      }}
+    >
+      <div className="row">
+        <input aria-label={`New value of ${key}`} value={value} onChange={(event) => setValue(event.target.value)} />
+        <button className="button main" disabled={preview.isPending || change.isPending}>
+          {seen ? "Change it" : "Preview"}
+        </button>
+      </div>
+      {seen && (
+        <p className="small" role="status">
+          From {visible(seen.before)} to <strong>{visible(seen.after)}</strong>, until the run ends. What changes: {visible(seen.effect)}.
+          {seen.profile && (
+            <>
+              {" "}
+              To keep it: <code>{visible(seen.profile)}</code>
+            </>
+          )}
+        </p>
+      )}
+      <Said error={preview.error ?? change.error} />
+    </form>
   );
 }
 

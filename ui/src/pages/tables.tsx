@@ -1,11 +1,12 @@
 import { useMutation, useQuery } from "@tanstack/react-query";
-import { useEffect, useState } from "react";
+import { useEffect, useMemo, useState } from "react";
 import { answered, api, type Overview, type TableLine } from "../api/client";
 import { csv, download, duration, instant, short, whole } from "../format";
 import { Head, useOverview } from "../head";
 import { useLive } from "../live";
 import { Card, Said, Tab, Tabs } from "../parts/bits";
 import { Grid } from "../parts/grid";
+import { Why } from "../parts/why";
 import { usePlace } from "../place";
 
 const CONSOLE = " sql";
@@ -59,6 +60,7 @@ function One({ name, line, overview }: { name: string; line?: TableLine; overvie
   const [direction, setDirection] = usePlace("dir", "desc");
   const [contains, setContains] = usePlace("contains", "");
   const [from, setFrom] = usePlace("from", "0");
+  const [asking, ask] = usePlace("why", "");
   const [typed, setTyped] = useState(contains);
   const state = useLive().status?.tables.find((each) => each.table === name);
   useEffect(() => {
@@ -84,8 +86,16 @@ function One({ name, line, overview }: { name: string; line?: TableLine; overvie
     setDirection(sorted === column && direction === "desc" ? "asc" : "desc");
   };
   const offset = Number(from) || 0;
+  const columns = asked.data?.columns;
+  const askWhy = useMemo(() => {
+    if (!line || line.kind === "view" || !columns) return undefined;
+    // The key tells a row apart, also when its numbers have changed by the time that it is asked for.
+    const kept = columns.map((each, at) => [each.name, at] as const).filter(([each]) => !line.key.length || line.key.includes(each));
+    return (row: unknown[]) => ask(JSON.stringify(Object.fromEntries(kept.map(([each, at]) => [each, row[at]]))));
+  }, [line, columns, ask]);
   return (
     <section className="stack" aria-label={name}>
+      {asking && <Why table={name} asked={asking} close={() => ask("")} />}
       <div className="row between">
         <div>
           <h2 style={{ fontSize: "1.15rem" }}>
@@ -119,8 +129,9 @@ function One({ name, line, overview }: { name: string; line?: TableLine; overvie
             </button>
           </div>
           <Said error={asked.error} />
+          {askWhy && asked.data?.rows.length ? <p className="faint small">A number can be asked why: click it, and see the records it was made of.</p> : null}
           {asked.data && (asked.data.rows.length ? (
-            <Grid data={asked.data} label={`Rows of ${name}`} order={sorted} descending={direction === "desc"} onOrder={reorder} height={600} />
+            <Grid data={asked.data} label={`Rows of ${name}`} order={sorted} descending={direction === "desc"} onOrder={reorder} onAsk={askWhy} height={600} />
           ) : (
             <p className="empty">{contains ? "No row contains that." : "No rows yet. A windowed table shows a window with its first accepted record."}</p>
           ))}

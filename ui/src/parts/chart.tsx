@@ -20,13 +20,18 @@ interface Props {
   label: string;
   sync?: string;
   legend?: boolean;
+  /** What is shown of the time, in seconds; absent: all of it. */
+  between?: [number, number];
+  /** Told the part of the time over which somebody drew. */
+  onBrush?: (from: number, to: number) => void;
 }
 
+const BRUSH_PIXELS_MIN = 8;
 const PALETTE = ["flow", "late", "future", "rejected", "duplicate", "malformed", "expired", "accepted"];
 
 export const colourOf = (place: number) => PALETTE[place % PALETTE.length]!;
 
-export function Chart({ times, series, kind = "line", stacked = false, height = 170, unit = "", label, sync, legend = true }: Props) {
+export function Chart({ times, series, kind = "line", stacked = false, height = 170, unit = "", label, sync, legend = true, between, onBrush }: Props) {
   const box = useRef<HTMLDivElement>(null);
   const plot = useRef<uPlot | null>(null);
   const theme = useTheme();
@@ -34,11 +39,14 @@ export function Chart({ times, series, kind = "line", stacked = false, height = 
   const data = useMemo(() => dataOf(times, series, stacked), [times, series, stacked]);
   const held = useRef(data);
   held.current = data;
+  const told = useRef({ between, onBrush });
+  told.current = { between, onBrush };
+  const brushed = Boolean(onBrush);
 
   useEffect(() => {
     const place = box.current;
     if (!place) return;
-    const options = optionsOf({ series, kind, stacked, height, unit, width: place.clientWidth, sync, legend, raw: () => held.current.raw });
+    const options = optionsOf({ series, kind, stacked, height, unit, width: place.clientWidth, sync, legend, raw: () => held.current.raw, brushed, between: () => told.current.between, onBrush: (from, to) => told.current.onBrush?.(from, to) });
     const made = new uPlot(options, held.current.shown, place);
     plot.current = made;
     const watch = new ResizeObserver(() => made.setSize({ width: place.clientWidth, height }));
@@ -50,9 +58,9 @@ export function Chart({ times, series, kind = "line", stacked = false, height = 
     };
     // The plot is made anew when its looks change; new data only flows in.
     // eslint-disable-next-line react-hooks/exhaustive-deps
-  }, [names, kind, stacked, height, unit, theme, sync, legend]);
+  }, [names, kind, stacked, height, unit, theme, sync, legend, brushed]);
 
-  useEffect(() => plot.current?.setData(data.shown), [data]);
+  useEffect(() => plot.current?.setData(data.shown), [data, between?.[0], between?.[1]]);
   const last = series.map((each) => `${each.name} ${decimal(each.values.findLast((value) => value !== null) ?? 0)} ${unit}`);
   return <div className="chart" ref={box} role="img" aria-label={`${label}: ${last.slice(0, 6).join(", ")}`} />;
 }
@@ -79,8 +87,13 @@ function optionsOf(given: {
   sync?: string;
   legend: boolean;
   raw: () => (number | null)[][];
+  brushed: boolean;
+  between: () => [number, number] | undefined;
+  onBrush: (from: number, to: number) => void;
 }): uPlot.Options {
-  const { series, kind, stacked, height, unit, width, sync, legend, raw } = given;
+  const { series, kind, stacked, height, unit, width, sync, legend, raw, between } = given;
+  // A bar stands between its time and the next one, so the last one needs room.
+  const span = (plot: uPlot, least: number, most: number): [number, number] => between() ?? [least, kind === "bar" ? most + stepOf(plot.data[0]) : most];
   const ink = colour("faint");
   const hair = colour("hair");
   const bars = uPlot.paths.bars!({ size: [0.86, 60], align: 1, radius: 0.12 });
@@ -91,10 +104,19 @@ function optionsOf(given: {
     height,
     padding: [8, 6, 0, 0],
     legend: { show: legend, live: true },
-    cursor: { points: { size: 6 }, y: false, ...(sync ? { sync: { key: sync } } : {}) },
+    cursor: { points: { size: 6 }, y: false, ...(given.brushed ? { drag: { x: true, y: false, setScale: false } } : {}), ...(sync ? { sync: { key: sync } } : {}) },
+    hooks: {
+      setSelect: [
+        (plot) => {
+          if (!given.brushed || plot.select.width < BRUSH_PIXELS_MIN) return;
+          const [from, to] = [plot.select.left, plot.select.left + plot.select.width].map((place) => plot.posToVal(place, "x"));
+          plot.setSelect({ left: 0, top: 0, width: 0, height: 0 }, false);
+          given.onBrush(Math.floor(from!), Math.ceil(to!));
+        },
+      ],
+    },
     tzDate: (at) => uPlot.tzDate(new Date(at * 1000), "Etc/UTC"),
-    // A bar stands between its time and the next one, so the last one needs room.
-    scales: { x: { time: true, ...(kind === "bar" ? { range: (plot: uPlot, least: number, most: number) => [least, most + stepOf(plot.data[0])] as [number, number] } : {}) }, y: { range: (_, __, most) => [0, most > 0 ? most * 1.08 : 1] } },
+    scales: { x: { time: true, range: span }, y: { range: (_, __, most) => [0, most > 0 ? most * 1.08 : 1] } },
     axes: [
       { ...axis, space: 70, size: 26, values: (_, ticks) => ticks.map((at) => new Date(at * 1000).toISOString().slice(11, (ticks[1] ?? at + 60) - (ticks[0] ?? at) < 60 ? 19 : 16)) },
       { ...axis, size: 48, space: 32, values: (_, ticks) => ticks.map((value) => (value >= 10_000 ? `${whole(value / 1000)}k` : decimal(value))) },

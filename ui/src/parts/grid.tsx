@@ -12,11 +12,12 @@ interface Props {
   order?: string;
   descending?: boolean;
   onOrder?: (column: string) => void;
+  onAsk?: (row: unknown[]) => void;
 }
 
 const ROW = 28;
 
-export function Grid({ data, label, height = 520, order, descending, onOrder }: Props) {
+export function Grid({ data, label, height = 520, order, descending, onOrder, onAsk }: Props) {
   const box = useRef<HTMLDivElement>(null);
   const columns = useMemo<ColumnDef<unknown[]>[]>(
     () =>
@@ -28,10 +29,16 @@ export function Grid({ data, label, height = 520, order, descending, onOrder }: 
           const value = given.getValue();
           if (value === null) return <span className="null">–</span>;
           const text = column.kind === "time" && typeof value === "string" ? instant(value) : cell(value);
+          if (onAsk && column.kind === "number")
+            return (
+              <button className="ask" title="Why is this number this?" onClick={() => onAsk(given.row.original)}>
+                {text}
+              </button>
+            );
           return <bdi title={text.length > 60 ? text.slice(0, 2000) : undefined}>{text.slice(0, 400)}</bdi>;
         },
       })),
-    [data.columns],
+    [data.columns, onAsk],
   );
   const table = useReactTable({ data: data.rows, columns, getCoreRowModel: getCoreRowModel() });
   const rows = table.getRowModel().rows;

@@ -8,6 +8,7 @@ from pydantic import BaseModel, Field
 
 __all__ = [
     "Alerts",
+    "ChangeSetting",
     "Column",
     "DeadLetter",
     "DeadLetterGroup",
@@ -28,9 +29,12 @@ __all__ = [
     "RedriveResult",
     "ReplicaTold",
     "Rows",
+    "SettingChange",
     "Settings",
     "Silence",
     "Status",
+    "Why",
+    "WhyRow",
 ]
 
 
@@ -261,6 +265,44 @@ class Query(BaseModel):
     rows_max: int = Field(default=1_000, ge=1, le=10_000)
 
 
+class WhyRow(BaseModel):
+    """A row of a table: the columns that tell it apart, as they were given; or all of them."""
+
+    row: dict[str, Any]
+
+
+class WhyRecord(BaseModel):
+    address: str
+    record_time: str
+    event_time: str | None
+    value: str
+
+
+class WhyLeftOut(BaseModel):
+    """Records that are not in a row's numbers, of one kind; `samples` are the first of them."""
+
+    what: str
+    why: str
+    records: int
+    samples: list[WhyRecord]
+
+
+class Why(BaseModel):
+    """The records that a row of a table was made of, as of an epoch. `notes`: what could not be looked at."""
+
+    table: str
+    stream: str
+    row: dict[str, Any]
+    window_start: str | None
+    window_end: str | None
+    epoch: int
+    records: int
+    samples: list[WhyRecord]
+    left_out: list[WhyLeftOut]
+    scanned: int
+    notes: list[str]
+
+
 class DeadLetterGroup(BaseModel):
     """Dead letters of one stream, outcome and rule; `sample` is the address of the newest."""
 
@@ -408,10 +450,31 @@ class JournalPage(BaseModel):
 
 
 class SettingLine(BaseModel):
+    """An option; `changeable` is the key by which it may change while the pipeline runs, or nothing."""
+
     key: str
     value: str
     declared: bool
     help: str
+    changeable: str = ""
+
+
+class SettingChange(BaseModel):
+    """A change that was or would be made; `profile` is the line of headrace.toml that makes it last."""
+
+    key: str
+    before: str
+    after: str
+    effect: str
+    profile: str
+    at: str
+
+
+class ChangeSetting(BaseModel):
+    """What a setting is to be, as the profile would say it, without quotes."""
+
+    key: str = Field(max_length=100)
+    value: str = Field(max_length=200)
 
 
 class SettingSection(BaseModel):
@@ -420,11 +483,12 @@ class SettingSection(BaseModel):
 
 
 class Settings(BaseModel):
-    """The effective profile; a secret is never shown."""
+    """The effective profile; a secret is never shown. `changes` of this run, the newest first."""
 
     profile: str
     file: str
     sections: list[SettingSection]
+    changes: list[SettingChange]
 
 
 class ReplicaTold(BaseModel):

@@ -15,6 +15,7 @@ __all__ = ["observe_routes"]
 
 _NAMES_MAX = 12
 _MINUTES_MAX = 14 * 24 * 60
+_LAST_SECOND = 4_102_444_800  # the year 2100
 
 
 def observe_routes(sources: PageSources) -> APIRouter:
@@ -44,13 +45,14 @@ def observe_routes(sources: PageSources) -> APIRouter:
     def history(
         names: Annotated[list[str], Query(max_length=_NAMES_MAX)],
         minutes: Annotated[int, Query(ge=1, le=_MINUTES_MAX)] = 30,
+        until: Annotated[float | None, Query(ge=0, le=_LAST_SECOND)] = None,
     ) -> list[models.MetricSeries]:
-        """Metrics over time; what only grows comes as a rate per second."""
+        """Metrics over so many minutes until an instant (Unix seconds) or now; counters as rates a second."""
         from headrace.observe.history import history as asked
 
-        until = datetime.now(UTC)
-        since = until - timedelta(minutes=minutes)
-        found = asked(sources.runtime.answers, names, since=since, until=until)
+        end = datetime.now(UTC) if until is None else datetime.fromtimestamp(until, UTC)
+        since = end - timedelta(minutes=minutes)
+        found = asked(sources.runtime.answers, names, since=since, until=end)
         return [
             models.MetricSeries(
                 name=each.name,

@@ -12,6 +12,7 @@ from headrace.declare.durations import format_duration
 from headrace.operate.profiles import PROFILE_FILE, Profile
 from headrace.operate.secrets import Secret
 from headrace.web.page import models
+from headrace.web.page.changing import CHANGEABLE, JOURNAL_LEVEL, Change
 from headrace.web.page.sources import PageSources
 
 __all__ = ["settings_routes"]
@@ -37,7 +38,27 @@ def settings_routes(sources: PageSources) -> APIRouter:
     def settings() -> models.Settings:
         """The effective profile: every option, and whether the profile says it."""
         profile = sources.runtime.project.profile
-        return models.Settings(profile=profile.name, file=PROFILE_FILE, sections=_sections(sources, profile))
+        return models.Settings(
+            profile=profile.name,
+            file=PROFILE_FILE,
+            sections=_sections(sources, profile),
+            changes=[_change(each) for each in sources.settings.changes()],
+        )
+
+    @router.post("/settings/preview")
+    def preview(asked: models.ChangeSetting) -> models.SettingChange:
+        """What a change of a setting would do; nothing is done."""
+        return _change(sources.settings.preview(asked.key, asked.value))
+
+    @router.post("/settings/change")
+    def change(asked: models.ChangeSetting) -> models.SettingChange:
+        """Change a setting until the run ends."""
+        return _change(sources.settings.change(asked.key, asked.value))
+
+    @router.post("/settings/undo")
+    def undo() -> models.SettingChange:
+        """Take the last change back, and say which it was."""
+        return _change(sources.settings.undo())
 
     @router.post("/replicas/{name}/{action}")
     def tell(
@@ -50,13 +71,30 @@ def settings_routes(sources: PageSources) -> APIRouter:
     return router
 
 
+def _change(change: Change) -> models.SettingChange:
+    return models.SettingChange(**dataclasses.asdict(change))
+
+
 def _sections(sources: PageSources, profile: Profile) -> list[models.SettingSection]:
-    found = [_section(f"streams.{name}", profile.stream(name)) for name in sources.runtime.plan.streams]
+    level = models.SettingLine(
+        key="level",
+        value=sources.settings.value(JOURNAL_LEVEL),
+        declared=False,
+        help="the least level of lines that the run writes about itself",
+        changeable=JOURNAL_LEVEL,
+    )
+    found = [models.SettingSection(title="journal", lines=[level])]
+    found += [_section(f"streams.{name}", profile.stream(name)) for name in sources.runtime.plan.streams]
     for line in dataclasses.fields(Profile):
         value = getattr(profile, line.name)
         if dataclasses.is_dataclass(value):
             found.append(_section(line.name, value))
     found += [_section(f"replicas.{name}", options) for name, options in profile.replicas.items()]
+    for section in found:
+        for shown in section.lines:
+            key = f"{section.title}.{shown.key}"
+            if key in CHANGEABLE:
+                shown.changeable, shown.value = key, sources.settings.value(key)
     return found
 
 

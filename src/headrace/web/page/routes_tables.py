@@ -12,6 +12,7 @@ from headrace.sql.system import system_relations
 from headrace.store.names import quoted, text_literal
 from headrace.web.page import models
 from headrace.web.page.sources import PageSources
+from headrace.web.page.tracing import why
 
 __all__ = ["table_routes"]
 
@@ -42,6 +43,11 @@ def table_routes(sources: PageSources) -> APIRouter:
         sql = _rows_sql(sources, name, order=order, descending=descending, contains=contains)
         found = sources.rows(f"{sql} LIMIT {limit + 1} OFFSET {offset}", rows_max=limit)
         return models.Rows.model_validate(found)
+
+    @router.post("/tables/{name}/why")
+    def why_row(name: NamePart, asked: models.WhyRow) -> models.Why:
+        """The records behind a row of a table, found in the log again; and what was left out, and why."""
+        return models.Why.model_validate(why(sources, name, asked.row))
 
     @router.post("/query")
     def query(asked: models.Query) -> models.Rows:

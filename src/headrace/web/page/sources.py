@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from headrace.errors import RefusedError
+from headrace.web.page.changing import RunSettings
 from headrace.web.page.journal_lines import JournalReader
 from headrace.web.page.live import Live
 from headrace.web.page.values import columns_of, rows_of
@@ -34,6 +37,7 @@ class PageSources:
         self._kept: tuple[float, dict[str, Any]] | None = None
         self._slots = threading.BoundedSemaphore(QUERIES_MAX)
         self.journal = JournalReader(runtime.project.journal_path)
+        self.settings = RunSettings(runtime)
         self.live = Live(self.status, self.journal.new_lines)
 
     def close(self) -> None:
@@ -50,22 +54,28 @@ class PageSources:
 
     def rows(self, sql: str, *, rows_max: int, seconds_max: float = 5.0) -> dict[str, Any]:
         """Return the rows of a reading query as `models.Rows` has them."""
-        if not self._slots.acquire(timeout=_QUEUE_S):
-            raise RefusedError(
-                f"{QUERIES_MAX} other queries are running", fix="wait until one of them has ended"
-            )
-        try:
+        with self.slot():
             begun = time.perf_counter()
             table = self.runtime.answers.query(sql, rows_max=rows_max + 1, seconds_max=seconds_max)
             seconds = time.perf_counter() - begun
-        finally:
-            self._slots.release()
         return {
             "columns": columns_of(table),
             "rows": rows_of(table.slice(0, rows_max)),
             "cut": table.num_rows > rows_max,
             "seconds": round(seconds, 4),
         }
+
+    @contextmanager
+    def slot(self) -> Iterator[None]:
+        """Be one of QUERIES_MAX that ask at once. Raises RefusedError when they stay busy."""
+        if not self._slots.acquire(timeout=_QUEUE_S):
+            raise RefusedError(
+                f"{QUERIES_MAX} other queries are running", fix="wait until one of them has ended"
+            )
+        try:
+            yield
+        finally:
+            self._slots.release()
 
     def records(self, sql: str, *, rows_max: int) -> list[dict[str, Any]]:
         """Return the rows of one of our own queries as plain values."""
