@@ -10,13 +10,19 @@ from headrace.testing.replica_writes import WriterConformance
 from headrace.testing.replicas import ReplicaConformance
 
 HERE = Path(__file__).parent
-WHOLE = ("TestPostgres", "TestFiles")
-"""What a follower does is the same for every target: two of them run it all each time."""
-SAMPLE = (
-    "test_every_class_of_table_is_the_same_in_the_target",
-    "test_a_connection_lost_before_or_after_any_call_changes_nothing[0]",
-)
-LONG = {"TestKafka": SAMPLE[1:]}  # every lost connection there waits for a transaction to time out
+WHOLE = "TestFiles"
+"""What a follower does is the same for every target: one of them runs it all each time."""
+BULK = "test_a_hundred_thousand_rows_are_caught_up_in_bounded_chunks"
+LOST = "test_a_connection_lost_before_or_after_any_call_changes_nothing[0]"
+SAMPLE = ("test_every_class_of_table_is_the_same_in_the_target", LOST)
+MORE = {
+    "TestPostgres": (
+        BULK,
+        "test_a_row_that_the_target_refuses_is_set_aside_and_the_others_are_written",
+        "test_a_target_that_is_down_holds_nothing_up_and_catches_up_afterwards",
+    )
+}
+LESS = {"TestFiles": (BULK,), "TestKafka": (LOST,)}  # there it waits for transactions to time out
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -25,7 +31,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         kind = getattr(item, "cls", None)
         if item.path.parent != HERE or kind is None or not issubclass(kind, ReplicaConformance):
             continue
+        name = kind.__name__
+        wanted = name == WHOLE or item.name in (*SAMPLE, *MORE.get(name, ()))
         of_a_writer = hasattr(WriterConformance, item.name.partition("[")[0])
-        sampled = item.name in SAMPLE and item.name not in LONG.get(kind.__name__, ())
-        if kind.__name__ not in WHOLE and not of_a_writer and not sampled:
+        if item.name in LESS.get(name, ()) or not (wanted or of_a_writer):
             item.add_marker(pytest.mark.soak)

@@ -51,6 +51,15 @@ class PostgresTarget:
             except psycopg.errors.UndefinedTable:
                 return []
 
+    def count(self, table: str) -> int:
+        with self.connect() as connection:
+            try:
+                return int(
+                    connection.execute(f"SELECT count(*) AS n FROM {_quoted(table)}").fetchall()[0]["n"]
+                )
+            except psycopg.errors.UndefinedTable:
+                return 0
+
     def refuse(self, table: str) -> bool:
         with self.connect() as connection:
             connection.execute(f"ALTER TABLE {_quoted(table)} ADD CONSTRAINT unlucky CHECK (n <> 13)")

@@ -10,12 +10,18 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import duckdb
 import pyarrow as pa
 import pytest
 from cassandra_target import CassandraTarget
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import pkcs12
+from cryptography.x509.oid import NameOID
 
 from headrace.errors import HeadraceError, ProfileError, RefusedError, TransientError
 from headrace.operate.secrets import Secret
@@ -68,14 +74,43 @@ def target(cassandra_server: str) -> Iterator[CassandraTarget]:
     keyspace = f"test_{uuid.uuid4().hex[:12]}"
     with connected(cassandra_server) as session:
         yield CassandraTarget(cassandra_server, keyspace, session)
-        session.execute(f"DROP KEYSPACE IF EXISTS {keyspace}")
 
 
 @pytest.fixture(scope="module")
-def guarded(cassandra_here: None) -> Iterator[CassandraNode]:
-    """A node that asks for a password, and looks at what a user may do."""
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A certificate that signs itself and holds no name or address of a node; beside it, with its key."""
+    folder = tmp_path_factory.mktemp("certificate")
+    key = rsa.generate_private_key(65537, 2048)
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "a cluster")])
+    now = datetime.now(UTC)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(hours=1))
+        .not_valid_after(now + timedelta(hours=5))
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    path = folder / "node.pem"
+    path.write_bytes(made.public_bytes(serialization.Encoding.PEM))
+    secured = serialization.BestAvailableEncryption(PASSWORD.encode())
+    (folder / "node.p12").write_bytes(pkcs12.serialize_key_and_certificates(b"n", key, made, None, secured))
+    return path
+
+
+@pytest.fixture(scope="module")
+def guarded(cassandra_here: None, certificate: Path) -> Iterator[CassandraNode]:
+    """A node that asks for a password, looks at what a user may do, and speaks TLS with who wants it."""
+    tls = f"enabled: true, optional: true, store_type: PKCS12, keystore: {certificate.with_suffix('.p12')}"
     with cassandra_node(
-        {"authenticator": "PasswordAuthenticator", "authorizer": "CassandraAuthorizer"}
+        {
+            "authenticator": "PasswordAuthenticator",
+            "authorizer": "CassandraAuthorizer",
+            "client_encryption_options": f"{{{tls}, keystore_password: {PASSWORD}}}",
+        }
     ) as node:
         yield node
 
@@ -300,6 +335,28 @@ def test_a_wrong_password_is_refused_in_words_that_hold_no_secret(guarded: Cassa
     assert "a wrong secret" not in f"{error}{error.__cause__}"
     nobody = refused(guarded_target(guarded))
     assert isinstance(nobody, RefusedError)
+
+
+def test_a_certificate_is_checked_against_the_one_that_the_profile_names(
+    guarded: CassandraNode, certificate: Path
+) -> None:
+    target = guarded_target(guarded)
+    signing = {"user": "cassandra", "password": Secret(PASSWORD), "tls": "yes"}
+    with opened(target, **signing, ca=str(certificate)) as writer:
+        assert writer.cursors() == {}
+    error = refused(target, **signing)
+    assert isinstance(error, RefusedError)
+    assert "not trusted" in error.message
+    assert "ca = " in error.fix
+
+
+def test_a_datacenter_that_no_node_is_in_is_refused_with_those_that_are(target: CassandraTarget) -> None:
+    error = refused(target, local_datacenter="dc7")
+    assert isinstance(error, ProfileError)
+    assert "'dc7'" in error.message
+    assert "datacenter1" in error.fix
+    with opened(target, local_datacenter="datacenter1") as writer:
+        assert writer.cursors() == {}
 
 
 def test_a_user_without_rights_is_told_which_are_needed(guarded: CassandraNode) -> None:

@@ -24,4 +24,3 @@ class TestCassandra(ReplicaConformance):
         keyspace = f"test_{uuid.uuid4().hex[:12]}"
         with connected(cassandra_server) as session:
             yield CassandraTarget(cassandra_server, keyspace, session)
-            session.execute(f"DROP KEYSPACE IF EXISTS {keyspace}")

@@ -26,7 +26,7 @@ from servers.guard import wait_until
 pytestmark = pytest.mark.slow
 
 WORK_S = 180
-EVENTS = 6_000
+EVENTS, HOURS = 2_400, 4
 WINDOWS = (
     "event_counts", "user_activity", "purchase_analytics", "device_stats", "location_stats",
     "product_popularity", "product_sales",
@@ -61,9 +61,9 @@ def headrace(project: Path, *words: str) -> str:
 
 
 def history(project: Path, part: int = 0, parts: int = 1) -> None:
-    """Put six hours of a shop, or a part of them, into the log, as they were recorded then."""
-    began = datetime.now(UTC) - timedelta(hours=8) + part * timedelta(hours=6) / parts
-    made = make_generator("commerce", seed=part).batch(began, EVENTS // parts, rate=EVENTS / (6 * 3600))
+    """Put some hours of a shop, or a part of them, into the log, as they were recorded then."""
+    began = datetime.now(UTC) - timedelta(hours=HOURS + 2) + part * timedelta(hours=HOURS) / parts
+    made = make_generator("commerce", seed=part).batch(began, EVENTS // parts, rate=EVENTS / (HOURS * 3600))
     path = project / "events.ndjson"
     path.write_bytes(b"".join(value + b"\n" for value in made["value"].to_pylist()))
     headrace(project, "produce", "events", str(path), "--record-time", "event")
@@ -126,9 +126,9 @@ def test_a_run_that_is_killed_while_it_writes_loses_and_doubles_nothing(
     project: Path, target: Target
 ) -> None:
     path = project / "headrace.toml"
-    text = path.read_text().replace('linger = "1 minute"', 'linger = "10 ms", chunk_rows_max = 900')
+    text = path.read_text().replace('linger = "1 minute"', 'linger = "10 ms", chunk_rows_max = 400')
     path.write_text(
-        text.replace("[profiles.warehouse]", "[profiles.warehouse]\nengine_settings.epoch_rows_max = 900")
+        text.replace("[profiles.warehouse]", "[profiles.warehouse]\nengine_settings.epoch_rows_max = 400")
     )
     chance, parts = random.Random(11), 3
     for part in range(parts):

@@ -226,6 +226,21 @@ def test_an_index_that_was_deleted_is_filled_from_the_beginning(one: SearchTarge
         assert writer.cursors() == {}, "what the store has is copied anew"
 
 
+def test_rows_are_on_disk_when_the_cursor_says_so_whatever_a_template_asks_for(one: SearchTarget) -> None:
+    index = one.index(THINGS.name)
+    asked = {"index_patterns": [f"{one.prefix}*"], "settings": {"index.translog.durability": "async"}}
+    assert one.http.put(f"/_template/{one.prefix}lazy", json=asked).is_success
+    try:
+        for _ in range(2):
+            with opened(one):
+                there = one.http.get(f"/{index}/_settings").json()[index]["settings"]["index"]
+                assert there["translog"]["durability"] == "request"
+            # And one that somebody has set otherwise, since.
+            one.http.put(f"/{index}/_settings", json=asked["settings"]).raise_for_status()
+    finally:
+        one.http.delete(f"/_template/{one.prefix}lazy")
+
+
 def test_tables_that_would_share_an_index_are_refused_and_can_be_named() -> None:
     shapes = (TableShape(name="a_b", columns=(), key=()), TableShape(name="A-B", columns=(), key=()))
     replica = SearchTarget("http://127.0.0.1:1").replica(prefix="x-")

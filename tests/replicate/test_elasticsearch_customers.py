@@ -27,7 +27,7 @@ from servers.guard import wait_until
 pytestmark = pytest.mark.slow
 
 WORK_S = 150
-COUNT, SEED = 3_000, 9
+COUNT, SEED = 1_500, 9
 SETTINGS = ("customers=100000", "late_share=0", "future_share=0", "duplicate_share=0")
 PROFILE = """
 [profiles.results]
@@ -167,6 +167,7 @@ def test_a_run_that_is_killed_leaves_no_trace_in_elasticsearch(tmp_path: Path, t
     check(run)
 
 
+@pytest.mark.soak  # each time it is done by tests/blueprints/test_end_to_end.py
 def test_from_kafka_to_elasticsearch_nothing_is_lost_and_nothing_counts_twice(
     tmp_path: Path, target: SearchTarget, kafka_broker: str
 ) -> None:

@@ -163,6 +163,7 @@ def test_an_incident_is_seen_in_postgresql_which_holds_what_the_store_holds(comp
             assert isinstance(rows[0][last], float | int | Decimal), panel["title"]
 
 
+@pytest.mark.soak  # without the incident, tests/blueprints/test_end_to_end.py does it each time
 def test_the_same_on_kafka(tmp_path: Path, database: str, kafka_broker: str) -> None:
     company = prepared(tmp_path / "company", database, "kafka")
     path = company.folder / "headrace.toml"

@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import duckdb
@@ -19,7 +20,10 @@ from headrace.errors import HeadraceError, ProfileError, RefusedError, Transient
 from headrace.operate.secrets import Secret
 from headrace.replicate.postgresql.script import init_sql
 from headrace.replicate.protocol import NamedColumn, TableShape, Task
+from headrace.testing.pipeline_test import PipelineTest
+from headrace.testing.replica_runs import catch_up, feed, following, shop
 from headrace.testing.replica_writes import FIRST, THINGS, chunk, opened, thing
+from headrace.testing.replicas import same
 from servers.postgresql import PASSWORD
 from servers.postgresql import postgres_server as own_server
 
@@ -190,6 +194,34 @@ def test_what_init_sql_makes_is_what_the_replica_expects(target: PostgresTarget)
         writer.take(THINGS.name, None, FIRST)
         writer.write(chunk([thing("ann", 1)]))
     assert len(target.rows(THINGS.name)) == 1
+
+
+def test_rows_of_which_no_cursor_tells_are_not_written_over(target: PostgresTarget) -> None:
+    with opened(target) as writer:
+        writer.take(THINGS.name, None, FIRST)
+        writer.write(chunk([thing("ann", 1)], epoch=1))
+    with target.connect() as connection:
+        connection.execute("DELETE FROM _headrace_cursors")
+    with opened(target) as writer:
+        assert writer.cursors() == {}
+        with pytest.raises(RefusedError, match="says nothing of them") as raised:
+            writer.take(THINGS.name, None, FIRST)
+    assert "TRUNCATE" in raised.value.fix
+
+
+def test_a_table_that_is_dropped_while_it_is_followed_is_made_and_filled_anew(
+    target: PostgresTarget, tmp_path: Path
+) -> None:
+    names = ("totals", "all_rows")
+    with PipelineTest(shop(), folder=tmp_path / "pipeline", start="2026-03-01T12:00:00") as test:
+        feed(test, 0, 20)
+        with following(test, target.replica(tables=names)) as follower:
+            catch_up(follower)
+            with target.connect() as connection:
+                connection.execute("DROP TABLE totals, all_rows")
+            feed(test, 20, 20)
+            catch_up(follower)
+            same(test, target, names)
 
 
 def test_a_table_without_its_key_is_refused(target: PostgresTarget) -> None:

@@ -1,9 +1,11 @@
-"""Tables as files of changes: `TABLE.ndjson`, a line for each row that changed or went.
+"""Tables as files of changes: `TABLE.ndjson` or `TABLE.csv`, a line for each row that changed or went.
 
-For people, for `tail -f`, and as the smallest replica there is. A line is
+For people, for `tail -f`, and as the smallest replica there is. A line of JSON is
 `{"op": "put", "version": 5, "row": {…}}`, `{"op": "remove", "version": 6, "key": {…}}` or
-`{"op": "sweep", "below": 7}`; the last line of a key holds. The cursor stands in `TABLE.cursor.json`, with
-the length that the file had: what is behind that length was not finished, and is cut off.
+`{"op": "sweep", "below": 7}`; the last line of a key holds. In CSV, `_op` and `_version` are the first two
+columns: of a row that went, the key follows, of a sweep, nothing does. The cursor stands in
+`TABLE.cursor.json`, with the length that the file had: what is behind that length was not finished, and is
+cut off.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from typing import Any
 from headrace.errors import ProfileError, RefusedError
 from headrace.replicate.folders import folder_failures, locked, make_folder, write_json
 from headrace.replicate.options import CommonOptions, setting
-from headrace.replicate.plain import json_bytes, plain_rows
+from headrace.replicate.plain import changes_of, csv_line, json_bytes
 from headrace.replicate.protocol import Chunk, Cursor, ReplicaWriter, TableShape, Task, fenced
 
 __all__ = ["FilesReplica", "read_files"]
@@ -29,17 +31,24 @@ class FilesReplica(CommonOptions):
     """Keeps tables as files of changes in a folder. Touches nothing before `open`."""
 
     path: str = setting("path", "", "the folder, made when it is absent", required=True)
+    format: str = setting(
+        "one of",
+        "ndjson",
+        "ndjson: a line of JSON for each change; csv: a line of CSV, for tables whose columns stay",
+        choices={"ndjson": "", "csv": ""},
+    )
 
     def open(self, task: Task) -> ReplicaWriter:
         """See `Replica`."""
         if not self.path:
             raise ProfileError(f"replica '{task.replica}' has no path", fix='write path = "tables/"')
-        return _FilesWriter(Path(self.path), task)
+        return _FilesWriter(Path(self.path), self.format == "csv", task)
 
 
 class _FilesWriter:
-    def __init__(self, folder: Path, task: Task) -> None:
+    def __init__(self, folder: Path, csv: bool, task: Task) -> None:
         self._folder = folder
+        self._csv = csv
         self._task = task
         with folder_failures(folder):
             make_folder(folder)
@@ -63,6 +72,12 @@ class _FilesWriter:
             raise RefusedError(
                 f"{path} tells rows apart by {there['key']}, and the table by {list(shape.key)}",
                 fix=f"move {path} and the files beside it away; `headrace replicas rebuild` fills them",
+            )
+        if self._csv and list(there["columns"]) != list(wanted):
+            raise RefusedError(
+                f"{path} has the columns {', '.join(there['columns'])}, and the table {', '.join(wanted)}",
+                fix=f"move {path} and the files beside it away: a file of CSV keeps the columns that it "
+                'began with; or use format = "ndjson"',
             )
         write_json(path, {"columns": {**there["columns"], **wanted}, "key": list(shape.key)})
 
@@ -97,9 +112,9 @@ class _FilesWriter:
                 return
             if not chunk.cursor.same_writer(there):
                 raise fenced(table)
-            with (self._folder / f"{table}.ndjson").open("ab") as file:
+            with (self._folder / f"{table}.{'csv' if self._csv else 'ndjson'}").open("ab") as file:
                 file.truncate(length)
-                file.writelines(_lines(chunk))
+                file.writelines(_csv_lines(chunk, head=not length) if self._csv else _lines(chunk))
                 file.flush()
                 os.fsync(file.fileno())
                 length = file.tell()
@@ -116,12 +131,18 @@ class _FilesWriter:
 
 
 def _lines(chunk: Chunk) -> Iterator[bytes]:
-    for op, word, rows in (("remove", "key", chunk.removed), ("put", "row", chunk.rows)):
-        for row in plain_rows(rows, chunk.table):
-            version = row.pop("_version")
-            yield json_bytes({"op": op, "version": version, word: row}) + b"\n"
-    if chunk.sweep_below:
-        yield json_bytes({"op": "sweep", "below": chunk.sweep_below}) + b"\n"
+    for change in changes_of(chunk):
+        yield json_bytes(change) + b"\n"
+
+
+def _csv_lines(chunk: Chunk, *, head: bool) -> Iterator[bytes]:
+    names = [column.name for column in chunk.table.columns]
+    if head:
+        yield csv_line(["_op", "_version", *names])
+    for change in changes_of(chunk):
+        cells = change.get("row", change.get("key", {}))
+        version = change.get("version", change.get("below"))
+        yield csv_line([change["op"], version, *(cells.get(name) for name in names)])
 
 
 def read_files(folder: Path, table: str) -> list[dict[str, Any]]:

@@ -48,7 +48,7 @@ def shop(*, null_keys: bool = True) -> Pipeline:
         schema="id VARCHAR, seen TIMESTAMP NOT NULL, who VARCHAR, kind VARCHAR, amount DECIMAL(12,2), "
         "n INT, tags VARCHAR[], place STRUCT(city VARCHAR, zip INT)",
         event_time="seen",
-        allowed_lateness="1 minute",
+        allowed_lateness="3 minutes",
         unique="id",
     )
     pipeline.table("all_rows", "SELECT id, seen, who, amount, tags, place FROM events")
@@ -67,7 +67,7 @@ def shop(*, null_keys: bool = True) -> Pipeline:
     pipeline.table(
         "visits",
         f"SELECT {who} AS who, window_start, window_end, count(*) AS events, max(amount) AS most FROM events "
-        f"GROUP BY session_window(seen, '2 minutes'), {who}",
+        f"GROUP BY session_window(seen, '6 minutes'), {who}",
     )
     pipeline.table(
         "totals", f"SELECT {who} AS who, sum(n) AS n, sum(amount) AS amount FROM events GROUP BY {who}"
@@ -79,7 +79,7 @@ def shop(*, null_keys: bool = True) -> Pipeline:
     return pipeline
 
 
-def events(first: int, count: int, *, step_s: float = 5.0) -> list[dict[str, Any]]:
+def events(first: int, count: int, *, step_s: float = 15.0) -> list[dict[str, Any]]:
     """Make events `first` and following, one every `step_s`; the same ones every time."""
     return [
         {

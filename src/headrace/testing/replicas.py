@@ -70,9 +70,9 @@ class ReplicaConformance(WriterConformance):
 
     @pytest.fixture
     def test(self, tmp_path: Path) -> Iterator[PipelineTest]:
-        """A pipeline with a table of every class, and 100 events that were read."""
+        """A pipeline with a table of every class, and 40 events that were read."""
         with PipelineTest(self.shop(), folder=tmp_path / "pipeline", start=START, cuts=5) as test:
-            feed(test, 0, 100)
+            feed(test, 0, 40)
             yield test
 
     def test_every_class_of_table_is_the_same_in_the_target(
@@ -81,8 +81,8 @@ class ReplicaConformance(WriterConformance):
         with following(test, target.replica(chunk_rows_max=40)) as follower:
             catch_up(follower)
             same(test, target)
-            for first in range(100, 280, 60):
-                feed(test, first, 60)
+            for first in range(40, 112, 24):
+                feed(test, first, 24)
                 follower.wake()
             catch_up(follower)
             same(test, target)
@@ -90,21 +90,21 @@ class ReplicaConformance(WriterConformance):
     def test_a_follower_goes_on_where_the_last_one_ended(
         self, test: PipelineTest, target: ReplicaTarget
     ) -> None:
-        for first in range(100, 280, 60):
+        for first in range(40, 112, 24):
             with following(test, target.replica()) as follower:
                 catch_up(follower)
                 sent = sum(copy.rows_sent for copy in follower.copies if copy.plan.view_sql == "")
             same(test, target)
-            feed(test, first, 60)
-        assert sent < 250, "rows that were there already were sent again"
+            feed(test, first, 24)
+        assert sent < 120, "rows that were there already were sent again"
 
     @pytest.mark.parametrize("seed", range(3))
     def test_a_connection_lost_before_or_after_any_call_changes_nothing(
         self, test: PipelineTest, target: ReplicaTarget, seed: int
     ) -> None:
         names = ("all_rows", "busy", "visits", "best")
-        lost: Any = Losing(target.replica(chunk_rows_max=11, tables=names), share=0.15, seed=seed)
-        for first in (100, 160, 220):
+        lost: Any = Losing(target.replica(chunk_rows_max=5, tables=names), share=0.2, seed=seed)
+        for first in (40, 64, 88):
             while True:
                 with following(test, lost) as follower:
                     try:
@@ -112,7 +112,7 @@ class ReplicaConformance(WriterConformance):
                         break
                     except RefusedError:
                         continue
-            feed(test, first, 60)
+            feed(test, first, 24)
         lost.share = 0.0
         with following(test, lost) as follower:
             catch_up(follower)
@@ -125,7 +125,7 @@ class ReplicaConformance(WriterConformance):
         with following(test, target.replica()) as follower:
             catch_up(follower)
         with PipelineTest(self.shop(), folder=tmp_path / "other", start=START) as other:
-            feed(other, 0, 40, seed=5)
+            feed(other, 0, 20, seed=5)
             with (
                 following(other, target.replica()) as follower,
                 pytest.raises(RefusedError, match="another store") as raised,
@@ -143,10 +143,10 @@ class ReplicaConformance(WriterConformance):
     ) -> None:
         folder = tmp_path / "pipeline"
         with PipelineTest(self.shop(), folder=folder, start=START) as test:
-            feed(test, 0, 60)
+            feed(test, 0, 30)
         shutil.copy(folder / "store.duckdb", tmp_path / "backup")
         with PipelineTest(self.shop(), folder=folder, start=START) as test:
-            feed(test, 60, 120)
+            feed(test, 30, 40)
             with following(test, target.replica()) as follower:
                 catch_up(follower)
         shutil.copy(tmp_path / "backup", folder / "store.duckdb")
@@ -186,7 +186,7 @@ class ReplicaConformance(WriterConformance):
             catch_up(first)
             with following(test, target.replica()) as second:
                 catch_up(second)
-                feed(test, 100, 60)
+                feed(test, 40, 24)
                 with pytest.raises(RefusedError, match="taken over"):
                     catch_up(first)
                 catch_up(second)
@@ -219,12 +219,12 @@ class ReplicaConformance(WriterConformance):
         with following(test, target.replica()) as follower:
             catch_up(follower)
             with target.outage():
-                feed(test, 100, 60)  # returns: the pipeline is not held up
+                feed(test, 40, 24)  # returns: the pipeline is not held up
                 follower.wake()
                 wait_for(lambda: follower.state == "waiting", "the follower sees that the target is down")
                 assert isinstance(follower.error, TransientError)
                 assert follower.reached < test.store.status().epoch
-                feed(test, 160, 60)
+                feed(test, 64, 24)
             catch_up(follower)
             same(test, target)
 
@@ -236,7 +236,7 @@ class ReplicaConformance(WriterConformance):
             before = sorted_rows(target.rows("totals"))
             follower.pause()
             wait_for(lambda: follower.state == "paused", "the follower pauses")
-            feed(test, 100, 60)
+            feed(test, 40, 24)
             follower.wake()
             catch_up(follower)  # a paused replica is not waited for
             assert sorted_rows(target.rows("totals")) == before
@@ -251,8 +251,8 @@ class ReplicaConformance(WriterConformance):
         options = target.replica(mode="append", tables=("revenue",), chunk_rows_max=2)
         with following(test, options) as follower:
             catch_up(follower)
-            for first in range(100, 400, 60):
-                feed(test, first, 60)
+            for first in range(40, 160, 24):
+                feed(test, first, 24)
                 catch_up(follower)
             closed = next(t for t in test.store.status().tables if t.table == "revenue").closed_through
             assert closed is not None
@@ -274,8 +274,8 @@ class ReplicaConformance(WriterConformance):
     ) -> None:
         options = target.replica(mode="append", tables=("revenue",), chunk_rows_max=7)
         with following(test, options) as follower:
-            for first in range(100, 400, 60):
-                feed(test, first, 60)
+            for first in range(40, 160, 24):
+                feed(test, first, 24)
             catch_up(follower)
             before = sorted_rows(target.rows("revenue"))
             last = max(row["_revision"] for row in target.rows("revenue"))

@@ -60,7 +60,11 @@ class CassandraReplica(CommonOptions):
     user: str | None = setting("text", None, "who signs in; none: nobody has to")
     password: Revealed | None = setting("secret", None, "the user's password")
     tls: str = setting("one of", "no", "whether connections are encrypted", choices={"no": "", "yes": ""})
-    ca: str | None = setting("path", None, "the certificates to trust (PEM); none: the system's")
+    ca: str | None = setting(
+        "path",
+        None,
+        "the certificates to trust (PEM); none: the system's, and then a node's has to hold its address",
+    )
     concurrency: int = setting("whole number", 128, "how many requests are under way at once")
     connect_timeout: timedelta = setting(
         "duration", timedelta(seconds=5), "how long a connection may take to come about"

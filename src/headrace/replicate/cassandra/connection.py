@@ -53,10 +53,24 @@ def connect(replica: CassandraReplica, name: str) -> tuple[Any, Any]:
         application_name=f"headrace {name}",
     )
     try:
-        return cluster, cluster.connect()
+        try:
+            session = cluster.connect()
+        finally:  # in the place of an error that says that no node answers
+            _check_datacenter(cluster, replica, name)
     except BaseException:
         cluster.shutdown()
         raise
+    return cluster, session
+
+
+def _check_datacenter(cluster: Any, replica: CassandraReplica, name: str) -> None:
+    """Raise ProfileError for a datacenter that no node says it is in."""
+    known = sorted({host.datacenter for host in cluster.metadata.all_hosts() if host.datacenter})
+    if replica.local_datacenter and known and replica.local_datacenter not in known:
+        raise ProfileError(
+            f"replica '{name}': no node of Cassandra is in the datacenter '{replica.local_datacenter}'",
+            fix=f"write local_datacenter = one of: {', '.join(known)}; or leave it out",
+        )
 
 
 def _hosts(text: str, name: str) -> list[tuple[str, int]]:
@@ -96,7 +110,9 @@ def _tls(replica: CassandraReplica, name: str) -> ssl.SSLContext | None:
             f"replica '{name}': the certificates in {replica.ca} cannot be read: {error.strerror or error}",
             fix="name a PEM file with ca = …",
         ) from None
-    context.check_hostname = False  # nodes are found by their addresses, which certificates seldom hold
+    # Nodes are found by their addresses, which certificates of one's own seldom hold. Where everybody can get
+    # one that is trusted, it has to name the node.
+    context.check_hostname = replica.ca is None
     return context
 
 

@@ -63,6 +63,9 @@ def _nobody(error: NoHostAvailable) -> HeadraceError:
     refusals = [each for each in said if isinstance(each, cassandra.Unauthorized | cassandra.InvalidRequest)]
     if refusals:
         return typed(refusals[0])
+    if any("CERTIFICATE_VERIFY_FAILED" in str(each) for each in said):
+        fix = "name the file with the certificates of who signed it: ca = …"
+        return RefusedError("the certificate of a node of Cassandra is not trusted", fix=fix)
     why = f" ({type(said[0]).__name__})" if said else ""
     return TransientError(f"no node of Cassandra can be reached{why}", fix="it is tried again")
 

@@ -19,6 +19,7 @@ _FIXES = {
     "42501": "grant the user CREATE on the schema, and SELECT, INSERT, UPDATE, DELETE on its tables",
     "25006": "the server takes no writes: point the dsn at the primary, or end its read-only mode",
 }
+_GONE = ("42P01", "3F000")  # a table, a schema
 _LOST = "the connection to PostgreSQL was lost"
 
 
@@ -34,6 +35,9 @@ def typed(error: psycopg.Error) -> HeadraceError:
     said = error.diag.message_primary or str(error).strip().splitlines()[0] if str(error).strip() else ""
     if state is None:
         return _without_state(error, said)
+    if state in _GONE:
+        what = f"something was dropped in PostgreSQL while it was written to: {said} ({state})"
+        return TransientError(what, fix="it is made and filled anew")
     if state.startswith(_TRANSIENT) or state in _TRANSIENT_CODES:
         return TransientError(f"PostgreSQL is not ready: {said} ({state})", fix=_room(state))
     fix = _FIXES.get(state) or _FIXES.get(state[:2]) or "look at the message, correct the target, then resume"

@@ -141,8 +141,8 @@ def ensure_cursors(cursor: Any, schema: str) -> None:
         cursor.execute(f"ALTER TABLE {full} ADD COLUMN rounds bigint NOT NULL DEFAULT 0")
 
 
-def ensure_table(cursor: Any, schema: str, shape: TableShape, *, stamped: bool = False) -> None:
-    """Make a table, or add the columns that it lacks, inside a transaction.
+def ensure_table(cursor: Any, schema: str, shape: TableShape, *, stamped: bool = False) -> bool:
+    """Make a table, or add the columns that it lacks, inside a transaction; return whether it was made.
 
     Raises RefusedError where it differs.
     """
@@ -150,7 +150,7 @@ def ensure_table(cursor: Any, schema: str, shape: TableShape, *, stamped: bool =
     there = _columns_of(cursor, schema, shape.name)
     if there is None:
         cursor.execute(create_table(schema, shape, stamped=stamped))
-        return
+        return True
     full = relation(schema, shape.name)
     wanted = [*((c.name, postgres_type(c.type)) for c in shape.columns), (VERSION, "bigint")]
     for name, kind in wanted:
@@ -179,6 +179,7 @@ def ensure_table(cursor: Any, schema: str, shape: TableShape, *, stamped: bool =
             fix=f"ALTER TABLE {full} ADD UNIQUE NULLS NOT DISTINCT ({keys}); or drop the table, and "
             "`headrace replicas rebuild` fills it again",
         )
+    return False
 
 
 def _columns_of(cursor: Any, schema: str, table: str) -> dict[str, tuple[str, bool]] | None:

@@ -76,7 +76,9 @@ class PostgresWriter:
             ensure_schema(cursor, self._schema)
             ensure_cursors(cursor, self._schema)
             for shape in self._task.tables:
-                ensure_table(cursor, self._schema, shape, stamped=self._stamped)
+                if ensure_table(cursor, self._schema, shape, stamped=self._stamped):
+                    # A cursor without its table tells of rows that are gone: the copying begins anew.
+                    cursor.execute(f"DELETE FROM {self._cursors} WHERE table_name = %s", [shape.name])
                 full = relation(self._schema, shape.name)
                 if not cursor.execute(f"SELECT EXISTS (SELECT FROM {full})").fetchone()[0]:
                     self._empty.add(shape.name)
@@ -104,6 +106,7 @@ class PostgresWriter:
         """See `ReplicaWriter`."""
         with self._transaction() as run:
             if seen is None:
+                self._refuse_rows_without_cursor(run, table)
                 run.execute(
                     f"INSERT INTO {self._cursors} (table_name, {_COLUMNS}) "
                     f"VALUES (%s, {_MARKS}) ON CONFLICT DO NOTHING",
@@ -125,6 +128,16 @@ class PostgresWriter:
                 )
             if run.rowcount != 1:
                 raise fenced(table)
+
+    def _refuse_rows_without_cursor(self, run: Any, table: str) -> None:
+        """Raise RefusedError when the table has rows of a replica: versions may be above all of ours."""
+        full = relation(self._schema, table)
+        held = f"SELECT EXISTS (SELECT FROM {full} WHERE {quoted(VERSION)} IS NOT NULL)"
+        if run.execute(held).fetchone()[0]:
+            raise RefusedError(
+                f"PostgreSQL's table {full} has rows of a replica, and {self._cursors} says nothing of them",
+                fix=f"bring its line in {self._cursors} back; or TRUNCATE {full}: it is filled again",
+            )
 
     # --- rows
 

@@ -1,0 +1,67 @@
+"""Changes as lines of JSON on the standard output, for `jq`, `grep` and eyes.
+
+A line is one of those of `headrace.replicate.files`, with the name of its table. What was printed cannot be
+asked for, so every run prints the tables from their beginning.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from headrace.errors import RefusedError
+from headrace.replicate.options import CommonOptions
+from headrace.replicate.plain import changes_of, json_bytes
+from headrace.replicate.protocol import Chunk, Cursor, ReplicaWriter, Task, fenced
+
+__all__ = ["StdoutReplica"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StdoutReplica(CommonOptions):
+    """Prints the changes of tables."""
+
+    def open(self, task: Task) -> ReplicaWriter:
+        """See `Replica`."""
+        return _StdoutWriter()
+
+
+class _StdoutWriter:
+    def __init__(self) -> None:
+        self._cursors: dict[str, Cursor] = {}
+
+    def cursors(self) -> Mapping[str, Cursor]:
+        """See `ReplicaWriter`: a process has no other one to be replaced by."""
+        return dict(self._cursors)
+
+    def take(self, table: str, seen: Cursor | None, cursor: Cursor) -> None:
+        """See `ReplicaWriter`."""
+        if self._cursors.get(table) != seen:
+            raise fenced(table)
+        self._cursors[table] = cursor
+
+    def write(self, chunk: Chunk) -> None:
+        """See `ReplicaWriter`."""
+        table = chunk.table.name
+        if self._cursors.get(table) == chunk.cursor:
+            return
+        if not chunk.cursor.same_writer(self._cursors.get(table)):
+            raise fenced(table)
+        try:
+            for change in changes_of(chunk):
+                sys.stdout.write(json_bytes({"table": table, **change}).decode() + "\n")
+            sys.stdout.flush()
+        except BrokenPipeError:
+            # What is still in the buffer has nobody to go to either, and Python would say so when it ends.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            what = "nobody reads the standard output any more"
+            raise RefusedError(what, fix="start the run again, with a reader behind it") from None
+        self._cursors[table] = chunk.cursor
+
+    def interrupt(self) -> None:
+        """See `ReplicaWriter`."""
+
+    def close(self) -> None:
+        """See `ReplicaWriter`."""
