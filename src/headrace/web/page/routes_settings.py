@@ -11,8 +11,9 @@ from fastapi import APIRouter, Path, Query
 from headrace.declare.durations import format_duration
 from headrace.operate.profiles import PROFILE_FILE, Profile
 from headrace.operate.secrets import Secret
-from headrace.web.page import models
+from headrace.web.page import models_settings as models
 from headrace.web.page.changing import CHANGEABLE, JOURNAL_LEVEL, Change
+from headrace.web.page.models import Failure
 from headrace.web.page.sources import PageSources
 
 __all__ = ["settings_routes"]
@@ -22,7 +23,7 @@ _HIDDEN = "••••••"
 
 def settings_routes(sources: PageSources) -> APIRouter:
     """Return the routes."""
-    router = APIRouter(prefix="/api", tags=["settings"], responses={422: {"model": models.Failure}})
+    router = APIRouter(prefix="/api", tags=["settings"], responses={422: {"model": Failure}})
 
     @router.get("/journal")
     def journal(
