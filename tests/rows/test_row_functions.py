@@ -1,0 +1,40 @@
+"""Users' functions in a row stage's database."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import duckdb
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+
+from headrace.declare import Pipeline
+from headrace.rows.functions import register_functions
+
+
+def weighted(value: pa.Array, weight: pa.Array, offset: pa.Array) -> pa.Array:
+    return pc.add(pc.multiply(value, weight), offset)
+
+
+def halved(value: pa.Array) -> pa.Array:
+    return pc.divide(value, 2.0)
+
+
+@pytest.mark.parametrize(
+    ("call", "arguments", "query", "given"),
+    [
+        (halved, ["DOUBLE"], "f(i)", [0.0, 0.5, 1.0]),
+        (weighted, ["DOUBLE", "DOUBLE", "DOUBLE"], "f(i, 10, 1)", [1.0, 11.0, 21.0]),
+        (weighted, ["DOUBLE", "DOUBLE", "DOUBLE"], "f(i, NULL, 1)", [None, None, None]),
+    ],
+)
+def test_a_function_takes_as_many_columns_as_it_declares(
+    call: Callable[..., pa.Array], arguments: list[str], query: str, given: list[float | None]
+) -> None:
+    pipeline = Pipeline("p")
+    pipeline.function("f", call, arguments=arguments, returns="DOUBLE")
+    with duckdb.connect() as connection:
+        register_functions(connection, pipeline.functions)
+        found = connection.sql(f"SELECT {query} AS n FROM range(3) AS t(i)").to_arrow_table()
+    assert found["n"].to_pylist() == given
