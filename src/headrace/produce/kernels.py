@@ -19,6 +19,7 @@ __all__ = [
     "Bytes",
     "binary_of",
     "constant_rows",
+    "decimal_digits",
     "digit_rows",
     "join",
     "power_law",
@@ -58,6 +59,11 @@ def digit_rows(numbers: npt.NDArray[np.int64], width: int) -> Bytes:
     """Return the decimal digits of `numbers` (not negative), padded with zeros to `width`."""
     powers = 10 ** np.arange(width - 1, -1, -1, dtype=np.int64)
     return ((numbers[:, None] // powers) % 10 + ord("0")).astype(np.uint8)
+
+
+def decimal_digits(numbers: npt.NDArray[Any]) -> pa.Array:
+    """Return the decimal digits of `numbers` (cut to whole ones) without zeros before them, as binary."""
+    return pa.array(numbers.astype(np.int64)).cast(pa.string()).cast(pa.binary())
 
 
 def write_hex(rows: Bytes, at: int, bits: npt.NDArray[np.uint32]) -> None:

@@ -15,21 +15,25 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from headrace.blueprints.commerce.catalogue import DEVICES, LOCATIONS, Catalogue, Kind, walks
 from headrace.errors import ProfileError
-from headrace.log.protocol import APPEND_SCHEMA
+from headrace.produce.blocks import (
+    Block,
+    BlockRecords,
+    draw_copies,
+    draw_delays,
+    require_disorder,
+    require_shares,
+)
 from headrace.produce.kernels import (
     binary_of,
     constant_rows,
     digit_rows,
     join,
     power_law,
-    repeat_earlier,
     string_table,
     write_hex,
-    write_millis,
     write_uuid,
 )
 
@@ -38,8 +42,6 @@ __all__ = ["CommerceGenerator", "Figures"]
 _BLOCK = 16_384
 _STEP_S = 20.0  # mean time between two events of one session
 _STEP_EVENTS_MAX = float(_BLOCK)  # above 800 events/s sessions get shorter instead of filling the memory
-_COPY_DISTANCE_MAX = 256  # a copy follows its original within so many events
-_KEPT = 512
 _WALKS = 4096
 _SLOTS = 4  # products that one session looks at, at most
 _QUANTITY_SHARES = np.cumsum([0.72, 0.18, 0.06, 0.03, 0.01])
@@ -47,6 +49,7 @@ _DEVICE_SHARES = np.cumsum([0.58, 0.34, 0.08])
 _ZONELESS_SHARE = 0.1  # devices that send local text without a zone: it is read as UTC
 _LATENESS = timedelta(minutes=5)
 _TOLERANCE = timedelta(minutes=1)
+_OVERDUE = timedelta(minutes=4)  # by so much late records miss the lateness, in the mean
 
 _VISIT = np.dtype(
     [
@@ -84,21 +87,6 @@ class Figures:
         """The device of the most events; empty before the first event."""
         busiest = max(self.events_by_device, key=lambda device: self.events_by_device[device])
         return busiest if self.events_by_device[busiest] else ""
-
-
-@dataclass(frozen=True)
-class _Block:
-    """Finished events but for the time: `left`, then the time, then `right` is the record."""
-
-    left: pa.Array
-    right: pa.Array
-    key: pa.Array
-    delay_ms: npt.NDArray[np.int64]
-    defect: npt.NDArray[np.int8]  # 0 none, else one more than the place in _DEFECTS
-    copy: npt.NDArray[np.int32]  # 0 none, how many events back otherwise; negative: with other content
-    device: npt.NDArray[np.int8]
-    place: npt.NDArray[np.int8]
-    cents: npt.NDArray[np.int64]  # -1: no purchase
 
 
 @dataclass(eq=False)
@@ -149,31 +137,20 @@ class CommerceGenerator:
         self._middles = string_table([f'{z}","device":"{d}"' for z in ("Z", "") for d in DEVICES])
         self._pending = np.empty(0, _VISIT)
         self._blocks_made = 0
-        self._block: _Block | None = None
-        self._used = 0
-        self._recent = pa.table({"key": pa.array([], pa.binary()), "value": pa.array([], pa.binary())})
+        self._records = BlockRecords(self._next_block, self._count, _DEFECTS, _conflicting)
         self._devices = np.zeros(len(DEVICES), np.int64)
         self._places = np.zeros(len(LOCATIONS), np.int64)
         self._purchases = self._revenue_cents = 0
 
     def _check(self) -> None:
-        names = ("late", "duplicate", "conflict", "malformed", "future", "review")
-        shares = {f"{name}_share": getattr(self, f"{name}_share") for name in names}
-        wrong = [f"{name}={share}" for name, share in shares.items() if not 0 <= share <= 1]
-        if wrong or sum(shares.values()) - self.review_share > 1:
-            raise ProfileError(
-                f"shares of the commerce generator: {', '.join(wrong) or 'together more than 1'}",
-                fix="give each share from 0 to 1, together at most 1",
-            )
+        names = ("late", "duplicate", "conflict", "malformed", "future")
+        require_shares("commerce", {f"{name}_share": getattr(self, f"{name}_share") for name in names})
+        require_shares("commerce", {"review_share": self.review_share})
+        require_disorder(self.disorder, _LATENESS)
         if self.users < 1 or not 1 <= self.products <= 10_000:
             raise ProfileError(
                 f"{self.users} users and {self.products} products",
                 fix="give at least 1 user and from 1 to 10,000 products",
-            )
-        if not timedelta(0) <= self.disorder < _LATENESS:
-            raise ProfileError(
-                f"a disorder of {self.disorder}",
-                fix="keep it below 5 minutes; later than that is `late_share`",
             )
 
     @property
@@ -209,67 +186,16 @@ class CommerceGenerator:
 
     def batch(self, start: datetime, count: int, *, rate: float) -> pa.Table:
         """Return the next `count` records; see `headrace.produce.generator.Generator`."""
-        if count <= 0:
-            return APPEND_SCHEMA.empty_table().select(["record_time", "key", "value"])
-        pieces, done = [], 0
-        first = round(start.timestamp() * 1_000_000)
-        while done < count:
-            if self._block is None or self._used == len(self._block.left):
-                self._block, self._used = self._next_block(rate), 0
-            size = min(count - done, len(self._block.left) - self._used)
-            arrivals = first + ((np.arange(done, done + size)) * (1e6 / rate)).astype(np.int64)
-            pieces.append(self._piece(self._block, self._used, size, arrivals))
-            self._used += size
-            done += size
-        return pa.concat_tables(pieces) if len(pieces) != 1 else pieces[0]
+        return self._records.batch(start, count, rate=rate)
 
-    def _piece(self, block: _Block, at: int, size: int, arrivals: npt.NDArray[np.int64]) -> pa.Table:
-        """Give events `at` to `at + size` of a block their times, and spoil, copy and count them."""
-        part = slice(at, at + size)
-        times = constant_rows(size, "2026-01-31T23:59:59.999")
-        write_millis(times, 0, arrivals // 1000 - block.delay_ms[part])
-        value = join(block.left.slice(at, size), binary_of(times), block.right.slice(at, size))
-        defect, copy = block.defect[part], block.copy[part]
-        if defect.any():
-            value = _spoil(value, defect)
-        made = pa.table({"key": block.key.slice(at, size), "value": value})
-        counted = defect == 0
-        if copy.any():
-            made, copied = self._copy(made, copy)
-            counted &= ~copied
-        self._recent = pa.concat_tables([self._recent, made]).slice(max(0, len(self._recent) + size - _KEPT))
-        if len(self._recent["key"].chunks) > 1:
-            self._recent = self._recent.combine_chunks()
-        self._count(block, part, counted)
-        return pa.table(
-            {
-                "record_time": pa.array(arrivals, pa.timestamp("us", "UTC")),
-                "key": made["key"],
-                "value": made["value"],
-            }
-        )
+    def _count(self, good: Mapping[str, npt.NDArray[Any]]) -> None:
+        self._devices += np.bincount(good["device"], minlength=len(DEVICES))
+        self._places += np.bincount(good["place"], minlength=len(LOCATIONS))
+        bought = good["cents"][good["cents"] >= 0]
+        self._purchases += len(bought)
+        self._revenue_cents += int(bought.sum())
 
-    def _copy(self, made: pa.Table, copy: npt.NDArray[np.int32]) -> tuple[pa.Table, npt.NDArray[np.bool_]]:
-        """Replace records by earlier ones; the copy of a copy is one of the original."""
-        taken, copied = repeat_earlier(self._recent, made, np.abs(copy))
-        conflicting = copied & (copy < 0)
-        if conflicting.any():
-            at = pa.array(np.flatnonzero(conflicting))
-            value = taken["value"].combine_chunks()
-            changed = [_conflicting(record) for record in value.take(at).to_pylist()]
-            mask = pa.array(conflicting)
-            value = pc.replace_with_mask(value, mask, pa.array(changed, pa.binary()))
-            taken = taken.set_column(1, "value", value)
-        return taken, copied
-
-    def _count(self, block: _Block, part: slice, counted: npt.NDArray[np.bool_]) -> None:
-        self._devices += np.bincount(block.device[part][counted], minlength=len(DEVICES))
-        self._places += np.bincount(block.place[part][counted], minlength=len(LOCATIONS))
-        cents = block.cents[part][counted]
-        self._purchases += int((cents >= 0).sum())
-        self._revenue_cents += int(cents[cents >= 0].sum())
-
-    def _next_block(self, rate: float) -> _Block:
+    def _next_block(self, rate: float) -> Block:
         """Draw the next block: first who does what, then what becomes of the records."""
         visits = self._visits(min(rate * _STEP_S, _STEP_EVENTS_MAX))
         count, random = len(visits), self._random
@@ -282,26 +208,28 @@ class CommerceGenerator:
             pa.array(visits["device"] + len(DEVICES) * (visits["zoneless"] != 0), pa.int8())
         )
         fate = np.searchsorted(np.cumsum(self._fates()), random.random(count), side="right")
-        late, future = fate == 0, fate == 1
-        delay = self.disorder / timedelta(milliseconds=1) * random.random(count) ** 3
-        delay[late] = (
-            (_LATENESS / timedelta(milliseconds=1)) + random.exponential(240_000, late.sum()) + 30_000
+        delay = draw_delays(
+            random,
+            fate == 0,
+            fate == 1,
+            disorder=self.disorder,
+            lateness=_LATENESS,
+            tolerance=_TOLERANCE,
+            overdue=_OVERDUE,
         )
-        delay[future] = -(_TOLERANCE / timedelta(milliseconds=1)) * (2 + random.random(future.sum()) * 10)
-        distance = random.integers(1, _COPY_DISTANCE_MAX + 1, count, dtype=np.int32)
+        distance = draw_copies(random, count)
         copy = np.where(fate == 2, distance, np.where(fate == 3, -distance, 0)).astype(np.int32)
         defect = np.where(fate == 4, random.integers(1, len(_DEFECTS) + 1, count), 0).astype(np.int8)
         user = pa.array(visits["user"])
-        return _Block(
+        return Block(
             left=join(self._heads.take(pa.array(visits["kind"])), self._fixed(visits)),
             right=join(middle, tails),
             key=self._user_keys.take(user),
-            delay_ms=delay.astype(np.int64),
+            delay_ms=delay,
             defect=defect,
             copy=copy,
-            device=visits["device"].copy(),
-            place=visits["place"].copy(),
-            cents=cents,
+            # A block outlives its visits, which are much larger.
+            counted={"device": visits["device"].copy(), "place": visits["place"].copy(), "cents": cents},
         )
 
     def _fates(self) -> tuple[float, ...]:
@@ -386,11 +314,3 @@ _DEFECTS = (
     lambda record: record.replace(b'"device":"', b'"device":"\xff\xfe', 1),  # not UTF-8
     lambda record: record.replace(b"{", b'{"price":NaN,', 1),
 )
-
-
-def _spoil(value: pa.Array, defect: npt.NDArray[np.int8]) -> pa.Array:
-    """Return `value` with the records that have a `defect` made unusable; there are few of them."""
-    at = np.flatnonzero(defect)
-    records = value.take(pa.array(at)).to_pylist()
-    spoiled = [_DEFECTS[kind - 1](record) for kind, record in zip(defect[at], records, strict=True)]
-    return pc.replace_with_mask(value, pa.array(defect != 0), pa.array(spoiled, pa.binary()))

@@ -1,15 +1,11 @@
-"""What customers of a shop do: records of `events`, deterministic from a seed.
-
-Records are drawn in blocks of 8,192, finished but for the time, so that one more costs little at 20 a second
-and a million of them are a few operations on arrays.
-"""
+"""What customers of a shop do: records of `events`, deterministic from a seed."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -18,42 +14,36 @@ import pyarrow.compute as pc
 
 from headrace.blueprints.customers import vocabulary as words
 from headrace.errors import ProfileError
-from headrace.log.protocol import APPEND_SCHEMA
+from headrace.produce.blocks import (
+    Block,
+    BlockRecords,
+    draw_copies,
+    draw_delays,
+    require_disorder,
+    require_incident,
+    require_shares,
+)
 from headrace.produce.kernels import (
     binary_of,
     constant_rows,
+    decimal_digits,
     digit_rows,
     join,
     power_law,
-    repeat_earlier,
     string_table,
-    write_millis,
 )
 
 __all__ = ["CustomersGenerator"]
 
 _BLOCK = 8_192
-_COPY_DISTANCE_MAX = 128  # a copy follows its original within so many records
-_KEPT = 256
 _LATENESS = timedelta(minutes=5)
 _TOLERANCE = timedelta(minutes=1)
+_OVERDUE = timedelta(minutes=2)  # by so much late records miss the lateness, in the mean
 _INCIDENT_SHARE = 0.3
 _QUANTITY_SHARES = np.cumsum([0.7, 0.2, 0.06, 0.03, 0.01])
 _DAY_DEPTH = 0.5
 
 Numbers = npt.NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class _Block:
-    """Finished records but for the time: `{"timestamp":"`, then the time, then `right` is the record."""
-
-    right: pa.Array
-    key: pa.Array
-    kind: npt.NDArray[np.int8]
-    delay_ms: Numbers
-    defect: npt.NDArray[np.int8]  # 0 none, else one more than the place in _DEFECTS
-    copy: npt.NDArray[np.int32]  # 0 none, else how many records back
 
 
 @dataclass(eq=False)
@@ -108,32 +98,15 @@ class CustomersGenerator:
         self._goods = string_table(
             [f'","product_category":"{one.category}","product_id":"{one.identity}"' for one in goods]
         )
-        self._block: _Block | None = None
-        self._used = 0
-        self._recent = pa.table({"key": pa.array([], pa.binary()), "value": pa.array([], pa.binary())})
+        self._records = BlockRecords(self._next_block, self._count, _DEFECTS)
         self._made = np.zeros(len(words.EVENT_TYPES), np.int64)
-        self._broken = self._copied = 0
 
     def _check(self) -> None:
-        shares = dict(zip(_SHARES, (getattr(self, name) for name in _SHARES), strict=True))
-        wrong = [f"{name}={share}" for name, share in shares.items() if not 0 <= share <= 1]
-        if wrong or sum(shares.values()) > 1:
-            raise ProfileError(
-                f"shares of the customers generator: {', '.join(wrong) or 'together more than 1'}",
-                fix="give each share from 0 to 1, together at most 1",
-            )
+        require_shares("customers", {name: getattr(self, name) for name in _SHARES})
+        require_disorder(self.disorder, _LATENESS)
+        require_incident("customers", self.incident, self.incidents)
         if self.customers < 1:
             raise ProfileError(f"{self.customers} customers", fix="give at least 1")
-        if not timedelta(0) <= self.disorder < _LATENESS:
-            raise ProfileError(
-                f"a disorder of {self.disorder}",
-                fix="keep it below 5 minutes; later than that is `late_share`",
-            )
-        if self.incident and self.incident not in self.incidents:
-            raise ProfileError(
-                f"the customers generator has no incident '{self.incident}'",
-                fix="one of: " + ", ".join(self.incidents),
-            )
 
     @property
     def facts(self) -> tuple[tuple[str, str], ...]:
@@ -141,7 +114,7 @@ class CustomersGenerator:
         kinds = zip(words.EVENT_TYPES, self._made.tolist(), strict=True)
         named = (
             ("records", ", ".join(f"{kind} {count:,}" for kind, count in kinds)),
-            ("on purpose", f"{self._broken:,} broken, {self._copied:,} copies"),
+            ("on purpose", f"{self._records.broken:,} broken, {self._records.copied:,} copies"),
         )
         if not self.incident:
             return named
@@ -154,46 +127,12 @@ class CustomersGenerator:
 
     def batch(self, start: datetime, count: int, *, rate: float) -> pa.Table:
         """Return the next `count` records; see `headrace.produce.generator.Generator`."""
-        if count <= 0:
-            return APPEND_SCHEMA.empty_table().select(["record_time", "key", "value"])
-        pieces, done = [], 0
-        first = round(start.timestamp() * 1_000_000)
-        while done < count:
-            if self._block is None or self._used == len(self._block.right):
-                self._block, self._used = self._next_block(), 0
-            size = min(count - done, len(self._block.right) - self._used)
-            arrivals = first + (np.arange(done, done + size) * (1e6 / rate)).astype(np.int64)
-            pieces.append(self._piece(self._block, self._used, size, arrivals))
-            self._used += size
-            done += size
-        return pa.concat_tables(pieces) if len(pieces) != 1 else pieces[0]
+        return self._records.batch(start, count, rate=rate)
 
-    def _piece(self, block: _Block, at: int, size: int, arrivals: Numbers) -> pa.Table:
-        """Give records `at` to `at + size` of a block their times, and break, copy and count them."""
-        part = slice(at, at + size)
-        heads = constant_rows(size, '{"timestamp":"2026-01-31T23:59:59.999')
-        write_millis(heads, len('{"timestamp":"'), arrivals // 1000 - block.delay_ms[part])
-        value = join(binary_of(heads), block.right.slice(at, size))
-        defect = block.defect[part]
-        if defect.any():
-            value = _broken(value, defect)
-        made = pa.table({"key": block.key.slice(at, size), "value": value})
-        made, copied = repeat_earlier(self._recent, made, block.copy[part])
-        self._recent = pa.concat_tables([self._recent, made]).slice(max(0, len(self._recent) + size - _KEPT))
-        self._recent = self._recent.combine_chunks()
-        good = (defect == 0) & ~copied
-        self._made += np.bincount(block.kind[part][good], minlength=len(words.EVENT_TYPES))
-        self._copied += int(copied.sum())
-        self._broken += int(((defect != 0) & ~copied).sum())
-        return pa.table(
-            {
-                "record_time": pa.array(arrivals, pa.timestamp("us", "UTC")),
-                "key": made["key"],
-                "value": made["value"],
-            }
-        )
+    def _count(self, good: Mapping[str, npt.NDArray[Any]]) -> None:
+        self._made += np.bincount(good["kind"], minlength=len(words.EVENT_TYPES))
 
-    def _next_block(self) -> _Block:
+    def _next_block(self, rate: float) -> Block:
         """Draw the next block: first who does what, then what becomes of the records."""
         random = self._random
         rank = np.searchsorted(self._customer_shares, random.random(_BLOCK))
@@ -205,7 +144,7 @@ class CustomersGenerator:
         idle = (kind == _VIEW) | (kind == _SUPPORT)
         quantity[idle] = 1
         cents = self._cents[product] * quantity
-        price = join(_decimal(cents // 100), b".", binary_of(digit_rows(cents % 100, 2)))
+        price = join(decimal_digits(cents // 100), b".", binary_of(digit_rows(cents % 100, 2)))
         amount = pc.if_else(pa.array(idle), pa.scalar(b"null"), price)
         city = self._city_of_customer[customer]
         moved = random.random(_BLOCK) < 0.1
@@ -213,36 +152,38 @@ class CustomersGenerator:
         right = join(
             b'Z","customer_id":"', self._customer_keys.take(pa.array(customer)),
             b'","event_type":"', _TYPES.take(pa.array(kind)), self._goods.take(pa.array(product)),
-            b',"amount":', amount, b',"quantity":', _decimal(quantity),
+            b',"amount":', amount, b',"quantity":', decimal_digits(quantity),
             b',"location":"', _CITIES.take(pa.array(city)), b'"}',
         )  # fmt: skip
         delay, defect, copy = self._fate()
-        return _Block(
+        return Block(
+            left=binary_of(constant_rows(_BLOCK, '{"timestamp":"')),
             right=right,
             key=self._customer_keys.take(pa.array(customer)),
-            kind=kind,
             delay_ms=delay,
             defect=defect,
             copy=copy,
+            counted={"kind": kind},
         )
 
     def _fate(self) -> tuple[Numbers, npt.NDArray[np.int8], npt.NDArray[np.int32]]:
         """Draw the delay of each record in milliseconds, what is wrong with it, and of which it is a copy."""
         random = self._random
         fate = np.searchsorted(np.cumsum(self._fates()), random.random(_BLOCK), side="right")
-        late, future = fate == 0, fate == 1
-        delay = self.disorder / timedelta(milliseconds=1) * random.random(_BLOCK) ** 3
-        delay[late] = _LATENESS / timedelta(milliseconds=1) + random.exponential(120_000, late.sum()) + 20_000
-        delay[future] = -(_TOLERANCE / timedelta(milliseconds=1)) * (2 + random.random(future.sum()) * 5)
+        delay = draw_delays(
+            random,
+            fate == 0,
+            fate == 1,
+            disorder=self.disorder,
+            lateness=_LATENESS,
+            tolerance=_TOLERANCE,
+            overdue=_OVERDUE,
+        )
         rules, spoilt = len(_OF_RULES), len(_DEFECTS) - len(_OF_RULES)
         defect = np.where(fate == 3, random.integers(1, rules + 1, _BLOCK), 0)
         defect = np.where(fate == 4, random.integers(rules + 1, rules + spoilt + 1, _BLOCK), defect)
-        distance = random.integers(1, _COPY_DISTANCE_MAX + 1, _BLOCK, dtype=np.int32)
-        return (
-            delay.astype(np.int64),
-            defect.astype(np.int8),
-            np.where(fate == 2, distance, 0).astype(np.int32),
-        )
+        copy = np.where(fate == 2, draw_copies(random, _BLOCK), 0)
+        return delay, defect.astype(np.int8), copy.astype(np.int32)
 
     def _fates(self) -> list[float]:
         shares = [getattr(self, name) for name in _SHARES]
@@ -259,10 +200,6 @@ _TYPES = string_table(words.EVENT_TYPES)
 _CITIES = string_table(words.CITIES)
 _VIEW = words.EVENT_TYPES.index("view")
 _SUPPORT = words.EVENT_TYPES.index("support_contact")
-
-
-def _decimal(numbers: npt.NDArray[np.generic]) -> pa.Array:
-    return pa.array(numbers.astype(np.int64)).cast(pa.string()).cast(pa.binary())
 
 
 def _with(record: bytes, name: bytes, value: bytes) -> bytes:
@@ -290,11 +227,3 @@ _DEFECTS = (
     lambda record: _with(record, b"quantity", b'"two"'),
     lambda record: record.replace(b'"location":"', b'"location":"\xff\xfe', 1),  # not UTF-8
 )
-
-
-def _broken(value: pa.Array, defect: npt.NDArray[np.int8]) -> pa.Array:
-    """Return `value` with the records that have a `defect` broken; there are few of them."""
-    at = np.flatnonzero(defect)
-    records = value.take(pa.array(at)).to_pylist()
-    changed = [_DEFECTS[kind - 1](record) for kind, record in zip(defect[at], records, strict=True)]
-    return pc.replace_with_mask(value, pa.array(defect != 0), pa.array(changed, pa.binary()))

@@ -1,44 +1,45 @@
-"""What services, visitors and payments of a company say: records of `events`, deterministic from a seed.
-
-Records are drawn in blocks of 8,192, finished but for the time, so that one more costs little at 20 a second
-and a million of them are a few operations on arrays.
-"""
+"""What services, visitors and payments of a company say: records of `events`, deterministic from a seed."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from headrace.blueprints.operations import vocabulary as words
 from headrace.errors import ProfileError
-from headrace.log.protocol import APPEND_SCHEMA
+from headrace.produce.blocks import (
+    Block,
+    BlockRecords,
+    draw_copies,
+    draw_delays,
+    require_disorder,
+    require_incident,
+    require_shares,
+)
 from headrace.produce.kernels import (
     binary_of,
     constant_rows,
+    decimal_digits,
     digit_rows,
     join,
     power_law,
-    repeat_earlier,
     string_table,
     write_hex,
-    write_millis,
     write_uuid,
 )
 
 __all__ = ["OperationsGenerator"]
 
 _BLOCK = 8_192
-_COPY_DISTANCE_MAX = 128  # a copy follows its original within so many records
-_KEPT = 256
 _LATENESS = timedelta(minutes=1)
 _TOLERANCE = timedelta(minutes=1)
+_OVERDUE = timedelta(minutes=1)  # by so much late records miss the lateness, in the mean
 _SLOW_SHARE = 0.7  # of the calls of a service that has become slow
 _SLOW_LEAST_MS = 5_500.0
 _BAD_ACCOUNTS = 3  # that try again and again while payments fail
@@ -48,19 +49,6 @@ _DAY_DEPTH = 0.5
 
 Draw = npt.NDArray[np.float64]
 Numbers = npt.NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class _Block:
-    """Finished records but for the time: `left`, then the time, then `right` is the record."""
-
-    left: pa.Array
-    right: pa.Array
-    key: pa.Array
-    kind: npt.NDArray[np.int8]
-    delay_ms: Numbers
-    defect: npt.NDArray[np.int8]  # 0 none, else one more than the place in _DEFECTS
-    copy: npt.NDArray[np.int32]  # 0 none, else how many records back
 
 
 @dataclass(eq=False)
@@ -108,41 +96,24 @@ class OperationsGenerator:
         self._trouble = int(random.integers(0, len(words.SERVICES)))
         self._service_shares = power_law(len(words.SERVICES), 0.6)
         self._page_shares = power_law(len(words.PAGES), 0.9)
-        self._block: _Block | None = None
-        self._used = 0
-        self._recent = pa.table({"key": pa.array([], pa.binary()), "value": pa.array([], pa.binary())})
+        self._records = BlockRecords(self._next_block, self._count, _DEFECTS)
         self._made = np.zeros(len(words.KINDS), np.int64)
-        self._spoilt = self._copied = 0
 
     def _check(self) -> None:
         names = ("late", "duplicate", "malformed", "future")
-        shares = {f"{name}_share": getattr(self, f"{name}_share") for name in names}
-        wrong = [f"{name}={share}" for name, share in shares.items() if not 0 <= share <= 1]
-        if wrong or sum(shares.values()) > 1:
-            raise ProfileError(
-                f"shares of the operations generator: {', '.join(wrong) or 'together more than 1'}",
-                fix="give each share from 0 to 1, together at most 1",
-            )
+        require_shares("operations", {f"{name}_share": getattr(self, f"{name}_share") for name in names})
+        require_disorder(self.disorder, _LATENESS)
+        require_incident("operations", self.incident, self.incidents)
         if self.users < 1 or self.accounts < 1:
             raise ProfileError(
                 f"{self.users} users and {self.accounts} accounts", fix="give at least 1 of each"
-            )
-        if not timedelta(0) <= self.disorder < _LATENESS:
-            raise ProfileError(
-                f"a disorder of {self.disorder}",
-                fix="keep it below 1 minute; later than that is `late_share`",
-            )
-        if self.incident and self.incident not in self.incidents:
-            raise ProfileError(
-                f"the operations generator has no incident '{self.incident}'",
-                fix="one of: " + ", ".join(self.incidents),
             )
 
     @property
     def facts(self) -> tuple[tuple[str, str], ...]:
         """What was made so far, in words; copies and malformed records are named by themselves."""
         kinds = ", ".join(f"{n:,} {kind}s" for kind, n in zip(words.KINDS, self._made.tolist(), strict=True))
-        set_aside = f"{self._spoilt:,} malformed, {self._copied:,} copies"
+        set_aside = f"{self._records.broken:,} malformed, {self._records.copied:,} copies"
         named = (("records", kinds), ("on purpose", set_aside))
         if not self.incident:
             return named
@@ -156,46 +127,12 @@ class OperationsGenerator:
 
     def batch(self, start: datetime, count: int, *, rate: float) -> pa.Table:
         """Return the next `count` records; see `headrace.produce.generator.Generator`."""
-        if count <= 0:
-            return APPEND_SCHEMA.empty_table().select(["record_time", "key", "value"])
-        pieces, done = [], 0
-        first = round(start.timestamp() * 1_000_000)
-        while done < count:
-            if self._block is None or self._used == len(self._block.left):
-                self._block, self._used = self._next_block(), 0
-            size = min(count - done, len(self._block.left) - self._used)
-            arrivals = first + (np.arange(done, done + size) * (1e6 / rate)).astype(np.int64)
-            pieces.append(self._piece(self._block, self._used, size, arrivals))
-            self._used += size
-            done += size
-        return pa.concat_tables(pieces) if len(pieces) != 1 else pieces[0]
+        return self._records.batch(start, count, rate=rate)
 
-    def _piece(self, block: _Block, at: int, size: int, arrivals: Numbers) -> pa.Table:
-        """Give records `at` to `at + size` of a block their times, and spoil, copy and count them."""
-        part = slice(at, at + size)
-        times = constant_rows(size, "2026-01-31T23:59:59.999")
-        write_millis(times, 0, arrivals // 1000 - block.delay_ms[part])
-        value = join(block.left.slice(at, size), binary_of(times), block.right.slice(at, size))
-        defect = block.defect[part]
-        if defect.any():
-            value = _spoil(value, defect)
-        made = pa.table({"key": block.key.slice(at, size), "value": value})
-        made, copied = repeat_earlier(self._recent, made, block.copy[part])
-        self._recent = pa.concat_tables([self._recent, made]).slice(max(0, len(self._recent) + size - _KEPT))
-        self._recent = self._recent.combine_chunks()
-        good = (defect == 0) & ~copied
-        self._made += np.bincount(block.kind[part][good], minlength=len(words.KINDS))
-        self._copied += int(copied.sum())
-        self._spoilt += int(((defect != 0) & ~copied).sum())
-        return pa.table(
-            {
-                "record_time": pa.array(arrivals, pa.timestamp("us", "UTC")),
-                "key": made["key"],
-                "value": made["value"],
-            }
-        )
+    def _count(self, good: Mapping[str, npt.NDArray[Any]]) -> None:
+        self._made += np.bincount(good["kind"], minlength=len(words.KINDS))
 
-    def _next_block(self) -> _Block:
+    def _next_block(self, rate: float) -> Block:
         """Draw the next block: first what is said, then what becomes of the records."""
         random = self._random
         kind = np.searchsorted(words.KIND_SHARES, random.random(_BLOCK)).clip(max=2).astype(np.int8)
@@ -206,23 +143,28 @@ class OperationsGenerator:
         place[np.argsort(kind, kind="stable")] = np.arange(_BLOCK)
         order = pa.array(place)
         fate = np.searchsorted(np.cumsum(self._fates()), random.random(_BLOCK), side="right")
-        late, future = fate == 0, fate == 1
-        delay = self.disorder / timedelta(milliseconds=1) * random.random(_BLOCK) ** 3
-        delay[late] = _LATENESS / timedelta(milliseconds=1) + random.exponential(60_000, late.sum()) + 10_000
-        delay[future] = -(_TOLERANCE / timedelta(milliseconds=1)) * (2 + random.random(future.sum()) * 5)
-        distance = random.integers(1, _COPY_DISTANCE_MAX + 1, _BLOCK, dtype=np.int32)
+        delay = draw_delays(
+            random,
+            fate == 0,
+            fate == 1,
+            disorder=self.disorder,
+            lateness=_LATENESS,
+            tolerance=_TOLERANCE,
+            overdue=_OVERDUE,
+        )
+        distance = draw_copies(random, _BLOCK)
         defect = np.where(fate == 3, random.integers(1, len(_DEFECTS) + 1, _BLOCK), 0)
         head = f'{{"event_id":"{"0" * 36}","timestamp":"'
         rows = constant_rows(_BLOCK, head)
         write_uuid(rows, head.index("0"), random.integers(0, 2**64, (_BLOCK, 2), dtype=np.uint64))
-        return _Block(
+        return Block(
             left=binary_of(rows),
             right=pa.concat_arrays([right for right, _ in parts]).take(order),
             key=pa.concat_arrays([key for _, key in parts]).take(order),
-            kind=kind,
-            delay_ms=delay.astype(np.int64),
+            delay_ms=delay,
             defect=defect.astype(np.int8),
             copy=np.where(fate == 2, distance, 0).astype(np.int32),
+            counted={"kind": kind},
         )
 
     def _fates(self) -> tuple[float, ...]:
@@ -251,8 +193,9 @@ class OperationsGenerator:
         names = _SERVICES.take(pa.array(service))
         right = join(
             b'Z","kind":"log","service":"', names, b'","level":"', _LEVELS.take(pa.array(level)),
-            b'","message":"', words.MESSAGES.take(pa.array(message)), b'","duration_ms":', _decimal(duration),
-            b',"host":"', names, b"-", _decimal(random.integers(1, words.HOSTS + 1, count)), b'"}',
+            b'","message":"', words.MESSAGES.take(pa.array(message)),
+            b'","duration_ms":', decimal_digits(duration),
+            b',"host":"', names, b"-", decimal_digits(random.integers(1, words.HOSTS + 1, count)), b'"}',
         )  # fmt: skip
         return right, names
 
@@ -265,7 +208,7 @@ class OperationsGenerator:
         right = join(
             b'Z","kind":"click","user_id":"', user, b'","page":"', words.PAGES.take(pa.array(page)),
             b'","referrer":"', words.REFERRERS.take(pa.array(random.integers(0, 5, count))),
-            b'","ms_on_page":', _decimal(random.exponential(20_000, count)), b"}",
+            b'","ms_on_page":', decimal_digits(random.exponential(20_000, count)), b"}",
         )  # fmt: skip
         return right, user
 
@@ -289,9 +232,9 @@ class OperationsGenerator:
         currency = _CURRENCIES.take(pa.array(self._currency_of_account[number]))
         right = join(
             b'Z","kind":"transaction","transaction_id":"', binary_of(identity), b'","account":"', account,
-            b'","amount":', _decimal(cents // 100), b".", binary_of(digit_rows(cents % 100, 2)),
+            b'","amount":', decimal_digits(cents // 100), b".", binary_of(digit_rows(cents % 100, 2)),
             b',"currency":"', currency, b'","status":"', _STATUSES.take(pa.array(status)),
-            b'","latency_ms":', _decimal(latency), b"}",
+            b'","latency_ms":', decimal_digits(latency), b"}",
         )  # fmt: skip
         return right, account
 
@@ -305,11 +248,6 @@ _STATUSES = string_table(words.STATUSES)
 def _numbered(prefix: str, count: int) -> pa.Array:
     width = max(4, len(str(count - 1)))
     return join(prefix.encode(), binary_of(digit_rows(np.arange(count, dtype=np.int64), width)))
-
-
-def _decimal(numbers: npt.NDArray[np.int64] | Draw) -> pa.Array:
-    """Return the digits of whole numbers, without zeros before them."""
-    return pa.array(numbers.astype(np.int64)).cast(pa.string()).cast(pa.binary())
 
 
 def _slowness(random: np.random.Generator, count: int) -> Draw:
@@ -327,11 +265,3 @@ _DEFECTS = (
     lambda record: record.replace(b'"kind":"', b'"host":"\xff\xfe","kind":"', 1),  # not UTF-8
     lambda record: record.replace(b"{", b'{"amount":NaN,', 1),
 )
-
-
-def _spoil(value: pa.Array, defect: npt.NDArray[np.int8]) -> pa.Array:
-    """Return `value` with the records that have a `defect` made unusable."""
-    at = np.flatnonzero(defect)
-    records = value.take(pa.array(at)).to_pylist()
-    spoiled = [_DEFECTS[kind - 1](record) for kind, record in zip(defect[at], records, strict=True)]
-    return pc.replace_with_mask(value, pa.array(defect != 0), pa.array(spoiled, pa.binary()))
