@@ -8,7 +8,7 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 
-from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException, TopicPartition
+from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaException, TopicPartition
 
 from headrace.errors import HeadraceError, RefusedError, TransientError
 from headrace.log.kafka.connection import Connection
@@ -35,7 +35,7 @@ class Groups:
         self._wanted: dict[str, dict[int, int]] = {}
         self._changed = threading.Condition()
         self._busy = False
-        self._loads: set[str] = set()
+        self._loads: dict[str, Consumer] = {}
         self._closed = False
         self._quiet_until = 0.0
         self._thread: threading.Thread | None = None
@@ -94,12 +94,12 @@ class Groups:
         found: dict[str, dict[int, int]] = {}
         places = [TopicPartition(self._topic, number) for number in range(partitions)]
         for group in sorted(each.group_id for each in listed):
-            asked = admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(group, places)])
             try:
-                answer = self._connection.ask(asked)[group]
-            except KafkaException:
-                continue  # a group that went away meanwhile, or that the user may not look at
-            held = {p.partition: p.offset for p in answer.topic_partitions if p.offset >= 0}
+                with self._asking(group) as consumer:
+                    answer = self._places(consumer, places)
+            except RefusedError:
+                continue  # a group that the user may not look at
+            held = {p.partition: p.offset for p in answer if p.offset >= 0}
             if held and not self._is_load(group):
                 found[self._reader(group)] = held
         return found
@@ -181,20 +181,43 @@ class Groups:
         now_ms = time.time() * 1000
         try:
             listed = self._connection.ask({"groups": admin.list_consumer_groups()})["groups"].valid
-            # A broker that just came back lists its groups only once it has read them, and one that is away
-            # lists none. Of a load that is known, its group's own coordinator is asked: it answers or fails.
-            self._loads |= {each.group_id for each in listed if self._is_load(each.group_id)}
-            for group in sorted(self._loads):
-                asked = admin.list_consumer_group_offsets(
-                    [ConsumerGroupTopicPartitions(group, [TopicPartition(self._topic, 0)])]
-                )
-                places = _require_taken(self._connection.ask(asked)[group].topic_partitions)
-                if any(place.offset > now_ms for place in places):
-                    return True
-                self._loads.discard(group)
         except KafkaException as error:
             raise self._connection.error_of(error.args[0]) from None
+        # A broker that just came back lists its groups only once it has read them, and one that is away
+        # lists none. Of a load that is known, its group's own coordinator is asked: it answers or fails.
+        for group in (each.group_id for each in listed):
+            if self._is_load(group) and group not in self._loads:
+                self._loads[group] = self._consumer(group)
+        for group in sorted(self._loads):
+            places = self._places(self._loads[group], [TopicPartition(self._topic, 0)])
+            if any(place.offset > now_ms for place in places):
+                return True
+            self._loads.pop(group).close()
         return False
+
+    # --- offsets of a group
+
+    def _consumer(self, group: str) -> Consumer:
+        # The administrator has a question for this too, and librdkafka ends the process when a broker that
+        # just came back answers it with NOT_COORDINATOR (its issue 5040). A consumer asks again.
+        return self._connection.made(Consumer, **{"group.id": group, "enable.auto.commit": False})
+
+    @contextmanager
+    def _asking(self, group: str) -> Iterator[Consumer]:
+        consumer = self._consumer(group)
+        try:
+            yield consumer
+        finally:
+            consumer.close()
+
+    def _places(self, consumer: Consumer, places: list[TopicPartition]) -> Sequence[TopicPartition]:
+        """Return the offsets that the consumer's group has in places of the topic."""
+        try:
+            found = _require_taken(consumer.committed(places, timeout=_PATIENCE_S))
+        except KafkaException as error:
+            raise self._connection.error_of(error.args[0]) from None
+        self._connection.answered()
+        return found
 
     def close(self) -> None:
         """Commit what is waiting, and end."""
@@ -203,6 +226,8 @@ class Groups:
             self._changed.notify_all()
         if self._thread is not None:
             self._thread.join(_PATIENCE_S)
+        while self._loads:
+            self._loads.popitem()[1].close()
 
 
 def _require_taken(places: Sequence[TopicPartition]) -> Sequence[TopicPartition]:
