@@ -6,7 +6,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from decimal import Decimal
+from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
 import headrace as hr
@@ -152,6 +155,37 @@ def test_a_session_names_the_records_of_its_length() -> None:
         ("events/0/100", "events/0/101"),
         ("events/0/104", "events/0/105"),
     ]
+
+
+def loud(texts: pa.Array) -> pa.Array:
+    return pc.utf8_upper(texts)
+
+
+def test_records_are_found_through_functions_references_and_rows_that_fail(tmp_path: Path) -> None:
+    pipeline = hr.Pipeline("looked_up")
+    pipeline.stream("events", schema="shop VARCHAR, n VARCHAR")
+    towns = tmp_path / "towns.csv"
+    towns.write_text("shop,town\na,Ulm\nb,Ulm\nc,Bonn\n")
+    pipeline.reference("towns", path=str(towns), key="shop", schema="shop VARCHAR, town VARCHAR")
+
+    pipeline.function(arguments=["VARCHAR"], returns="VARCHAR")(loud)
+    pipeline.table(
+        "by_town",
+        "SELECT loud(t.town) AS town, sum(CAST(n AS INT)) AS n "
+        "FROM events e JOIN towns t ON e.shop = t.shop GROUP BY loud(t.town)",
+    )
+    with PipelineTest(pipeline, start=NOON) as one, PipelineTest(pipeline, start=NOON) as other:
+        for test in (one, other):
+            test.send("events", [{"shop": shop, "n": n} for shop, n in zip("abcax", "1234z", strict=True)])
+            test.send("events", {"shop": "a", "n": "no number"})
+            test.run()
+        name = _state_column(other, "by_town", "g0")
+        other.store.connection.execute(f"UPDATE _state.by_town SET {name} = 0 WHERE k0 = 'ULM'")
+        [found] = _only(_compared(one, other), "table 'by_town'")
+    [difference] = found.differences
+    assert difference.key == {"town": "ULM"}
+    assert (difference.local, difference.spark) == (7, 0)
+    assert difference.records == ("events/0/100", "events/0/101", "events/0/103")
 
 
 def test_a_table_of_one_row_and_dead_letters_and_late_rows_are_compared() -> None:

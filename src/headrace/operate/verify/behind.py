@@ -140,6 +140,7 @@ def _match_sql(table: TablePlan) -> str:
     if table.window is not None:
         conditions += ["r._time >= w._key_window_start", "r._time < w._key_window_end"]
     return (
-        f"SELECT DISTINCT _wanted_number, _partition, _offset FROM ({table.row_sql}) r "
-        f"JOIN _wanted w ON {' AND '.join(conditions) or 'true'} ORDER BY ALL"
+        # The whole row is asked for, so that one that fails in the table fails here as well.
+        f"SELECT _wanted_number, _partition, _offset, max(hash(r)) FROM ({table.row_sql}) r "
+        f"JOIN _wanted w ON {' AND '.join(conditions) or 'true'} GROUP BY 1, 2, 3 ORDER BY 1, 2, 3"
     )
