@@ -176,7 +176,7 @@ class _Run:
     @property
     def _master(self) -> str:
         session = self._session
-        return self._spark.conf["spark.master"] if session is None else session.sparkContext.master
+        return self._spark.conf["spark.master"] if session is None else str(session.sparkContext.master)
 
     def _store(self, path: Path, copied: Copied, undo: ExitStack) -> Store:
         from headrace.store import Store
