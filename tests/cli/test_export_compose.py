@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import stat
@@ -25,7 +26,7 @@ from headrace.operate.export_facts import deployment_of
 from headrace.operate.project import load_project
 from servers.prometheus import promtool
 
-MEMORY_MAX = 8 * 1024
+MEMORY_MAX = 7 * 1024
 SERVICE_KEYS = {
     "image": str, "build": dict, "command": list, "environment": dict, "ports": list, "volumes": list,
     "healthcheck": dict, "depends_on": dict, "mem_limit": str, "restart": str, "security_opt": list,
@@ -107,7 +108,8 @@ def test_the_file_has_the_shape_that_the_specification_asks_for(made: Made) -> N
 def test_what_a_profile_names_runs_beside_it_and_nothing_else(tmp_path: Path) -> None:
     expected = {
         "compose": {"kafka", "postgresql", "headrace", "generator", "prometheus", "grafana"},
-        "stores": {"kafka", "registry", "elasticsearch", "kibana", "cassandra", "headrace", "generator"},
+        "stores": {"kafka", "registry", "elasticsearch", "kibana", "kibana-objects", "cassandra", "headrace",
+                   "generator"},
         "cluster_of_containers": {"kafka", "postgresql", "spark-master", "spark-worker", "headrace",
                                   "generator", "prometheus", "grafana"},
         "embedded": {"headrace", "generator"},
@@ -172,7 +174,7 @@ def test_every_service_is_pinned_limited_and_waits_for_what_it_needs(made: Made)
         for other, condition in service.get("depends_on", {}).items():
             assert condition["condition"] in ("service_healthy", "service_started")
             assert condition["condition"] != "service_healthy" or "healthcheck" in services[other]
-        assert service["restart"] == "unless-stopped"
+        assert service["restart"] == ("on-failure" if name == "kibana-objects" else "unless-stopped")
 
 
 def test_no_password_has_a_default_and_those_that_are_made_are_by_chance(tmp_path: Path) -> None:
@@ -197,6 +199,54 @@ def test_no_password_has_a_default_and_those_that_are_made_are_by_chance(tmp_pat
     shown = " ".join(path.read_text() for path in (tmp_path / "one" / "deploy").rglob("*") if path.is_file()
                      and path.name != ".env")  # fmt: skip
     assert not any(value in shown for value in files[0].values())
+
+
+def test_users_are_polled_by_a_container_of_its_own_from_an_api_beside_it(tmp_path: Path) -> None:
+    folder = tmp_path / "signups"
+    write_project("signups", folder)
+    services = exported(folder)["services"]
+    assert set(services) == {
+        "kafka", "registry", "cassandra", "users", "headrace", "poller-users-created", "prometheus",
+        "grafana",
+    }  # fmt: skip
+    assert parsed(services["poller-users-created"]["command"][1:])["stream"] == "users_created"
+    assert parsed(services["users"]["command"][1:])["port"] == 8610
+    assert services["cassandra"]["environment"]["MAX_HEAP_SIZE"] == "512M"
+    told = load_project(folder, profile="compose").profile.polling["users_created"]
+    assert urlsplit(told.url).netloc == "users:8610"
+    assert told.with_run == "no", "who polls twice asks the API twice"
+
+
+def test_a_public_api_is_polled_where_it_is(tmp_path: Path) -> None:
+    folder = tmp_path / "signups"
+    write_project("signups", folder)
+    path = folder / "headrace.toml"
+    path.write_text(path.read_text().replace("http://users:8610/", "https://randomuser.me/"))
+    services = exported(folder)["services"]
+    assert "users" not in services
+    assert "poller-users-created" in services
+
+
+def test_kibana_is_given_its_objects_once_and_again_at_the_next_export(tmp_path: Path) -> None:
+    folder = tmp_path / "shop"
+    write_project("customers", folder)
+    for _ in range(2):
+        services = exported(folder)["services"]
+    words = services["kibana-objects"]["command"]
+    assert words[:2] == ["curl", "-fsS"]
+    assert urlsplit(words[4]).netloc == "kibana:5601"
+    assert words[-1] == "file=@/objects/customers.ndjson"
+    lines = (folder / "deploy" / "kibana" / "customers.ndjson").read_text().splitlines()
+    kinds = [json.loads(line)["type"] for line in lines]
+    assert kinds[-1] == "dashboard"
+    assert {"index-pattern", "visualization"} < set(kinds)
+
+
+def test_the_driver_of_spark_is_called_back_by_the_name_of_its_service(tmp_path: Path) -> None:
+    services = exported(project(tmp_path / "company", "cluster_of_containers"), "cluster_of_containers")[
+        "services"
+    ]
+    assert services["headrace"]["environment"]["SPARK_LOCAL_HOSTNAME"] == "headrace"
 
 
 def test_a_second_export_leaves_the_passwords_and_a_strangers_file_alone(tmp_path: Path, capsys: Any) -> None:
@@ -240,7 +290,7 @@ def test_addresses_agree_with_what_the_profile_says(tmp_path: Path) -> None:
     assert hosts == {"prometheus", "postgresql"} <= set(services)
 
 
-@pytest.mark.parametrize("blueprint", ["commerce", "customers", "operations"])
+@pytest.mark.parametrize("blueprint", ["commerce", "customers", "operations", "signups"])
 def test_a_blueprint_ships_the_file_that_is_exported(tmp_path: Path, blueprint: str) -> None:
     folder = tmp_path / "company"
     write_project(blueprint, folder)

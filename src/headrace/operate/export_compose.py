@@ -73,12 +73,20 @@ def compose_services(deployment: Deployment) -> dict[str, Service]:
         services[neighbour.host] = _NEIGHBOURS[neighbour.kind](deployment, neighbour)
         if neighbour.kind == "elasticsearch":
             services["kibana"] = _kibana(neighbour)
+            services["kibana-objects"] = _kibana_objects(deployment)
     if deployment.on_spark:
         services |= _spark(deployment)
-    started = {name: {"condition": "service_healthy"} for name in services if name != "kibana"}
+    started = {name: {"condition": "service_healthy"} for name in services if not name.startswith("kibana")}
     services["headrace"] = _headrace(deployment, started)
-    if deployment.generator_rate is not None:
-        services["generator"] = _generator(deployment, started)
+    producing = {**started, "headrace": {"condition": "service_healthy"}}
+    for stream in deployment.polled:
+        words = _command(deployment, "poll", stream)
+        facts = {"environment": _environment(deployment), "depends_on": producing, **_log_of(deployment)}
+        services[f"poller-{stream.replace('_', '-').lower()}"] = _ours(
+            deployment, "256m", words, **{key: fact for key, fact in facts.items() if fact}
+        )
+    if deployment.generator_rate is not None and not deployment.polled:
+        services["generator"] = _generator(deployment, producing)
     if _watched(deployment):
         services["prometheus"] = _prometheus()
         services["grafana"] = _grafana(deployment)
@@ -131,31 +139,37 @@ def _environment(deployment: Deployment) -> dict[str, str]:
 
 
 def _headrace(deployment: Deployment, started: Mapping[str, Any]) -> Service:
+    # Executors call the driver back: by the name of its service, which is spark.driver.host then.
+    driver = {"SPARK_LOCAL_HOSTNAME": "headrace"} if deployment.on_spark else {}
     ports = []
     if deployment.page_port:
         ports.append(_published("PAGE_PORT", deployment.page_port))
     facts: dict[str, Any] = {
-        "environment": _environment(deployment),
+        "environment": {**_environment(deployment), **driver},
         "depends_on": dict(started),
         "ports": ports,
         "volumes": ["data:/project/.headrace", "warehouse:/project/warehouse"],
         "healthcheck": {"test": ["CMD", *_command(deployment, "status", "--json")], **_CHECK},
         "stop_grace_period": "30s",
     }
-    memory = "2g" if deployment.on_spark else "1g"  # Spark's driver is a JVM beside it
+    memory = "1792m" if deployment.on_spark else "1g"  # Spark's driver is a JVM beside it
     return _ours(deployment, memory, _command(deployment, "run"), **{k: v for k, v in facts.items() if v})
 
 
-def _generator(deployment: Deployment, started: Mapping[str, Any]) -> Service:
+def _log_of(deployment: Deployment) -> dict[str, Any]:
+    """Return what gives a producer the embedded log, where there is one."""
+    return {"volumes": ["data:/project/.headrace"]} if deployment.embedded else {}
+
+
+def _generator(deployment: Deployment, producing: Mapping[str, Any]) -> Service:
     facts: dict[str, Any] = {
         "environment": {
             **_environment(deployment),
             "EVENTS_PER_SECOND": f"${{EVENTS_PER_SECOND:-{deployment.generator_rate:g}}}",
         },
-        "depends_on": {**started, "headrace": {"condition": "service_healthy"}},
+        "depends_on": producing,
+        **_log_of(deployment),
     }
-    if deployment.embedded:
-        facts["volumes"] = ["data:/project/.headrace"]
     return _ours(
         deployment, "256m", _command(deployment, "generate", deployment.project.pipeline.name), **facts
     )
@@ -200,6 +214,13 @@ def _registry(deployment: Deployment, at: Neighbour) -> Service:
         volumes=["registry:/project/.headrace"],
         healthcheck={"test": check, **_CHECK},
     )
+
+
+def _users(deployment: Deployment, at: Neighbour) -> Service:
+    """The blueprint's API with made-up users."""
+    words = ["headrace", "blueprints", "serve-users", "--host", "0.0.0.0", "--port", str(at.port)]  # noqa: S104
+    check = f"import urllib.request; urllib.request.urlopen('http://localhost:{at.port}/api/?results=1')"
+    return _ours(deployment, "256m", words, healthcheck={"test": ["CMD", "python", "-c", check], **_CHECK})
 
 
 def _postgresql(deployment: Deployment, at: Neighbour) -> Service:
@@ -285,6 +306,23 @@ def _kibana(at: Neighbour) -> Service:
     )
 
 
+def _kibana_objects(deployment: Deployment) -> Service:
+    """Imports the data views and the dashboard, once; again is the same as once."""
+    objects = f"/objects/{deployment.project.pipeline.name}.ndjson"
+    place = "http://kibana:5601/api/saved_objects/_import?overwrite=true"
+    words = ["curl", "-fsS", "-X", "POST", place, "-H", "kbn-xsrf: headrace", "--form", f"file=@{objects}"]
+    return {
+        **_service(
+            "64m",
+            image=IMAGES["kibana"],
+            command=words,
+            volumes=["./kibana:/objects:ro"],
+            depends_on={"kibana": {"condition": "service_healthy"}},
+        ),
+        "restart": "on-failure",
+    }
+
+
 def _spark(deployment: Deployment) -> dict[str, Service]:
     """A master and a worker from our own image: workers need Python with headrace as the driver has it."""
     main = "org.apache.spark.deploy"
@@ -299,7 +337,7 @@ def _spark(deployment: Deployment) -> dict[str, Service]:
     )
     worker = _ours(
         deployment,
-        "2g",
+        "1792m",
         [
             "spark-class",
             f"{main}.worker.Worker",
@@ -358,6 +396,7 @@ def _grafana(deployment: Deployment) -> Service:
 _NEIGHBOURS = {
     "kafka": _kafka,
     "registry": _registry,
+    "users": _users,
     "postgresql": _postgresql,
     "cassandra": _cassandra,
     "elasticsearch": _elasticsearch,

@@ -22,7 +22,10 @@ _NAME = re.compile(r"[a-z][a-z0-9-]*")
 
 @dataclass(frozen=True)
 class Neighbour:
-    """A server that the profile names: `kind` is kafka, registry, postgresql, elasticsearch or cassandra."""
+    """A server that the profile names.
+
+    `kind` is kafka, registry, postgresql, elasticsearch, cassandra, or users: the API that a blueprint polls.
+    """
 
     kind: str
     host: str
@@ -71,6 +74,11 @@ class Deployment:
         return not all(isinstance(binding, KafkaBinding) for binding in streams)
 
     @property
+    def polled(self) -> tuple[str, ...]:
+        """The streams whose pollers are processes of their own."""
+        return tuple(name for name, options in self.profile.polling.items() if options.with_run == "no")
+
+    @property
     def page_port(self) -> int | None:
         """Where the page is; None: there is none."""
         return self.profile.page.port if self.profile.page.serve == "on" else None
@@ -90,12 +98,12 @@ def deployment_of(project: Project, *, generator_rate: float | None = None) -> D
 
     Raises ProfileError for an address that means something else inside a container.
     """
-    neighbours = tuple(dict.fromkeys(_neighbours(project.profile)))
+    neighbours = tuple(dict.fromkeys(_neighbours(project.profile, blueprint=generator_rate is not None)))
     _require_reachable(project, neighbours)
     return Deployment(project, neighbours, tuple(_variables(project)), generator_rate)
 
 
-def _neighbours(profile: Profile) -> Iterator[Neighbour]:
+def _neighbours(profile: Profile, *, blueprint: bool) -> Iterator[Neighbour]:
     for binding in profile.streams.values():
         if isinstance(binding, KafkaBinding):
             for address in binding.brokers.split(","):
@@ -109,6 +117,10 @@ def _neighbours(profile: Profile) -> Iterator[Neighbour]:
             yield _neighbour("elasticsearch", options.url.split(",")[0], 9200)
         elif options.kind == "cassandra":
             yield _neighbour("cassandra", options.hosts.split(",")[0], 9042)
+    for polling in profile.polling.values():
+        at = _neighbour("users", polling.url, 8610)
+        if blueprint and _NAME.fullmatch(at.host):  # a public API has dots in its name
+            yield at
 
 
 def _neighbour(kind: str, address: str, port: int) -> Neighbour:

@@ -83,6 +83,8 @@ def deployment_files(deployment: Deployment) -> dict[str, str]:
     if deployment.one("postgresql"):
         files["postgresql/10-init.sql"] = _init_sql(deployment)
         files["postgresql/30-users.sh"] = _USERS
+    if deployment.one("elasticsearch"):
+        files[f"kibana/{deployment.project.pipeline.name}.ndjson"] = _saved_objects(deployment)
     if deployment.metrics_port is not None:
         files |= _watching(deployment)
     return files
@@ -121,7 +123,11 @@ def write_deployment(deployment: Deployment) -> tuple[list[Path], list[str]]:
 def _ours(path: Path) -> bool:
     if not path.exists():
         return True
-    return MARK.lstrip("# ") in path.read_text(encoding="utf-8", errors="replace")[:400]
+    begins = path.read_text(encoding="utf-8", errors="replace")[:400]
+    # Saved objects of Kibana have no place for a comment, but ids of ours.
+    return MARK.lstrip("# ") in begins or (
+        path.suffix == ".ndjson" and begins.startswith('{"id": "headrace-')
+    )
 
 
 def _environment(deployment: Deployment) -> str:
@@ -153,6 +159,15 @@ def _init_sql(deployment: Deployment) -> str:
             shapes = tuple(shape_of(table, options) for table in tables_of(plan, options, name))
             parts += [f"{statement};\n" for statement in options.init_sql(shapes, roles=True)]
     return "\n".join(parts)
+
+
+def _saved_objects(deployment: Deployment) -> str:
+    """Return what Kibana imports: data views, the panels over them, a dashboard."""
+    from headrace.observe.export_kibana import saved_objects, saved_objects_text
+    from headrace.operate.export_panels import search_replica, searched_panels
+
+    panels, views, _ = searched_panels(deployment.project, search_replica(deployment.project, None))
+    return saved_objects_text(saved_objects(deployment.project.pipeline.name, views, panels))
 
 
 def _watching(deployment: Deployment) -> dict[str, str]:

@@ -85,7 +85,7 @@ def _pods(deployment: Deployment, image: str) -> dict[str, Any]:
             "fsGroup": _USER,
             "seccompProfile": {"type": "RuntimeDefault"},
         },
-        "containers": [_container(deployment, image)],
+        "containers": [_container(deployment, image), *_pollers(deployment, image)],
         "volumes": [
             {"name": "settings", "configMap": {"name": name}},
             {"name": "data", "persistentVolumeClaim": {"claimName": name}},
@@ -98,6 +98,23 @@ def _pods(deployment: Deployment, image: str) -> dict[str, Any]:
         "selector": {"matchLabels": _labels(deployment)},
         "template": {"metadata": {"labels": _labels(deployment)}, "spec": pod},
     }
+
+
+def _pollers(deployment: Deployment, image: str) -> list[dict[str, Any]]:
+    """Return a container for each poller that is a process of its own, beside the pipeline in its pod."""
+    found = []
+    for stream in deployment.polled:
+        container = _container(deployment, image)
+        for probe in ("startupProbe", "readinessProbe", "livenessProbe", "ports"):
+            del container[probe]
+        container["name"] = f"poller-{stream.replace('_', '-').lower()}"
+        container["command"] = ["headrace", "poll", stream, "--profile", deployment.profile.name]
+        container["resources"] = {
+            "requests": {"cpu": "50m", "memory": "256Mi"},
+            "limits": {"memory": "256Mi"},
+        }
+        found.append(container)
+    return found
 
 
 def _container(deployment: Deployment, image: str) -> dict[str, Any]:

@@ -5,6 +5,7 @@ PROJECT_FILES = {
     "pipeline.py": "pipeline.py",
     "users.py": "users.py",
     "headrace.toml": "headrace.toml",
+    "deploy/compose.yaml": "deploy/compose.yaml",
     "tests/test_signups.py": "tests/test_signups.py",
     "gitignore": ".gitignore",
     "github/workflows/ci.yml": ".github/workflows/ci.yml",
