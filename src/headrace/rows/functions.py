@@ -7,12 +7,12 @@ stage then finds the records for which it does, and only these are set aside.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from inspect import Parameter, Signature
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from headrace.declare import Function
+from headrace.declare.arity import with_arity
 from headrace.errors import RecordError
 
 if TYPE_CHECKING:
@@ -59,8 +59,4 @@ def _guarded(function: Function, returns: pa.DataType) -> Callable[..., pa.Array
             raise RecordError(f"function '{function.name}' gave {len(values)} values for {rows} rows")
         return values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
 
-    # DuckDB counts parameters by the signature, where `*columns` would be one.
-    names = [f"column_{number}" for number in range(len(function.arguments))]
-    parameters = [Parameter(name, Parameter.POSITIONAL_ONLY) for name in names]
-    vars(call)["__signature__"] = Signature(parameters)
-    return call
+    return with_arity(call, len(function.arguments))

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from headrace.declare import Function
+from headrace.declare.arity import with_arity
 from headrace.errors import InternalError
 from headrace.sql.plan import NamedColumn
 from headrace.sql.syntax import Node, QueryError, Syntax, quoted, walk
@@ -52,7 +53,7 @@ class Session:
             create: Any = self._connection.create_function  # its stubs refuse what it takes
             create(
                 declared.name,
-                lambda *arrays: arrays[0],
+                with_arity(lambda *arrays: arrays[0], len(declared.arguments)),
                 [duckdb.type(kind) for kind in declared.arguments],
                 duckdb.type(declared.returns),
                 type="arrow",
