@@ -49,18 +49,15 @@ class Beside:
             made["results"] = []  # nobody has signed up since
         return made
 
-    def project(self, **settings: str) -> Path:
+    def project(self, keyspace: str) -> Path:
         folder = self.folder / "signups"
         write_project("signups", folder)
         path = folder / "headrace.toml"
         text = path.read_text()
         text = re.sub(r"http://127.0.0.1:8610", self.api, text)
         text = re.sub(r"http://127.0.0.1:8081", self.registry.url, text)
-        text = text.replace('every = "6 seconds"', 'every = "100 ms"').replace(
-            "localhost:9092", settings.get("brokers", "")
-        )
-        text = text.replace('topic = "users_created"', f'topic = "{settings.get("topic", "users_created")}"')
-        path.write_text(text.replace("spark_streams", settings["keyspace"]))
+        text = text.replace('every = "6 seconds"', 'every = "100 ms"')
+        path.write_text(text.replace("spark_streams", keyspace))
         return folder
 
 
@@ -144,14 +141,5 @@ def test_users_are_polled_counted_and_copied_with_the_embedded_log(
     beside: Beside, keyspace: tuple[str, Any]
 ) -> None:
     name, session = keyspace
-    folder = beside.project(keyspace=name)
+    folder = beside.project(name)
     assert_the_same_everywhere(run_until_all_users_are_there(folder, "cassandra"), name, session)
-
-
-@pytest.mark.slow
-def test_users_are_polled_counted_and_copied_with_kafka(
-    beside: Beside, keyspace: tuple[str, Any], kafka_broker: str
-) -> None:
-    name, session = keyspace
-    folder = beside.project(keyspace=name, brokers=kafka_broker, topic=f"users_{uuid.uuid4().hex[:10]}")
-    assert_the_same_everywhere(run_until_all_users_are_there(folder, "kafka"), name, session)
