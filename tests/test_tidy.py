@@ -105,6 +105,7 @@ def test_every_library_that_is_imported_is_a_declared_dependency() -> None:
     declared = {re.split(r"[<>=\[ ]", line)[0].replace("-", "_") for line in lines}
     optional = {"pytest"}  # only in a user's tests
     optional |= {"cassandra"} & {each.removesuffix("_driver") for each in declared}  # a package's other name
+    optional |= {"airflow"} & {each.removeprefix("apache_") for each in declared}
     problems = []
     for path in sources("src"):
         for line, module in imports_of(parsed(path)):

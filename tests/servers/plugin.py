@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import pytest
 
+from servers.airflow import airflow_python
 from servers.alertmanager import alertmanager_program
 from servers.apicurio import JAVA_MIN, apicurio
 from servers.elasticsearch import search_here
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 __all__ = [
+    "airflow_here",
     "alertmanager_here",
     "apicurio_registry",
     "cassandra_here",
@@ -42,6 +44,7 @@ __all__ = [
 ]
 
 _SERVER_FIXTURES = {
+    "airflow_here",
     "alertmanager_here",
     "apicurio_registry",
     "cassandra_here",
@@ -199,5 +202,14 @@ def alertmanager_here() -> None:
     try:
         alertmanager_program()
         alertmanager_program("amtool")
+    except ServerMissing as missing:
+        server_missing(missing)
+
+
+@pytest.fixture(scope="session")
+def airflow_here() -> None:
+    """Airflow's environment is here: for tests that run it with `servers.airflow`."""
+    try:
+        airflow_python()
     except ServerMissing as missing:
         server_missing(missing)

@@ -28,6 +28,8 @@ def register(app: typer.Typer) -> None:
     group.command("compose", epilog=examples("headrace export compose --profile compose"))(compose)
     shown = "headrace export kubernetes --profile compose --image shop:1 > pipeline.yaml"
     group.command("kubernetes", epilog=examples(shown))(kubernetes)
+    shown = "headrace export airflow --profile cassandra --dag user_automation"
+    group.command("airflow", epilog=examples(shown))(airflow)
     export_monitoring_commands.add_to(group)
     app.add_typer(group, name="export")
 
@@ -100,6 +102,31 @@ def kubernetes(
     from headrace.operate.export_kubernetes import kubernetes_text
 
     typer.echo(kubernetes_text(_deployment(project, profile), image=image, storage=storage), nl=False)
+
+
+def airflow(
+    project: ProjectOption = Path(),
+    profile: ProfileOption = None,
+    stream: Annotated[
+        str | None, typer.Option("--stream", help="The stream that is polled, if the profile polls several.")
+    ] = None,
+    dag: Annotated[
+        str | None, typer.Option("--dag", help="What the DAG is called. Default: poll_STREAM.")
+    ] = None,
+    folder: Annotated[
+        Path | None,
+        typer.Option("--folder", help="Airflow's folder of DAGs; default: airflow/dags/ in the project."),
+    ] = None,
+) -> None:
+    """Write a DAG for Airflow: every 5 minutes it polls a stream, and waits until the run has read it all.
+
+    Airflow needs headrace[airflow], and the project's folder where its tasks run.
+    """
+    from headrace.operate import load_project
+    from headrace.operate.export_airflow import write_dag
+
+    loaded = load_project(project, profile=profile)
+    typer.echo(f"wrote {write_dag(loaded, stream=stream, dag_id=dag, folder=folder)}")
 
 
 def _deployment(folder: Path, profile: str | None) -> Deployment:

@@ -1,0 +1,13 @@
+"""Airflow's base classes, from where Airflow 3 has them or from where Airflow 2.11 does."""
+
+from __future__ import annotations
+
+try:
+    from airflow.sdk import DAG, BaseHook, BaseOperator, BaseSensorOperator
+except ImportError:
+    from airflow import DAG
+    from airflow.hooks.base import BaseHook
+    from airflow.models.baseoperator import BaseOperator
+    from airflow.sensors.base import BaseSensorOperator
+
+__all__ = ["DAG", "BaseHook", "BaseOperator", "BaseSensorOperator"]
