@@ -105,5 +105,5 @@ def test_logs_prints_the_journal(project: Path, capsys: pytest.CaptureFixture[st
 
 
 def test_a_line_of_the_journal_cannot_move_the_cursor() -> None:
-    line = {"at": "2026-01-01T12:00:00Z", "level": "info", "event": "x", "facts": {"why": "\x1b[2J\u202e"}}
+    line = {"timestamp": "2026-01-01T12:00:00Z", "level": "info", "event": "x", "why": "\x1b[2J\u202e"}
     assert line_of(line) == "2026-01-01 12:00:00 info    x why=\\x1b[2J\\u202e"

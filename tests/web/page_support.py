@@ -72,10 +72,13 @@ def eventually(true: Callable[[], bool], *, within_s: float = DEADLINE_S) -> Non
 
 
 @contextmanager
-def running_page(folder: Path, *, events_hours: float = 0.1, **options: Any) -> Iterator[RunningPage]:
+def running_page(
+    folder: Path, *, events_hours: float = 0.1, replicas: dict[str, Any] | None = None, **options: Any
+) -> Iterator[RunningPage]:
     write_project("commerce", folder)
     project = load_project(folder)
-    project = replace(project, profile=replace(project.profile, page=PageOptions(port=0, **options)))
+    profile = replace(project.profile, page=PageOptions(port=0, **options), replicas=replicas or {})
+    project = replace(project, profile=profile)
     log = open_log(project, "events")
     load_history(
         make_generator("commerce", seed=7), log, hours=events_hours, until=log.now(), stop=threading.Event()

@@ -12,9 +12,11 @@ from typing import Any
 import pytest
 from page_support import DEADLINE_S, RunningPage, eventually, running_page
 
+from headrace.errors import RefusedError
 from headrace.web.page.describe import description
 from headrace.web.page.live import Live
 from headrace.web.page.values import plain
+from headrace.web.serving import bound_socket
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -83,6 +85,22 @@ def test_every_page_of_the_api_answers_while_the_pipeline_runs(page: RunningPage
         "EXPORT DATABASE '/tmp/stolen'",
         "SELECT * FROM sqlite_scan('.headrace/log.db', 'records')",
         "EXPLAIN ANALYZE COPY events_clean TO '/tmp/stolen.csv'",
+        "WITH x AS (INSERT INTO epochs VALUES (1) RETURNING 1) SELECT * FROM x",
+        "SUMMARIZE '/etc/passwd'",
+        "DESCRIBE SELECT * FROM '/etc/passwd'",
+        "FROM sniff_csv('/etc/passwd')",
+        "SELECT * FROM parquet_metadata('/etc/passwd')",
+        "SELECT * FROM read_json_objects(['/etc/passwd'])",
+        "SELECT (SELECT content FROM read_text('/etc/passwd'))",
+        "PREPARE x AS SELECT 1",
+        "EXECUTE x",
+        "IMPORT DATABASE '/tmp'",
+        "USE memory",
+        "VACUUM",
+        "CHECKPOINT",
+        "SET lock_configuration = true",
+        "CREATE SECRET (TYPE s3, KEY_ID 'a')",
+        "CREATE MACRO stolen() AS 1",
     ],
 )
 def test_the_console_reads_tables_and_nothing_else(page: RunningPage, sql: str) -> None:
@@ -104,6 +122,37 @@ def test_the_console_gives_rows_and_stops_what_is_too_much(page: RunningPage) ->
     before = page.runtime.answers.status()["epoch"]
     page.send(b"{}")  # no transaction stayed open: the engine goes on
     eventually(lambda: page.runtime.answers.status()["epoch"] > before)
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT array_agg(a.range * b.range) FROM range(1000000) a, range(1000000) b",
+        "SELECT count(DISTINCT hash(a.range, b.range)) FROM range(1000000) a, range(1000000) b",
+        "SELECT length(string_agg(repeat('x', 1000000), '')) FROM range(1000000)",
+    ],
+)
+def test_a_query_that_would_take_all_memory_is_ended_and_the_engine_goes_on(
+    page: RunningPage, sql: str
+) -> None:
+    status, answer = query(page, sql)
+    assert status in (422, 503), answer
+    assert answer["error"]
+    read = page.read()
+    page.send(b"{}")
+    eventually(lambda: page.read() > read)
+    assert page.runtime.store.ledger().balanced
+
+
+def test_the_console_cannot_see_beyond_the_store(page: RunningPage) -> None:
+    for setting, value in (
+        ("enable_external_access", False),
+        ("autoload_known_extensions", False),
+        ("autoinstall_known_extensions", False),
+    ):
+        status, answer = query(page, f"SELECT current_setting('{setting}')")
+        assert (status, answer["rows"]) == (200, [[value]])
+    assert query(page, "SELECT * FROM duckdb_secrets()")[0] == 422
 
 
 def test_a_dead_letter_is_corrected_previewed_and_given_back(page: RunningPage) -> None:
@@ -230,6 +279,11 @@ def test_values_reach_a_browser_unchanged_or_as_text() -> None:
     assert plain("\ud800") == "\\ud800"
     assert plain({"a": [b"x", None]}) == {"a": ["x", None]}
     assert len(plain("x" * 1_000_000)) < 21_000
+
+
+def test_a_port_is_taken_from_the_moment_on_at_which_it_was_given() -> None:
+    with bound_socket("127.0.0.1", 0) as first, pytest.raises(RefusedError, match="in use"):
+        bound_socket("127.0.0.1", first.getsockname()[1])
 
 
 def test_what_nobody_takes_is_forgotten_and_a_broken_status_ends_nothing() -> None:

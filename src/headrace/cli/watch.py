@@ -24,7 +24,7 @@ from headrace.cli.watch_facts import (
     table_rows,
 )
 from headrace.errors import HeadraceError
-from headrace.web.page.journal_lines import JournalReader
+from headrace.operate.journal_reading import Line, NewLines, kept, last_lines
 
 if TYPE_CHECKING:
     from headrace.operate import Home
@@ -56,7 +56,7 @@ class WatchApp(App[None]):
     def __init__(self, home: Home) -> None:
         super().__init__()
         self._home = home
-        self._journal = JournalReader(home.journal_path)
+        self._journal = NewLines(home.journal_path)
         self._read: deque[tuple[float, int]] = deque()
 
     def compose(self) -> ComposeResult:
@@ -80,9 +80,13 @@ class WatchApp(App[None]):
             ("replicas", ("replica", "state", "behind")),
         ):
             self.query_one(f"#{name}", DataTable).add_columns(*columns)
-        self._write(self._journal.last(limit=_LINES_FIRST))
+        self._write(last_lines(self._home.journal_path, _LINES_FIRST, kept()))
         self.action_ask()
         self.set_interval(_EVERY_S, self.action_ask)
+
+    def on_unmount(self) -> None:
+        """Give back the journal's file."""
+        self._journal.close()
 
     def action_ask(self) -> None:
         """Ask how it stands, unless the last question is still on its way."""
@@ -102,9 +106,9 @@ class WatchApp(App[None]):
                 self.call_from_thread(self._problem, str(error))
             return
         if not get_current_worker().is_cancelled:
-            self.call_from_thread(self._show, status, self._journal.new_lines())
+            self.call_from_thread(self._show, status, list(self._journal.read()))
 
-    def _show(self, status: dict[str, Any], lines: list[dict[str, Any]]) -> None:
+    def _show(self, status: dict[str, Any], lines: list[Line]) -> None:
         rate = self._rate(status)
         for place, question in zip(
             ("many", "errors", "delay", "healthy"), questions_of(status, rate, datetime.now(UTC)), strict=True
@@ -144,10 +148,10 @@ class WatchApp(App[None]):
             table.move_cursor(row=cursor, scroll=False)
         table.scroll_to(offset.x, offset.y, animate=False)
 
-    def _write(self, lines: list[dict[str, Any]]) -> None:
+    def _write(self, lines: list[Line]) -> None:
         journal = self.query_one("#journal", RichLog)
         for line in lines:
-            journal.write(Text(line_of(line), style=_LEVEL_STYLES.get(line["level"], "")))
+            journal.write(Text(line_of(line), style=_LEVEL_STYLES.get(str(line.get("level")), "")))
 
 
 def _picture(question: Question) -> Text:

@@ -12,6 +12,7 @@ from headrace.cli.view import OUTCOMES
 
 __all__ = ["Question", "flow_of", "line_of", "outcome_rows", "questions_of", "replica_rows", "table_rows"]
 
+_HEAD = ("timestamp", "level", "event")
 _SET_ASIDE = ("malformed", "rejected", "future")
 _BAD_SHARE = 0.02
 _BEHIND_S = 30.0
@@ -146,6 +147,7 @@ def replica_rows(status: Mapping[str, Any]) -> list[tuple[str, str, str]]:
 
 def line_of(line: Mapping[str, Any]) -> str:
     """Return a line of the journal as text: time, level, event, facts; nothing that moves a cursor."""
-    facts: Sequence[str] = [f"{name}={value}" for name, value in line["facts"].items()]
-    text = " ".join((line["at"][:19].replace("T", " "), f"{line['level']:<7}", line["event"], *facts))
+    facts: Sequence[str] = [f"{name}={value}" for name, value in line.items() if name not in _HEAD]
+    at, level, event = (str(line.get(name, "")) for name in _HEAD)
+    text = " ".join((at[:19].replace("T", " "), f"{level:<7}", event, *facts))
     return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)

@@ -11,7 +11,7 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import Any
 
-__all__ = ["LEVELS", "Line", "follow_lines", "kept", "last_lines"]
+__all__ = ["LEVELS", "Line", "NewLines", "follow_lines", "kept", "last_lines"]
 
 LEVELS = ("info", "warning", "error")
 _LOOK_S = 0.2
@@ -46,40 +46,60 @@ def last_lines(path: Path, count: int, keep: Callable[[Line], bool]) -> list[Lin
     return list(found)
 
 
-def follow_lines(path: Path, keep: Callable[[Line], bool], stop: threading.Event) -> Iterator[Line]:
-    """Give lines as they are written, from the end of the file on, until `stop`.
+class NewLines:
+    """Reads the lines that are added to the journal, from its end on. One thread at a time.
 
-    A file that is put aside for a new one, or is not there yet, is waited for.
+    A file that is put aside for a new one is read to its end; one that comes later is begun at its start.
     """
-    file = _opened(path)
-    if file is not None:
-        file.seek(0, os.SEEK_END)
-    unfinished, aside = "", False
-    try:
-        while not stop.is_set():
-            if file is None:
-                file, aside = _opened(path), False
-            text = "" if file is None else file.readline()
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._unfinished, self._aside = "", False
+        self._file = _opened(path)
+        if self._file is not None:
+            self._file.seek(0, os.SEEK_END)
+
+    def read(self) -> Iterator[Line]:
+        """Give what was added since it was asked last, as it is read."""
+        while True:
+            if self._file is None:
+                self._file, self._aside = _opened(self._path), False
+            if self._file is None:
+                return
+            text = self._file.readline()
             if text.endswith("\n"):
-                line = _line_of(unfinished + text)
-                unfinished = ""
-                if line is not None and keep(line):
+                line = _line_of(self._unfinished + text)
+                self._unfinished = ""
+                if line is not None:
                     yield line
                 continue
-            unfinished += text
-            if file is not None and not text:
-                if aside:
-                    file.close()
-                    file, unfinished = None, ""
-                    continue
-                # What was written between the last look and the change of files is still to be read.
-                aside = _was_put_aside(file, path)
-                if aside:
-                    continue
+            self._unfinished += text
+            if text:
+                return
+            if self._aside:
+                self.close()
+                continue
+            # What was written between the last look and the change of files is still to be read.
+            self._aside = _was_put_aside(self._file, self._path)
+            if not self._aside:
+                return
+
+    def close(self) -> None:
+        """Give back the file."""
+        if self._file is not None:
+            self._file.close()
+        self._file, self._unfinished = None, ""
+
+
+def follow_lines(path: Path, keep: Callable[[Line], bool], stop: threading.Event) -> Iterator[Line]:
+    """Give lines as they are written, from the end of the file on, until `stop`; see `NewLines`."""
+    lines = NewLines(path)
+    try:
+        while not stop.is_set():
+            yield from (line for line in lines.read() if keep(line))
             stop.wait(_LOOK_S)
     finally:
-        if file is not None:
-            file.close()
+        lines.close()
 
 
 def _opened(path: Path) -> TextIOWrapper | None:

@@ -29,6 +29,8 @@ def bound_socket(host: str, port: int) -> socket.socket:
         try:
             opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             opened.bind(address)
+            # Two may bind a port that nobody listens on yet, and the second would learn it far from here.
+            opened.listen(_BACKLOG)
         except OSError:
             opened.close()
             raise

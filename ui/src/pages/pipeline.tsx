@@ -3,7 +3,7 @@ import { useMemo } from "react";
 import { Link } from "wouter";
 import { answered, api, type Ledger, type Status } from "../api/client";
 import { findings } from "../findings";
-import { clock, decimal, duration, short, whole } from "../format";
+import { clock, decimal, duration, short, visible, whole } from "../format";
 import { Head, useOverview } from "../head";
 import { useLive, type Epoch, type LiveState } from "../live";
 import { Card, OUTCOMES, Swatch } from "../parts/bits";
@@ -27,12 +27,49 @@ export function Pipeline() {
       <Wrong live={live} />
       {overview && live.status && <Flow overview={overview} status={live.status} live={live} />}
       {ledger && <Balance ledger={ledger} />}
+      {live.status?.spark && <Spark facts={live.status.spark} />}
       <Charts live={live} />
       <div className="pair">
         <Epochs epochs={live.epochs} />
         {live.status && <Frontiers status={live.status} />}
       </div>
     </>
+  );
+}
+
+function Spark({ facts }: { facts: NonNullable<Status["spark"]> }) {
+  const all = facts.seconds["triggerExecution"] ?? Object.values(facts.seconds).reduce((a, b) => a + b, 0);
+  // What Spark says its own page is, is a link only where it is one.
+  const page = facts.page && /^https?:\/\//.test(facts.page) ? facts.page : undefined;
+  return (
+    <Card
+      title="Spark"
+      note={`${visible(facts.master)}, application ${visible(facts.application)}`}
+      tools={
+        page ? (
+          <a href={page} target="_blank" rel="noreferrer">
+            Spark's own page
+          </a>
+        ) : (
+          <span className="faint small">Spark's own page is off: spark.ui.enabled</span>
+        )
+      }
+      test="spark"
+    >
+      <div className="row" style={{ gap: "1.6rem" }}>
+        <span>
+          <strong className="num">{whole(facts.executors)}</strong> {facts.executors === 1 ? "executor" : "executors"}
+        </span>
+        <span>micro-batch {facts.batch === null ? "not yet" : whole(facts.batch)}</span>
+        <span>{duration(all)} for the last one</span>
+        <span className="soft small">
+          {Object.entries(facts.seconds)
+            .filter(([name]) => name !== "triggerExecution")
+            .map(([name, seconds]) => `${visible(name)} ${duration(seconds)}`)
+            .join(", ")}
+        </span>
+      </div>
+    </Card>
   );
 }
 

@@ -188,6 +188,17 @@ class AlertLine(BaseModel):
     silenced_until: str | None
 
 
+class SparkState(BaseModel):
+    """What Spark says of a run; `seconds` of the last micro-batch by the names that Spark gives its parts."""
+
+    master: str
+    application: str
+    page: str | None
+    executors: int
+    batch: int | None
+    seconds: dict[str, float]
+
+
 class Status(BaseModel):
     """Where everything stands; what `headrace status --json` prints, and the time at which it was asked."""
 
@@ -202,6 +213,7 @@ class Status(BaseModel):
     streams: dict[str, StreamState]
     tables: list[TableState]
     replicas: list[ReplicaState]
+    spark: SparkState | None = None
     alerts: list[AlertLine]
 
 

@@ -32,7 +32,7 @@ def settings_routes(sources: PageSources) -> APIRouter:
         limit: Annotated[int, Query(ge=1, le=2_000)] = 500,
     ) -> models.JournalPage:
         """The last lines of the journal, oldest first; of this level or worse."""
-        lines = sources.journal.last(level=level, text=contains, limit=limit)
+        lines = sources.journal(level=level, text=contains, limit=limit)
         return models.JournalPage(lines=[models.JournalLine(**line) for line in lines])
 
     @router.get("/settings")

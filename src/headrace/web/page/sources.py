@@ -10,10 +10,10 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from headrace.errors import RefusedError
+from headrace.operate.journal_reading import NewLines, kept, last_lines
 from headrace.web.page.changing import RunSettings
-from headrace.web.page.journal_lines import JournalReader
 from headrace.web.page.live import Live
-from headrace.web.page.values import columns_of, rows_of
+from headrace.web.page.values import columns_of, journal_line, rows_of
 
 if TYPE_CHECKING:
     from headrace.operate import Runtime
@@ -36,13 +36,22 @@ class PageSources:
         self._lock = threading.Lock()
         self._kept: tuple[float, dict[str, Any]] | None = None
         self._slots = threading.BoundedSemaphore(QUERIES_MAX)
-        self.journal = JournalReader(runtime.project.journal_path)
+        self._lines = NewLines(runtime.project.journal_path)
         self.settings = RunSettings(runtime)
-        self.live = Live(self.status, self.journal.new_lines)
+        self.live = Live(self.status, self._new_lines)
 
     def close(self) -> None:
         """End every stream of events."""
         self.live.close()
+        self._lines.close()
+
+    def _new_lines(self) -> list[dict[str, Any]]:
+        return [journal_line(line) for line in self._lines.read()]
+
+    def journal(self, *, level: str, text: str, limit: int) -> list[dict[str, Any]]:
+        """Return the last lines of this level or worse that hold `text`, oldest first."""
+        found = last_lines(self.runtime.project.journal_path, limit, kept(level=level, text=text))
+        return [journal_line(line) for line in found]
 
     def status(self) -> dict[str, Any]:
         """Return where everything stands, at most a second old however many pages ask."""

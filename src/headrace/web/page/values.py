@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["TEXT_CHARACTERS_MAX", "bytes_text", "columns_of", "plain", "rows_of"]
+__all__ = ["TEXT_CHARACTERS_MAX", "bytes_text", "columns_of", "journal_line", "plain", "rows_of"]
 
 TEXT_CHARACTERS_MAX = 20_000
 _EXACT_MAX = 2**53
@@ -78,3 +78,14 @@ def rows_of(table: pa.Table) -> list[list[Any]]:
     """Return the rows, each a list in the order of the columns: two columns may have one name."""
     columns = [[plain(value) for value in column.to_pylist()] for column in table.columns]
     return [list(row) for row in zip(*columns, strict=True)]
+
+
+def journal_line(line: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a line of the journal as `models_settings.JournalLine` has it."""
+    facts = dict(line)
+    return {
+        "at": str(facts.pop("timestamp", "")),
+        "level": str(facts.pop("level", "info")),
+        "event": str(facts.pop("event", "")),
+        "facts": facts,
+    }
