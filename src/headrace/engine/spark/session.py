@@ -69,6 +69,8 @@ def open_session(name: str, conf: Mapping[str, str]) -> SparkSession:
     given = {"spark.master": "local[*]", **LEAST, **conf}
     if given["spark.master"].startswith("local"):
         os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
+    # What Spark starts beside the driver before it knows of our data source.
+    os.environ.setdefault("PYSPARK_DRIVER_PYTHON", sys.executable)
     # What Spark itself asks for, beside the data source, which runs on executors alone.
     given["spark.sql.execution.pyspark.python"] = _python_of_executors(given)
     builder = SparkSession.builder.appName(f"headrace {name}")
