@@ -157,7 +157,7 @@ def test_a_server_that_goes_and_comes_back_holds_nothing_up(project: Path, targe
         began = time.monotonic()
         process.send_signal(signal.SIGINT)
         assert process.wait(WORK_S) == 0
-        assert time.monotonic() - began < 4, "a run stops within seconds, whatever its replicas do"
+        assert time.monotonic() - began < 10, "a run stops within seconds, whatever its replicas do"
     finally:
         process.kill()
         process.wait()

@@ -111,6 +111,16 @@ def decoded(row: dict[str, Any]) -> dict[str, Any]:
     return {k: json.loads(v) if k in nested and v is not None else v for k, v in row.items()}
 
 
+def test_a_file_that_somebody_has_taken_away_is_told(tmp_path: Path) -> None:
+    target = CsvTarget(tmp_path / "target")
+    with opened(target) as writer:
+        writer.take(THINGS.name, None, FIRST)
+        writer.write(chunk([thing("ann", 1)], epoch=1))
+        (target.folder / f"{THINGS.name}.csv").unlink()
+        with pytest.raises(RefusedError, match="shorter than it was"):
+            writer.write(chunk([thing("bob", 1)], epoch=2))
+
+
 PROJECT = """
 import headrace as hr
 pipeline = hr.Pipeline("shop")

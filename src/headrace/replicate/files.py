@@ -112,7 +112,14 @@ class _FilesWriter:
                 return
             if not chunk.cursor.same_writer(there):
                 raise fenced(table)
-            with (self._folder / f"{table}.{'csv' if self._csv else 'ndjson'}").open("ab") as file:
+            path = self._folder / f"{table}.{'csv' if self._csv else 'ndjson'}"
+            with path.open("ab") as file:
+                if file.tell() < length:
+                    raise RefusedError(
+                        f"{path} is shorter than it was: somebody has cut it, or taken it away",
+                        fix="bring it back; or move it and the files beside it away, and resume: it is "
+                        "written anew",
+                    )
                 file.truncate(length)
                 file.writelines(_csv_lines(chunk, head=not length) if self._csv else _lines(chunk))
                 file.flush()

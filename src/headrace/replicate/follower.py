@@ -126,7 +126,10 @@ class Follower:
             while not stop.is_set() and self.state != "paused":
                 if self.state == "refused" and self.error is not None:
                     raise self.error
-                if self.state == "stopped" or (self.state == "following" and self.reached >= goal):
+                if self.state == "stopped":
+                    return
+                # What is to be copied again has reached nothing yet, whatever it had reached before.
+                if self.state == "following" and self._again is None and self.reached >= goal:
                     return
                 self._changed.wait(0.1)
 
