@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import typer
@@ -12,9 +13,14 @@ from headrace.cli.app import app
 __all__ = ["parsed"]
 
 
+@cache
+def _command() -> Any:
+    return typer.main.get_command(app)  # takes half a second, and lessons have hundreds of lines
+
+
 def parsed(words: Sequence[str]) -> dict[str, Any]:
     """Return the parameters of `headrace WORDS…`. Raises what the parser raises for words that it refuses."""
-    command: Any = typer.main.get_command(app)
+    command = _command()
     rest, name, parent = list(words), "headrace", None
     while hasattr(command, "commands"):
         parent = command.make_context(name, rest, parent=parent)
