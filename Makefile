@@ -6,10 +6,12 @@ BIN := .venv/bin
 DEMO_SECONDS ?=
 FAST ?=
 PYTEST_ARGS ?=
+PARITY_SEED ?=
+PARITY_CASES ?=
 
 PAGE := src/headrace/web/static/index.html
 
-.PHONY: help demo page client test check bench bench-peers soak servers clean
+.PHONY: help demo page client test check bench bench-peers soak parity servers clean
 
 help:
 	@echo "make demo    run the commerce pipeline until Ctrl-C (DEMO_SECONDS=30: for 30 seconds)"
@@ -20,6 +22,7 @@ help:
 	@echo "make bench-peers  Headrace and its peers on one real Kafka (BENCH_ARGS=--quick for a look; Java, Maven)"
 	@echo "make servers fetch the servers that tests use (Kafka; Java and Maven are needed), once"
 	@echo "make soak    the long tests: all crash points, all cuts, 20 kills"
+	@echo "make parity  200 random pipelines on both engines (PARITY_SEED=17: that one again; Java, Kafka)"
 
 demo: .venv/.ready
 	@$(MAKE) --silent page || echo "the page could not be built; the demo runs without it"
@@ -65,6 +68,11 @@ bench-peers: .venv/.ready-dev
 
 soak: .venv/.ready-dev
 	@$(BIN)/python -m pytest -m soak --timeout=3600 $(PYTEST_ARGS)
+
+# Each case is named by its seed. PARITY_CASES says how many.
+parity: .venv/.ready-dev
+	@PARITY_SEED=$(PARITY_SEED) PARITY_CASES=$(PARITY_CASES) $(BIN)/python -m pytest -v -p no:xdist -m soak \
+		tests/engine/spark/test_parity.py $(PYTEST_ARGS)
 
 # Into a cache outside the checkout; without them the tests that need a server are skipped and say so.
 servers: .venv/.ready-dev
