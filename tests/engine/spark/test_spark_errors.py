@@ -13,6 +13,7 @@ from headrace.engine.spark.session import (
     open_session,
 )
 from headrace.errors import IntegrityError, ProfileError, RefusedError, TransientError
+from headrace.log.kafka.connection import TopicUnknownError
 
 _TRACE = """[STREAM_FAILED] Query [id = 1, runId = 2] terminated with exception: Traceback:
   File "positions.py", line 75, in _looked
@@ -23,11 +24,25 @@ headrace.errors.{error}
 SQLSTATE: XXKST"""
 
 
+_PYTHON_TRACE = """An exception was thrown from the Python worker: Traceback (most recent call last):
+  File "worker.py", line 12, in main
+    import duckdb
+ModuleNotFoundError: No module named 'duckdb'
+"""
+
+
 @pytest.mark.parametrize(
     ("text", "kind", "words"),
     [
         (_TRACE.format(error="IntegrityError: topic 'a': it was deleted"), IntegrityError, "it was deleted"),
         (_TRACE.format(error="TransientError: no answer from b:1"), TransientError, "no answer from b:1"),
+        (_TRACE.format(error="IntegrityError: it was deleted"), IntegrityError, "fix: its positions mean"),
+        (
+            _TRACE.replace("errors.", "log.kafka.connection.").format(error="TopicUnknownError: gone"),
+            TopicUnknownError,
+            "gone",
+        ),
+        (_PYTHON_TRACE, RefusedError, "ModuleNotFoundError: No module named 'duckdb'"),
         ("Python worker failed to connect back.", SparkWorkerError, "lost a worker"),
         ("Job aborted: ExecutorLostFailure (executor 1 exited)", SparkWorkerError, "lost a worker"),
         ("[UNSUPPORTED] something else", RefusedError, "something else"),

@@ -35,8 +35,14 @@ def part(start: int, next_: int, partition: int = 0) -> tuple[str, bytes]:
     return PLACE, dumped(facts)
 
 
-def end(at: dict[str, int], ends: dict[str, int] | None = None, loading: tuple[str, ...] = ()) -> Any:
+def end(
+    at: dict[str, int],
+    ends: dict[str, int] | None = None,
+    loading: tuple[str, ...] = (),
+    readable: dict[str, int] | None = None,
+) -> Any:
     offset = {
+        "readable": {PLACE: readable or ends or at},
         "at": {PLACE: at},
         "ends": {PLACE: ends or at},
         "asked": micros_of(NOW),
@@ -67,6 +73,12 @@ def test_a_partition_is_idle_only_at_its_very_end_and_while_nothing_is_loaded() 
     assert batch.slice.idle_since == {0: NOW}
     (batch,) = taken(stands(0), end({"0": 2}, loading=("events",)), part(0, 2)).batches
     assert batch.slice.idle_since == {}
+
+
+def test_an_open_transaction_keeps_its_partition_from_being_idle_but_not_a_run_from_being_caught_up() -> None:
+    found = taken(stands(0), end({"0": 2}, {"0": 9}, readable={"0": 2}), part(0, 2))
+    assert found.caught_up
+    assert found.batches[0].slice.idle_since == {}
 
 
 def test_what_the_store_holds_already_is_repeated() -> None:

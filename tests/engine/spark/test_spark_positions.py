@@ -16,7 +16,7 @@ from headrace.engine.spark import SparkSettings
 from headrace.engine.spark.fetching import RangeReader
 from headrace.engine.spark.positions import Offset, Positions, believed
 from headrace.engine.spark.task import LaneTask, Task
-from headrace.errors import HeadraceError, RefusedError
+from headrace.errors import HeadraceError, IntegrityError, RefusedError
 from headrace.log.embedded import utc_now
 from headrace.log.kafka import KafkaLog
 from headrace.log.kafka.topics import Topic
@@ -74,6 +74,15 @@ def test_batches_reach_the_end_and_a_quiet_log_is_looked_at_now_and_then(kafka_b
         assert positions.latest(offset, 20) is offset
         eager = positions_of(log, quiet=timedelta(0))
         assert eager.latest(offset, 20)["asked"] > offset["asked"]
+
+
+def test_a_log_that_lost_its_end_stops_the_run(kafka_broker: str) -> None:
+    with opened(kafka_broker, topic_name(), partitions=1) as log:
+        log.append(numbered(40, 0))
+        positions = positions_of(log)
+        beyond = {**positions.first(), "at": {"events/main": {"0": 100}}}
+        with pytest.raises(IntegrityError, match="beyond the log's end 40"):
+            positions.latest(beyond, 20)
 
 
 def test_a_topic_that_was_made_again_stops_the_run(kafka_broker: str) -> None:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from headrace.engine.local.engine import LocalEngine
+from headrace.engine.local.reader import Batch
 from headrace.engine.local.settings import EngineSettings, EpochReport
 from headrace.engine.spark.cluster import ClusterFacts, cluster_facts
 from headrace.engine.spark.computing import (
@@ -34,7 +35,7 @@ from headrace.engine.spark.computing import (
 from headrace.engine.spark.epoch import SparkEpoch
 from headrace.engine.spark.gaps import refuse_creation_times
 from headrace.engine.spark.gathering import Gathered, gather, raise_met
-from headrace.engine.spark.pace import tell_pace
+from headrace.engine.spark.pace import slow_down, tell_pace
 from headrace.engine.spark.session import (
     SparkEndedError,
     SparkWorkerError,
@@ -151,6 +152,7 @@ class SparkEngine(LocalEngine):
         if failed is not None and not (
             stop.is_set() and isinstance(failed, SparkEndedError | SparkWorkerError)
         ):
+            slow_down(self._pace_path)
             raise failed
 
     def _until(self, stop: threading.Event, until_caught_up: bool) -> BaseException | None:
@@ -163,8 +165,8 @@ class SparkEngine(LocalEngine):
                     self._look(query)
                 if stop.wait(_LOOK_S):
                     break
-            self._end(query)
         finally:
+            self._end(query)  # whatever it was: the store must not be closed under a merge
             self.cluster = None
             with suppress(Exception):
                 query.stop()
@@ -182,7 +184,8 @@ class SparkEngine(LocalEngine):
         """Let the micro-batch at work finish, then end the query; raises nothing for how it ended."""
         if self._working.acquire(timeout=_LAST_BATCH_S_MAX):
             try:
-                self._stopping = query.isActive
+                with suppress(Exception):  # Spark's own process may be gone
+                    self._stopping = query.isActive
             finally:
                 self._working.release()
 
@@ -229,9 +232,11 @@ class SparkEngine(LocalEngine):
         Spark wants one, but nothing rests on it: the store's positions are those that count.
         """
         run = f"run-{uuid.uuid4().hex}"
+        mine = f"headrace-{self._store.status().store_id}"
         if "://" in self._spark.checkpoint:
-            return f"{self._spark.checkpoint.rstrip('/')}/{run}"
-        folder = Path(self._spark.checkpoint).absolute() if self._spark.checkpoint else self._notes()
+            return f"{self._spark.checkpoint.rstrip('/')}/{mine}/{run}"
+        # Below a place that others may use as well, only what is ours is taken away.
+        folder = Path(self._spark.checkpoint).absolute() / mine if self._spark.checkpoint else self._notes()
         for old in folder.glob("run-*"):
             shutil.rmtree(old, ignore_errors=True)
         return f"file://{folder}/{run}"
@@ -282,13 +287,17 @@ class SparkEngine(LocalEngine):
             self._plan, self._store, self._queries, self._writers, self._keys, self._closings, self._on_step
         )
         batches = gathered.batches
+        self._require_same_topics(batches)
         self._set_threads(sum(batch.slice.records.num_rows for batch in batches))
         taken = epoch.judge(batches)
         redriven = any(batch.lane == "redrive" and batch.result is not None for batch in batches)
         if self._copies or redriven:
             with epoch.watch.stage("second_job"):
                 lanes = "" if self._copies else "redrive"
-                found = self._computed(rows.select("place", "rows"), taken, lanes)
+                # Where Spark reads again for it, what went wrong then stands in facts without a place.
+                found = self._computed(
+                    rows.selectExpr("place", "if(place = '', facts, NULL) AS facts", "rows"), taken, lanes
+                )
                 raise_met(data for kind, _, data in found if kind == FACTS)
                 changes = changes + _changes(found)
         epoch.add(changes)
@@ -306,6 +315,12 @@ class SparkEngine(LocalEngine):
             bytes_max=self._spark.batch_bytes_max,
         )
         self._tell(report)
+
+    def _require_same_topics(self, batches: list[Batch]) -> None:
+        """Raise IntegrityError when a topic was made again since the batch was planned."""
+        for batch in batches:
+            if batch.slice.records.num_rows:
+                self._reader.logs[batch.stream, batch.lane].partitions()
 
     def _computed(self, rows: DataFrame, taken: Taken, lanes: str) -> list[Computed]:
         """Run the row parts of tables over the rows of some lanes, on the executors; one action."""

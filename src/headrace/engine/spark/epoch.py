@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 
 import pyarrow as pa
@@ -14,6 +15,7 @@ from headrace.engine.local.reader import Batch
 from headrace.engine.spark.combining import combined
 from headrace.engine.spark.computing import COUNTS, Change, Taken
 from headrace.engine.spark.positions import lane_text
+from headrace.errors import TransientError
 
 __all__ = ["SparkEpoch"]
 
@@ -40,16 +42,33 @@ class SparkEpoch(Epoch):
     def add(self, changes: Iterable[tuple[str, Change]]) -> None:
         """Add up what the parts of the batch change in each table; `changes` name the lane they come from."""
         found: dict[tuple[str, str], list[Delta]] = {}
+        accepted: Counter[tuple[str, str]] = Counter()
         for place, change in changes:
             found.setdefault((place, change.table), []).append(change.delta)
+            accepted[place, change.table] += change.counts["accepted"]
             table = self.progress.tables[change.table]
             for count in COUNTS:
                 setattr(table, count, getattr(table, count) + change.counts[count])
         places = {lane_text((one.batch.stream, one.batch.lane)): one for one in self._decided}
+        for place, decided in places.items():
+            self._require_whole(place, decided, accepted)
         with self.watch.stage("compute"):
             for (place, name), deltas in found.items():
                 delta = combined(self._queries, self._writers[name].plan, deltas)
                 self._deltas.append((name, places[place], delta))
+
+    def _require_whole(self, place: str, decided: Decided, accepted: Counter[tuple[str, str]]) -> None:
+        """Raise TransientError unless every table was given each accepted row once.
+
+        Spark reads a range again when what it had of it is lost, and may be given less then.
+        """
+        for name, writer in self._writers.items():
+            rows = decided.accepted.num_rows
+            if decided.batch.stream in writer.plan.sources and accepted[place, name] != rows:
+                raise TransientError(
+                    f"{place}: table '{name}' was given {accepted[place, name]:,} of {rows:,} accepted rows",
+                    fix="nothing was written; the micro-batch is computed again",
+                )
 
 
 def _taken(decided: Decided) -> dict[int, tuple[int, ...]]:

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pyarrow as pa
-from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from headrace.engine.spark.task import LaneTask
-from headrace.errors import RefusedError
+from headrace.errors import IntegrityError, RefusedError
 from headrace.log.kafka.chunks import Fetched, take
 from headrace.log.kafka.connection import Connection
 
@@ -46,6 +46,7 @@ class RangeReader:
         self._consumer: Consumer | None = None
         self._at: tuple[int, int] | None = None
         self._ahead: list[Message] = []
+        self._end_told = False
 
     def read(self, partition: int, start: int, end: int) -> Iterator[Found]:
         """Give the records of [start, end), in parts of bounded size; together they reach `end`.
@@ -81,7 +82,7 @@ class RangeReader:
             elif time.monotonic() - silent_since > _SILENCE_S_MAX:
                 raise self._connection.not_ready()
             messages = self._poll()
-        self._at = (partition, end)
+        self._at = None if self._end_told else (partition, end)
         yield self._part(one, begun, lost)
 
     def _noted(self, one: Fetched, messages: list[Message], end: int) -> int:
@@ -93,6 +94,8 @@ class RangeReader:
                 continue
             if error.code() == KafkaError._PARTITION_EOF:
                 one.next = max(one.next, min(end, message.offset()))
+                # The client tells an end once: a range that goes on from here must ask anew.
+                self._end_told = message.offset() > end
             elif error.code() == KafkaError._AUTO_OFFSET_RESET:
                 kept = self._kept(one.partition, one.next, end)
             elif error.fatal() or not error.retriable():
@@ -125,6 +128,7 @@ class RangeReader:
                 },
             )
         ahead, self._ahead = self._ahead, []
+        self._end_told = False
         if self._at == (partition, start):
             self._at = None
             return ahead or self._poll()
@@ -134,18 +138,28 @@ class RangeReader:
 
     def _poll(self) -> list[Message]:
         assert self._consumer is not None  # noqa: S101 - `_begin` came before
-        self._connection.raise_refused()
         # `consume` waits until it has all that was asked for: the first message is waited for alone.
         first = self._consumer.poll(_WAIT_S)
         if first is None:
+            self._connection.raise_refused()
             return []
+        self._connection.answered()
         return [first, *self._consumer.consume(_CHUNK, 0)]
 
     def _kept(self, partition: int, at: int, end: int) -> int:
         """Return where the partition begins now, which is behind `at`."""
         assert self._consumer is not None  # noqa: S101 - the caller reads
         place = TopicPartition(self._lane.settings.topic, partition)
-        start, _ = self._consumer.get_watermark_offsets(place, timeout=10.0)
+        try:
+            start, last = self._consumer.get_watermark_offsets(place, timeout=10.0)
+        except KafkaException as error:
+            raise self._connection.error_of(error.args[0]) from None
+        if at > last:
+            raise IntegrityError(
+                f"{self._lane.place}, partition {partition}: reading stands at offset {at}, beyond the log's "
+                f"end {last}",
+                fix="the log lost records or is another one: restore it, or start with a new store",
+            )
         if start <= at or not self._lose:
             raise RefusedError(
                 f"{self._lane.place}, partition {partition}: reading stands at offset {at}, but the "

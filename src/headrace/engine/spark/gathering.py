@@ -62,7 +62,7 @@ def gather(progress: Progress, found: Iterable[tuple[str, bytes]], clock: dateti
         raise IntegrityError("a micro-batch that the store holds in part", fix=_FIX)
     caught_up = all(
         end["at"][lane][number] >= last
-        for lane, places in end["ends"].items()
+        for lane, places in end["readable"].items()
         for number, last in places.items()
     )
     size = sum(facts["bytes"] for parts in lanes.values() for facts in parts)

@@ -4,6 +4,7 @@ An offset, as Spark writes it into its checkpoint, is a dict:
 
     at      by "STREAM/LANE" and partition, the offset to read next
     ends    in the same shape, the ends of the partitions when the batch was chosen (the uncommitted ones)
+    readable  in the same shape, how far they could be read: before the first open transaction
     asked   from when they are, microseconds since 1970 (see `believed`); None at the very start of a run
     loading the streams that were being loaded with history then: their ends say nothing about time
     moment  the record time at which the batch ends, milliseconds since 1970
@@ -20,6 +21,7 @@ from confluent_kafka.admin import OffsetSpec
 
 from headrace.engine.spark.cutting import Place, cut
 from headrace.engine.spark.task import Lane, Task
+from headrace.errors import IntegrityError
 from headrace.log.kafka.connection import Connection
 from headrace.log.kafka.groups import Groups
 from headrace.log.kafka.log import REPLICAS_BEHIND
@@ -64,7 +66,7 @@ class Positions:
     def first(self) -> Offset:
         """Return where the run begins: where the store stands."""
         at = {lane_text(name): _texts(lane.start) for name, lane in self._task.lanes.items()}
-        return {"at": at, "ends": at, "asked": None, "loading": [], "moment": 0}
+        return {"at": at, "ends": at, "readable": at, "asked": None, "loading": [], "moment": 0}
 
     def latest(self, start: Offset, rows_max: int) -> Offset:
         """Return where the next batch ends; `start` itself when there is nothing to do.
@@ -75,11 +77,11 @@ class Positions:
         loading = [name[0] for name, groups in self._groups.items() if groups.loading()]
         starts, seen, ends = self._looked(start)
         asked = micros_of(believed(now, self._topics.values()))
-        if all(seen[place] <= at for place, at in starts.items()):
+        if all(ends[place] <= at for place, at in starts.items()):
             quiet = self._task.spark.quiet.total_seconds() * 1e6
             if start["asked"] is not None and asked - start["asked"] < quiet:
                 return start
-            return self._offset(starts, seen, asked, loading, start["moment"])
+            return self._offset(starts, seen, ends, asked, loading, start["moment"])
         lanes = {place: at for place, at in starts.items() if place[1] == _REDRIVE}
         chosen = {place: min(ends[place], at + rows_max) for place, at in lanes.items()}
         main = {place: at for place, at in starts.items() if place not in lanes}
@@ -91,13 +93,20 @@ class Positions:
             since=start["moment"],
             until=micros_of(now) // 1000,
         )
-        return self._offset({**chosen, **cuts}, seen, asked, loading, moment)
+        return self._offset({**chosen, **cuts}, seen, ends, asked, loading, moment)
 
     def _offset(
-        self, at: Mapping[Place, int], ends: Mapping[Place, int], asked: int, loading: list[str], moment: int
+        self,
+        at: Mapping[Place, int],
+        ends: Mapping[Place, int],
+        readable: Mapping[Place, int],
+        asked: int,
+        loading: list[str],
+        moment: int,
     ) -> Offset:
         return {
-            "at": _nested(at), "ends": _nested(ends), "asked": asked, "loading": loading, "moment": moment,
+            "at": _nested(at), "ends": _nested(ends), "readable": _nested(readable),
+            "asked": asked, "loading": loading, "moment": moment,
         }  # fmt: skip
 
     def _looked(self, start: Offset) -> tuple[dict[Place, int], dict[Place, int], dict[Place, int]]:
@@ -111,8 +120,17 @@ class Positions:
             stands = start["at"].get(lane_text(name), {})
             last = end_offsets(connection, range(known.partitions), committed=False)
             stable = end_offsets(connection, range(known.partitions), committed=True)
+            if any(last[number] < int(stands.get(str(number), 0)) for number in last):
+                # A broker that just became the leader may know less for a moment.
+                last = end_offsets(connection, range(known.partitions), committed=False)
             for number in range(known.partitions):
                 at = int(stands.get(str(number), 0))
+                if at > last[number]:
+                    raise IntegrityError(
+                        f"{place}, partition {number}: the position {at} is beyond the log's end "
+                        f"{last[number]}",
+                        fix="the log lost records or is another one: restore it, or start with a new store",
+                    )
                 starts[*name, number] = at
                 seen[*name, number] = last[number]
                 ends[*name, number] = max(at, stable[number])

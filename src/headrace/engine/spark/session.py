@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -157,19 +158,30 @@ def error_of_spark(text: str) -> HeadraceError:
 
     Errors of the data source's own process come as a text that names our class.
     """
-    import re
-
-    import headrace.errors as ours
-
-    found = re.search(r"headrace\.errors\.(\w+Error): ([^\n]*)", text)
-    kind = getattr(ours, found[1], None) if found else None
-    if found and isinstance(kind, type) and issubclass(kind, HeadraceError):
-        return kind(found[2])
+    found = _OURS.search(text)
+    kind = next((kind for kind in _kinds(HeadraceError) if found and kind.__name__ == found["kind"]), None)
+    if found and kind:
+        return kind(found["message"], fix=found["fix"] or "")
     if any(words in text for words in _PASSING):
         return SparkWorkerError(f"Spark lost a worker: {_first_line(text)}")
+    raised = _RAISED.findall(text)
+    reason = raised[-1][:300] if raised else _first_line(text)
     return RefusedError(
-        f"Spark stopped the query: {_first_line(text)}", fix="see Spark's own log; nothing is lost: run again"
+        f"Spark stopped the query: {reason}", fix="see Spark's own log; nothing is lost: run again"
     )
+
+
+_OURS = re.compile(
+    r"^headrace\.[\w.]+\.(?P<kind>\w+Error): (?P<message>[^\n]*)(\n\s+fix: (?P<fix>[^\n]*))?", re.M
+)
+_RAISED = re.compile(r"^((?:\w+\.)*\w+(?:Error|Exception): [^\n]+)", re.M)
+"""The last line of a traceback of Python."""
+
+
+def _kinds(kind: type[HeadraceError]) -> Iterator[type[HeadraceError]]:
+    yield kind
+    for below in kind.__subclasses__():
+        yield from _kinds(below)
 
 
 def _first_line(text: str) -> str:
