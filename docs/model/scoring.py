@@ -1,6 +1,5 @@
 """The model, as a function that takes columns. `pipeline.py` declares it for SQL."""
 
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +12,20 @@ class Model:
 
     def __init__(self, data: bytes) -> None:
         self._data = data
+        self._opened: Any = None
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Model, (self._data,)  # an open session cannot travel
 
-    @cached_property
     def _session(self) -> Any:
-        import onnxruntime
+        if self._opened is None:
+            import onnxruntime
 
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1  # the engine has its own threads
-        return onnxruntime.InferenceSession(self._data, options, providers=["CPUExecutionProvider"])
+            options = onnxruntime.SessionOptions()
+            options.intra_op_num_threads = 1  # the engine has its own threads
+            providers = ["CPUExecutionProvider"]
+            self._opened = onnxruntime.InferenceSession(self._data, options, providers=providers)
+        return self._opened
 
     def scores(self, columns: list[pa.Array]) -> pa.Array:
         """Return one score for each row; NULL where a value is."""
@@ -31,7 +33,7 @@ class Model:
         known = ~np.isnan(rows).any(axis=1)
         found = np.zeros(len(rows))
         if known.any():
-            found[known] = self._session.run(None, {"payments": rows[known]})[0][:, 0]
+            found[known] = self._session().run(None, {"payments": rows[known]})[0][:, 0]
         # What a processor makes of the last digits may depend on how many rows come together.
         return pa.array(found.round(3), pa.float64(), mask=~known)
 
