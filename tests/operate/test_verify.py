@@ -60,12 +60,12 @@ pipeline.table("busy", "SELECT shop, sum(visits) AS visits FROM by_minute GROUP 
 DIFFERENT = '''
 
 @pipeline.function(arguments=["VARCHAR"], returns="VARCHAR")
-def where(shops: pa.Array) -> pa.Array:
+def told_as(shops: pa.Array) -> pa.Array:
     """Breaks the rule that a function depends on its arguments alone."""
     on_spark = "pyspark.worker" in sys.modules
     return pa.array([f"<i>{shop}</i>" if on_spark else shop for shop in shops.to_pylist()])
 
-pipeline.table("told", "SELECT id, where(shop) AS shop FROM visits WHERE id < 'v003'", key="id")
+pipeline.table("told", "SELECT id, told_as(shop) AS shop FROM visits WHERE id < 'v003'", key="id")
 '''
 
 
