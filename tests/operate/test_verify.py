@@ -153,7 +153,8 @@ def test_engines_that_differ_give_an_exit_code_of_their_own_and_name_the_cell(
     place = next(line for line in said[cell:].splitlines() if "records: " in line).strip()
     assert "    shop: local b\n          Spark <i>b</i>\n" in said[cell:]
     stream, partition, offset = place.removeprefix("records: ").split("/")
-    assert project.headrace("log", "peek", stream, "--offset", f"{partition}:{offset}", "-n", "1") == 0
+    peek = ["log", "peek", stream, "-C", str(project.folder), "--offset", f"{partition}:{offset}", "-n", "1"]
+    assert run(peek) == 0
     assert '"v001"' in capsys.readouterr().out
     page = report.read_text()
     assert "&lt;i&gt;b&lt;/i&gt;" in page
