@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import re
+import shutil
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -70,6 +74,7 @@ def open_session(name: str, conf: Mapping[str, str]) -> SparkSession:
     given = {"spark.master": "local[*]", **LEAST, **conf}
     if given["spark.master"].startswith("local"):
         os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
+        os.environ.setdefault("SPARK_HOME", _home_without_archives())
     # What Spark starts beside the driver before it knows of our data source.
     os.environ.setdefault("PYSPARK_DRIVER_PYTHON", sys.executable)
     # What Spark itself asks for, beside the data source, which runs on executors alone.
@@ -83,6 +88,23 @@ def open_session(name: str, conf: Mapping[str, str]) -> SparkSession:
         raise error_of_start(given["spark.master"], error) from error
     session.sparkContext.setLogLevel("ERROR")
     return session
+
+
+@cache
+def _home_without_archives() -> str:
+    """Return a folder to take for Spark's home, in which PySpark's own archive is not found.
+
+    Each process of Python that Spark starts would compile it anew, for two seconds of work, and has ten
+    seconds to show itself. Without the archive it takes the installed package, compiled already.
+    """
+    import pyspark
+
+    installed = Path(pyspark.__file__).parent
+    folder = Path(tempfile.mkdtemp(prefix="headrace-spark-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    for name in ("bin", "jars", "sbin"):
+        (folder / name).symlink_to(installed / name)
+    return str(folder)
 
 
 def _python_of_executors(conf: Mapping[str, str]) -> str:
