@@ -52,9 +52,12 @@ def test_executors_read_avro_and_wait_for_a_registry_that_is_away(
 ) -> None:
     plan = plan_pipeline(pipeline)
     server, thread = serve(tmp_path / "registry.db")
-    client = RegistryClient(server.url)
     form = StreamFormat(pipeline.streams[0], "avro", "events-value")
-    with closing(open_kafka_log(topics.settings("events", 2), "events")) as log:
+    with (
+        closing(RegistryClient(server.url)) as client,
+        closing(RegistryFraming(RegistryClient(server.url), form)) as framing,
+        closing(open_kafka_log(topics.settings("events", 2), "events")) as log,
+    ):
         encoder = Encoder(form, prepare(client, form, auto_register=True))
         EncodedLog(log, encoder).append(
             values(*[b'{"id": "e%d", "n": %d}' % (number, number) for number in range(_RECORDS)])
@@ -71,7 +74,7 @@ def test_executors_read_avro_and_wait_for_a_registry_that_is_away(
         store = Store.open(tmp_path / "store.duckdb", plan, identities={"events": log.identity})
         engine = SparkEngine(
             plan, {"events": log}, store, spark=SparkSettings(), session=spark_session,
-            framings={"events": RegistryFraming(RegistryClient(server.url), form)},
+            framings={"events": framing},
         )  # fmt: skip
         try:
             engine.run(threading.Event(), until_caught_up=True, on_waiting=waits)
