@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from collections import Counter
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -130,6 +131,12 @@ def test_rooms_that_are_told_the_time_do_not_ask_for_it() -> None:
             ):
                 problems.append(f"{path.relative_to(ROOT)}:{node.lineno}: asks what time it is")
     found(problems)
+
+
+def test_no_two_files_of_tests_have_the_same_name() -> None:
+    # pytest imports them by that name alone, and only a run of all of them finds out.
+    names = Counter(path.name for path in sources("tests") if path.name.startswith("test_"))
+    found([f"{name}: {count} files" for name, count in names.items() if count > 1])
 
 
 def test_files_and_functions_stay_small() -> None:
