@@ -21,6 +21,8 @@ from headrace.operate import load_project
 from headrace.store import open_store_readonly
 from headrace.testing import check_function
 
+pytestmark = pytest.mark.slow
+
 EXAMPLE = Path(__file__).parents[2] / "docs" / "model"
 RECORDS = 900
 

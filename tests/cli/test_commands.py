@@ -11,6 +11,8 @@ from typer.main import get_command
 
 from headrace.cli.app import app, run
 
+pytestmark = pytest.mark.slow
+
 
 def ok(*words: str) -> None:
     assert run(words) == 0

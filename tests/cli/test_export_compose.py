@@ -26,6 +26,8 @@ from headrace.operate.export_facts import deployment_of
 from headrace.operate.project import load_project
 from servers.prometheus import promtool
 
+pytestmark = pytest.mark.slow
+
 MEMORY_MAX = 7 * 1024
 SERVICE_KEYS = {
     "image": str, "build": dict, "command": list, "environment": dict, "ports": list, "volumes": list,

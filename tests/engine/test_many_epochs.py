@@ -14,6 +14,8 @@ from headrace.sql import plan_pipeline
 from headrace.store import Store
 from headrace.testing import PipelineTest
 
+pytestmark = pytest.mark.slow
+
 TABLES = {
     "per_user": """
         SELECT window_start, user_id, count(*) AS n, sum(amount) AS total, count(DISTINCT amount) AS amounts

@@ -18,6 +18,8 @@ from headrace.store import Store
 from headrace.testing import VirtualClock
 from headrace.testing.records import append_table, record_json
 
+pytestmark = pytest.mark.slow
+
 START = datetime(2026, 1, 1, tzinfo=UTC)
 COUNT = "SELECT count(*) AS n FROM events"
 BY_TEN_MINUTES = "SELECT window_start, count(*) AS n FROM events GROUP BY window(seen, '10 minutes')"

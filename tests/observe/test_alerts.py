@@ -14,6 +14,8 @@ from headrace.observe.rules import Limits, Rule, default_rules
 from headrace.testing import PipelineTest
 from observe.observed import START, Facts, observer_of, shop, step
 
+pytestmark = pytest.mark.slow
+
 
 class Watched:
     """A pipeline whose alerts are looked at every 5 seconds of virtual time."""

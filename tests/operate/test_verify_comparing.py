@@ -19,6 +19,8 @@ from headrace.sql import plan_pipeline
 from headrace.store.schema import state_columns
 from headrace.testing import PipelineTest
 
+pytestmark = pytest.mark.slow
+
 NOON = "2026-03-01T12:00:00"
 
 

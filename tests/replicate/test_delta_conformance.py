@@ -9,6 +9,8 @@ from targets import DeltaTarget
 
 from headrace.testing.replicas import ReplicaConformance
 
+pytestmark = pytest.mark.slow
+
 
 class TestDelta(ReplicaConformance):
     @pytest.fixture

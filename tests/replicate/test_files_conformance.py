@@ -9,6 +9,8 @@ from targets import FilesTarget
 
 from headrace.testing.replicas import ReplicaConformance
 
+pytestmark = pytest.mark.slow
+
 
 class TestFiles(ReplicaConformance):
     @pytest.fixture

@@ -19,6 +19,8 @@ from headrace.testing.pipeline_test import PipelineTest
 from headrace.testing.replica_runs import catch_up, feed, following, shop, sorted_rows
 from headrace.testing.replica_writes import FIRST, THINGS, WriterConformance, chunk, opened, thing
 
+pytestmark = pytest.mark.slow
+
 START = "2026-03-01T12:00:00"
 TABLES = ("revenue", "totals", "all_rows", "busy")
 

@@ -27,6 +27,8 @@ from headrace.replicate.parquet.tree import Tree
 from headrace.replicate.protocol import Chunk, Cursor, NamedColumn, Position, TableShape, version_of
 from headrace.testing.replica_writes import FIRST, opened
 
+pytestmark = pytest.mark.slow
+
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 WINDOWS = TableShape(
     name="counts",

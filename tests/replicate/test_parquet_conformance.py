@@ -9,6 +9,8 @@ from targets import ParquetTarget
 
 from headrace.testing.replicas import ReplicaConformance
 
+pytestmark = pytest.mark.slow
+
 
 class TestParquet(ReplicaConformance):
     @pytest.fixture

@@ -27,6 +27,8 @@ from servers.elasticsearch import search_server
 from servers.kafka import kafka_broker
 from servers.postgresql import postgres_server
 
+pytestmark = pytest.mark.slow
+
 HERE = Path(__file__).parent
 
 

@@ -15,6 +15,8 @@ from headrace.replicate.protocol import Position
 from headrace.testing.replica_writes import FIRST, THINGS, chunk, opened, thing
 from headrace.testing.replicas import ReplicaConformance
 
+pytestmark = pytest.mark.slow
+
 
 class TestWebhook(ReplicaConformance):
     @pytest.fixture

@@ -22,6 +22,8 @@ from headrace.web.page.app import PAGE_FOLDER
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
+pytestmark = pytest.mark.slow
+
 AXE = Path(__file__).parent.parent.parent / "ui" / "node_modules" / "axe-core" / "axe.min.js"
 PLACES = ("pipeline", "dashboards", "tables", "records", "log", "logs", "alerts", "settings")
 SOON_MS = 20_000

@@ -21,6 +21,8 @@ from headrace.operate.secrets import Secret
 from headrace.web.page.describe import description
 from headrace.web.page.serve import check_page
 
+pytestmark = pytest.mark.slow
+
 TOKEN = "a-token-for-these-tests"
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
 

@@ -14,6 +14,8 @@ from headrace.operate import open_log
 from headrace.rows import RowStage
 from headrace.web.page.scanning import Budget, outcomes_between
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningPage]:

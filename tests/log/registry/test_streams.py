@@ -21,6 +21,8 @@ from headrace.operate import Runtime, load_project, open_log
 from headrace.operate.formats import open_producer_log
 from headrace.testing.records import append_table
 
+pytestmark = pytest.mark.slow
+
 COLUMNS = "id VARCHAR NOT NULL, at TIMESTAMP NOT NULL, amount DECIMAL(12,2), tags VARCHAR[]"
 PIPELINE = """
 import headrace as hr

@@ -19,6 +19,8 @@ from headrace.log.registry.avro_schema import AvroType, parse_avro
 from headrace.log.registry.framing import _AvroDecode, plain_schema
 from headrace.log.registry.wire import Unreadable
 
+pytestmark = pytest.mark.slow
+
 ENUM = {"type": "enum", "name": "E", "symbols": ["A", "B", "C"]}
 
 
