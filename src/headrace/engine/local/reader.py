@@ -181,16 +181,21 @@ class Reader:
         begun = time.perf_counter()
         clock = log.now()
         lost: dict[int, int] = {}
-        try:
-            found = self._slice(log, positions, rows_max, wait)
-        except RefusedError:
-            if self._settings.on_data_loss == "stop":
-                raise
-            starts = {kept.partition: kept.start for kept in log.partitions()}
-            lost = {n: starts[n] - at for n, at in positions.items() if n in starts and starts[n] > at}
-            if not lost:
-                raise
-            found = self._slice(log, {n: at + lost.get(n, 0) for n, at in positions.items()}, rows_max, wait)
+        while True:
+            asked = {n: at + lost.get(n, 0) for n, at in positions.items()}
+            try:
+                found = self._slice(log, asked, rows_max, wait)
+                break
+            except RefusedError:
+                if self._settings.on_data_loss == "stop":
+                    raise
+                starts = {kept.partition: kept.start for kept in log.partitions()}
+                gone = {n: starts[n] - at for n, at in positions.items() if n in starts and starts[n] > at}
+                # Retention may move again before the next read. What is refused although nothing more is
+                # gone is refused for another reason.
+                if gone == lost:
+                    raise
+                lost = gone
         return Batch(place[0], place[1], found, clock, lost=lost, seconds_read=time.perf_counter() - begun)
 
     def _slice(self, log: Log, positions: Mapping[int, int], rows_max: int, wait: timedelta) -> Slice:
