@@ -8,6 +8,7 @@ import os
 import re
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -23,8 +24,10 @@ from headrace.log.answered import AnsweredKeys
 from headrace.produce.ingest import Ingest, IngestLimits
 from headrace.web.ingest import ingest_app
 from headrace.web.serving import bound_socket, serving
+from log.certificates import Authority
 
 TOKEN = "a token for tests"
+SECRET = "s3cret-s3cret-s3cret"
 JSON = {"Content-Type": "application/json"}
 DEADLINE_S = 30
 
@@ -191,6 +194,66 @@ def test_a_port_for_everybody_needs_a_token(
     monkeypatch.setenv("EMPTY", "")
     assert run(["ingest", "--host", "0.0.0.0", "--token-env", "EMPTY", *here]) == 2
     assert "is not set or empty" in capsys.readouterr().err
+    monkeypatch.setenv("SHORT", "s3cret")
+    assert run(["ingest", "--token-env", "SHORT", *here]) == 2
+    said = capsys.readouterr().err
+    assert "less than 16 characters" in said and "s3cret" not in said
+
+
+def test_a_port_for_everybody_needs_tls_or_the_word_that_a_proxy_has_it(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run(["new", str(tmp_path / "w")]) == 0
+    monkeypatch.setenv("LONG", SECRET)
+    everybody = [
+        "ingest",
+        "--host",
+        "0.0.0.0",
+        "--port",
+        "0",
+        "--token-env",
+        "LONG",
+        "-C",
+        str(tmp_path / "w"),
+    ]
+    assert run(everybody) == 2
+    assert "without TLS would send token and records in the clear" in capsys.readouterr().err
+    profile = tmp_path / "w" / "headrace.toml"
+    profile.write_text('[profiles.local]\ningest.certificate = "c.pem"\n')
+    assert run(everybody) == 2
+    assert "ingest.certificate and ingest.certificate_key go together" in capsys.readouterr().err
+    profile.write_text('[profiles.local]\ningest = { certificate = "c.pem", certificate_key = "k.pem" }\n')
+    assert run(everybody) == 1
+    assert "the TLS certificate cannot be used" in capsys.readouterr().err
+    with bound_socket("0.0.0.0", 0) as taken:
+        profile.write_text('[profiles.local]\ningest.plain_http = "anywhere"\n')
+        everybody[everybody.index("--port") + 1] = str(taken.getsockname()[1])
+        assert run(everybody) == 1  # it got as far as listening
+    assert "choose another one with --port" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_records_are_taken_over_tls(tmp_path: Path) -> None:
+    folder = tmp_path / "w"
+    assert run(["new", str(folder)]) == 0
+    authority = Authority(tmp_path, "authority")
+    certificate, key = authority.signed("ingest")
+    options = f'certificate = "{certificate}", certificate_key = "{key}", token = "${{env:TOKEN}}"'
+    (folder / "headrace.toml").write_text(f"[profiles.local]\ningest = {{ {options} }}\n")
+    command = Command(folder, TOKEN=SECRET)
+    try:
+        trust = ssl.create_default_context(cafile=str(authority.ca))
+        sender = http.client.HTTPSConnection("127.0.0.1", command.port, timeout=DEADLINE_S, context=trust)
+        headers = {**JSON, "Authorization": f"Bearer {SECRET}"}
+        sender.request("POST", "/streams/readings/records", b'{"n": 1}', headers)
+        answer = sender.getresponse()
+        assert (answer.status, json.loads(answer.read())["records"]) == (200, 1)
+        sender.close()
+        with pytest.raises((http.client.HTTPException, OSError)):
+            ask(command.port, "GET", "/health")
+    finally:
+        out = command.end(signal.SIGINT)
+    assert SECRET not in out
 
 
 class Command:
@@ -207,7 +270,7 @@ class Command:
         )
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
-        found = re.search(r"http://127\.0\.0\.1:(\d+)/", line)
+        found = re.search(r"https?://127\.0\.0\.1:(\d+)/", line)
         assert found, line + self.process.stdout.read()
         self.port = int(found.group(1))
 
@@ -222,8 +285,8 @@ def test_a_killed_process_has_what_it_answered_and_knows_its_keys_again(tmp_path
     folder = tmp_path / "w"
     assert run(["new", str(folder)]) == 0
     (folder / "headrace.toml").write_text('[profiles.local]\ningest.token = "${env:TOKEN}"\n')
-    path, headers = "/streams/readings/records", {**JSON, "Authorization": "Bearer s3cret"}
-    command = Command(folder, TOKEN="s3cret")
+    path, headers = "/streams/readings/records", {**JSON, "Authorization": f"Bearer {SECRET}"}
+    command = Command(folder, TOKEN=SECRET)
     try:
         assert ask(command.port, "POST", path, b"{}", JSON)[0] == 401
         answers = [
@@ -233,7 +296,7 @@ def test_a_killed_process_has_what_it_answered_and_knows_its_keys_again(tmp_path
         second = subprocess.run(
             [sys.executable, "-m", "headrace", "ingest", "--port", "0"],
             cwd=folder,
-            env={**os.environ, "TOKEN": "x"},
+            env={**os.environ, "TOKEN": SECRET},
             capture_output=True,
             text=True,
             timeout=DEADLINE_S,
@@ -243,7 +306,7 @@ def test_a_killed_process_has_what_it_answered_and_knows_its_keys_again(tmp_path
         assert str(command.process.pid) in second.stderr
     finally:
         command.end(signal.SIGKILL)
-    command = Command(folder, TOKEN="s3cret")
+    command = Command(folder, TOKEN=SECRET)
     for n, before in enumerate(answers):
         status, answer, found = ask(
             command.port, "POST", path, b'{"n": %d}' % n, {**headers, "Idempotency-Key": f"k{n}"}
@@ -252,7 +315,7 @@ def test_a_killed_process_has_what_it_answered_and_knows_its_keys_again(tmp_path
     out = command.end(signal.SIGINT)
     assert command.process.returncode == 0
     assert "stopped; what was answered is in the log" in out
-    assert "s3cret" not in out
+    assert SECRET not in out
     log = open_embedded_log(folder / ".headrace" / "log.db", "readings")
     assert [each.end for each in log.partitions()] == [20]
     log.close()

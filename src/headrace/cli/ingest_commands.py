@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import threading
 from contextlib import ExitStack
@@ -18,6 +17,7 @@ if TYPE_CHECKING:
     from headrace.log import Log
     from headrace.operate import Project
     from headrace.produce.ingest import Ingest
+    from headrace.web.exposure import Exposure
 
 __all__ = ["register"]
 
@@ -32,7 +32,7 @@ def register(app: typer.Typer) -> None:
             "headrace ingest",
             "curl -H 'Content-Type: application/json' -d '[{\"id\": 1}]' "
             f"http://127.0.0.1:{_PORT}/streams/events/records",
-            "INGEST_TOKEN=… headrace ingest --host 0.0.0.0 --token-env INGEST_TOKEN --profile kafka",
+            "INGEST_TOKEN=… headrace ingest --token-env INGEST_TOKEN --profile kafka",
         )
     )(ingest)
 
@@ -53,7 +53,8 @@ def ingest(
 
     An answer says how many records are durable in the log, and at which offsets. A body is taken as a whole
     or not at all. The header Idempotency-Key makes sending again safe for 24 hours; ?key=FIELD chooses the
-    partition by a field. GET /health says whether the log answers.
+    partition by a field. GET /health says whether the log answers. Beyond loopback it wants a token, and
+    TLS by `ingest.certificate` and `ingest.certificate_key` in the profile.
     """
     from headrace.cli.output import told_waiting
     from headrace.log.backoff import when_ready
@@ -63,12 +64,8 @@ def ingest(
     from headrace.web.serving import bound_socket, serving
 
     loaded = load_project(project, profile=profile)
-    token = _token(loaded, token_env)
-    if token is None and not _is_loopback(host):
-        raise ProfileError(
-            f"listening on {host} without a token would let everybody append",
-            fix="give --token-env NAME or `ingest.token` in the profile, or listen on 127.0.0.1",
-        )
+    exposure = _exposure(loaded, host, _token(loaded, token_env))
+    exposure.check()
     stop = threading.Event()
     with ExitStack() as undo:
         listening = bound_socket(host, port)
@@ -78,9 +75,10 @@ def ingest(
         if taken is None:
             return
         key_fields = {each.name: each.key for each in loaded.pipeline.streams}
-        app = ingest_app(taken, key_fields=key_fields, token=token, tell=_Told())
-        with serving(app, listening) as ended:
-            place = f"http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}"
+        app = ingest_app(taken, key_fields=key_fields, token=exposure.token, tell=_Told())
+        with serving(app, listening, tls=exposure.tls) as ended:
+            scheme = "http" if exposure.tls is None else "https"
+            place = f"{scheme}://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}"
             typer.echo(f"taking records at {place}/streams/NAME/records; Ctrl-C stops")
             typer.echo("streams: " + ", ".join(key_fields))
             while not stop.wait(0.2):
@@ -100,6 +98,21 @@ def _token(loaded: Project, token_env: str | None) -> str | None:
         return token
     secret = loaded.profile.ingest.token
     return None if secret is None else secret.reveal()
+
+
+def _exposure(loaded: Project, host: str, token: str | None) -> Exposure:
+    from headrace.web.exposure import Exposure
+
+    options = loaded.profile.ingest
+    return Exposure(
+        section="ingest",
+        lets="append",
+        host=host,
+        token=token,
+        certificate=options.certificate,
+        certificate_key=options.certificate_key,
+        plain_http=options.plain_http,
+    )
 
 
 def _open(loaded: Project, undo: ExitStack) -> Ingest:
@@ -144,15 +157,6 @@ def _opened(loaded: Project, undo: ExitStack) -> Ingest:
     taken = Ingest(logs, answered=answered, limits=limits)
     undo.callback(taken.close)
     return taken
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 class _Told:

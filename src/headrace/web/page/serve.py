@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from headrace.errors import HeadraceError, ProfileError, RefusedError
+from headrace.errors import HeadraceError, RefusedError
 from headrace.operate.page_options import PageOptions
+from headrace.web.exposure import Exposure
 
 if TYPE_CHECKING:
     from headrace.engine.local import EpochReport
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Page", "check_page", "served_page"]
 
-_TOKEN_CHARACTERS_MIN = 16
 _STOP_S_MAX = 1
 
 
@@ -59,30 +58,21 @@ def check_page(options: PageOptions) -> str | None:
     """Return the token. Raises ProfileError when the page would be open to strangers."""
     if options.serve == "off":
         return None
-    token = None if options.token is None else options.token.reveal()
-    if token is not None and len(token) < _TOKEN_CHARACTERS_MIN:
-        raise ProfileError(
-            f"the token of the page has less than {_TOKEN_CHARACTERS_MIN} characters",
-            fix='make a longer one: python3 -c "import secrets; print(secrets.token_urlsafe())"',
-        )
-    if (options.certificate is None) != (options.certificate_key is None):
-        raise ProfileError(
-            "page.certificate and page.certificate_key go together", fix="name both files, or none"
-        )
-    if _is_loopback(options.host):
-        return token
-    if token is None:
-        raise ProfileError(
-            f"the page on {options.host} without a token would let everybody read and redrive",
-            fix='add page.token = "${env:PAGE_TOKEN}", or leave page.host at 127.0.0.1',
-        )
-    if options.certificate is None and options.plain_http != "anywhere":
-        raise ProfileError(
-            f"the page on {options.host} without TLS would send token and records in the clear",
-            fix="add page.certificate and page.certificate_key; behind a proxy that ends TLS: "
-            'page.plain_http = "anywhere"',
-        )
-    return token
+    exposure = _exposure(options)
+    exposure.check()
+    return exposure.token
+
+
+def _exposure(options: PageOptions) -> Exposure:
+    return Exposure(
+        section="page",
+        lets="read and redrive",
+        host=options.host,
+        token=None if options.token is None else options.token.reveal(),
+        certificate=options.certificate,
+        certificate_key=options.certificate_key,
+        plain_http=options.plain_http,
+    )
 
 
 @contextmanager
@@ -124,9 +114,7 @@ def _opened(
         names=(*options.names, options.host), token=token, secure=secure, cookie=f"headrace_{port}"
     )
     sources = PageSources(runtime)
-    tls = None
-    if options.certificate is not None and options.certificate_key is not None:
-        tls = (options.certificate, options.certificate_key)
+    tls = _exposure(options).tls
     app = page_app(sources, rules)
     try:
         files.enter_context(serving(app, listening, tls=tls, stop_s_max=_STOP_S_MAX))
@@ -136,12 +124,3 @@ def _opened(
     files.callback(sources.close)  # before the server ends: it waits for streams that are still open
     host = f"[{options.host}]" if ":" in options.host else options.host
     return Page(f"{'https' if secure else 'http'}://{host}:{port}", sources)
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

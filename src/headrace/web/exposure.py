@@ -1,0 +1,73 @@
+"""What an HTTP server needs before it may listen where strangers reach it: a token, and TLS."""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass
+
+from headrace.errors import ProfileError
+
+__all__ = ["Exposure"]
+
+_TOKEN_CHARACTERS_MIN = 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exposure:
+    """Where a server listens and how it is guarded, as a profile says.
+
+    section     of the profile, for errors: `page`, `ingest`
+    lets        what somebody without the token could do otherwise
+    plain_http  `anywhere`: beyond loopback without TLS too, behind a proxy that ends it
+    """
+
+    section: str
+    lets: str
+    host: str
+    token: str | None
+    certificate: str | None
+    certificate_key: str | None
+    plain_http: str
+
+    @property
+    def tls(self) -> tuple[str, str] | None:
+        """The files of certificate and key; None: plain HTTP."""
+        if self.certificate is None or self.certificate_key is None:
+            return None
+        return self.certificate, self.certificate_key
+
+    def check(self) -> None:
+        """Raise ProfileError when the server would be open to strangers, or talk to them in the clear."""
+        section, host = self.section, self.host
+        if self.token is not None and len(self.token) < _TOKEN_CHARACTERS_MIN:
+            raise ProfileError(
+                f"{section}.token has less than {_TOKEN_CHARACTERS_MIN} characters",
+                fix='make a longer one: python3 -c "import secrets; print(secrets.token_urlsafe())"',
+            )
+        if (self.certificate is None) != (self.certificate_key is None):
+            raise ProfileError(
+                f"{section}.certificate and {section}.certificate_key go together",
+                fix="name both files, or none",
+            )
+        if _is_loopback(host):
+            return
+        if self.token is None:
+            raise ProfileError(
+                f"listening on {host} without a token would let everybody {self.lets}",
+                fix=f'add {section}.token = "${{env:NAME}}", or listen on 127.0.0.1',
+            )
+        if self.certificate is None and self.plain_http != "anywhere":
+            raise ProfileError(
+                f"listening on {host} without TLS would send token and records in the clear",
+                fix=f"add {section}.certificate and {section}.certificate_key; behind a proxy that ends TLS: "
+                f'{section}.plain_http = "anywhere"',
+            )
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
