@@ -9,6 +9,7 @@ from datetime import timedelta
 from functools import partial
 from typing import TypeVar
 
+from headrace.engine.local.apart import Apart
 from headrace.engine.local.reader import FEW, Batch, Positions, Reader
 from headrace.log.backoff import Waiting, when_ready
 
@@ -25,7 +26,8 @@ class ReadAhead:
     A stage begins when the next one has taken what it made before, so three slices are held at most. After a
     small slice nothing is read before it was asked for: records that arrive meanwhile then go into one epoch
     instead of waiting in several. Who asks for `everything` that is there now waits for nothing more.
-    A log or registry that is not ready is asked again, with pauses that `waiting` is told.
+    A log or registry that is not ready is asked again, with pauses that `waiting` is told. Of several streams
+    the others are read on meanwhile; a registry holds them up.
     """
 
     def __init__(
@@ -48,6 +50,8 @@ class ReadAhead:
         self._ready: queue.Queue[list[Batch] | BaseException] = queue.Queue(maxsize=1)
         self._stop = threading.Event()
         self._asked = threading.Event()
+        # Who wants everything that is there now waits for every stream; and one stream has no others.
+        self._apart = None if everything or len(reader.streams) < 2 else Apart(self._stop, waiting)
         self._given = self._taken = self._wanted = 0
         self._threads = [
             threading.Thread(target=target, name=f"headrace-{name}", daemon=True)
@@ -78,6 +82,8 @@ class ReadAhead:
                 batches = when_ready(self._look, self._stop, self._waiting)
                 if batches is None:
                     return
+                if not batches:
+                    continue  # no stream's log answers
                 for batch in batches:
                     self._positions[batch.stream, batch.lane] = dict(batch.slice.next)
                 few = sum(batch.slice.records.num_rows for batch in batches) < FEW
@@ -94,6 +100,7 @@ class ReadAhead:
             rows_max=self._rows(),
             wait=timedelta(0) if self._everything else _WAIT,
             linger=None if self._everything else self._pause,
+            apart=self._apart,
         )
 
     def _wait_until_asked(self) -> None:
@@ -144,3 +151,5 @@ class ReadAhead:
         self._asked.set()
         for thread in self._threads:
             thread.join(timeout=5)
+        if self._apart is not None:
+            self._apart.close()

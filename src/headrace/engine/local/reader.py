@@ -10,8 +10,9 @@ from datetime import datetime, timedelta
 import numpy as np
 import pyarrow as pa
 
+from headrace.engine.local.apart import Apart
 from headrace.engine.local.settings import EngineSettings
-from headrace.errors import RefusedError
+from headrace.errors import RefusedError, TransientError
 from headrace.log.protocol import Log, Slice
 from headrace.rows import RowStage
 from headrace.rows.framing import Framing
@@ -72,6 +73,11 @@ class Reader:
             self.logs[name, "redrive"] = logs[name].lane("redrive")
         self._stages = {name: RowStage(stream, framings.get(name)) for name, stream in plan.streams.items()}
 
+    @property
+    def streams(self) -> tuple[str, ...]:
+        """The streams that are read."""
+        return tuple(self._stages)
+
     def read(
         self,
         positions: Positions,
@@ -96,34 +102,71 @@ class Reader:
         rows_max: int,
         wait: timedelta,
         linger: Callable[[float], None] | None = None,
+        apart: Apart | None = None,
     ) -> list[Batch]:
         """Read every lane once, up to `rows_max` records each; wait for the first record when there is none.
 
         With `linger`, a small first find is followed by that pause and a second look. It is told how many
-        seconds ago the first record found was appended.
+        seconds ago the first record found was appended. With `apart`, a stream whose log does not answer is
+        left to it, and what is found may be nothing.
         """
         found: dict[tuple[str, str], Batch] = {}
+        if apart is not None:
+            found = {(batch.stream, batch.lane): batch for batch in apart.taken()}
         for place in self._due(everything=not wait):
-            found[place] = self._look(place, positions[place], rows_max=rows_max, wait=timedelta(0))
-            if place[1] == "redrive" and found[place].moved:
+            if place in found:
+                continue
+            batch = self._try(place, positions[place], rows_max, timedelta(0), apart)
+            if batch is None:
+                continue
+            found[place] = batch
+            if place[1] == "redrive" and batch.moved:
                 self._redrive_after.pop(place[0], None)  # there may be more, so the next read looks again
         if wait and not any(batch.moved for batch in found.values()):
-            # Nothing is there. Each stream gets its share of the wait, so that a quiet one delays no other
-            # for long.
-            for name in self._stages:
-                place = (name, "main")
-                found[place] = self._look(
-                    place, positions[place], rows_max=rows_max, wait=wait / len(self._stages)
-                )
-                if found[place].moved:
-                    break
+            found |= self._wait_for_first(positions, rows_max, wait, apart)
+            if apart is not None and not found:
+                found = {(batch.stream, batch.lane): batch for batch in apart.taken(wait.total_seconds())}
         if linger is not None and 0 < sum(b.slice.records.num_rows for b in found.values()) < FEW:
             linger(_age(found.values()))
             for place, batch in found.items():
                 if place[1] == "main":
-                    later = self._look(place, batch.slice.next, rows_max=rows_max, wait=timedelta(0))
-                    found[place] = _joined(batch, later)
+                    later = self._try(place, batch.slice.next, rows_max, timedelta(0), apart)
+                    found[place] = batch if later is None else _joined(batch, later)
         return list(found.values())
+
+    def _wait_for_first(
+        self, positions: Positions, rows_max: int, wait: timedelta, apart: Apart | None
+    ) -> dict[tuple[str, str], Batch]:
+        """Each stream gets its share of the wait, so that a quiet one delays no other for long."""
+        found = {}
+        for name in self._stages:
+            place = (name, "main")
+            batch = self._try(place, positions[place], rows_max, wait / len(self._stages), apart)
+            if batch is not None:
+                found[place] = batch
+                if batch.moved:
+                    break
+        return found
+
+    def _try(
+        self,
+        place: tuple[str, str],
+        positions: Mapping[int, int],
+        rows_max: int,
+        wait: timedelta,
+        apart: Apart | None,
+    ) -> Batch | None:
+        """Look at one lane; None when its stream is tried apart."""
+        if apart is None:
+            return self._look(place, positions, rows_max=rows_max, wait=wait)
+        if place[0] in apart:
+            return None
+        try:
+            return self._look(place, positions, rows_max=rows_max, wait=wait)
+        except TransientError as error:
+            at = dict(positions)
+            apart.put(place[0], error, lambda: self._look(place, at, rows_max=rows_max, wait=timedelta(0)))
+            return None
 
     def _due(self, *, everything: bool) -> list[tuple[str, str]]:
         """Redrive lanes are looked at twice a second at most: they are empty almost always.
