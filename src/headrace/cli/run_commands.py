@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from headrace.cli.arguments import ProfileOption, ProjectOption, examples
 
-__all__ = ["register"]
+if TYPE_CHECKING:
+    from headrace.operate import Project
+
+__all__ = ["register", "run_project"]
 
 
 def register(app: typer.Typer) -> None:
@@ -41,19 +45,27 @@ def run(
 
     Host, port and token of the page stand in the profile (page.*). With --until-caught-up there is no page.
     """
+    from headrace.operate import load_project
+
+    run_project(
+        load_project(project, profile=profile), until_caught_up=until_caught_up, rebuild=rebuild or ()
+    )
+
+
+def run_project(loaded: Project, *, until_caught_up: bool = False, rebuild: Iterable[str] = ()) -> None:
+    """Run a project in this process until a signal, showing how it goes."""
     from headrace.cli.view import RunFigures, RunView
     from headrace.log.backoff import when_ready
-    from headrace.operate import Runtime, load_project
+    from headrace.operate import Runtime
     from headrace.operate.supervise import StopSignals, supervise
     from headrace.web.page.serve import check_page, served_page
 
-    loaded = load_project(project, profile=profile)
     check_page(loaded.profile.page)
     stop = threading.Event()
     figures = RunFigures()
     view = RunView(loaded.pipeline.name, figures)
     with StopSignals(stop, view.tell) as signals:
-        opened = partial(Runtime.open, loaded, rebuild=rebuild or ())
+        opened = partial(Runtime.open, loaded, rebuild=rebuild)
         runtime = when_ready(opened, stop, view.waiting)
         if runtime is None:
             return
@@ -79,7 +91,7 @@ def run(
             balanced = runtime.store.ledger().balanced
         finally:
             runtime.close()
-    typer.echo(
-        f"{'caught up' if until_caught_up and not signals.received else 'stopped'}: {figures.line()}; "
-        f"the ledger {'balances' if balanced else 'does NOT balance'}"
-    )
+    ended = "caught up" if until_caught_up and not signals.received else "stopped"
+    if runtime.handed_to:
+        ended = f"handed over to profile '{runtime.handed_to}'"
+    typer.echo(f"{ended}: {figures.line()}; the ledger {'balances' if balanced else 'does NOT balance'}")

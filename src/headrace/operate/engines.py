@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from headrace.sql.plan import PipelinePlan
     from headrace.store import Store
 
-__all__ = ["check_engine", "engine_settings", "open_engine", "spark_settings"]
+__all__ = ["check_engine", "check_logs", "engine_settings", "open_engine", "spark_settings", "start_engine"]
 
 
 def check_engine(project: Project) -> None:
@@ -26,6 +26,26 @@ def check_engine(project: Project) -> None:
     from headrace.engine.spark.gaps import refuse_gaps
 
     refuse_gaps({each.name: project.profile.stream(each.name).log for each in project.pipeline.streams})
+
+
+def check_logs(project: Project, logs: Mapping[str, Log]) -> None:
+    """Raise RefusedError when the engine of the profile cannot run over these logs."""
+    if project.profile.engine == "spark":
+        from headrace.engine.spark.engine import refuse_unfit
+
+        refuse_unfit(logs)
+
+
+def start_engine(project: Project, undo: ExitStack) -> None:
+    """Start what the engine needs beside this process; `undo` ends it. The store is not needed for it.
+
+    Raises ProfileError and RefusedError when it does not start.
+    """
+    if project.profile.engine == "spark":
+        from headrace.engine.spark.engine import start_spark
+
+        session = start_spark(project.pipeline.name, spark_settings(project), project.store_path)
+        undo.callback(session.stop)
 
 
 def open_engine(

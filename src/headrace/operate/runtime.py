@@ -17,6 +17,7 @@ from headrace.errors import RefusedError
 from headrace.operate.alerting import Alerting
 from headrace.operate.answers import Answers
 from headrace.operate.bindings import KafkaBinding, kafka_settings
+from headrace.operate.changing import RunSettings
 from headrace.operate.control import ControlServer, socket_path
 from headrace.operate.dead_letter_topics import DeadLetterTopics
 from headrace.operate.engines import check_engine, open_engine, spark_facts
@@ -125,7 +126,11 @@ class Runtime:
         files.callback(self.observer.close)
         self.alerting = Alerting(project, store, self.journal)
         self.alerts = self.alerting.alerts
+        self.settings = RunSettings(project, self.alerts, self.journal)
         self.observer.alert_states = self.alerts.states
+        self.handed_to = ""
+        """The profile that takes over from this run; empty while none does."""
+        self._stop = threading.Event()
         self.answers = Answers(
             store,
             asked,
@@ -206,6 +211,9 @@ class Runtime:
             if on_epoch is not None:
                 on_epoch(report)
 
+        self._stop = stop
+        if self.handed_to:  # it was asked for before this began
+            stop.set()
         self.journal.info("run started", pid=os.getpid(), profile=self.project.profile.name)
         self.replicas.start()
         self.letters.start()
@@ -250,9 +258,16 @@ class Runtime:
         self.replicas.tell(str(request.get("replica")), str(request.get("action")))
         return {}
 
+    def _hand_over(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        self.handed_to = str(request.get("to"))
+        self.journal.info("handing over", to=self.handed_to)
+        self._stop.set()
+        return {}
+
     def _listen(self) -> None:
         home = self.project
         handlers = {"replicas": self._tell_replica, **self.answers.handlers(), **self.alerting.handlers()}
+        handlers["hand_over"] = self._hand_over
         server = ControlServer(
             socket_path(home.data), {"hello": lambda request: {"pid": os.getpid()}, **handlers}
         )
@@ -261,6 +276,7 @@ class Runtime:
             "pid": os.getpid(),
             "socket": str(server.path),
             "profile": home.profile.name,
+            "store": str(home.store_path),
             "started": datetime.now(UTC).isoformat(timespec="seconds"),
         }
         _write_private(home.run_path, json.dumps(facts) + "\n")

@@ -61,7 +61,7 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
     from pyspark.sql.streaming.query import StreamingQuery
 
-__all__ = ["SparkEngine"]
+__all__ = ["SparkEngine", "refuse_unfit", "start_spark"]
 
 Found = tuple[str, bytes]
 """Place and facts, as the data source gives them."""
@@ -90,9 +90,7 @@ class SparkEngine(LocalEngine):
         session: SparkSession | None = None,
         framings: Mapping[str, Framing] | None = None,
     ) -> None:
-        refuse_creation_times(
-            name for name, log in logs.items() if isinstance(log, KafkaLog) and log.warnings
-        )
+        refuse_unfit(logs)
         super().__init__(plan, logs, store, settings=settings, on_step=on_step, framings=framings)
         self._framings = framings or {}
         self._spark = spark
@@ -135,8 +133,7 @@ class SparkEngine(LocalEngine):
         if stop.is_set():
             return
         if self._session is None:
-            conf = conf_with_environment(self._spark, self._notes())
-            self._session = open_session(self._plan.pipeline.name, conf)
+            self._session = start_spark(self._plan.pipeline.name, self._spark, self._store.path)
         when_ready(partial(self._query, stop, until_caught_up), stop, waiting)
 
     def _query(self, stop: threading.Event, until_caught_up: bool) -> None:
@@ -221,10 +218,7 @@ class SparkEngine(LocalEngine):
         return str(self._notes() / "pace")
 
     def _notes(self) -> Path:
-        """Return the folder beside the store for what lasts as long as a run, made when it is absent."""
-        folder = self._store.path.with_name(self._store.path.name + ".spark").absolute()
-        folder.mkdir(parents=True, exist_ok=True)
-        return folder
+        return _notes_beside(self._store.path)
 
     def _fresh_checkpoint(self) -> str:
         """Return a checkpoint location that nothing has been written to; those of before are taken away.
@@ -353,6 +347,26 @@ class SparkEngine(LocalEngine):
             with suppress(Exception):  # it may be gone already
                 self._session.stop()
             self._session = None
+
+
+def refuse_unfit(logs: Mapping[str, Log]) -> None:
+    """Raise RefusedError when Spark cannot run over one of the logs."""
+    refuse_creation_times(name for name, log in logs.items() if isinstance(log, KafkaLog) and log.warnings)
+
+
+def start_spark(name: str, settings: SparkSettings, store: Path) -> SparkSession:
+    """Return this process's session for a pipeline, with what executors need; begun when there is none.
+
+    Raises ProfileError and RefusedError, see `open_session`.
+    """
+    return open_session(name, conf_with_environment(settings, _notes_beside(store)))
+
+
+def _notes_beside(store: Path) -> Path:
+    """Return the folder beside the store for what lasts as long as a run, made when it is absent."""
+    folder = store.with_name(store.name + ".spark").absolute()
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 def _failure_of(error: BaseException) -> BaseException:
