@@ -290,6 +290,22 @@ def test_outcomes_of_records_that_the_log_lost_are_forgotten_at_the_next_start(
     assert run.store.connection.execute(taken).fetchall() == []
 
 
+def test_they_are_forgotten_by_a_run_that_goes_on_too_within_an_hour_of_the_logs_clock(
+    project: Callable[..., Project],
+) -> None:
+    run = project(retention_age=timedelta(hours=2)).open(t=COUNT, unique="id")
+    taken = "SELECT count(*) FROM _headrace.taken"
+    held = []
+    for hour in range(24):
+        run.send(*[(hour, 60 * hour)] * 50, at=60 * hour)
+        run.compact()
+        run.run()
+        held += [n for (n,) in run.store.connection.execute(taken).fetchall()]
+    assert held[0] == 49
+    assert max(held) <= 4 * 49
+    assert run.rows("t") == [(24,)]
+
+
 def test_the_first_record_of_a_partition_is_found_behind_those_of_another(tmp_path: Path) -> None:
     clock = VirtualClock(START)
     log = open_embedded_log(

@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 
 from headrace.engine.local.ahead import ReadAhead
@@ -22,7 +22,7 @@ from headrace.engine.local.rebuild import Rebuild
 from headrace.engine.local.references import References
 from headrace.engine.local.sessions import SessionTable
 from headrace.engine.local.settings import EngineSettings, EpochReport
-from headrace.engine.local.start import READER, begin_lanes, begin_rebuilds
+from headrace.engine.local.start import READER, begin_lanes, begin_rebuilds, forget_taken
 from headrace.errors import TransientError
 from headrace.log.backoff import Waiting, when_ready
 from headrace.log.protocol import Log
@@ -38,6 +38,7 @@ from headrace.store.names import keys_name
 __all__ = ["LocalEngine", "table_writer"]
 
 _SMALL_ROWS = 2_000
+_FORGET_EVERY = timedelta(hours=1)
 _LINGER_SHARE = 3
 """An epoch lingers this many times as long as the last ones took.
 
@@ -83,6 +84,7 @@ class LocalEngine:
         self._threads = 0
         self._seconds_small = 0.0
         self._published: Positions = {}
+        self._forgotten: datetime | None = None
         self._pace = Pace(self._settings.epoch_rows_max)
         connection = store.connection
         connection.execute(setting("memory_limit", self._settings.memory_limit))
@@ -153,7 +155,17 @@ class LocalEngine:
         self._publish()
         self._on_step("publish")
         self._learn(batches, time.perf_counter() - begun)
+        self._forget(clock)
         return self._report(epoch, batches)
+
+    def _forget(self, clock: datetime) -> None:
+        """Let go of what retention made useless, once an hour of the log's clock."""
+        if self._forgotten is not None and clock - self._forgotten < _FORGET_EVERY:
+            return
+        if self._forgotten is not None:  # a start has just done it
+            with suppress(TransientError):  # another hour later will do
+                forget_taken(self._reader.logs, self._store)
+        self._forgotten = clock
 
     def _set_threads(self, rows: int) -> None:
         """Use one thread for a small epoch: handing work over costs more than the work."""

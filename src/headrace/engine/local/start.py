@@ -13,7 +13,15 @@ from headrace.store import Store
 from headrace.store.instants import micros_of, micros_of_length
 from headrace.store.progress import LaneProgress, Progress, TableProgress
 
-__all__ = ["READER", "begin_lanes", "begin_rebuilds", "first_known", "mark_start", "needed_from"]
+__all__ = [
+    "READER",
+    "begin_lanes",
+    "begin_rebuilds",
+    "first_known",
+    "forget_taken",
+    "mark_start",
+    "needed_from",
+]
 
 READER = "engine"
 """The name under which committed positions are published to the logs."""
@@ -40,23 +48,32 @@ def begin_lanes(plan: PipelinePlan, logs: Mapping[tuple[str, str], Log], store: 
                 for table in plan.tables:
                     if stream in table.sources and table.kind is not TableClass.VIEW:
                         mark_start(plan, table, progress.tables[table.name], first)
-    with store.transaction():
-        _forget_taken(logs, store)
-        if changed:
+    forget_taken(logs, store)
+    if changed:
+        with store.transaction():
             store.save(progress)
-    store.progress = progress
+        store.progress = progress
 
 
-def _forget_taken(logs: Mapping[tuple[str, str], Log], store: Store) -> None:
-    """Forget the outcomes of records that no log holds any more: no rebuild can read them."""
-    for (stream, lane), log in logs.items():
-        for held in log.partitions():
-            if held.start > 0:
-                store.connection.execute(
-                    "DELETE FROM _headrace.taken "
-                    'WHERE stream = ? AND lane = ? AND partition = ? AND "offset" < ?',
-                    [stream, lane, held.partition, held.start],
-                )
+def forget_taken(logs: Mapping[tuple[str, str], Log], store: Store) -> None:
+    """Forget the outcomes of records that no log holds any more, for no rebuild can read them.
+
+    So they are kept as long as the logs keep records.
+    """
+    # Asked before the transaction: a log that takes its time must not keep one open.
+    starts = [
+        [stream, lane, held.partition, held.start]
+        for (stream, lane), log in logs.items()
+        for held in log.partitions()
+        if held.start > 0
+    ]
+    with store.transaction():
+        for start in starts:
+            store.connection.execute(
+                "DELETE FROM _headrace.taken "
+                'WHERE stream = ? AND lane = ? AND partition = ? AND "offset" < ?',
+                start,
+            )
 
 
 def begin_rebuilds(plan: PipelinePlan, logs: Mapping[tuple[str, str], Log], store: Store) -> None:
