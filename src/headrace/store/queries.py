@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from headrace.errors import RefusedError, TransientError
 
-__all__ = ["run_query"]
+__all__ = ["check_query", "run_query"]
 
 _BATCH_ROWS = 10_000
 
@@ -52,7 +52,7 @@ def run_query(cursor: Any, sql: str, *, rows_max: int | None, seconds_max: float
     come back (the rest is not computed). Raises RefusedError for anything but a SELECT that only reads and
     for a query that DuckDB refuses, TransientError for one that took more than `seconds_max`.
     """
-    _refuse_writing(cursor, sql)
+    check_query(cursor, sql)
     cursor.execute("BEGIN TRANSACTION READ ONLY")
     try:
         return _run(cursor, sql, rows_max, seconds_max)
@@ -90,7 +90,8 @@ def _run(cursor: Any, sql: str, rows_max: int | None, seconds_max: float) -> pa.
         timer.cancel()
 
 
-def _refuse_writing(cursor: Any, sql: str) -> None:
+def check_query(cursor: Any, sql: str) -> Any:
+    """Return the tree of one SELECT, or EXPLAIN of one. Raises RefusedError for what does not only read."""
     try:
         statements = cursor.extract_statements(sql)
     except duckdb.Error as error:
@@ -115,6 +116,7 @@ def _refuse_writing(cursor: Any, sql: str) -> None:
                 f"the function {name} is refused: a query only reads the tables of the store",
                 fix="`headrace tables` lists what there is to read",
             )
+    return answer["statements"]
 
 
 def _functions_in(node: Any) -> Iterator[tuple[str, bool]]:

@@ -11,12 +11,12 @@ from headrace.errors import RefusedError
 from headrace.sql.system import system_relations
 from headrace.store.names import quoted, text_literal
 from headrace.web.page import models
+from headrace.web.page.console import ask_console
 from headrace.web.page.sources import PageSources
 from headrace.web.page.tracing import why
 
 __all__ = ["table_routes"]
 
-_CONSOLE_S = 5.0
 _PANEL_ROWS_MAX = 5_000
 
 NamePart = Annotated[str, Path(max_length=200)]
@@ -51,8 +51,9 @@ def table_routes(sources: PageSources) -> APIRouter:
 
     @router.post("/query")
     def query(asked: models.Query) -> models.Rows:
-        """Run one SELECT: read only, without files, 5 seconds at most."""
-        found = sources.rows(asked.sql, rows_max=asked.rows_max, seconds_max=_CONSOLE_S)
+        """Run one SELECT in a process of its own: read only, without files, 5 seconds at most."""
+        with sources.slot():
+            found = ask_console(sources.runtime, asked.sql, rows_max=asked.rows_max)
         return models.Rows.model_validate(found)
 
     @router.get("/panels")
