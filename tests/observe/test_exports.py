@@ -41,6 +41,11 @@ notify.chat = { kind = "slack", url = "http://127.0.0.1:9/slack", severity = "cr
 notify.mail = { kind = "email", to = ["a@example.com"], user = "me", password = "${env:HOOK}" }
 [profiles.silent]
 alerts.notify.mail = { kind = "email", to = ["a@example.com"] }
+[profiles.cluster]
+engine = "spark"
+spark.ui.port = 4055
+streams.events = { log = "kafka", brokers = "broker:9092", topic = "events" }
+metrics = { port = 9464, generator = "maker:9465", targets = { kafka = "broker:9308", node = "host:9100" } }
 """
 
 
@@ -55,6 +60,29 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
 def exported(project: Project, folder: Path, **options: object) -> list[Path]:
     given: dict[str, object] = {"generator": None, "spark": None, "others": (), "alertmanager": None}
     return write_prometheus(project, folder, **(given | options))  # type: ignore[arg-type]
+
+
+def scraped(files: list[Path]) -> dict[str, tuple[str, str]]:
+    jobs = yaml.safe_load(files[0].read_text())["scrape_configs"]
+    return {job["job_name"]: (job["static_configs"][0]["targets"][0], job["metrics_path"]) for job in jobs}
+
+
+def test_prometheus_is_told_of_everything_that_the_profile_names(project: Project, tmp_path: Path) -> None:
+    cluster = load_project(tmp_path, profile="cluster")
+    files = exported(cluster, tmp_path / "all")
+    assert scraped(files) == {
+        "headrace": ("127.0.0.1:9464", "/metrics"),
+        "generator": ("maker:9465", "/metrics"),
+        "spark_driver": ("localhost:4055", "/metrics/prometheus"),
+        "spark_executors": ("localhost:4055", "/metrics/executors/prometheus"),
+        "kafka": ("broker:9308", "/metrics"),
+        "node": ("host:9100", "/metrics"),
+    }
+    given = {"generator": "other:1", "spark": "driver:2", "others": ("node=elsewhere:3", "database=db:4")}
+    told = scraped(exported(cluster, tmp_path / "told", **given))
+    assert (told["generator"][0], told["spark_driver"][0]) == ("other:1", "driver:2")
+    assert (told["node"][0], told["kafka"][0], told["database"][0]) == ("elsewhere:3", "broker:9308", "db:4")
+    assert set(scraped(exported(project, tmp_path / "local"))) == {"headrace"}
 
 
 def test_each_rule_fires_in_its_test_and_stays_calm_in_another(

@@ -50,14 +50,24 @@ def prometheus(
     profile: ProfileOption = None,
     folder: FolderOption = None,
     generator: Annotated[
-        str | None, typer.Option("--generator", help="HOST:PORT of `headrace generate --metrics-port`.")
+        str | None,
+        typer.Option(
+            "--generator",
+            help="HOST:PORT of `headrace generate --metrics-port`. Default: as the profile has it.",
+        ),
     ] = None,
     spark: Annotated[
-        str | None, typer.Option("--spark", help="HOST:PORT of the Spark driver's own page.")
+        str | None,
+        typer.Option(
+            "--spark", help="HOST:PORT of the Spark driver's own page. Default: as the profile has it."
+        ),
     ] = None,
     target: Annotated[
         list[str] | None,
-        typer.Option("--target", help="NAME=HOST:PORT of another exporter: a broker's, a database's."),
+        typer.Option(
+            "--target",
+            help="NAME=HOST:PORT of another exporter, beside metrics.targets: a broker's, a database's.",
+        ),
     ] = None,
     alertmanager: Annotated[
         str | None, typer.Option("--alertmanager", help="HOST:PORT of the Alertmanager that is told.")

@@ -26,6 +26,7 @@ __all__ = ["FOLDER", "write_alertmanager", "write_grafana", "write_kibana", "wri
 
 FOLDER = "monitoring"
 _MARK = "# Made by `headrace export`: edit the project, then run it again.\n"
+_SPARK_PAGE_PORT = 4040
 _SPARK_JOBS = {"spark_driver": "/metrics/prometheus", "spark_executors": "/metrics/executors/prometheus"}
 
 
@@ -40,7 +41,9 @@ def write_prometheus(
 ) -> list[Path]:
     """Write prometheus.yml, the alert rules and their tests; addresses are HOST:PORT, others NAME=HOST:PORT.
 
-    Raises ProfileError when the profile serves no metrics, or an address is none.
+    What is None is as the profile says: `metrics.generator`, and the page of the driver where Spark is the
+    engine. `others` are scraped beside those of `metrics.targets`, or in their place. Raises ProfileError
+    when the profile serves no metrics, or an address is none.
     """
     from headrace.observe.export_prometheus import (
         RULES_FILE,
@@ -57,13 +60,15 @@ def write_prometheus(
             fix=f"add to headrace.toml: [profiles.{project.profile.name}.metrics] port = 9464",
         )
     targets = [Target("headrace", f"{options.host}:{options.port}")]
+    generator = generator or options.generator
     if generator is not None:
         targets.append(Target("generator", _address(generator)))
+    spark = spark or _page_of_spark(project)
     if spark is not None:
         targets += [Target(job, _address(spark), path) for job, path in _SPARK_JOBS.items()]
-    for other in others:
-        name, _, address = other.partition("=")
-        targets.append(Target(name, _address(address)))
+    named = (other.partition("=") for other in others)
+    beside = {**(options.targets or {}), **{name: address for name, _, address in named}}
+    targets += [Target(name, _address(address)) for name, address in beside.items()]
     if len({target.job for target in targets}) < len(targets):
         raise ProfileError("two targets have one name", fix="give each target a name of its own")
     rules, name = rules_of(project), project.pipeline.name
@@ -197,6 +202,14 @@ def _receiver(name: str, kind: str, options: Any) -> dict[str, Any]:
     if kind == "slack":
         return {"name": name, "slack_configs": [{"api_url": url, "send_resolved": True, **http}]}
     return {"name": name, "webhook_configs": [{"url": url, **http}]}
+
+
+def _page_of_spark(project: Project) -> str | None:
+    """Return where the driver serves its page, and its metrics; None when Spark is not the engine."""
+    conf = project.profile.spark.conf
+    if project.profile.engine != "spark" or conf.get("spark.ui.enabled") == "false":
+        return None
+    return f"{conf.get('spark.driver.host', 'localhost')}:{conf.get('spark.ui.port', _SPARK_PAGE_PORT)}"
 
 
 def _address(text: str) -> str:

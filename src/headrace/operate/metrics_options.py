@@ -1,4 +1,4 @@
-"""The `metrics` section of a profile: where metrics are scraped, and under which names."""
+"""The `metrics` section of a profile: where metrics are scraped, under which names, and what is beside."""
 
 from __future__ import annotations
 
@@ -24,4 +24,13 @@ class MetricsOptions:
     )
     alias: Mapping[str, str] | None = option(
         Kind.SETTINGS, None, 'further names: `{ my_records_total = "headrace_records_read_total" }`'
+    )
+    generator: str | None = option(
+        Kind.TEXT, None, "HOST:PORT of `headrace generate --metrics-port`, for `headrace export prometheus`"
+    )
+    targets: Mapping[str, str] | None = option(
+        Kind.SETTINGS,
+        None,
+        "other exporters, for `headrace export prometheus`: "
+        '`{ kafka = "broker:9308", postgresql = "db:9187", node = "host:9100" }`',
     )
