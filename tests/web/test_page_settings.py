@@ -27,6 +27,12 @@ def shown(page: RunningPage, key: str) -> str:
     return str(value)
 
 
+def origin(page: RunningPage, key: str) -> str:
+    _, settings, _ = page.ask("GET", "/api/settings")
+    lines = [line for section in settings["sections"] for line in section["lines"]]
+    return str(next(line["origin"] for line in lines if line["changeable"] == key))
+
+
 def told(page: RunningPage, event: str) -> list[dict[str, Any]]:
     lines = page.ask("GET", "/api/journal?limit=2000")[1]["lines"]
     return [line["facts"] for line in lines if line["event"] == event]
@@ -40,11 +46,11 @@ def test_a_threshold_changes_at_once_and_back_and_both_are_told(page: RunningPag
     assert "late" in seen["effect"]
     assert shown(page, "alerts.late_percent") == before
     assert post(page, "change", "alerts.late_percent", "7")[0] == 200
-    assert shown(page, "alerts.late_percent") == "7"
+    assert (shown(page, "alerts.late_percent"), origin(page, "alerts.late_percent")) == ("7", "run")
     assert any("7%" in each["summary"] for each in page.runtime.alerts.states())
     status, back = post(page, "undo")
     assert (status, back["key"]) == (200, "alerts.late_percent")
-    assert shown(page, "alerts.late_percent") == before
+    assert (shown(page, "alerts.late_percent"), origin(page, "alerts.late_percent")) == (before, "default")
     assert not any("7%" in each["summary"] for each in page.runtime.alerts.states())
     [change] = told(page, "setting changed")
     assert (change["setting"], change["before"], change["after"], change["by"]) == (

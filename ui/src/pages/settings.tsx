@@ -6,6 +6,8 @@ import { Head } from "../head";
 import { useLive } from "../live";
 import { Card, Said } from "../parts/bits";
 
+const ORIGINS = { profile: "profile", run: "changed at run time" };
+
 export default function Settings() {
   const asked = useQuery({
     queryKey: ["settings"],
@@ -30,7 +32,7 @@ export default function Settings() {
         <>
           {asked.data.changes.length > 0 && <Changes changes={asked.data.changes} file={asked.data.file} />}
           <p className="soft">
-            The effective profile <strong>{asked.data.profile}</strong>. What stands in bold is said in {asked.data.file}, the rest are defaults. What has a button changes at once, until the run ends; everything else changes in {asked.data.file} and needs a restart. Secrets are never shown.
+            The effective profile <strong>{asked.data.profile}</strong>. Each value says where it comes from: {asked.data.file}, a change at run time, or else it is the default. What has a button changes at once, and stays so when the pipeline starts again; everything else changes in {asked.data.file} and needs a restart. Secrets are never shown.
           </p>
           {asked.data.sections.map((section) => (
             <Card key={section.title} title={section.title}>
@@ -67,8 +69,8 @@ function Changes({ changes, file }: { changes: SettingChange[]; file: string }) 
   });
   return (
     <Card
-      title="Changed in this run"
-      note={`until it ends; a line of ${file} makes it last`}
+      title="Changed at run time"
+      note={`until it is undone, or ${file} says something else; its line for ${file} stands beside it`}
       tools={
         <button className="button" onClick={() => undo.mutate()} disabled={undo.isPending}>
           Undo the last
@@ -101,8 +103,9 @@ function Option({ line }: { line: SettingLine }) {
         <td className="mono" style={{ width: "24ch" }}>
           {line.key}
         </td>
-        <td style={{ width: "24ch", fontWeight: line.declared ? 640 : 400 }}>
+        <td style={{ width: "24ch", fontWeight: line.origin === "default" ? 400 : 640 }}>
           <bdi>{visible(line.value)}</bdi>
+          {line.origin !== "default" && <span className="faint small"> {ORIGINS[line.origin]}</span>}
         </td>
         <td className="soft">{line.help}</td>
         <td className="n">
@@ -157,11 +160,11 @@ function Editor({ line, done }: { line: SettingLine; done: () => void }) {
       </div>
       {seen && (
         <p className="small" role="status">
-          From {visible(seen.before)} to <strong>{visible(seen.after)}</strong>, until the run ends. What changes: {visible(seen.effect)}.
+          From {visible(seen.before)} to <strong>{visible(seen.after)}</strong>, in this run and in later ones. What changes: {visible(seen.effect)}.
           {seen.profile && (
             <>
               {" "}
-              To keep it: <code>{visible(seen.profile)}</code>
+              The same in the profile: <code>{visible(seen.profile)}</code>
             </>
           )}
         </p>

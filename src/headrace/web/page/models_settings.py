@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
@@ -25,17 +25,20 @@ class JournalPage(BaseModel):
 
 
 class SettingLine(BaseModel):
-    """An option; `changeable` is the key by which it may change while the pipeline runs, or nothing."""
+    """An option; `changeable` is the key by which it may change while the pipeline runs, or nothing.
+
+    `origin` says where its value comes from: a default, the profile, or a change at run time.
+    """
 
     key: str
     value: str
-    declared: bool
+    origin: Literal["default", "profile", "run"]
     help: str
     changeable: str = ""
 
 
 class SettingChange(BaseModel):
-    """A change that was or would be made; `profile` is the line of headrace.toml that makes it last."""
+    """A change that was or would be made; `profile` is the line of headrace.toml that says the same."""
 
     key: str
     before: str
@@ -58,7 +61,7 @@ class SettingSection(BaseModel):
 
 
 class Settings(BaseModel):
-    """The effective profile; a secret is never shown. `changes` of this run, the newest first."""
+    """The effective profile; a secret is never shown. `changes` at run time, the newest first."""
 
     profile: str
     file: str

@@ -9,10 +9,10 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Path, Query
 
 from headrace.declare.durations import format_duration
+from headrace.operate.changing import CHANGEABLE, JOURNAL_LEVEL, Change
 from headrace.operate.profiles import PROFILE_FILE, Profile
 from headrace.operate.secrets import Secret
 from headrace.web.page import models_settings as models
-from headrace.web.page.changing import CHANGEABLE, JOURNAL_LEVEL, Change
 from headrace.web.page.models import Failure
 from headrace.web.page.sources import PageSources
 
@@ -37,29 +37,29 @@ def settings_routes(sources: PageSources) -> APIRouter:
 
     @router.get("/settings")
     def settings() -> models.Settings:
-        """The effective profile: every option, and whether the profile says it."""
+        """The effective profile: every option, and where its value comes from."""
         profile = sources.runtime.project.profile
         return models.Settings(
             profile=profile.name,
             file=PROFILE_FILE,
             sections=_sections(sources, profile),
-            changes=[_change(each) for each in sources.settings.changes()],
+            changes=[_change(each) for each in sources.runtime.settings.changes()],
         )
 
     @router.post("/settings/preview")
     def preview(asked: models.ChangeSetting) -> models.SettingChange:
         """What a change of a setting would do; nothing is done."""
-        return _change(sources.settings.preview(asked.key, asked.value))
+        return _change(sources.runtime.settings.preview(asked.key, asked.value))
 
     @router.post("/settings/change")
     def change(asked: models.ChangeSetting) -> models.SettingChange:
-        """Change a setting until the run ends."""
-        return _change(sources.settings.change(asked.key, asked.value))
+        """Change a setting, in this run and in later ones."""
+        return _change(sources.runtime.settings.change(asked.key, asked.value))
 
     @router.post("/settings/undo")
     def undo() -> models.SettingChange:
         """Take the last change back, and say which it was."""
-        return _change(sources.settings.undo())
+        return _change(sources.runtime.settings.undo())
 
     @router.post("/replicas/{name}/{action}")
     def tell(
@@ -79,8 +79,8 @@ def _change(change: Change) -> models.SettingChange:
 def _sections(sources: PageSources, profile: Profile) -> list[models.SettingSection]:
     level = models.SettingLine(
         key="level",
-        value=sources.settings.value(JOURNAL_LEVEL),
-        declared=False,
+        value=sources.runtime.settings.value(JOURNAL_LEVEL),
+        origin="default",
         help="the least level of lines that the run writes about itself",
         changeable=JOURNAL_LEVEL,
     )
@@ -95,7 +95,9 @@ def _sections(sources: PageSources, profile: Profile) -> list[models.SettingSect
         for shown in section.lines:
             key = f"{section.title}.{shown.key}"
             if key in CHANGEABLE:
-                shown.changeable, shown.value = key, sources.settings.value(key)
+                shown.changeable, shown.value = key, sources.runtime.settings.value(key)
+                if sources.runtime.settings.changed(key):
+                    shown.origin = "run"
     return found
 
 
@@ -104,7 +106,7 @@ def _section(title: str, options: Any) -> models.SettingSection:
         models.SettingLine(
             key=each.name,
             value=_shown(getattr(options, each.name)),
-            declared=getattr(options, each.name) != each.default,
+            origin="default" if getattr(options, each.name) == each.default else "profile",
             help=each.metadata["help"],
         )
         for each in dataclasses.fields(options)

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 from headrace.errors import RefusedError
 from headrace.operate.journal_reading import NewLines, kept, last_lines
-from headrace.web.page.changing import RunSettings
 from headrace.web.page.live import Live
 from headrace.web.page.values import columns_of, journal_line, rows_of
 
@@ -37,7 +36,6 @@ class PageSources:
         self._kept: tuple[float, dict[str, Any]] | None = None
         self._slots = threading.BoundedSemaphore(QUERIES_MAX)
         self._lines = NewLines(runtime.project.journal_path)
-        self.settings = RunSettings(runtime)
         self.live = Live(self.status, self._new_lines)
 
     def close(self) -> None:

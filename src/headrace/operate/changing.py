@@ -1,14 +1,16 @@
 """What of a run's settings may change while it runs: thresholds of alerts, and the journal's level.
 
-A change holds until the run ends; the profile is never written. Each is told in the journal, and can be
-undone.
+A change still holds when the pipeline starts again: it is kept in `settings.json` of the data folder, and the
+profile is never written. It ends when it is undone, or when somebody writes another value into the profile.
+Each is told in the journal.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import json
 import threading
-from collections import deque
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -21,8 +23,10 @@ from headrace.operate.alerting import rules_of
 from headrace.operate.options import Kind, read_options
 
 if TYPE_CHECKING:
+    from headrace.observe.alerts import Alerts
     from headrace.observe.rules import Rule
-    from headrace.operate import Runtime
+    from headrace.operate.journal import Journal
+    from headrace.operate.project import Project
 
 __all__ = ["CHANGEABLE", "JOURNAL_LEVEL", "Change", "RunSettings"]
 
@@ -41,7 +45,7 @@ _KEPT_MAX = 100
 
 @dataclass(frozen=True)
 class Change:
-    """One change, done or to be done. `profile` is the line of headrace.toml that makes it last."""
+    """One change, done or to be done. `profile` is the line of headrace.toml that says the same."""
 
     key: str
     before: str
@@ -51,37 +55,58 @@ class Change:
     at: str = ""
 
 
+@dataclass(frozen=True)
+class _Done:
+    """A change, and what was before it."""
+
+    change: Change
+    options: AlertOptions
+    level: str
+
+
 class RunSettings:
     """The changeable settings of one run. Calls may come from any thread."""
 
-    def __init__(self, runtime: Runtime) -> None:
-        self._runtime = runtime
+    def __init__(self, project: Project, alerts: Alerts, journal: Journal) -> None:
+        self._project = project
+        self._alerts = alerts
+        self._journal = journal
+        self._path = project.data / "settings.json"
         self._lock = threading.Lock()
-        self._options: AlertOptions = runtime.project.profile.alerts
-        self._done: deque[tuple[Change, AlertOptions, str]] = deque(maxlen=_KEPT_MAX)
+        self._options: AlertOptions = project.profile.alerts
+        self._level_said = journal.level
+        self._done: list[_Done] = []
+        self._restore()
 
     def value(self, key: str) -> str:
         """Return what a setting is now."""
         if key == JOURNAL_LEVEL:
-            return self._runtime.journal.level
+            return self._journal.level
         return _text(getattr(self._options, key.partition(".")[2]))
+
+    def changed(self, key: str) -> bool:
+        """Return whether a setting has another value than the profile gives it."""
+        return self.value(key) != self._said(key)
 
     def changes(self) -> list[Change]:
         """Return what was changed and not undone, the newest first."""
         with self._lock:
-            return [change for change, _, _ in reversed(self._done)]
+            return [each.change for each in reversed(self._done)]
 
     def preview(self, key: str, text: str) -> Change:
         """Return what a change would do. Raises RefusedError for a setting or a value that may not be."""
         return self._planned(key, text)[0]
 
     def change(self, key: str, text: str) -> Change:
-        """Change a setting, until the run ends."""
+        """Change a setting, in this run and in later ones. Raises RefusedError as `preview` does."""
         with self._lock:
-            change, options = self._planned(key, text)
-            change = replace(change, at=datetime.now(UTC).isoformat(timespec="seconds"))
-            self._done.append((change, self._options, self._runtime.journal.level))
-            self._put(options, text.strip() if key == JOURNAL_LEVEL else self._runtime.journal.level)
+            if len(self._done) >= _KEPT_MAX:
+                raise RefusedError(
+                    f"{_KEPT_MAX} changes were made and not undone",
+                    fix="write what is to stay into headrace.toml, and undo the others",
+                )
+            change = self._make(key, text, datetime.now(UTC).isoformat(timespec="seconds"))
+            self._save()
         self._tell("setting changed", change.key, change.before, change.after)
         return change
 
@@ -89,19 +114,67 @@ class RunSettings:
         """Take the last change back. Raises RefusedError when there is none."""
         with self._lock:
             if not self._done:
-                raise RefusedError("nothing was changed in this run", fix="there is nothing to undo")
-            change, options, level = self._done.pop()
-            self._put(options, level)
+                raise RefusedError("nothing is changed", fix="there is nothing to undo")
+            last = self._done.pop()
+            self._put(last.options, last.level)
+            self._save()
+        change = last.change
         self._tell("setting changed back", change.key, change.after, change.before)
         return change
 
+    def _make(self, key: str, text: str, at: str) -> Change:
+        change, options = self._planned(key, text)
+        change = replace(change, at=at)
+        self._done.append(_Done(change, self._options, self._journal.level))
+        self._put(options, change.after if key == JOURNAL_LEVEL else self._journal.level)
+        return change
+
+    def _said(self, key: str) -> str:
+        """Return what the profile, or its default, says of a setting."""
+        if key == JOURNAL_LEVEL:
+            return self._level_said
+        return _text(getattr(self._project.profile.alerts, key.partition(".")[2]))
+
+    def _restore(self) -> None:
+        """Make the changes of earlier runs again, but for those of which the profile says otherwise now."""
+        for each in _saved(self._path, self._project.profile.name):
+            key, value, said = each.get("key", ""), each.get("value", ""), each.get("said", "")
+            try:
+                if key in CHANGEABLE and self._said(key) != said:
+                    raise RefusedError(f"the profile says {self._said(key)} by now, and said {said}")
+                self._make(key, value, each.get("at", ""))
+            except RefusedError as error:
+                self._journal.warning(
+                    "change of a setting ended", setting=key, value=value, why=error.message
+                )
+        self._save()
+
+    def _save(self) -> None:
+        mine = [
+            {
+                "key": each.change.key,
+                "value": each.change.after,
+                "said": self._said(each.change.key),
+                "at": each.change.at,
+            }
+            for each in self._done
+        ]
+        kept = {**_document(self._path), self._project.profile.name: mine}
+        with suppress(OSError):  # a full disk: the change holds in this run
+            if any(kept.values()):
+                beside = self._path.with_name(self._path.name + ".new")
+                beside.write_text(json.dumps(kept) + "\n", encoding="utf-8")
+                beside.replace(self._path)
+            else:
+                self._path.unlink(missing_ok=True)
+
     def _tell(self, event: str, key: str, before: str, after: str) -> None:
-        self._runtime.journal.warning(event, setting=key, before=before, after=after, by="page")
+        self._journal.warning(event, setting=key, before=before, after=after, by="page")
 
     def _put(self, options: AlertOptions, level: str) -> None:
-        self._runtime.alerts.retune(self._retuned(self._options, options))
+        self._alerts.retune(self._retuned(self._options, options))
         self._options = options
-        self._runtime.journal.level = level
+        self._journal.level = level
 
     def _planned(self, key: str, text: str) -> tuple[Change, AlertOptions]:
         if key not in CHANGEABLE:
@@ -130,13 +203,13 @@ class RunSettings:
 
     def _retuned(self, before: AlertOptions, after: AlertOptions) -> list[Rule]:
         """Return the rules of this run that are others after a change."""
-        project = self._runtime.project
+        project = self._project
 
         def rules(options: AlertOptions) -> tuple[Rule, ...]:
             return rules_of(replace(project, profile=replace(project.profile, alerts=options)))
 
         old = rules(before)
-        known = {each["name"] for each in self._runtime.alerts.states()}
+        known = {each["name"] for each in self._alerts.states()}
         return [rule for rule in rules(after) if rule not in old and rule.name in known]
 
 
@@ -160,6 +233,26 @@ def _read(name: str, text: str) -> Any:
     if name.endswith("_percent") and value > _PERCENT_MAX:
         raise RefusedError(f"alerts.{name} is a share of records", fix="give 1 to 100")
     return value
+
+
+def _document(path: Path) -> dict[str, Any]:
+    """Return the changes of each profile, by its name; nothing when the file is none of ours."""
+    with suppress(OSError, ValueError):
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(found, dict):
+            return found
+    return {}
+
+
+def _saved(path: Path, profile: str) -> list[dict[str, str]]:
+    changes = _document(path).get(profile, [])
+    if not isinstance(changes, list):
+        return []
+    return [
+        each
+        for each in changes[:_KEPT_MAX]
+        if isinstance(each, dict) and all(isinstance(value, str) for value in each.values())
+    ]
 
 
 def _text(value: Any) -> str:
