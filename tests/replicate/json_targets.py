@@ -164,8 +164,9 @@ class WebhookTarget:
                 there.pop(known, None)
                 if word == "rows":
                     there[known] = row
-        for known in [k for k, row in there.items() if row["_version"] < body["sweep_below"]]:
-            del there[known]
+        if body["sweep_below"]:
+            for known in [k for k, row in there.items() if row["_version"] < body["sweep_below"]]:
+                del there[known]
 
     def replica(self, **options: Any) -> WebhookReplica:
         url = f"http://127.0.0.1:{self.port}/hook"

@@ -6,7 +6,7 @@ A step takes a chunk from the store, ends the store's transaction, and then talk
 from __future__ import annotations
 
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import pyarrow as pa
@@ -33,6 +33,9 @@ __all__ = ["BEGIN_AGAIN", "TableCopy", "copy_of"]
 
 BEGIN_AGAIN = ("adopt", "rebuild")
 _ROW_BYTES_FIRST = 256
+_AHEAD_ROWS = 50_000
+_AHEAD_BYTES = 16_000_000
+"""Of a span that is sent in smaller pieces, so much is read at once: a reading looks at all of the span."""
 _REVISION = "_revision"
 _REVISIONS = 1_000_000
 """Revisions of a copying that began anew are above all those before: the greatest is the newest."""
@@ -145,6 +148,7 @@ class _RowsCopy(_Copy):
         self._sizes: list[tuple[int, int]] = []
         self._sized_to = 0
         self._row_bytes = float(_ROW_BYTES_FIRST)
+        self._ahead: _Ahead | None = None
         self._signature: object = None
         self._append = options.mode == "append" and has_closings(plan)
 
@@ -152,7 +156,7 @@ class _RowsCopy(_Copy):
         super()._started(cursor)
         self._position = cursor.position
         self._sizes, self._sized_to = [], 0
-        self._signature = None
+        self._signature = self._ahead = None
 
     def written(self, chunk: Chunk) -> None:
         """See `TableCopy`."""
@@ -186,15 +190,7 @@ class _RowsCopy(_Copy):
         """Return what changed in the next span of epochs, or its next piece; None: nothing did."""
         paged, closing = self._enter_span(reader, head)
         nested, first = self._options.json_nested, self._position.whole
-        rows, done = changed_rows(
-            reader,
-            self.plan,
-            self._position,
-            rows_max=paged,
-            closing=closing,
-            json_nested=nested,
-            row_keys=self._options.row_keys,
-        )
+        rows, done = self._piece(reader, paged, closing)
         span = self._position if first and not self._append else Position.at(self._position.through)
         removed = removed_keys(reader, self.plan, span, json_nested=nested)
         if rows.num_rows:
@@ -204,6 +200,26 @@ class _RowsCopy(_Copy):
         self._position = done
         self._reach(done.epoch)
         return None
+
+    def _piece(self, reader: Any, rows_max: int | None, closing: Closing | None) -> tuple[pa.Table, Position]:
+        """Return rows of the span, about `rows_max` of them, and the position behind them."""
+        ahead = self._ahead if self._ahead is not None and self._ahead.begin == self._position else None
+        if ahead is None:
+            several = None
+            if rows_max is not None:
+                several = max(rows_max, min(_AHEAD_ROWS, int(_AHEAD_BYTES / self._row_bytes)))
+            rows, done = changed_rows(
+                reader,
+                self.plan,
+                self._position,
+                rows_max=several,
+                closing=closing,
+                json_nested=self._options.json_nested,
+                row_keys=self._options.row_keys,
+            )
+            ahead = _Ahead(self._position, rows, done)
+        rows, done, self._ahead = ahead.cut(rows_max)
+        return rows, done
 
     def _enter_span(self, reader: Any, head: Head) -> tuple[int | None, Closing | None]:
         """Choose the next span, unless one is half copied; return how many rows to take, None: all."""
@@ -260,6 +276,27 @@ class _RowsCopy(_Copy):
             cursor=cursor,
             sweep_below=self.cursor.sweep_below if last else 0,
         )
+
+
+@dataclass(frozen=True)
+class _Ahead:
+    """Rows that were read of a span, from `begin` to `end`. What changes meanwhile comes in a later span."""
+
+    begin: Position
+    rows: pa.Table
+    end: Position
+
+    def cut(self, rows_max: int | None) -> tuple[pa.Table, Position, _Ahead | None]:
+        """Return a piece, the position behind it, and the rest. Rows of one hash stay together."""
+        if rows_max is None or self.rows.num_rows <= rows_max:
+            return self.rows, self.end, None
+        hashes = self.rows.column("_hash")
+        last = hashes[rows_max - 1].as_py()
+        count = pc.sum(pc.less_equal(hashes, last)).as_py()
+        if count == self.rows.num_rows:
+            return self.rows, self.end, None
+        behind = Position(self.begin.epoch, self.begin.through, last)
+        return self.rows.slice(0, count), behind, _Ahead(behind, self.rows.slice(count), self.end)
 
 
 def _revised(rows: pa.Table, first: int) -> pa.Table:

@@ -150,7 +150,8 @@ def changed_rows(
 
     The rows have the declared columns, then "_epoch" BIGINT; "_key" VARCHAR when the table has no key among
     its columns; "_revision" INTEGER with a `closing`, which takes only windows that are closed. With
-    `rows_max`, the span is read in the order of a hash of the key, about so many rows at a time.
+    `rows_max`, or behind a piece, the span is read in the order of a hash of the key, about so many rows at a
+    time, and "_hash" BIGINT is that hash: a piece may be cut behind any of its values.
     `json_nested` gives lists and structs as JSON text. `row_keys` gives rows of a table without a key a
     "_key", which is the same whenever the row is read.
     """
@@ -170,8 +171,9 @@ def changed_rows(
         ).fetchall()[0]
         if found[1] == rows_max:
             last, until = found[0], f'"_hash" <= {found[0]}'
-    piece = f'SELECT * EXCLUDE ("_hash") FROM ({rest}) WHERE {until}'
-    rows = cursor.sql(_numbered(plan, piece) if numbered else piece).to_arrow_table()
+    piece = f"SELECT * FROM ({rest}) WHERE {until}"
+    ordered = f'{_numbered(plan, piece) if numbered else piece} ORDER BY "_hash"'
+    rows = cursor.sql(ordered).to_arrow_table()
     return rows, done if last is None else Position(position.epoch, position.through, last)
 
 
