@@ -131,6 +131,11 @@ def test_all_problems_are_collected_and_nothing_is_raised():
         ({"event_time": "day"}, "event_time: column 'day' is a DATE, and a day is not an instant"),
         ({"event_time": "amount"}, "is DECIMAL(12,2), not TIMESTAMP - declare 'amount TIMESTAMP NOT NULL'"),
         ({"event_time": 5}, "event_time has to be a column or a list of columns, not int"),
+        ({"label": "idd"}, "label: no column 'idd' in the schema - did you mean 'id'?"),
+        (
+            {"label": "amount"},
+            "label: 'amount' is DECIMAL(12,2) - name a column of a few texts or whole numbers",
+        ),
         ({"unique": "idd"}, "unique: no column 'idd' in the schema - did you mean 'id'?"),
         ({"unique": ["id", "ID"]}, "unique: column 'ID' stands twice"),
         ({"unique": [3]}, "unique: 3 is not a column's name"),

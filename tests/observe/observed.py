@@ -21,6 +21,7 @@ def shop() -> hr.Pipeline:
         schema="id VARCHAR NOT NULL, happened TIMESTAMP NOT NULL, amount INT",
         event_time="happened",
         unique="id",
+        label="amount",
         expect={"not_negative": "amount IS NULL OR amount >= 0"},
     )
     pipeline.table(

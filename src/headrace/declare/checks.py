@@ -38,6 +38,7 @@ SYSTEM_RELATIONS = (
     "removed",
     "rule_checks",
 )
+_LABEL_TYPES = ("VARCHAR", "BOOLEAN", "TINYINT", "SMALLINT", "INTEGER", "BIGINT")
 _SYSTEM_PREFIXES = ("late_", "headrace_", "duckdb_", "pragma_", "sqlite_")
 
 # Words that DuckDB does not read as a relation's name unless they are quoted (its reserved keywords), and two
@@ -279,6 +280,16 @@ class Checker:
             else:
                 self._no_column(word, name, schema)
         return tuple(found)
+
+    def label(self, value: object, schema: Schema, derived: tuple[tuple[str, str], ...]) -> str | None:
+        """Return the column by which metrics count; its values have to be texts, numbers or truths."""
+        name = next(iter(self.columns_of("label", value, schema, derived)), None)
+        column = schema.find(name) if name else None
+        if column is not None and column.type.sql not in _LABEL_TYPES:
+            self.problem(
+                f"label: '{name}' is {column.type.sql}", "name a column of a few texts or whole numbers"
+            )
+        return name
 
     def event_time(self, value: object, schema: Schema) -> str | None:
         """Return the event-time column; it has to be an instant."""

@@ -70,6 +70,7 @@ class Pipeline:
         expect: Mapping[str, str | Expect] | None = None,
         record_time: str = "log",
         contract: str = "evolve",
+        label: str | None = None,
         **unknown: Any,
     ) -> None:
         """Declare a stream of records.
@@ -88,6 +89,7 @@ class Pipeline:
             record_time: `"log"`, the log's own time, or `"header"`, the time that came with the record.
             contract: for records that name a schema (Avro, JSON Schema): `"evolve"` takes what every schema
                 has of the declared columns, `"freeze"` takes only records of the declared schema.
+            label: a column with few values, such as a type: metrics count records by it, too.
             **unknown: any other word is a problem that names the nearest right one.
         """
         check = Checker(place_of(sys._getframe(1)), "stream", name)
@@ -108,6 +110,7 @@ class Pipeline:
                 expect=check.expectations(expect),
                 record_time=check.record_time(record_time),
                 contract=check.contract(contract),
+                label=check.label(label, columns, derived),
                 place=check.place,
             ),
         )

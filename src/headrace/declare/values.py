@@ -71,6 +71,7 @@ class Stream:
     record_time: RecordTime
     place: Place = field(compare=False)
     contract: Contract = "evolve"
+    label: str | None = None
 
 
 @dataclass(frozen=True)

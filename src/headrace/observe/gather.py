@@ -65,8 +65,17 @@ def from_ledger(progress: Progress) -> Iterator[Sample]:
             yield Sample("headrace_records_total", labels, records)
     for (stream, reason), offsets in skipped.items():
         yield Sample("headrace_offsets_skipped_total", {"stream": stream, "reason": reason}, offsets)
+    yield from _by_label(progress)
     yield from _tables(progress)
     yield Sample("headrace_epochs_total", {}, progress.epoch)
+
+
+def _by_label(progress: Progress) -> Iterator[Sample]:
+    for stream, held in progress.labels.items():
+        for value, outcomes in held.counts.items():
+            for outcome, records in outcomes.items():
+                labels = {"stream": stream, "outcome": outcome, "value": value}
+                yield Sample("headrace_records_by_label_total", labels, records)
 
 
 def _tables(progress: Progress) -> Iterator[Sample]:

@@ -106,6 +106,10 @@ METRICS: tuple[Metric, ...] = (
     _counter("headrace_records_total", "records",
              "Records by outcome: malformed, rejected, future, late, duplicate, accepted, expired.",
              Source.LEDGER, "stream", "lane", "outcome"),
+    _counter("headrace_records_by_label_total", "records",
+             "Records by outcome and by the stream's label column: its 20 first values, null, other for what "
+             "comes beyond, and unread for records without a row.",
+             Source.LEDGER, "stream", "outcome", "value"),
     _counter("headrace_records_conflicting_total", "records",
              "Duplicates with other content than the record that was kept.", Source.LEDGER, "stream"),
     _counter("headrace_offsets_skipped_total", "offsets",

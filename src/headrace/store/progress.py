@@ -13,7 +13,7 @@ from typing import Any
 
 from headrace.rows.result import Outcome
 
-__all__ = ["LaneProgress", "Progress", "RebuildProgress", "TableProgress"]
+__all__ = ["LabelProgress", "LaneProgress", "Progress", "RebuildProgress", "TableProgress"]
 
 Micros = int
 """Microseconds since 1970-01-01 UTC."""
@@ -97,12 +97,22 @@ class TableProgress:
 
 
 @dataclass(slots=True)
+class LabelProgress:
+    """Records of a stream by the text in its label column, and by outcome; begun anew for another column."""
+
+    column: str
+    counts: dict[str, dict[str, int]] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
 class Progress:
     """Everything that an epoch moves on, besides the rows themselves."""
 
     epoch: int = 0
     lanes: dict[str, dict[str, dict[int, LaneProgress]]] = field(default_factory=dict)
     tables: dict[str, TableProgress] = field(default_factory=dict)
+    labels: dict[str, LabelProgress] = field(default_factory=dict)
+    """Of the streams that name a label column."""
 
     def lane(self, stream: str, lane: str) -> dict[int, LaneProgress]:
         """Return the partitions of a lane, which may be none yet."""
@@ -139,6 +149,10 @@ class Progress:
                 for stream, lanes in self.lanes.items()
             },
             tables={name: replace(table) for name, table in self.tables.items()},
+            labels={
+                stream: LabelProgress(held.column, {text: dict(each) for text, each in held.counts.items()})
+                for stream, held in self.labels.items()
+            },
         )
 
     def to_json(self) -> str:
@@ -156,7 +170,10 @@ class Progress:
             }
             for stream, by_lane in raw["lanes"].items()
         }
-        return Progress(raw["epoch"], lanes, {name: _table(facts) for name, facts in raw["tables"].items()})
+        tables = {name: _table(facts) for name, facts in raw["tables"].items()}
+        # A store of before labels were counted has none.
+        labels = {stream: LabelProgress(**held) for stream, held in raw.get("labels", {}).items()}
+        return Progress(raw["epoch"], lanes, tables, labels)
 
 
 def _table(facts: dict[str, Any]) -> TableProgress:

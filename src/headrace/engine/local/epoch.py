@@ -22,6 +22,7 @@ import pyarrow as pa
 from headrace.engine.local.closing import Closings
 from headrace.engine.local.compute import Delta, EpochContext, TableWriter
 from headrace.engine.local.frontier import advance, note_behind, settled, stream_frontier
+from headrace.engine.local.labels import count_labels
 from headrace.engine.local.minutes import fold, write_minutes
 from headrace.engine.local.outcomes import Decided, decide, write_taken
 from headrace.engine.local.queries import Queries
@@ -146,6 +147,9 @@ class Epoch:
         keys = self._keys.get(batch.stream)
         decided = decide(self.connection, batch, keys, self.progress, writers, main=main)
         decided.count(self.progress.lane(batch.stream, batch.lane))
+        label = self.plan.streams[batch.stream].stream.label
+        if label is not None:
+            count_labels(self.progress, label, decided)
         self._decided.append(decided)
         return decided
 

@@ -170,10 +170,11 @@ class _Worker:
             return _row(lane_text(span.lane), facts)
         result = self._stage(stream).run(found.records, lane=lane)
         names = ["partition", "offset", "record_time", *(["headers"] if lane == "redrive" else [])]
-        unique = self.task.plan.streams[stream].stream.unique
+        declared = self.task.plan.streams[stream].stream
+        judged = (*declared.unique, *([declared.label] if declared.label else ()))
         facts |= {
             "records": found.records.select(names),
-            "timely": addresses(result.timely, unique),
+            "timely": addresses(result.timely, judged),
             "late": result.late,
             "dead": result.dead,
             "rules": result.rules,
