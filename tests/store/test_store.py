@@ -390,3 +390,23 @@ def test_the_filter_of_remembered_keys_lets_few_new_ones_through(tmp_path: Path)
     made.add(known)
     assert made.may_hold(known).all()
     assert made.may_hold(new).mean() < 0.05
+
+
+@pytest.mark.parametrize(
+    ("given", "used"), [({}, "system"), ({"ARROW_DEFAULT_MEMORY_POOL": "mimalloc"}, "mimalloc")]
+)
+def test_an_engines_process_gives_freed_memory_back_unless_the_user_chose_an_allocator(
+    tmp_path: Path, given: dict[str, str], used: str
+) -> None:
+    code = (
+        "import sys; from pathlib import Path; import pyarrow as pa;"
+        "from headrace.store.database import connect_engine;"
+        "connect_engine(Path(sys.argv[1])).close();"
+        "print(pa.default_memory_pool().backend_name)"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "ARROW_DEFAULT_MEMORY_POOL"}
+    said = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "s.duckdb")],
+        capture_output=True, text=True, check=True, env=environment | given,
+    )  # fmt: skip
+    assert said.stdout.split() == [used]

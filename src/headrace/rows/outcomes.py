@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 from headrace.rows.result import DEAD_SCHEMA, RULE_SCHEMA, Outcome, RowResult
 from headrace.sql.plan import StreamPlan
 
-__all__ = ["Decoded", "Malformed", "outcomes", "rows_of"]
+__all__ = ["Decoded", "Malformed", "add_up", "distinct", "outcomes", "rows_of"]
 
 Rows = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
@@ -82,7 +82,7 @@ def outcomes(
         timely=_together(timely),
         late=_together(late),
         dead=_dead_table(records, dead),
-        rules=_add_up(rules),
+        rules=add_up(rules),
     )
 
 
@@ -195,7 +195,7 @@ class _Sorter:
 
     def rules(self) -> pa.Table:
         """The counts of every rule by minute of record time."""
-        minutes, minute_of = _distinct(self.record_times // _MINUTE)
+        minutes, minute_of = distinct(self.record_times // _MINUTE)
         checked = np.bincount(minute_of, minlength=len(minutes))
         none = np.zeros(len(minutes), np.int64)
         names = [f"derive:{derived.name}" for derived in self.plan.derived]
@@ -218,8 +218,8 @@ class _Sorter:
         return pa.Table.from_arrays(columns, schema=RULE_SCHEMA)
 
 
-def _distinct(values: Rows) -> tuple[Rows, Rows]:
-    """The distinct values in their order, and which of them each value is."""
+def distinct(values: Rows) -> tuple[Rows, Rows]:
+    """Return the distinct values in their order, and which of them each value is."""
     if not len(values):
         return values, values
     first = int(values.min())
@@ -270,7 +270,8 @@ def _dead_table(records: pa.Table, groups: list[_Dead]) -> pa.Table:
     return pa.table([columns[name] for name in DEAD_SCHEMA.names], schema=DEAD_SCHEMA)
 
 
-def _add_up(parts: list[pa.Table]) -> pa.Table:
+def add_up(parts: list[pa.Table]) -> pa.Table:
+    """Return the counts of rules of several parts as one."""
     if len(parts) == 1:
         return parts[0]
     table = pa.concat_tables(parts)

@@ -12,6 +12,7 @@ import duckdb
 
 from headrace.errors import IntegrityError, RefusedError
 from headrace.store.lock import holder_of
+from headrace.store.memory import return_freed_memory
 from headrace.store.names import text_literal
 
 __all__ = ["MEMORY_LIMIT", "READER_PATIENCE_S", "connect", "connect_engine", "prepare_session"]
@@ -32,6 +33,7 @@ def connect_engine(path: Path) -> Any:
 
     Raises RefusedError with what the system said, or that a reader stays.
     """
+    return_freed_memory()
     end = time.monotonic() + READER_PATIENCE_S
     while True:
         try:

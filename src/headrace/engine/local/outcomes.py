@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 
 from headrace.engine.local.compute import TableWriter
 from headrace.engine.local.reader import Batch
+from headrace.rows.outcomes import distinct
 from headrace.rows.result import Outcome
 from headrace.store.duplicates import Decision, RememberedKeys
 from headrace.store.names import late_name
@@ -255,5 +256,7 @@ def _expired(timely: pa.Table, progress: Progress, writers: list[TableWriter]) -
 
 def minutes_of(column: pa.ChunkedArray) -> dict[int, int]:
     """Return how many instants of a column lie in each minute, by the minute's start in microseconds."""
-    minutes, counts = np.unique(column.cast(pa.int64()).to_numpy() // 60_000_000, return_counts=True)
-    return dict(zip((minutes * 60_000_000).tolist(), counts.tolist(), strict=True))
+    if not len(column):
+        return {}
+    minutes, minute_of = distinct(column.cast(pa.int64()).to_numpy() // 60_000_000)
+    return dict(zip((minutes * 60_000_000).tolist(), np.bincount(minute_of).tolist(), strict=True))

@@ -10,6 +10,8 @@ from headrace.rows.database import arrow_of
 
 __all__ = ["Queries"]
 
+_LARGE = 20_000
+
 
 class _Feed:
     """A relation of DuckDB that has the rows which `table` holds when a query runs."""
@@ -42,7 +44,8 @@ class Queries:
     def put(self, name: str, rows: pa.Table) -> None:
         """Put rows in place, as `name`, not quoted; cheap when its columns are the ones it had before."""
         feed = self._feeds.setdefault((name, rows.schema), _Feed())
-        feed.table = rows.combine_chunks()  # a scan pays for every chunk
+        # A scan pays for every chunk, yet each thread takes one at a time.
+        feed.table = rows if rows.num_rows > _LARGE else rows.combine_chunks()
         if self._registered.get(name) is not feed:
             self.connection.register(name, feed)
             self._registered[name] = feed

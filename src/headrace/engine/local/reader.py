@@ -14,8 +14,8 @@ from headrace.engine.local.apart import Apart
 from headrace.engine.local.settings import EngineSettings
 from headrace.errors import RefusedError, TransientError
 from headrace.log.protocol import Log, Slice
-from headrace.rows import RowStage
 from headrace.rows.framing import Framing
+from headrace.rows.parallel import ParallelStage
 from headrace.rows.result import RowResult
 from headrace.sql.plan import PipelinePlan
 
@@ -71,7 +71,10 @@ class Reader:
         for name in plan.streams:
             self.logs[name, "main"] = logs[name]
             self.logs[name, "redrive"] = logs[name].lane("redrive")
-        self._stages = {name: RowStage(stream, framings.get(name)) for name, stream in plan.streams.items()}
+        self._stages = {
+            name: ParallelStage(stream, framings.get(name), threads=settings.threads)
+            for name, stream in plan.streams.items()
+        }
 
     @property
     def streams(self) -> tuple[str, ...]:
