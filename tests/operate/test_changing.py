@@ -11,7 +11,11 @@ from typing import Any
 import pytest
 
 from headrace.blueprints import write_project
+from headrace.errors import RefusedError
 from headrace.operate import Runtime, load_project
+from headrace.operate.changing import rate_key
+from headrace.operate.producing import serve_rate
+from headrace.produce.generator import Rate
 
 
 @pytest.fixture
@@ -70,6 +74,31 @@ def test_a_change_ends_when_the_profile_says_something_else(folder: Path) -> Non
     [told] = journal(folder, "change of a setting ended")
     assert (told["setting"], told["value"]) == ("alerts.late_percent", "7")
     assert "says 9" in told["why"]
+
+
+def test_the_rate_of_a_generator_that_runs_changes_and_ends_with_it(folder: Path) -> None:
+    key, rate, later = rate_key("events"), Rate(50.0), Rate(7.0)
+    with opened(folder) as run:
+        assert run.settings.rates() == {}
+        with pytest.raises(RefusedError, match="cannot change"):
+            run.settings.change(key, "10")
+        data = run.settings._project.data
+        with serve_rate(data, "events", rate), serve_rate(data, "events", later):
+            assert run.settings.rates() == {"events": "50"}
+            assert run.settings.preview(key, "200").effect.endswith("200 events a second, until it ends")
+            assert run.settings.change(key, "200").before == "50"
+            assert (rate.events_per_second, later.events_per_second) == (200, 7)
+            run.settings.change(key, "unlimited")
+            assert rate.events_per_second is None
+            run.settings.undo()
+            assert rate.events_per_second == 200
+            for wrong in ("fast", "0", "-1", "nan", "1e12", ""):
+                with pytest.raises(RefusedError, match="not a rate"):
+                    run.settings.change(key, wrong)
+        with pytest.raises(RefusedError, match="runs any more"):
+            run.settings.undo()
+        run.settings.change("alerts.late_percent", "7")
+    assert "producers" not in (folder / ".headrace" / "settings.json").read_text()
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import pytest
 
 from headrace.errors import ProfileError, RefusedError, TransientError
 from headrace.log.protocol import Appended
-from headrace.produce.generator import BATCH_ROWS_MAX, load_history, run_generator
+from headrace.produce.generator import BATCH_ROWS_MAX, Rate, load_history, run_generator
 from headrace.produce.kernels import binary_of, constant_rows, digit_rows, power_law, write_millis, write_uuid
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -112,6 +112,19 @@ def test_a_high_rate_appends_what_a_few_milliseconds_give() -> None:
     report = run(log, rate=65_000.0, duration=timedelta(seconds=2))
     assert report.events == pytest.approx(130_000, rel=0.02)
     assert max(len(table) for table in log.appends) <= 65_000 * 0.02 + 1
+
+
+def test_a_rate_that_changes_is_kept_from_then_on() -> None:
+    log, rate = Listing(Clock()), Rate(100.0)
+    began, appended = log.clock(), list[tuple[float, int]]()
+
+    def changed(records: int, done: bool, seconds: float) -> None:
+        appended.append((log.clock() - began, records))
+        rate.events_per_second = 100.0 if log.clock() - began < 10 else 10.0
+
+    run(log, rate=rate, duration=timedelta(seconds=20), on_append=changed)
+    assert sum(records for at, records in appended if at < 10) == pytest.approx(1_000, rel=0.02)
+    assert sum(records for at, records in appended if at >= 10) == pytest.approx(100, rel=0.1)
 
 
 def test_the_count_is_met_exactly_without_a_rate() -> None:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from headrace.cli.view import RunFigures
     from headrace.operate import Project, Runtime
+    from headrace.produce.generator import Rate
 
 __all__ = ["register"]
 
@@ -55,7 +56,9 @@ def demo(
     from headrace.cli.examples import generator_of
     from headrace.cli.view import RunFigures, RunView
     from headrace.operate import Runtime, load_project, open_log
+    from headrace.operate.producing import serve_rate
     from headrace.operate.supervise import StopSignals, supervise
+    from headrace.produce.generator import Rate
     from headrace.web.page.serve import served_page
 
     generator: Any = generator_of(blueprint, seed_or_random(seed))
@@ -74,7 +77,9 @@ def demo(
         runtime = Runtime.open(project)
         files.callback(runtime.close)
         tables.runtime = runtime
-        producer = _Producer(generator, log, rate, stop)
+        pace = Rate(rate)
+        files.enter_context(serve_rate(project.data, generator.stream, pace))
+        producer = _Producer(generator, log, pace, stop)
         figures.started = time.monotonic()
         producer.start()
         try:
@@ -145,7 +150,7 @@ def _load(generator: Any, log: Any, hours: float, stop: threading.Event) -> None
 class _Producer(threading.Thread):
     """Appends live events until `stop`; what went wrong stays in `failure` and stops the demo."""
 
-    def __init__(self, generator: Any, log: Any, rate: float, stop: threading.Event) -> None:
+    def __init__(self, generator: Any, log: Any, rate: Rate, stop: threading.Event) -> None:
         super().__init__(name="headrace-demo-producer", daemon=True)
         self.failure: Exception | None = None
         self._work = (generator, log, rate, stop)

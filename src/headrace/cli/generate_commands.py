@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from headrace.operate import Project
     from headrace.produce.generator import GeneratorProgress, GeneratorReport
 
-__all__ = ["rate_of", "register", "seed_or_random"]
+__all__ = ["register", "seed_or_random"]
 
 _LINE_CHARACTERS = 160
 
@@ -79,23 +79,25 @@ def generate(  # noqa: PLR0913, PLR0917 - every argument is an option of the com
     from headrace.cli.output import spell_number
     from headrace.operate import load_project
     from headrace.operate.formats import open_producer_log
+    from headrace.operate.producing import rate_from, serve_rate
     from headrace.operate.supervise import StopSignals
-    from headrace.produce.generator import run_generator
+    from headrace.produce.generator import Rate, run_generator
 
     length = duration_of("--for", duration)
     seed = seed_or_random(seed)
     generator = generator_of(blueprint, seed, settings or (), incident)
-    pace = generator.rate_default if rate is None else rate_of(rate)
+    pace = Rate(generator.rate_default if rate is None else rate_from(rate))
     loaded = load_project(project, profile=profile)
     _require_stream(loaded, generator.stream, blueprint)
     stop = threading.Event()
     figures = _serve_figures(generator.stream, metrics_port, loaded) if metrics_port is not None else None
     # A generator spoils some records on purpose, and those have to arrive as they are.
     log = open_producer_log(loaded, generator.stream, unfit="keep")
-    shown = "as fast as the log takes them" if pace is None else f"{spell_number(pace)} events/s"
+    first = pace.events_per_second
+    shown = "as fast as the log takes them" if first is None else f"{spell_number(first)} events/s"
     typer.echo(f"appending to '{generator.stream}', {shown}, seed {seed}; Ctrl-C stops")
     try:
-        with StopSignals(stop, lambda note: None):
+        with StopSignals(stop, lambda note: None), serve_rate(loaded.data, generator.stream, pace):
             report = run_generator(
                 generator,
                 log,
@@ -121,21 +123,6 @@ def _serve_figures(stream: str, port: int, project: Project) -> ProducerFigures:
     figures = ProducerFigures(stream)
     MetricsServer(figures.exposition, project.profile.metrics.host, port)
     return figures
-
-
-def rate_of(text: str) -> float | None:
-    """Read events a second; None: unlimited. Raises ProfileError."""
-    if text.strip().lower() in ("unlimited", "none", "max"):
-        return None
-    try:
-        rate = float(text)
-    except ValueError:
-        rate = 0.0
-    if not 0 < rate < 1e9:
-        raise ProfileError(
-            f"--rate: '{text}' is not a rate", fix="write events a second, such as 500, or unlimited"
-        )
-    return rate
 
 
 def seed_or_random(seed: int | None) -> int:

@@ -1,8 +1,8 @@
-"""What of a run's settings may change while it runs: thresholds of alerts, and the journal's level.
+"""What of a run's settings may change while it runs: alerts' thresholds, the journal's level, rates.
 
 A change still holds when the pipeline starts again: it is kept in `settings.json` of the data folder, and the
 profile is never written. It ends when it is undone, or when somebody writes another value into the profile.
-Each is told in the journal.
+The rate of a generator is the generator's own, and ends with it. Each change is told in the journal.
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from headrace.declare.durations import format_duration
-from headrace.errors import RefusedError
+from headrace.errors import ProfileError, RefusedError
 from headrace.operate.alert_options import AlertOptions
 from headrace.operate.alerting import rules_of
 from headrace.operate.options import Kind, read_options
+from headrace.operate.producing import change_rate, rate_from, rate_of, rate_text
 
 if TYPE_CHECKING:
     from headrace.observe.alerts import Alerts
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from headrace.operate.journal import Journal
     from headrace.operate.project import Project
 
-__all__ = ["CHANGEABLE", "JOURNAL_LEVEL", "Change", "RunSettings"]
+__all__ = ["CHANGEABLE", "JOURNAL_LEVEL", "Change", "RunSettings", "rate_key"]
 
 JOURNAL_LEVEL = "journal.level"
 _SCHEDULE = ("defaults", "every", "group", "repeat", "notify")  # how alerts are looked at and told
@@ -38,9 +39,22 @@ CHANGEABLE = (
 )
 """Dotted keys of what may change; everything else takes effect with the next run."""
 
+_PRODUCERS = "producers."
+_RATE = ".rate"
 _LEVELS = ("info", "warning")  # a change is told as a warning, so there is no way to change something unheard
 _PERCENT_MAX = 100
 _KEPT_MAX = 100
+
+
+def rate_key(stream: str) -> str:
+    """Return the key of the rate of a stream's generator."""
+    return f"{_PRODUCERS}{stream}{_RATE}"
+
+
+def _stream_of(key: str) -> str | None:
+    """Return the stream whose generator's rate the key is; None for another setting."""
+    fits = key.startswith(_PRODUCERS) and key.endswith(_RATE)
+    return key[len(_PRODUCERS) : -len(_RATE)] if fits else None
 
 
 @dataclass(frozen=True)
@@ -77,6 +91,11 @@ class RunSettings:
         self._level_said = journal.level
         self._done: list[_Done] = []
         self._restore()
+
+    def rates(self) -> dict[str, str]:
+        """Return the rates of the generators that run, by their streams."""
+        found = {each.name: rate_of(self._project.data, each.name) for each in self._project.pipeline.streams}
+        return {stream: rate for stream, rate in found.items() if rate is not None}
 
     def value(self, key: str) -> str:
         """Return what a setting is now."""
@@ -118,12 +137,18 @@ class RunSettings:
             last = self._done.pop()
             self._put(last.options, last.level)
             self._save()
+            stream = _stream_of(last.change.key)
+            if stream is not None:
+                change_rate(self._project.data, stream, last.change.before)
         change = last.change
         self._tell("setting changed back", change.key, change.after, change.before)
         return change
 
     def _make(self, key: str, text: str, at: str) -> Change:
         change, options = self._planned(key, text)
+        stream = _stream_of(key)
+        if stream is not None:
+            change_rate(self._project.data, stream, change.after)
         change = replace(change, at=at)
         self._done.append(_Done(change, self._options, self._journal.level))
         self._put(options, change.after if key == JOURNAL_LEVEL else self._journal.level)
@@ -158,6 +183,7 @@ class RunSettings:
                 "at": each.change.at,
             }
             for each in self._done
+            if each.change.key in CHANGEABLE
         ]
         kept = {**_document(self._path), self._project.profile.name: mine}
         with suppress(OSError):  # a full disk: the change holds in this run
@@ -177,6 +203,14 @@ class RunSettings:
         self._journal.level = level
 
     def _planned(self, key: str, text: str) -> tuple[Change, AlertOptions]:
+        stream, rates = _stream_of(key), self.rates()
+        if stream in rates:
+            try:
+                after = rate_text(rate_from(text))
+            except ProfileError as error:
+                raise RefusedError(error.message, fix=error.fix) from None
+            effect = f"the generator of '{stream}' makes {after} events a second, until it ends"
+            return Change(key, rates[stream], after, effect, ""), self._options
         if key not in CHANGEABLE:
             raise RefusedError(
                 f"'{key[:100]}' cannot change while the pipeline runs",

@@ -36,17 +36,17 @@ _PATIENCE_S = 10.0  # a stranger that connects and says nothing keeps a thread f
 _PATH_BYTES_MAX = 100  # a socket path may have 104 bytes on one system, 108 on another
 
 
-def socket_path(data: Path) -> Path:
-    """Return where the socket of the project with this data folder lies.
+def socket_path(data: Path, name: str = "control") -> Path:
+    """Return where a socket of the project with this data folder lies.
 
     A path that is too long for a socket moves to a folder of this user's own below the temporary folder,
     under a name made of the path. Raises RefusedError when somebody else has made that folder.
     """
-    path = data / "control.sock"
+    path = data / f"{name}.sock"
     if len(bytes(path)) <= _PATH_BYTES_MAX:
         return path
-    name = hashlib.sha256(bytes(path)).hexdigest()[:16]
-    return _private_folder(Path(tempfile.gettempdir()) / f"headrace-{os.getuid()}") / f"{name}.sock"
+    short = hashlib.sha256(bytes(path)).hexdigest()[:16]
+    return _private_folder(Path(tempfile.gettempdir()) / f"headrace-{os.getuid()}") / f"{short}.sock"
 
 
 def _private_folder(folder: Path) -> Path:

@@ -24,6 +24,7 @@ __all__ = [
     "Generator",
     "GeneratorProgress",
     "GeneratorReport",
+    "Rate",
     "load_history",
     "run_generator",
 ]
@@ -35,6 +36,7 @@ BATCH_ROWS_MAX = 20_000
 _PROGRESS_EVENTS = 1000
 _LINGER_S = 0.02  # above 50 events/s an append holds what 20 ms give, below it holds one event
 _BEHIND_S_MAX = 5.0  # a pace that was lost for longer is not caught up with: it would be a burst, not a pace
+_LOOK_AGAIN_S = 1.0  # the rate may have changed while an event was waited for
 _RETRY_FIRST_S = 0.1
 _RETRY_LAST_S = 2.0
 _RETRIES_MAX = 8
@@ -102,11 +104,22 @@ class GeneratorReport:
     append_p99_s: float
 
 
+class Rate:
+    """Events a second of a generator; None: as many as the log takes. Any thread may change it."""
+
+    def __init__(self, events_per_second: float | None) -> None:
+        if events_per_second is not None and events_per_second <= 0:
+            raise ProfileError(
+                f"a rate of {events_per_second} events/s", fix="give a positive rate, or none for unlimited"
+            )
+        self.events_per_second = events_per_second
+
+
 def run_generator(
     generator: Generator,
     log: Log,
     *,
-    rate: float | None = RATE_DEFAULT,
+    rate: Rate | float | None = RATE_DEFAULT,
     count: int | None = None,
     duration: timedelta | None = None,
     stop: Event | None = None,
@@ -122,23 +135,27 @@ def run_generator(
     it took, retries included). A batch that the log does not take after bounded retries counts as failed and
     the run goes on; RefusedError ends it.
     """
-    if rate is not None and rate <= 0:
-        raise ProfileError(f"a rate of {rate} events/s", fix="give a positive rate, or none for unlimited")
+    wanted = rate if isinstance(rate, Rate) else Rate(rate)
     run = _Run(log, stop or Event(), clock, on_progress, on_append)
-    pace = _Pace(rate, clock) if rate is not None else None
+    pace: _Pace | None = None
     end = None if duration is None else run.started + duration.total_seconds()
     last_arrival = log.now()
     while not run.stop.is_set() and (end is None or clock() < end):
         left = None if count is None else count - run.events - run.failed
         if left is not None and left <= 0:
             break
+        rate = wanted.events_per_second
+        if rate is None:
+            pace = None
+        elif pace is None or pace.rate != rate:
+            pace = _Pace(rate, clock)
         if pace is None:
             size = min(BATCH_ROWS_MAX, BATCH_ROWS_MAX if left is None else left)
         else:
             size = min(pace.due(), BATCH_ROWS_MAX if left is None else left)
             if size == 0:
                 pause = pace.pause() if end is None else min(pace.pause(), end - clock())
-                run.stop.wait(max(pause, 0.0))
+                run.stop.wait(min(max(pause, 0.0), _LOOK_AGAIN_S))
                 continue
             pace.sent += size
         arrival = log.now()

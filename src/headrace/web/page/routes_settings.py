@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Path, Query
 
 from headrace.declare.durations import format_duration
-from headrace.operate.changing import CHANGEABLE, JOURNAL_LEVEL, Change
+from headrace.operate.changing import CHANGEABLE, JOURNAL_LEVEL, Change, rate_key
 from headrace.operate.profiles import PROFILE_FILE, Profile
 from headrace.operate.secrets import Secret
 from headrace.web.page import models_settings as models
@@ -85,6 +85,18 @@ def _sections(sources: PageSources, profile: Profile) -> list[models.SettingSect
         changeable=JOURNAL_LEVEL,
     )
     found = [models.SettingSection(title="journal", lines=[level])]
+    rates = [
+        models.SettingLine(
+            key=f"{stream}.rate",
+            value=rate,
+            origin="run",
+            help="events a second of the generator that runs; unlimited: as many as the log takes",
+            changeable=rate_key(stream),
+        )
+        for stream, rate in sources.runtime.settings.rates().items()
+    ]
+    if rates:
+        found.append(models.SettingSection(title="producers", lines=rates))
     found += [_section(f"streams.{name}", profile.stream(name)) for name in sources.runtime.plan.streams]
     for line in dataclasses.fields(Profile):
         value = getattr(profile, line.name)
