@@ -14,7 +14,7 @@ from datetime import UTC, datetime, time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from headrace.errors import ProfileError, RefusedError
+from headrace.errors import ProfileError, RefusedError, TransientError
 from headrace.operate.client import connect, is_running, running_process
 from headrace.operate.control import ask
 from headrace.operate.engines import check_engine, check_logs, start_engine
@@ -108,13 +108,14 @@ class Handover:
         while at is None or at < mark:
             if stop.wait(_LOOK_S):
                 return
-            if not is_running(self.target):
-                name = self.before.profile.name
-                raise RefusedError(
-                    f"the run of profile '{name}' ended before it passed record time {_shown(mark)}",
-                    fix=f"see `headrace logs`; then: headrace run --profile {self.target.profile.name}",
-                )
-            at = self._frontier()
+            with suppress(TransientError, OSError):  # one that is busy, or just ended, says more next time
+                if not is_running(self.target):
+                    name = self.before.profile.name
+                    raise RefusedError(
+                        f"the run of profile '{name}' ended before it passed record time {_shown(mark)}",
+                        fix=f"see `headrace logs`; then: headrace run --profile {self.target.profile.name}",
+                    )
+                at = self._frontier()
             looks += 1
             if looks % _TELL_EVERY == 0:
                 tell(f"it stands at record time {_shown(at)}")

@@ -1,7 +1,8 @@
-"""A run on Spark: it stops after the micro-batch at work, and the local engine goes on with its store."""
+"""A run on Spark: how it stops, and that the local engine goes on with its store."""
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,12 +15,16 @@ import pytest
 import headrace as hr
 from headrace.engine.local import EpochReport, LocalEngine
 from headrace.engine.spark import SparkSettings
+from headrace.engine.spark import engine as engine_module
 from headrace.engine.spark.cluster import ClusterFacts
 from headrace.engine.spark.engine import SparkEngine
-from headrace.log.kafka import open_kafka_log
+from headrace.engine.spark.pace import ROWS_AT_FIRST, rows_allowed
+from headrace.engine.spark.session import register_source
+from headrace.log.kafka import KafkaLog, open_kafka_log
 from headrace.sql import plan_pipeline
 from headrace.store import Store
 from log.kafka_streams import values
+from servers.guard import wait_until
 from servers.topics import KafkaTopics, kafka_topics
 
 if TYPE_CHECKING:
@@ -84,3 +89,100 @@ def test_a_stop_takes_effect_after_the_micro_batch_and_the_local_engine_goes_on(
     local.close()
     store.close()
     log.close()
+
+
+def when_free(numbers: pa.Array, gates: pa.Array) -> pa.Array:
+    """The numbers, as soon as the file that `gates` names is gone; one beside it tells that they wait."""
+    gate = Path(gates[0].as_py())
+    while gate.exists():
+        gate.with_name("waiting").touch()
+        threading.Event().wait(0.05)
+    return numbers
+
+
+@pytest.fixture
+def log(topics: KafkaTopics) -> Iterator[KafkaLog]:
+    found = open_kafka_log(topics.settings("events", 1), "events")
+    found.append(values(*[b'{"n": %d}' % number for number in range(_RECORDS)]))
+    yield found
+    found.close()
+
+
+def test_a_stop_waits_for_the_merge_so_that_the_store_is_not_closed_under_it(
+    log: KafkaLog, spark_session: SparkSession, tmp_path: Path
+) -> None:
+    plan = plan_pipeline(pipeline)
+    store = Store.open(tmp_path / "store.duckdb", plan, identities={"events": log.identity})
+    stop, over = threading.Event(), threading.Event()
+    overtaken: list[bool] = []
+
+    def on_step(step: str) -> None:
+        if step == "ledger":
+            stop.set()
+            overtaken.append(over.wait(2))
+
+    settings = SparkSettings()
+    spark = SparkEngine(plan, {"events": log}, store, spark=settings, session=spark_session, on_step=on_step)
+    spark.run(stop)
+    over.set()
+    assert overtaken == [False]
+    assert store.query("SELECT records FROM total").to_pylist() == [{"records": _RECORDS}]
+    assert store.status().epoch == 1
+    spark.close()
+    store.close()
+
+
+def test_a_micro_batch_that_takes_too_long_for_a_stop_is_given_up_and_done_again(
+    log: KafkaLog, spark_session: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate, waiting = tmp_path / "gate", tmp_path / "waiting"
+    slow = hr.Pipeline("slow")
+    slow.stream("events", schema="n BIGINT NOT NULL")
+    slow.function(arguments=["BIGINT", "VARCHAR"], returns="BIGINT")(when_free)
+    slow.table("total", f"SELECT count(*) AS records, sum(when_free(n, '{gate}')) AS n FROM events")
+    gate.touch()
+    monkeypatch.setattr(engine_module, "_LAST_BATCH_S_MAX", 0.2)
+    plan = plan_pipeline(slow)
+    store = Store.open(tmp_path / "store.duckdb", plan, identities={"events": log.identity})
+    spark = SparkEngine(plan, {"events": log}, store, spark=SparkSettings(), session=spark_session)
+    stop, failures = threading.Event(), []
+
+    def run() -> None:
+        try:
+            spark.run(stop)
+        except BaseException as error:  # noqa: BLE001 - looked at below
+            failures.append(error)
+
+    running = threading.Thread(target=run)
+    running.start()
+    try:
+        wait_until(waiting.exists, what="executors compute the micro-batch", seconds=120)
+        stop.set()
+        running.join(60)
+        assert not running.is_alive()
+    finally:
+        gate.unlink()
+        stop.set()
+        running.join(120)
+    assert failures == []
+    assert store.status().epoch == 0
+    assert rows_allowed(spark._pace_path, 1_000_000) == ROWS_AT_FIRST // 2
+    spark.run(threading.Event(), until_caught_up=True)
+    assert store.query("FROM total").to_pylist() == [{"records": _RECORDS, "n": sum(range(_RECORDS))}]
+    assert store.ledger().balanced
+    spark.close()
+    store.close()
+
+
+def test_a_process_of_spark_takes_pyspark_as_it_is_installed_and_not_out_of_an_archive(
+    spark_session: SparkSession,
+) -> None:
+    def found(_: int) -> tuple[str, list[str]]:
+        import pyspark
+
+        return str(pyspark.__file__), sys.path
+
+    register_source(spark_session)  # it says by which Python
+    (file, places), *_ = spark_session.sparkContext.parallelize([0], 1).map(found).collect()
+    assert Path(file).is_file()
+    assert not [place for place in places if place.endswith("pyspark.zip") and Path(place).exists()]

@@ -120,7 +120,8 @@ class SparkEngine(LocalEngine):
     ) -> None:
         """Run micro-batches until `stop` is set or, with `until_caught_up`, until one reached every end.
 
-        A stop takes effect after the micro-batch at work. Tables that are asked for again are computed first,
+        A stop takes effect after the micro-batch at work, or gives it up after two minutes: the next run does
+        it again. Tables that are asked for again are computed first,
         by the driver alone. After a TransientError the query is started again, with growing pauses.
         """
         self._tell = on_epoch or (lambda report: None)
@@ -178,13 +179,23 @@ class SparkEngine(LocalEngine):
             self.cluster = cluster_facts(self._session, query)
 
     def _end(self, query: StreamingQuery) -> None:
-        """Let the micro-batch at work finish, then end the query; raises nothing for how it ended."""
+        """Let the micro-batch at work finish, then end the query; raises nothing for how it ended.
+
+        One that takes too long is given up: nothing of it is written, unless it is being written.
+        """
         if self._working.acquire(timeout=_LAST_BATCH_S_MAX):
             try:
                 with suppress(Exception):  # Spark's own process may be gone
                     self._stopping = query.isActive
             finally:
                 self._working.release()
+            return
+        self._stopping = True
+        slow_down(self._pace_path)
+        with suppress(Exception):
+            query.stop()  # takes its work away from the executors, too
+        with self._working:
+            pass
 
     def _started(self, folder: str) -> StreamingQuery:
         from headrace.engine.spark.source import OPTION, SOURCE
@@ -245,7 +256,8 @@ class SparkEngine(LocalEngine):
             try:
                 self._take(rows)
             except BaseException as error:
-                self._failure = error if isinstance(error, HeadraceError) else _failure_of(error)
+                if not self._stopping:  # what is given up ends by an error of Spark's
+                    self._failure = error if isinstance(error, HeadraceError) else _failure_of(error)
                 # Whatever it was: Spark waits for ever for a callback that ends by less than an Exception.
                 raise InternalError("the micro-batch failed; the run says why") from error
 
@@ -260,6 +272,8 @@ class SparkEngine(LocalEngine):
             clock = max(log.now() for (_, lane), log in self._reader.logs.items() if lane == "main")
             gathered = gather(self._store.progress, facts, clock)
             self._on_step("action")
+            if self._stopping:
+                return
             if not gathered.repeated:
                 gathered.batches[0].seconds_read = time.perf_counter() - begun
                 self._write(rows, gathered, changes)

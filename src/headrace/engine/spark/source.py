@@ -112,8 +112,8 @@ class _Reader(DataSourceStreamReader):
         assert isinstance(partition, _Range)  # noqa: S101 - `partitions` gives no other
         if partition.end is not None:
             yield _row("", {"end": partition.end})
-        worker = _worker(self._option)
         try:
+            worker = _worker(self._option)
             for span in partition.spans:
                 for found in worker.reader(span.lane).read(span.partition, span.start, span.end):
                     yield worker.judged(span, found)

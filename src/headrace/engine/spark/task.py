@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import base64
+import json
 import sys
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from headrace.errors import RefusedError
 from headrace.log.kafka import KafkaSettings
 from headrace.rows.framing import Framing
 from headrace.sql.plan import PipelinePlan
@@ -22,6 +26,8 @@ __all__ = ["LaneTask", "Task", "as_option", "of_option", "pickled"]
 
 Lane = tuple[str, str]
 """Stream and lane."""
+
+_AFTER_VERSIONS = "|"
 
 
 @dataclass(frozen=True)
@@ -91,13 +97,32 @@ def _file_of(module: ModuleType | None) -> str | None:
 
 
 def as_option(task: Task) -> str:
-    """Return the task as the text of an option of the data source."""
-    return base64.b64encode(pickled(task, task.plan)).decode()
+    """Return the task as the text of an option of the data source, after the versions that wrote it."""
+    return json.dumps(_versions()) + _AFTER_VERSIONS + base64.b64encode(pickled(task, task.plan)).decode()
 
 
 def of_option(text: str) -> Task:
-    """Return the task of an option."""
+    """Return the task of an option. Raises RefusedError where other versions are at work than wrote it."""
     import pickle
 
-    found: Task = pickle.loads(base64.b64decode(text))  # noqa: S301 - written by this run's own driver
+    head, _, body = text.partition(_AFTER_VERSIONS)
+    driver, here = json.loads(head), _versions()
+    differing = [name for name, mine in here.items() if driver.get(name, mine) != mine]
+    if differing:
+        raise RefusedError(
+            "executors and driver differ, and their answers could: "
+            + ", ".join(f"{name} {here[name]} there, {driver[name]} here" for name in differing),
+            fix='install the same on every machine, or let it be sent: spark.environment = "archive"',
+        )
+    found: Task = pickle.loads(base64.b64decode(body))  # noqa: S301 - written by this run's own driver
+    return found
+
+
+def _versions() -> dict[str, str]:
+    """Return the versions on which answers rest, of what is installed where this runs."""
+    import duckdb
+
+    found = {"Python": f"{sys.version_info.major}.{sys.version_info.minor}", "DuckDB": duckdb.__version__}
+    with suppress(PackageNotFoundError):  # a copy that was not installed
+        found["Headrace"] = version("headrace")
     return found
