@@ -15,7 +15,7 @@ from headrace.errors import ProfileError
 if TYPE_CHECKING:
     from headrace.observe.producing import ProducerFigures
     from headrace.operate import Project
-    from headrace.produce.generator import GeneratorProgress, GeneratorReport
+    from headrace.produce.generator import GeneratorProgress, GeneratorReport, Rate
 
 __all__ = ["register", "seed_or_random"]
 
@@ -76,7 +76,6 @@ def generate(  # noqa: PLR0913, PLR0917 - every argument is an option of the com
     It is a process of its own, beside `headrace run` or without one.
     """
     from headrace.cli.examples import generator_of
-    from headrace.cli.output import spell_number
     from headrace.operate import load_project
     from headrace.operate.formats import open_producer_log
     from headrace.operate.producing import rate_from, serve_rate
@@ -93,9 +92,7 @@ def generate(  # noqa: PLR0913, PLR0917 - every argument is an option of the com
     figures = _serve_figures(generator.stream, metrics_port, loaded) if metrics_port is not None else None
     # A generator spoils some records on purpose, and those have to arrive as they are.
     log = open_producer_log(loaded, generator.stream, unfit="keep")
-    first = pace.events_per_second
-    shown = "as fast as the log takes them" if first is None else f"{spell_number(first)} events/s"
-    typer.echo(f"appending to '{generator.stream}', {shown}, seed {seed}; Ctrl-C stops")
+    typer.echo(f"appending to '{generator.stream}', {_shown(pace)}, seed {seed}; Ctrl-C stops")
     try:
         with StopSignals(stop, lambda note: None), serve_rate(loaded.data, generator.stream, pace):
             report = run_generator(
@@ -123,6 +120,13 @@ def _serve_figures(stream: str, port: int, project: Project) -> ProducerFigures:
     figures = ProducerFigures(stream)
     MetricsServer(figures.exposition, project.profile.metrics.host, port)
     return figures
+
+
+def _shown(rate: Rate) -> str:
+    from headrace.cli.output import spell_number
+
+    first = rate.events_per_second
+    return "as fast as the log takes them" if first is None else f"{spell_number(first)} events/s"
 
 
 def seed_or_random(seed: int | None) -> int:
