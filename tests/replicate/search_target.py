@@ -47,10 +47,12 @@ class SearchTarget:
         index = self.index(table)
         if self.http.post(f"/{index}/_refresh").status_code == 404:
             return []
-        fields = self.http.get(f"/{index}/_mapping").json()[index]["mappings"]["properties"]
+        mappings = self.http.get(f"/{index}/_mapping").json()
+        fields = mappings[max(mappings)]["mappings"]["properties"]  # a stream's last one has every column
         found: list[dict[str, Any]] = []
         for document in self._documents(index):
             row = dict.fromkeys(fields) | document
+            row.pop("@timestamp", None)  # which only data streams have
             found.append({name: _typed(value, fields[name]) for name, value in row.items()})
         return found
 
@@ -93,6 +95,8 @@ class SearchTarget:
 
     def close(self) -> None:
         """Take everything out of the server again."""
+        self.http.delete(f"/_data_stream/{self.prefix}*")
+        self.http.delete(f"/_index_template/headrace-{self.prefix}*")
         self.http.delete(f"/{self.prefix}*")
         self.http.delete(f"/.{self.prefix}cursors")
         self.http.delete(f"/_ingest/pipeline/{self.prefix}*")

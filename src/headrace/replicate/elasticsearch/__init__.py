@@ -36,6 +36,11 @@ class ElasticsearchReplica(CommonOptions):
         None,
         "names of indices by table; nothing said: the table's, in small letters and with - for _",
     )
+    data_streams: Mapping[str, str] | None = setting(
+        "table of settings",
+        None,
+        'tables that are data streams, with mode = "append", and the column that gives each its @timestamp',
+    )
     cursors: str = setting("text", ".headrace-cursors", "the index that holds how far each table was copied")
     number_of_shards: int = setting("whole number", 1, "shards of an index that is made")
     number_of_replicas: int | None = setting(

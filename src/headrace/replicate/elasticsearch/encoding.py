@@ -15,11 +15,11 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 
-from headrace.replicate.elasticsearch.mapping import VERSION
+from headrace.replicate.elasticsearch.mapping import TIME, VERSION
 from headrace.replicate.protocol import GENERATION, TableShape
 from headrace.store.names import quoted, text_literal
 
-__all__ = ["Lines", "lines_of_removed", "lines_of_rows"]
+__all__ = ["Lines", "ids_of", "lines_of_new", "lines_of_removed", "lines_of_rows"]
 
 _ID_BYTES_MAX = 512
 
@@ -51,16 +51,36 @@ class Lines:
 
 def lines_of_rows(shape: TableShape, rows: pa.Table) -> Lines:
     """Return the lines that index `rows`."""
-    fields = [(column.name, column.type) for column in shape.columns]
-    document = " || ".join(
-        f"{text_literal(',' * (at > 0) + _json_text(name) + ':')} || {_value(quoted(name), kind)}"
-        for at, (name, kind) in enumerate(fields)
-    )
-    version = f'{text_literal("," + _json_text(VERSION) + ":")} || "_version"'
-    select = (
-        f"SELECT {_id_of(shape)} AS id, \"_version\" AS version, '{{' || {document} || {version} || '}}' AS d"
-    )
+    select = f'SELECT {_id_of(shape)} AS id, "_version" AS version, {_document(shape)} AS d'
     return _lines(rows, f"{select} FROM rows", f"{_action('index')} || d || chr(10)")
+
+
+def lines_of_new(shape: TableShape, rows: pa.Table, *, column: str, rounds: int) -> Lines:
+    """Return the lines that create `rows` in a data stream, whose time is that `column`.
+
+    `rounds` is a part of the id: rows that are copied anew come beside those that are taken out at the end.
+    """
+    select = f"SELECT {_id_of(shape, rounds)} AS id, {_document(shape, column)} AS d"
+    create = "'{\"create\":{\"_id\":' || to_json(id) || '}}' || chr(10)"
+    return _lines(rows, f"{select} FROM rows", f"{create} || d || chr(10)")
+
+
+def ids_of(shape: TableShape, rows: pa.Table, *, rounds: int) -> list[str]:
+    """Return the ids that `lines_of_new` gives, in the order of the rows."""
+    found: list[str] = _made(rows, f"SELECT {_id_of(shape, rounds)} AS line FROM rows").to_pylist()
+    return found
+
+
+def _document(shape: TableShape, time: str = "") -> str:
+    """Return the expression for a row as a document."""
+    cells = [(column.name, quoted(column.name), column.type) for column in shape.columns]
+    cells += [(TIME, quoted(name), kind) for name, _, kind in cells if name == time != TIME]
+    cells.append((VERSION, '"_version"', "BIGINT"))
+    document = " || ".join(
+        f"{text_literal(',' * (at > 0) + _json_text(name) + ':')} || {_value(expression, kind)}"
+        for at, (name, expression, kind) in enumerate(cells)
+    )
+    return f"'{{' || {document} || '}}'"
 
 
 def lines_of_removed(shape: TableShape, removed: pa.Table) -> Lines:
@@ -73,18 +93,23 @@ def lines_of_removed(shape: TableShape, removed: pa.Table) -> Lines:
 
 
 def _lines(rows: pa.Table, select: str, line: str) -> Lines:
+    column = _made(rows, f"SELECT {line} AS line FROM ({select})")
+    _, offsets, text = column.buffers()
+    ends = np.frombuffer(offsets, np.int64)[column.offset : column.offset + len(column) + 1]
+    return Lines(memoryview(text) if text is not None else memoryview(b""), ends.tolist())
+
+
+def _made(rows: pa.Table, select: str) -> pa.Array:
+    """Return what a query over `rows` gives as `line`, in their order."""
     connection = duckdb.connect(config={"threads": 1})  # which keeps the rows in their order
     try:
         connection.execute("SET TimeZone = 'UTC'")
         connection.register("rows", rows)
-        made = connection.sql(f"SELECT {line} AS line FROM ({select})").to_arrow_table()
+        made = connection.sql(select).to_arrow_table()
     finally:
         connection.close()
     column = made.column("line").cast(pa.large_string()).combine_chunks()
-    column = column.chunk(0) if isinstance(column, pa.ChunkedArray) else column
-    _, offsets, text = column.buffers()
-    ends = np.frombuffer(offsets, np.int64)[column.offset : column.offset + len(column) + 1]
-    return Lines(memoryview(text) if text is not None else memoryview(b""), ends.tolist())
+    return column.chunk(0) if isinstance(column, pa.ChunkedArray) else column
 
 
 def _action(word: str) -> str:
@@ -92,8 +117,8 @@ def _action(word: str) -> str:
     return f"'{{\"{word}\":{{\"_id\":' || to_json(id) || '{version}}}}}' || chr(10)"
 
 
-def _id_of(shape: TableShape) -> str:
-    """Return the expression for a row's `_id`."""
+def _id_of(shape: TableShape, rounds: int = 0) -> str:
+    """Return the expression for a row's `_id`; `rounds` stands in front of it when it is not 0."""
     types = {column.name: column.type for column in shape.columns}
     if shape.key:
         parts = " || ',' || ".join(_value(quoted(name), types[name]) for name in shape.key)
@@ -104,6 +129,7 @@ def _id_of(shape: TableShape) -> str:
         number = f'row_number() OVER (PARTITION BY "_version", {content})'
         # Without the generation: a run that sends the chunk again has another one.
         text = f"concat_ws(':', \"_version\" % {GENERATION}, {content}, {number})"
+    text = f"'{rounds}:' || {text}" if rounds else text
     return f"CASE WHEN strlen({text}) <= {_ID_BYTES_MAX} THEN {text} ELSE 'sha256:' || sha256({text}) END"
 
 

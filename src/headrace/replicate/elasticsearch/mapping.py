@@ -14,10 +14,12 @@ from headrace.replicate.protocol import TableShape
 if TYPE_CHECKING:
     from headrace.replicate.elasticsearch import ElasticsearchReplica
 
-__all__ = ["VERSION", "index_names", "mapping_of", "missing_fields"]
+__all__ = ["TIME", "VERSION", "index_names", "mapping_of", "missing_fields"]
 
 VERSION = "_headrace_version"
 """The field with a row's version: the server's own version of a document cannot be searched for."""
+TIME = "@timestamp"
+"""The field that a server knows the time of a data stream's documents by."""
 
 _INDEXED_CHARACTERS = 8191
 """A keyword of more characters is kept and not indexed: a term has 32,766 bytes at most."""

@@ -9,6 +9,7 @@ Rows and cursor cannot be written at once there. What makes a repeat harmless:
   nothing stale can come after a removed row but what was on its way already, and for that the server
   remembers the version of a removed row for `_REMEMBERED` (by default it forgets after 60 s). A document in
   the place of a removed row would guard it for longer, but whoever counts or charts the index would see it.
+- Data streams have rules of their own: see streams.py.
 """
 
 from __future__ import annotations
@@ -16,14 +17,22 @@ from __future__ import annotations
 import secrets
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from headrace.errors import RefusedError, TransientError
 from headrace.replicate.elasticsearch.connection import Answer, Connection, reason_of, typed
-from headrace.replicate.elasticsearch.encoding import Lines, lines_of_removed, lines_of_rows
+from headrace.replicate.elasticsearch.encoding import (
+    Lines,
+    ids_of,
+    lines_of_new,
+    lines_of_removed,
+    lines_of_rows,
+)
 from headrace.replicate.elasticsearch.mapping import VERSION, index_names, mapping_of, missing_fields
+from headrace.replicate.elasticsearch.streams import DataStream, Seen, Standing, time_columns
 from headrace.replicate.protocol import (
     REFUSED_MAX,
     Chunk,
@@ -52,6 +61,15 @@ _OF_A_PIPELINE = ("fail_processor_exception", "ingest_processor_exception", "scr
 _VISIBLE = {"later": "false", "wait": "wait_for", "now": "true"}
 
 
+@dataclass(frozen=True)
+class _Saved:
+    """A cursor as it is kept: what a compare-and-set has to name, and where a data stream stood."""
+
+    cursor: Cursor | None = None
+    place: Mapping[str, int] = field(default_factory=dict)
+    standing: Standing | None = None
+
+
 class ElasticsearchWriter:
     """An open connection; see `ReplicaWriter`."""
 
@@ -60,12 +78,18 @@ class ElasticsearchWriter:
         self._task = task
         self._indices = index_names(replica, task.tables, task.replica)
         mappings = {shape.name: mapping_of(shape) for shape in task.tables}
-        self._aliases: dict[str, str] = {}
+        times = time_columns(replica, task.tables, task.replica)
+        self._targets: dict[str, str] = {}
         self._connection = Connection(replica, task.replica)
+        self._streams = {
+            table: DataStream(self._connection, self._indices[table], column)
+            for table, column in times.items()
+        }
         try:
             self._ensure_cursors()
             for shape in task.tables:
-                self._ensure_index(shape, self._indices[shape.name], mappings[shape.name])
+                ensure = self._ensure_stream if shape.name in self._streams else self._ensure_index
+                ensure(shape, self._indices[shape.name], mappings[shape.name])
         except BaseException:
             self.close()
             raise
@@ -84,17 +108,14 @@ class ElasticsearchWriter:
         found = self._connection.call("GET", f"/{index}", accept=(404,))
         if found.status == 404:
             # A cursor without its index tells of rows that are gone: the copying begins anew.
-            self._connection.call("DELETE", self._cursor_path(index), accept=(404,), refresh="true")
-            settings: dict[str, Any] = {"number_of_shards": self._replica.number_of_shards}
-            settings |= _SAFE
-            if self._replica.number_of_replicas is not None:
-                settings["number_of_replicas"] = self._replica.number_of_replicas
-            self._create(index, settings, wanted)
+            self._forget_cursor(index)
+            self._create(index, self._settings(), wanted)
             found = self._connection.call("GET", f"/{index}")
         if index not in found.body:
             raise RefusedError(
                 f"'{index}', the index of the table '{shape.name}', is an alias or a data stream",
-                fix=f'name another one: index_names = {{ {shape.name} = "…" }}',
+                fix=f'name another one: index_names = {{ {shape.name} = "…" }}; a stream that append mode '
+                "fills stands in data_streams",
             )
         facts = found.body[index]
         missing = missing_fields(shape, index, wanted, facts.get("mappings", {}))
@@ -104,6 +125,24 @@ class ElasticsearchWriter:
         durability = has.get("translog", {}).get("durability", "request")  # absent: the server's default
         if (has.get("gc_deletes"), durability) != tuple(_SAFE.values()):
             self._connection.call("PUT", f"/{index}/_settings", {"index": _SAFE})
+
+    def _settings(self) -> dict[str, Any]:
+        """Return the settings of an index that is made."""
+        settings: dict[str, Any] = {"number_of_shards": self._replica.number_of_shards, **_SAFE}
+        if self._replica.number_of_replicas is not None:
+            settings["number_of_replicas"] = self._replica.number_of_replicas
+        return settings
+
+    def _ensure_stream(self, shape: TableShape, index: str, wanted: Mapping[str, Any]) -> None:
+        """Make the data stream of a table, or check the one that is there."""
+        stream = self._streams[shape.name]
+        stream.ensure(shape, self._settings(), wanted)
+        saved = self._saved(index)
+        if saved.cursor is not None and (saved.standing is None or stream.look(saved.standing) is None):
+            self._forget_cursor(index)  # it tells of rows that are gone: the copying begins anew
+
+    def _forget_cursor(self, index: str) -> None:
+        self._connection.call("DELETE", self._cursor_path(index), accept=(404,), refresh="true")
 
     def _create(self, index: str, settings: Mapping[str, Any], mapping: Mapping[str, Any]) -> None:
         body = {"settings": {"index": settings}, "mappings": mapping}
@@ -116,39 +155,44 @@ class ElasticsearchWriter:
     def _cursor_path(self, index: str) -> str:
         return f"/{self._replica.cursors}/_doc/{index}"
 
-    def _cursor(self, index: str) -> tuple[Cursor | None, dict[str, int]]:
-        """Return the cursor of an index, and what a compare-and-set has to name."""
+    def _saved(self, index: str) -> _Saved:
+        """Return the cursor of an index, as it is kept."""
         answer = self._connection.call("GET", self._cursor_path(index), accept=(404,))
         if answer.status == 404:
-            return None, {}
+            return _Saved()
         body = answer.body
         facts = dict(body["_source"])
         place = {"if_seq_no": body["_seq_no"], "if_primary_term": body["_primary_term"]}
-        return Cursor.of(facts), place
+        stream = facts.pop("stream", None)
+        return _Saved(Cursor.of(facts), place, None if stream is None else Standing(**stream))
 
-    def _save(self, table: str, cursor: Cursor, place: Mapping[str, int]) -> None:
-        """Put the cursor there unless somebody else was faster; without a `place` there may be none."""
-        params: dict[str, Any] = dict(place) if place else {"op_type": "create"}
+    def _save(self, table: str, cursor: Cursor, before: _Saved, standing: Standing | None) -> None:
+        """Put the cursor there unless somebody else was faster than who saw `before`."""
+        params: dict[str, Any] = dict(before.place) if before.place else {"op_type": "create"}
         path = self._cursor_path(self._indices[table])
-        if self._connection.call("PUT", path, cursor.facts(), accept=(409,), **params).status == _STALE:
+        facts = cursor.facts() | ({} if standing is None else {"stream": asdict(standing)})
+        if self._connection.call("PUT", path, facts, accept=(409,), **params).status == _STALE:
             raise fenced(table)
 
     def cursors(self) -> Mapping[str, Cursor]:
         """See `ReplicaWriter`."""
-        found = {table: self._cursor(index)[0] for table, index in self._indices.items()}
+        found = {table: self._saved(index).cursor for table, index in self._indices.items()}
         return {table: cursor for table, cursor in found.items() if cursor is not None}
 
     def take(self, table: str, seen: Cursor | None, cursor: Cursor) -> None:
         """See `ReplicaWriter`."""
-        there, place = self._cursor(self._indices[table])
-        if (there is None) != (seen is None):
+        there = self._saved(self._indices[table])
+        if (there.cursor is None) != (seen is None):
             raise fenced(table)
-        if seen is not None and not seen.same_writer(there):
+        if seen is not None and not seen.same_writer(there.cursor):
             raise fenced(table)
-        if there is None:
+        if there.cursor is None:
             self._refuse_rows_without_cursor(table)
-        self._save(table, cursor, place)
-        self._own_alias(table, cursor.generation)
+        standing = there.standing
+        if table in self._streams and standing is None:
+            standing = self._look(table, None).standing
+        self._save(table, cursor, there, standing)
+        self._own_target(table, cursor.generation)
 
     def _refuse_rows_without_cursor(self, table: str) -> None:
         """Raise RefusedError when the index has rows of a replica: versions may be above all of ours."""
@@ -163,8 +207,11 @@ class ElasticsearchWriter:
                 "filled again",
             )
 
-    def _own_alias(self, table: str, generation: int) -> None:
+    def _own_target(self, table: str, generation: int) -> None:
         """Make the alias that this writer writes through, and take away those of older generations."""
+        if table in self._streams:
+            self._targets[table] = self._indices[table]
+            return
         index = self._indices[table]
         known = self._connection.call("GET", f"/{index}/_alias").body.get(index, {}).get("aliases", {})
         begin = f"headrace-writer-{index}-"
@@ -175,31 +222,61 @@ class ElasticsearchWriter:
         answer = self._connection.call("POST", "/_aliases", {"actions": actions}, accept=(404,))
         if answer.status == 404:
             raise TransientError(f"another process takes '{table}' at this moment", fix="it is tried again")
-        self._aliases[table] = alias
+        self._targets[table] = alias
 
     # --- rows
 
     def write(self, chunk: Chunk) -> None:
         """See `ReplicaWriter`."""
         table = chunk.table.name
-        there, place = self._cursor(self._indices[table])
-        if there == chunk.cursor:
+        before = self._saved(self._indices[table])
+        if before.cursor == chunk.cursor:
             return  # this very chunk: its answer was lost on the way
-        if not chunk.cursor.same_writer(there):
+        if not chunk.cursor.same_writer(before.cursor):
             raise fenced(table)
-        if table not in self._aliases:
-            self._own_alias(table, chunk.cursor.generation)
+        if table not in self._targets:
+            self._own_target(table, chunk.cursor.generation)
         refusals: list[Refusal] = []
+        standing = None
+        if table in self._streams:
+            standing = self._add(chunk, before.standing, refusals)
+        else:
+            self._change(chunk, refusals)
+        if chunk.sweep_below:
+            self._sweep(table, chunk.sweep_below)
+        if refusals:
+            self._task.set_aside(refusals)
+        self._save(table, chunk.cursor, before, standing)
+
+    def _change(self, chunk: Chunk, refusals: list[Refusal]) -> None:
+        """Send removals and rows."""
         if chunk.removed.num_rows:
             self._send(chunk.table, chunk.removed, lines_of_removed(chunk.table, chunk.removed), refusals)
             refusals.clear()  # a key that the server does not take is none that it could hold
         if chunk.rows.num_rows:
             self._send(chunk.table, chunk.rows, lines_of_rows(chunk.table, chunk.rows), refusals)
-        if chunk.sweep_below:
-            self._sweep(table, chunk.sweep_below)
-        if refusals:
-            self._task.set_aside(refusals)
-        self._save(table, chunk.cursor, place)
+
+    def _add(self, chunk: Chunk, saved: Standing | None, refusals: list[Refusal]) -> Standing:
+        """Send rows to a data stream, without those that it has; return where it stood before."""
+        shape, rows, rounds = chunk.table, chunk.rows, chunk.cursor.rounds
+        stream = self._streams[shape.name]
+        seen = self._look(shape.name, saved)
+        if seen.behind and rows.num_rows:
+            ids = ids_of(shape, rows, rounds=rounds)
+            known = stream.known(ids, seen.behind)
+            rows = rows.filter(pa.array([each not in known for each in ids]))
+        if rows.num_rows:
+            lines = lines_of_new(shape, rows, column=stream.column, rounds=rounds)
+            self._send(shape, rows, lines, refusals)
+        return seen.standing
+
+    def _look(self, table: str, saved: Standing | None) -> Seen:
+        seen = self._streams[table].look(saved)
+        if seen is None:
+            raise TransientError(
+                f"the data stream '{self._indices[table]}' was deleted", fix="it is made and filled anew"
+            )
+        return seen
 
     def _send(self, shape: TableShape, rows: pa.Table, lines: Lines, refusals: list[Refusal]) -> None:
         for first, last in lines.bodies(self._replica.body_bytes):
@@ -215,20 +292,22 @@ class ElasticsearchWriter:
         self, shape: TableShape, rows: pa.Table, lines: Lines, wanted: Sequence[int], refusals: list[Refusal]
     ) -> None:
         """Send some rows, those again for which the server had no time, and keep what it refuses."""
-        reason = ""
+        reason, stream = "", shape.name in self._streams
+        # A request that may have been carried out is not sent to a stream again before a look at it.
+        busy = frozenset() if stream else _BUSY
         for pause in (*_PAUSES_S, None):
             body = _joined(lines, wanted)
             answer = self._connection.bulk(
-                self._aliases[shape.name],
+                self._targets[shape.name],
                 body,
                 refresh=_VISIBLE[self._replica.visible],
-                require_alias="true",
+                require_alias="false" if stream else "true",
                 filter_path="errors,error,items.*.status,items.*.error",
             )
             if answer.status == _TOO_LARGE:
                 self._send_halves(shape, rows, lines, wanted, refusals)
                 return
-            if answer.status not in (200, *_BUSY):
+            if answer.status not in (200, *busy):
                 raise typed(answer.status, reason_of(answer.body.get("error")), self._connection.server)
             if answer.status == 200:
                 if answer.content.startswith(b'{"errors":false'):
