@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from typing import Any
 
-from confluent_kafka import Consumer, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaException, TopicCollection, TopicPartition
 from confluent_kafka.admin import NewTopic
 from confluent_kafka.error import KafkaError
 
 from headrace.errors import TransientError
 from headrace.log.kafka.connection import Connection
 
-__all__ = ["ensure_topics", "records_of"]
+__all__ = ["ensure_topics", "identities", "records_of"]
 
 _READ_S = 40.0
 _POLL_S = 0.2
@@ -22,16 +22,14 @@ _SEEN_S = 10.0
 
 def ensure_topics(
     connection: Connection, wanted: Mapping[str, tuple[int, Mapping[str, str]]], replication: int | None
-) -> None:
-    """Make the topics that are not there: name -> (partitions, settings)."""
-    there = _known(connection)
+) -> Mapping[str, str]:
+    """Make the topics that are not there: name -> (partitions, settings). Return the identity of each."""
+    there = identities(connection, wanted)
     new = [
         NewTopic(name, partitions, replication or -1, config=dict(config))
         for name, (partitions, config) in wanted.items()
         if name not in there
     ]
-    if not new:
-        return
     for asked in new:
         try:
             connection.ask(connection.admin.create_topics([asked]))
@@ -39,20 +37,26 @@ def ensure_topics(
             if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
                 raise connection.error_of(error.args[0]) from None
     end = time.monotonic() + _SEEN_S
-    while not set(wanted) <= _known(connection):
+    while len(there) < len(wanted):
+        there = identities(connection, wanted)
         if time.monotonic() > end:
             raise connection.not_ready()
+    return there
 
 
-def _known(connection: Connection) -> set[str]:
-    try:
-        return set(connection.admin.list_topics(timeout=8).topics)
-    except KafkaException:
-        connection.raise_refused()
-        raise connection.not_ready() from None
+def identities(connection: Connection, names: Iterable[str]) -> dict[str, str]:
+    """Return the identity of each topic that is there: another one once it was deleted and made again."""
+    found = {}
+    for name, asked in connection.admin.describe_topics(TopicCollection(list(names))).items():
+        try:
+            found[name] = str(connection.ask({name: asked})[name].topic_id)
+        except KafkaException as error:
+            if error.args[0].code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
+                raise connection.error_of(error.args[0]) from None
+    return found
 
 
-def records_of(connection: Connection, topic: str) -> Iterator[Any]:
+def records_of(connection: Connection, topic: str) -> Generator[Any, None, None]:
     """Give the committed records of a topic, up to its end as it is now, each partition in order.
 
     Raises TransientError when a transaction that began before is not ended in time.

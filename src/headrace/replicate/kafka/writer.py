@@ -2,22 +2,34 @@
 
 A table's writer has the transactional id of the table, so the brokers themselves end what another one has
 begun, and refuse it from then on. Cursors are records of one compacted topic, `PREFIX` + `cursors`, by table.
+Each names the topic that its rows are in, by Kafka's id: of a topic that was deleted and made again, nothing
+is copied, whatever the cursor says.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from contextlib import closing, suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from confluent_kafka import KafkaError, KafkaException, Producer
 
 from headrace.errors import RefusedError, TransientError
 from headrace.log.kafka.connection import Connection, callbacks
-from headrace.replicate.kafka.topics import ensure_topics, records_of
+from headrace.replicate.kafka.topics import ensure_topics, identities, records_of
 from headrace.replicate.plain import json_bytes, plain_rows
-from headrace.replicate.protocol import REFUSED_MAX, Chunk, Cursor, Refusal, TableShape, Task, fenced
+from headrace.replicate.protocol import (
+    REFUSED_MAX,
+    Chunk,
+    Cursor,
+    Position,
+    Refusal,
+    TableShape,
+    Task,
+    fenced,
+)
 
 if TYPE_CHECKING:
     from headrace.replicate.kafka import KafkaReplica
@@ -49,7 +61,7 @@ class KafkaWriter:
             kept = {"cleanup.policy": "delete", "retention.ms": "-1"}
         wanted = {self._topic(shape.name): (options.partitions, kept) for shape in task.tables}
         wanted[self._cursors] = (1, {"cleanup.policy": "compact"})
-        ensure_topics(self._connection, wanted, options.replication)
+        self._identities = ensure_topics(self._connection, wanted, options.replication)
 
     def _topic(self, table: str) -> str:
         name = self._options.prefix + table
@@ -66,18 +78,39 @@ class KafkaWriter:
         for record in records_of(self._connection, self._cursors):
             table = record.key().decode()
             if table in names and record.value() is not None:
-                found[table] = Cursor.of(json.loads(record.value()))
+                facts = json.loads(record.value())
+                same = facts.pop("topic", None) == self._identities[self._topic(table)]
+                cursor = Cursor.of(facts)
+                found[table] = cursor if same else replace(cursor, position=Position())
         return found
 
     def take(self, table: str, seen: Cursor | None, cursor: Cursor) -> None:
         """See `ReplicaWriter`."""
         if self.cursors().get(table) != seen:
             raise fenced(table)  # without ending what somebody else does
+        if seen is None:
+            self._refuse_rows_without_cursor(table)
         self._forget(table)
         producer = self._producer(table)
         if self._known[table] != seen:
             raise fenced(table)
         self._commit(table, producer, cursor, ())
+
+    def _refuse_rows_without_cursor(self, table: str) -> None:
+        """Raise RefusedError when the topic has rows of a replica: versions may be above all of ours."""
+        topic = self._topic(table)
+        with closing(records_of(self._connection, topic)) as records:
+            if any(VERSION_HEADER in dict(record.headers() or ()) for record in records):
+                raise RefusedError(
+                    f"the topic '{topic}' has rows of a replica, and '{self._cursors}' says nothing of them",
+                    fix=f"delete the topic '{topic}': it is made and filled again; or give another prefix",
+                )
+
+    def _refuse_another_topic(self, table: str) -> None:
+        """Raise TransientError when the topic is not the one that was there when this writer began."""
+        topic = self._topic(table)
+        if identities(self._connection, [topic]).get(topic) != self._identities[topic]:
+            raise TransientError(f"the topic '{topic}' was deleted", fix="it is made and filled anew")
 
     def _producer(self, table: str) -> Producer:
         """Return the table's producer; nobody else's is good any more, and the cursor is known."""
@@ -87,6 +120,7 @@ class KafkaWriter:
                 **{
                     "transactional.id": f"headrace {self._options.prefix}{table}",
                     "transaction.timeout.ms": _TRANSACTION_MS,
+                    "allow.auto.create.topics": False,  # a broker's own have other settings
                     "partitioner": "murmur2_random",  # as Java's clients do
                     "compression.type": "lz4",
                     "linger.ms": 5,
@@ -116,6 +150,7 @@ class KafkaWriter:
             return
         if not cursor.same_writer(there):
             raise fenced(table)
+        self._refuse_another_topic(table)
         self._commit(table, producer, cursor, self._records(chunk))
 
     def _records(self, chunk: Chunk) -> Iterator[tuple[bytes, bytes | None, int]]:
@@ -173,7 +208,7 @@ class KafkaWriter:
                             producer.poll(_QUEUE_FULL_S)
                 if failed:
                     break
-            told = json_bytes(cursor.facts())
+            told = json_bytes(cursor.facts() | {"topic": self._identities[topic]})
             producer.produce(self._cursors, told, table.encode(), on_delivery=delivered)
             with callbacks():
                 producer.flush(_ANSWER_S)
