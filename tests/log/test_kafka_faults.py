@@ -126,7 +126,7 @@ def test_a_run_goes_on_by_itself_after_its_broker_was_killed(broker: KafkaBroker
 
 
 @pytest.mark.slow
-def test_an_append_that_finds_no_broker_says_how_many_records_were_written_and_a_log_closes(
+def test_an_append_that_finds_no_broker_says_how_many_records_arrived_and_a_log_closes(
     broker: KafkaBroker,
 ) -> None:
     topic = topic_name()
@@ -139,7 +139,7 @@ def test_an_append_that_finds_no_broker_says_how_many_records_were_written_and_a
         other.publish("engine", {0: 1})
         assert other.readers() == {"engine": {0: 1}}
         broker.kill()
-        with pytest.raises(TransientError, match=r"no answer from .* \(0 of 3 records were written\)"):
+        with pytest.raises(TransientError, match=r"no answer from .* \(0 of 3 records were acknowledged\)"):
             log.append(values(b"never", b"never", b"never"))
         other.publish("engine", {0: 1})
         began = time.monotonic()

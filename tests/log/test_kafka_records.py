@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -9,8 +10,10 @@ from pathlib import Path
 import pytest
 from confluent_kafka import Producer
 
-from headrace.errors import RefusedError
+from headrace.errors import RefusedError, TransientError
 from headrace.log import APPEND_SCHEMA
+from headrace.log.between import read_between
+from headrace.operate.log_tools import From, peek
 from log.kafka_streams import (
     NO_WAIT,
     ONES,
@@ -177,6 +180,30 @@ def test_an_open_transaction_holds_back_its_own_partition_alone(kafka_broker: st
         writer.commit()
         wait_until(lambda: read_to(6), what="the record of the transaction is read")
         assert read[-1] == b"open"
+
+
+def test_who_reads_a_part_of_a_topic_is_told_soon_of_a_transaction_that_stays_open(
+    kafka_broker: str, topic: str
+) -> None:
+    with opened(kafka_broker, topic, partitions=2) as log:
+        writer = Writer(kafka_broker, topic)
+        log.append(values(b"a", b"b", partition=[0, 1]))
+        writer.write(b"open", partition=1)
+        starts, ends = {0: 0, 1: 0}, {each.partition: each.end for each in log.partitions()}
+        assert ends == {0: 1, 1: 2}
+
+        def read(*, settled: bool) -> list[bytes]:
+            slices = list(read_between(log, starts, ends, settled=settled))
+            return sorted(value for each in slices for value in each.column("value").to_pylist())
+
+        began = time.monotonic()
+        with pytest.raises(TransientError, match=r"partition 1: from offset 1 on, .* has not ended"):
+            read(settled=False)
+        assert read(settled=True) == [b"a", b"b"]
+        assert time.monotonic() - began < 12
+        assert [each.facts["offset"] for each in peek(log, From(last=10))] == [0, 0]
+        writer.commit()
+        assert read(settled=False) == [b"a", b"b", b"open"]
 
 
 # --- compaction

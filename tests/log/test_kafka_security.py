@@ -7,6 +7,7 @@ import os
 import pickle
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
@@ -15,11 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from confluent_kafka.admin import ScramCredentialInfo, ScramMechanism, UserScramCredentialUpsertion
 
 from headrace.errors import HeadraceError, RefusedError, TransientError
+from headrace.log.backoff import when_ready
 from headrace.log.kafka import KafkaSecurity, KafkaSettings, open_kafka_log
 from log.certificates import Authority
-from log.kafka_streams import ones, take, topic_name
+from log.kafka_streams import Counted, admin, ones, take, topic_name
 from log.token_endpoint import AUDIENCE, ISSUER, TokenEndpoint, token_endpoint
 from servers.guard import free_ports, wait_until
 from servers.kafka import TEST_JVM, KafkaBroker, kafka_broker
@@ -81,6 +84,14 @@ class Guarded:
         for text in (str(told.value), repr(told.value), repr(settings), repr(pickle.dumps(told.value))):
             assert PASSWORD not in text and WRONG not in text
         return told.value
+
+    def set_password(self, password: str) -> None:
+        """Give the user another password, on the brokers alone."""
+        client = admin(self.broker.bootstrap)
+        wait_until(lambda: bool(client.list_topics(timeout=5).brokers), what="the broker answers")
+        how = ScramCredentialInfo(ScramMechanism.SCRAM_SHA_256, 4096)
+        wanted = UserScramCredentialUpsertion("ada", how, password.encode())
+        client.alter_user_scram_credentials([wanted])["ada"].result(20)
 
     def settings(self, listener: str, security: Mapping[str, Any]) -> KafkaSettings:
         return KafkaSettings(
@@ -250,6 +261,34 @@ def test_a_guarded_broker_that_was_killed_is_waited_for_and_not_mistaken_for_one
     with pytest.raises(TransientError):
         take(log, {0: 0})
     wait_until(back, what="the broker is back", seconds=60, process=guarded.broker.process)
+    log.close()
+
+
+@pytest.mark.slow
+def test_a_run_whose_password_is_refused_in_mid_run_goes_on_alone_when_the_brokers_take_it_again(
+    guarded: Guarded, tmp_path: Path
+) -> None:
+    log = open_kafka_log(guarded.settings("SCRAM", guarded.scram()), "events")
+    with Counted(log, tmp_path) as run:
+        log.append(ones(5))
+        run.wait_for(5)
+        try:
+            guarded.set_password(WRONG)
+            guarded.broker.kill()
+            guarded.broker.start()
+            wait_until(
+                lambda: any("refuse the user" in str(each) for each in run.waits) or run.failure is not None,
+                what="the run says why it waits",
+                seconds=60,
+            )
+        finally:
+            guarded.set_password(PASSWORD)
+        when_ready(lambda: log.append(ones(2)), threading.Event(), lambda pause: None)
+        run.wait_for(7)
+        run.stop()
+        assert run.waits[-1] is None
+        assert run.total() == (7, 7)
+        assert PASSWORD not in str(run.waits) and WRONG not in str(run.waits)
     log.close()
 
 

@@ -17,15 +17,22 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from confluent_kafka import TopicCollection
 
 from headrace.log import APPEND_SCHEMA, Appended, Log, open_embedded_log
 from headrace.log.answered import AnsweredKeys
 from headrace.log.between import read_between
 from headrace.log.headers import COPIED_HEADER, RECORD_TIME_HEADER
-from headrace.operate import log_copy
+from headrace.operate import load_project, log_copy, open_log
+from headrace.operate.dead_letter_topics import open_letters_topic
 from headrace.operate.log_copy import copy_log, copy_redrive_lane
 from headrace.operate.log_tools import From, describe_log, peek
-from headrace.produce.ingest import Ingest
+from headrace.produce.ingest import Ingest, IngestAnswer
+from headrace.produce.ingest_body import RefusedRequest
+from log.kafka_streams import admin
+from servers.guard import wait_until
+from servers.kafka import kafka_broker as a_broker
+from servers.kafka import kafka_cluster
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 OWN = (COPIED_HEADER, RECORD_TIME_HEADER)
@@ -198,6 +205,92 @@ def test_requests_are_appended_to_kafka_once(
     assert sorted(row[2] for rows in contents(topic).values() for row in rows) == [b"1", b"2", b"3"]
     ingest.close()
     keys.close()
+
+
+@pytest.mark.slow
+def test_topics_beside_a_stream_have_its_replication_and_not_the_brokers_default(
+    kafka_here: None, tmp_path: Path
+) -> None:
+    from headrace.log.kafka import KafkaSettings, open_kafka_log
+
+    # One broker that makes no topic by its default: it asks for more copies than there are brokers.
+    with a_broker({"default.replication.factor": "3"}) as broker:
+        events = open_kafka_log(
+            KafkaSettings(brokers=broker.bootstrap, topic="made-by-hand", partitions=1, replication=1),
+            "events",
+        )
+        events.close()
+        (tmp_path / "pipeline.py").write_text(
+            'import headrace as hr\n\npipeline = hr.Pipeline("beside")\n'
+            'pipeline.stream("events", schema="n BIGINT")\n'
+        )
+        (tmp_path / "headrace.toml").write_text(
+            "[profiles.kafka]\n"
+            f'streams.events = {{ log = "kafka", brokers = "{broker.bootstrap}", topic = "made-by-hand", '
+            'dead_letter_topic = "letters" }\n'
+        )
+        project = load_project(tmp_path, profile="kafka")
+        letters = open_letters_topic(project, "letters", None)
+        assert [each.partition for each in letters.partitions()] == [0]
+        letters.close()
+        log = open_log(project, "events")
+        assert [each.end for each in log.lane("redrive").partitions()] == [0]
+        log.close()
+
+
+@pytest.mark.slow
+def test_a_request_that_the_leader_has_and_tells_nobody_of_yet_is_not_appended_twice(
+    kafka_here: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from headrace.log.kafka import KafkaSettings, open_kafka_log
+    from headrace.log.kafka import log as kafka_log
+
+    monkeypatch.setattr(kafka_log, "REPLICAS_BEHIND", timedelta(seconds=3))
+    monkeypatch.setattr("headrace.produce.ingest._ASKED_EVERY_S", 600.0)
+    often = {"delivery.timeout.ms": "1500", "request.timeout.ms": "1000"}
+    with ExitStack() as undo:
+        cluster = undo.enter_context(kafka_cluster(3))
+        client = admin(cluster.bootstrap)
+        log = open_kafka_log(
+            KafkaSettings(
+                brokers=cluster.bootstrap, topic="events", partitions=1, replication=3, client=often
+            ),
+            "events",
+        )
+        undo.callback(log.close)
+        keys = AnsweredKeys(tmp_path / "ingest.db", kept_us=3_600_000_000, keys_max=100)
+        undo.callback(keys.close)
+        ingest = Ingest({"events": log}, answered=keys)
+        undo.callback(ingest.close)
+
+        def send(key: str) -> IngestAnswer:
+            return ingest.submit("events", [b"1"], None, idempotency_key=key).result(60)
+
+        send("before")
+        described = client.describe_topics(TopicCollection(["events"]))["events"].result(20)
+        leader = described.partitions[0].leader.id
+        follower = next(each for node, each in enumerate(cluster.brokers, 1) if node != leader)
+        assert follower.process is not None
+        os.kill(follower.process.pid, signal.SIGSTOP)
+        try:
+            for _ in range(3):  # written by the leader, told by nobody: a follower in sync does not have it
+                with pytest.raises(RefusedRequest) as refused:
+                    send("k")
+                assert (refused.value.status, refused.value.retry_after is not None) == (503, True)
+        finally:
+            os.kill(follower.process.pid, signal.SIGCONT)
+        answers: list[IngestAnswer] = []
+
+        def answered() -> bool:
+            try:
+                answers.append(send("k"))
+            except RefusedRequest as error:
+                assert error.status == 503
+            return bool(answers)
+
+        wait_until(answered, what="the request is answered", seconds=60)
+        assert answers[0].repeated
+        assert [each.end for each in log.partitions()] == [2]
 
 
 def test_a_copy_waits_for_a_broker_that_was_killed(

@@ -28,9 +28,10 @@ _FORGET_EVERY = 256
 
 @dataclass(frozen=True)
 class Answered:
-    """What is known of a key: a hash of what was asked, where the log ended, the answer or None."""
+    """What is known of a key: a hash of what was asked, when, where the log ended, the answer or None."""
 
     content: bytes
+    begun_us: int
     ends: Mapping[int, int]
     answer: Mapping[str, Any] | None
 
@@ -54,13 +55,15 @@ class AnsweredKeys:
         """Return what is known of `key`; None when it is new or older than the horizon."""
         with self._connection.held() as sqlite:
             row = sqlite.execute(
-                "SELECT content, ends, answer FROM keys WHERE stream = ? AND key = ? AND begun_us > ?",
+                "SELECT content, begun_us, ends, answer FROM keys "
+                "WHERE stream = ? AND key = ? AND begun_us > ?",
                 (stream, key, now_us - self._kept_us),
             ).fetchone()
         if row is None:
             return None
-        ends = {int(partition): end for partition, end in json.loads(row[1]).items()}
-        return Answered(row[0], ends, None if row[2] is None else json.loads(row[2]))
+        content, begun_us, noted, answer = row
+        ends = {int(partition): end for partition, end in json.loads(noted).items()}
+        return Answered(content, begun_us, ends, None if answer is None else json.loads(answer))
 
     def begin(
         self, stream: str, keys: Sequence[tuple[str, bytes]], ends: Mapping[int, int], now_us: int

@@ -17,6 +17,8 @@ _ROWS = 5_000
 _BYTES = 16 * 1024 * 1024
 _WAIT = timedelta(milliseconds=500)
 _SILENCE_S_MAX = 15.0
+_UNSETTLED_S_MAX = 2.0
+"""A transaction is over in less, when its producer is alive and well."""
 
 
 def clamped(positions: Mapping[int, int], ranges: tuple[PartitionRange, ...]) -> dict[int, int]:
@@ -28,12 +30,18 @@ def clamped(positions: Mapping[int, int], ranges: tuple[PartitionRange, ...]) ->
 
 
 def read_between(
-    log: Log, starts: Mapping[int, int], ends: Mapping[int, int], *, rows_max: int = _ROWS
+    log: Log,
+    starts: Mapping[int, int],
+    ends: Mapping[int, int],
+    *,
+    rows_max: int = _ROWS,
+    settled: bool = False,
 ) -> Iterator[pa.Table]:
     """Give the records (RECORD_SCHEMA) of each partition in `starts` up to its end, in slices.
 
     Nothing after the ends is given, also when more arrives meanwhile. Raises TransientError when the log
-    gives nothing for long although it said that there is something.
+    gives nothing for long although it said that there is something; soon, when that is a transaction which
+    stays open. With `settled` what lies behind such a one is left out instead.
     """
     import pyarrow.compute as pc
 
@@ -45,8 +53,16 @@ def read_between(
         asked = {**others, **positions}
         given = log.read(asked, rows_max=rows_max, bytes_max=_BYTES, wait=_WAIT)
         moved = {partition: given.next.get(partition, at) for partition, at in asked.items()}
-        if moved == asked:
-            if time.monotonic() - silent_since > _SILENCE_S_MAX:
+        before, positions = positions, {partition: moved[partition] for partition in positions}
+        others = {partition: moved[partition] for partition in others}
+        if positions == before:
+            silence = time.monotonic() - silent_since
+            left = {partition for partition, at in positions.items() if at < ends[partition]}
+            if left <= given.unsettled and silence > _UNSETTLED_S_MAX:
+                if settled:
+                    return
+                raise _unsettled(log, positions, min(left))
+            if silence > _SILENCE_S_MAX:
                 raise TransientError(
                     f"stream '{log.stream}': the log gave no record for {_SILENCE_S_MAX:.0f} s",
                     fix="check that the log's servers answer, then try again",
@@ -64,5 +80,11 @@ def read_between(
                 records = records.filter(pc.invert(outside))
         if records.num_rows:
             yield records
-        positions = {partition: moved[partition] for partition in positions}
-        others = {partition: moved[partition] for partition in others}
+
+
+def _unsettled(log: Log, positions: Mapping[int, int], partition: int) -> TransientError:
+    return TransientError(
+        f"stream '{log.stream}', partition {partition}: from offset {positions[partition]} on, records "
+        "belong to a transaction that has not ended",
+        fix="try again when its producer has ended it, or brokers have (transaction.timeout.ms)",
+    )

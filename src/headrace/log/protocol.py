@@ -26,8 +26,10 @@ __all__ = [
     "LogFullError",
     "PartitionRange",
     "RecordTooLargeError",
+    "Settles",
     "Slice",
     "Warns",
+    "settles_after",
 ]
 
 _HEADERS = pa.list_(pa.struct([("key", pa.string()), ("value", pa.binary())]))
@@ -98,6 +100,7 @@ class Slice:
                (`Log.load`) is left out.
     gaps       per partition: offsets passed over that never held a record (compacted or transactional topics)
     ends       per partition the next offset to be written, as far as the read saw; how much is unread follows
+    unsettled  partitions in which what follows belongs to a transaction that has not ended
     """
 
     records: pa.Table
@@ -105,6 +108,7 @@ class Slice:
     idle_since: Mapping[int, datetime] = field(default_factory=dict)
     gaps: Mapping[int, int] = field(default_factory=dict)
     ends: Mapping[int, int] = field(default_factory=dict)
+    unsettled: frozenset[int] = frozenset()
 
 
 class Log(Protocol):
@@ -166,6 +170,20 @@ class KnowsBytes(Protocol):
 
     def stored_bytes(self) -> Mapping[int, int]:
         """How many bytes the records of each partition take, as stored."""
+
+
+@runtime_checkable
+class Settles(Protocol):
+    """A log in which records of an append that failed may appear later."""
+
+    @property
+    def settles_after(self) -> timedelta:
+        """How long after such an append its records may be written and not be seen yet."""
+
+
+def settles_after(log: Log) -> timedelta:
+    """Return how long after an append that failed to wait before looking whether its records are there."""
+    return log.settles_after if isinstance(log, Settles) else timedelta()
 
 
 @runtime_checkable

@@ -95,9 +95,11 @@ def _open(binding: KafkaBinding, stream: str, topic: str) -> Log:
 
 
 def _settings(binding: KafkaBinding, stream: str, topic: str) -> KafkaSettings:
+    settings = kafka_settings(binding, stream)
     return replace(
-        kafka_settings(binding, stream),
+        settings,
         topic=topic,
+        like=settings.topic,
         partitions=None,
         retention=None,
         record_time="log",

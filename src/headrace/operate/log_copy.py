@@ -15,11 +15,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from headrace.errors import IntegrityError, RefusedError
+from headrace.errors import IntegrityError, RefusedError, TransientError
 from headrace.log.backoff import Waiting, when_ready
 from headrace.log.between import read_between
 from headrace.log.headers import COPIED_HEADER, RECORD_TIME_HEADER
-from headrace.log.protocol import APPEND_SCHEMA, ORDERED_ROWS, Log, PartitionRange
+from headrace.log.protocol import APPEND_SCHEMA, ORDERED_ROWS, Log, PartitionRange, settles_after
 from headrace.operate.redrive import ADDRESS_HEADER
 
 __all__ = ["CopyProgress", "CopyReport", "copy_log", "copy_redrive_lane"]
@@ -100,7 +100,13 @@ def copy_log(
             started = True
         report.lost += _skip_lost(source, positions)
         report.partitions = positions
-        return _copy(source, target, positions, ranges, stop, on_progress, report, change)
+        try:
+            return _copy(source, target, positions, ranges, stop, on_progress, report, change)
+        except TransientError:
+            # Records whose append failed may be in the target and not be told yet: looked for too soon, they
+            # would be appended again.
+            stop.wait(settles_after(target).total_seconds())
+            raise
 
     with target.load():
         report.complete = bool(when_ready(attempt, stop, tell))

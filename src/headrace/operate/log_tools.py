@@ -73,7 +73,8 @@ def _reader(name: str, read: Mapping[int, int], ranges: tuple[PartitionRange, ..
 def _estimated(log: Log, ranges: tuple[PartitionRange, ...]) -> dict[int, int]:
     sampled = dict.fromkeys((each.partition for each in ranges), (0, 0))
     starts = clamped({each.partition: each.end - _SAMPLE for each in ranges}, ranges)
-    for records in read_between(log, starts, {each.partition: each.end for each in ranges}):
+    ends = {each.partition: each.end for each in ranges}
+    for records in read_between(log, starts, ends, settled=True):
         for partition in sampled:
             mine = records.filter(pc.equal(records.column("partition"), partition))
             size = sum(pc.sum(pc.binary_length(mine.column(name))).as_py() or 0 for name in ("key", "value"))
@@ -169,7 +170,8 @@ def peek(
     ranges = log.partitions()
     ends = {each.partition: each.end for each in ranges}
     left = records_max
-    for records in _present(log, begin, ranges, ends):
+    # Who follows must not go on behind records that are left out.
+    for records in _present(log, begin, ranges, ends, settled=not follow):
         for peeked in _peeked(log.stream, lane, records.slice(0, left), framing):
             if stop.is_set():
                 return
@@ -198,7 +200,7 @@ def peek(
 
 
 def _present(
-    log: Log, begin: From, ranges: tuple[PartitionRange, ...], ends: Mapping[int, int]
+    log: Log, begin: From, ranges: tuple[PartitionRange, ...], ends: Mapping[int, int], *, settled: bool
 ) -> Iterator[pa.Table]:
     if begin.offset is not None:
         partition, offset = begin.offset
@@ -209,13 +211,14 @@ def _present(
                 f"stream '{log.stream}' does not hold offset {offset} of partition {partition}",
                 fix=f"its partitions hold these offsets: {known}",
             )
-        yield from read_between(log, {partition: offset}, ends)
+        yield from read_between(log, {partition: offset}, ends, settled=settled)
     elif begin.beginning:
-        yield from read_between(log, {each.partition: each.start for each in ranges}, ends)
+        starts = {each.partition: each.start for each in ranges}
+        yield from read_between(log, starts, ends, settled=settled)
     elif begin.last > 0:
         last = min(begin.last, _LAST_MAX)
         starts = clamped({each.partition: each.end - last for each in ranges}, ranges)
-        found = list(read_between(log, starts, ends))
+        found = list(read_between(log, starts, ends, settled=settled))
         if found:
             order = [(name, "ascending") for name in ("record_time", "partition", "offset")]
             records = pa.concat_tables(found).sort_by(order)

@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from headrace.declare import Column, DataType, ListType, MapType, ScalarType, StructType
 from headrace.errors import RefusedError
-from headrace.log.protocol import Appended, Log, PartitionRange, Slice
+from headrace.log.protocol import Appended, Log, PartitionRange, Slice, settles_after
 from headrace.log.registry.avro_schema import AvroType
 from headrace.log.registry.client import RegistryClient
 from headrace.log.registry.framing import StreamFormat, plain_schema
@@ -281,6 +281,11 @@ class EncodedLog:
     def stream(self) -> str:
         """See `Log`."""
         return self._log.stream
+
+    @property
+    def settles_after(self) -> timedelta:
+        """See `Settles`."""
+        return settles_after(self._log)
 
     @property
     def identity(self) -> str:

@@ -12,6 +12,7 @@ that neither a crash before the append nor one after it makes a difference.
 from __future__ import annotations
 
 import hashlib
+import math
 import queue
 import threading
 import time
@@ -29,7 +30,7 @@ from headrace.declare.words import did_you_mean
 from headrace.errors import HeadraceError, RefusedError, TransientError
 from headrace.log.between import clamped, read_between
 from headrace.log.partitioner import partitions_of
-from headrace.log.protocol import APPEND_SCHEMA, Appended, Log, LogFullError
+from headrace.log.protocol import APPEND_SCHEMA, Appended, Log, LogFullError, settles_after
 from headrace.produce.ingest_body import RefusedRequest
 
 if TYPE_CHECKING:
@@ -215,6 +216,7 @@ class _StreamWriter:
         self._behind = 0
         self._asked = float("-inf")
         self._turn = 0
+        self._failed_us = _now_us()  # the process before this one may have died in an append
         self._ended = False
         self.thread = threading.Thread(target=self._work, name=f"headrace-ingest-{log.stream}", daemon=True)
         self.thread.start()
@@ -300,6 +302,9 @@ class _StreamWriter:
             answer = IngestAnswer(self.log.stream, known.answer["records"], offsets, repeated=True)
             request.future.set_result(answer)
             return True
+        if (refusal := self._unsettled(known.begun_us)) is not None:
+            _fail([request], refusal)
+            return True
         request.placed = self._search(request.key, known.ends)
         if len(request.placed) < len(request.values):
             return False
@@ -307,6 +312,19 @@ class _StreamWriter:
         self._answered.finish(self.log.stream, {request.key: answer.to_json()})
         request.future.set_result(answer)
         return True
+
+    def _unsettled(self, begun_us: int) -> RefusedRequest | None:
+        """Return the refusal while records of an attempt that failed may be there and not be seen."""
+        since_us = max(begun_us, self._failed_us)
+        left = settles_after(self.log).total_seconds() - (_now_us() - since_us) / 1e6
+        if left <= 0:
+            return None
+        return RefusedRequest(
+            503,
+            "it is not known yet whether the log has these records",
+            fix="send it again with the same idempotency key",
+            retry_after=math.ceil(left),
+        )
 
     def _search(self, key: str, ends: Mapping[int, int]) -> dict[int, tuple[int, int]]:
         """Return where the records of a request lie that was begun when the log had these ends."""
@@ -341,6 +359,7 @@ class _StreamWriter:
             for request in due:  # one that the log refuses must not take the others with it
                 self._append([request])
         except HeadraceError as error:
+            self._failed_us = _now_us()
             _fail(due, _refusal(error))
         else:
             self._answer(due, tables, appended)

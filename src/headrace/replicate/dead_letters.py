@@ -21,7 +21,7 @@ from headrace.errors import HeadraceError, RefusedError, TransientError
 from headrace.log.backoff import Waiting, when_ready
 from headrace.log.between import read_between
 from headrace.log.headers import CONNECT_PREFIX, LETTER_HEADER
-from headrace.log.protocol import APPEND_SCHEMA, Log
+from headrace.log.protocol import APPEND_SCHEMA, Log, settles_after
 
 if TYPE_CHECKING:
     from headrace.log.protocol import PartitionRange
@@ -32,6 +32,7 @@ _STORE_HEADER, _PLACE_HEADER = "headrace.store", "headrace.place"
 _PARTITION = 0  # one partition: its last record says where the copy stands
 _CHUNK = 500
 _IDLE_S = 5.0
+_AGAIN_S = 1.0
 _JOIN_S = 0.5
 _LOOK_BACK_FIRST = 64
 _STAGES = {"malformed": "VALUE_CONVERTER"}
@@ -124,7 +125,7 @@ class DeadLetterTopic:
             except HeadraceError as error:
                 # The place is looked up again: what arrived counts, not what was answered.
                 self._note(error.message)
-                self._stop.wait(1.0)
+                self._stop.wait(max(_AGAIN_S, settles_after(topic).total_seconds()))
             except Exception as error:  # noqa: BLE001 - whatever it is, the pipeline goes on without letters
                 if not self._stop.is_set():
                     self._note(f"{type(error).__name__}: {error}")

@@ -89,8 +89,10 @@ class KafkaAppender:
         """Append `records`; `times` are their record times, which go into a header.
 
         Raises RecordTooLargeError before anything is sent for a record that is, TransientError when not
-        all could be delivered: it says how many were. Those are in the topic, so a caller that tries again
-        writes them twice (at-least-once; a stream with `unique` finds the copies).
+        all could be delivered: it says how many were acknowledged. What a producer sends again by itself is
+        written once, by the number that it has in the producer's sequence. After this error that sequence is
+        over: those records, and others of which no word came, may be in the topic, and a caller that tries
+        again writes them twice (at-least-once; a stream with `unique` finds the copies).
         """
         records = self._placing.append_table(records)
         if not records.num_rows:
@@ -105,7 +107,7 @@ class KafkaAppender:
             # What is refused was not written, to whoever calls; what is written in part may be tried again.
             kind = TransientError if delivery.records else type(error)
             raise kind(
-                f"{error.message} ({delivery.records:,} of {records.num_rows:,} records were written)",
+                f"{error.message} ({delivery.records:,} of {records.num_rows:,} records were acknowledged)",
                 fix=error.fix,
             ) from None
         return Appended(dict(sorted(delivery.offsets.items())))

@@ -39,6 +39,9 @@ _REFUSED = {
     KafkaError.POLICY_VIOLATION: "a policy of the brokers forbids it",
     KafkaError._INVALID_ARG: "a client setting is wrong",
 }
+_LOGIN = (KafkaError._AUTHENTICATION, KafkaError.SASL_AUTHENTICATION_FAILED, KafkaError._SSL)
+"""What brokers may refuse for a while after they took it: a password or certificate that is being changed."""
+
 TOO_LARGE_FIX = "raise record_bytes_max in the profile (the topic's max.message.bytes), or split the record"
 _FIX = "correct the stream's settings in the profile, or ask who runs the brokers"
 _GONE = (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError.UNKNOWN_TOPIC_ID)
@@ -119,8 +122,9 @@ class Connection:
 
     def _note(self, error: KafkaError) -> None:
         found = self.error_of(error)
-        # What an operator must do stays known while connections are tried again and again.
-        if self._failure is None or _weight(found) > _weight(self._failure):
+        # What an operator must do stays known while connections are tried again and again. Of two hints the
+        # later one holds: a broker that dies in a handshake seems to know no TLS.
+        if self._failure is None or _weight(found) >= max(_weight(self._failure), 1):
             self._failure = found
 
     def answered(self) -> None:
@@ -169,6 +173,10 @@ class Connection:
                 f"{place}: the token endpoint gives no token",
                 fix="see whether token_url is right and answers",
             )
+        if code in _LOGIN and self._answered:
+            # Who was let in before waits until an operator mends it, on whichever side. An error that ended
+            # the run would need a second operator here.
+            return TransientError(f"{place}: {_REFUSED[code]}, which they took before", fix=_FIX)
         if code in _REFUSED:
             return RefusedError(f"{place}: {_REFUSED[code]}", fix=_FIX)
         if code in _GONE:
@@ -176,7 +184,8 @@ class Connection:
         if code == KafkaError.MSG_SIZE_TOO_LARGE:
             return RecordTooLargeError(f"{place}: a record is larger than the topic takes", fix=TOO_LARGE_FIX)
         if _CERTIFICATE_REFUSED.search(text):
-            return RefusedError(
+            kind = TransientError if self._answered else RefusedError
+            return kind(
                 f"{place}: the brokers want a certificate of the client, or refuse the one that it has",
                 fix="set certificate and key in the profile, signed by a CA that the brokers trust",
             )
@@ -191,6 +200,7 @@ class Connection:
 
     def ask(self, futures: dict[Any, Future[_Result]]) -> dict[Any, _Result]:
         """Return the answers to questions. Raises KafkaException for one, or that no answer came."""
+        self._failure = None  # what went wrong before may be mended; what has not been is told again
         end = time.monotonic() + _ANSWER_S_MAX
         for future in futures.values():
             while not wait((future,), _LOOK_S).done:

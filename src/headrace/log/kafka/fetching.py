@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import datetime
 from itertools import groupby, pairwise
 
@@ -77,12 +78,13 @@ class KafkaFetcher:
         # The *uncommitted* ends: behind them nothing can be that was written before now, not even a record
         # of a transaction that is still open.
         ends = end_offsets(self._connection, held, committed=False)
-        silent = self._fill(ends, rows_max, bytes_max)
+        silent, committed = self._fill(ends, rows_max, bytes_max)
         found = self._given(ends, asked, rows_max, bytes_max, confirm)
+        open_ones = {n for n, at in found.next.items() if committed.get(n, ends[n]) <= at < ends[n]}
         if silent and not found.records.num_rows:
             # An empty slice says that there is nothing; behind the silent partition something waits.
             raise self._connection.not_ready()
-        return found
+        return replace(found, unsettled=frozenset(open_ones))
 
     # --- where to read
 
@@ -191,10 +193,11 @@ class KafkaFetcher:
             self._held = {}
             raise found
 
-    def _fill(self, ends: Mapping[int, int], rows_max: int, bytes_max: int) -> bool:
+    def _fill(self, ends: Mapping[int, int], rows_max: int, bytes_max: int) -> tuple[bool, Mapping[int, int]]:
         """Fetch until there is enough or all that is there; a partition far behind is waited for.
 
-        Returns whether one stayed silent: its broker is away.
+        Returns whether one stayed silent, because its broker is away, and the ends before open transactions
+        if they were asked for.
         """
         silent = False
         begun = silent_since = time.monotonic()
@@ -216,7 +219,7 @@ class KafkaFetcher:
                 silent = True  # what came of the others is given as far as it goes
                 break
         self._hold_back()
-        return silent
+        return silent, goals or {}
 
     def _mark_ends(self, ends: Mapping[int, int]) -> None:
         for number, one in self._held.items():

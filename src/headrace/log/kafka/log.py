@@ -108,6 +108,11 @@ class KafkaLog:
         """The cluster's own id of the topic."""
         return self._topic.identity
 
+    @property
+    def settles_after(self) -> timedelta:
+        """See `Settles`: a leader tells of records when the replicas have them, or count as behind."""
+        return REPLICAS_BEHIND if self._topic.replication > 1 else timedelta()
+
     def now(self) -> datetime:
         """The time of this machine, UTC."""
         return self._clock().astimezone(UTC)
@@ -154,7 +159,7 @@ class KafkaLog:
         with self._reading:
             self._require_open()
             # Behind the end that is told, a leader may hold records that replicas do not have yet.
-            asked = self.now() - (REPLICAS_BEHIND if self._topic.replication > 1 else timedelta())
+            asked = self.now() - self.settles_after
             if self._due():
                 self._look_again()
             # Asked before the ends are: a load that is over by then has left its records before them.
@@ -221,6 +226,7 @@ class KafkaLog:
                 topic=f"{self._settings.topic}.{name}",
                 group=f"{self._settings.group_name}.{name}",
                 partitions=1,
+                like=self._settings.topic,
                 retention=None,
                 record_time="header",  # what comes again keeps its time
             )

@@ -103,6 +103,7 @@ class KafkaSettings:
     compression       gzip, lz4, zstd, snappy or none
     record_time       "log": the topic's own time; "header": the header `headrace.record-time` where a record
                       has one
+    like              a topic beside this one: a new topic gets its replication where nothing is said
     record_bytes_max  the largest record that is taken; None: the broker's limit, about 1 MB
     group             the consumer group under which positions are published
     """
@@ -111,6 +112,7 @@ class KafkaSettings:
     topic: str
     partitions: int | None = None
     replication: int | None = None
+    like: str | None = None
     retention: timedelta | None = None
     compression: str | None = None
     record_time: str = "log"

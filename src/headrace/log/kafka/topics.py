@@ -35,9 +35,9 @@ class Topic:
     record_bytes_max: int = 0
 
 
-def ask_for(connection: Connection) -> Callable[[], Topic | None]:
-    """Ask for the topic; what is returned waits for the answer: None when it is not there."""
-    name = connection.settings.topic
+def ask_for(connection: Connection, topic: str | None = None) -> Callable[[], Topic | None]:
+    """Ask for the topic, or for another one; what is returned waits for the answer: None: it is not there."""
+    name = topic or connection.settings.topic
     futures = connection.admin.describe_topics(TopicCollection([name]))
 
     def answer() -> Topic | None:
@@ -92,7 +92,9 @@ def _made(connection: Connection) -> Topic:
     if settings.record_bytes_max is not None:
         config["max.message.bytes"] = str(settings.record_bytes_max)
     partitions = settings.partitions or _PARTITIONS
-    new = NewTopic(settings.topic, partitions, settings.replication or -1, config=config)
+    beside = None if settings.like is None else ask_for(connection, settings.like)()
+    replication = settings.replication or (-1 if beside is None else beside.replication)
+    new = NewTopic(settings.topic, partitions, replication, config=config)
     try:
         connection.ask(connection.admin.create_topics([new]))
     except KafkaException as error:
