@@ -4,22 +4,29 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
+import pytest
 
 from headrace.blueprints import make_generator, write_project
 from headrace.log import APPEND_SCHEMA
 from headrace.operate import Project, Runtime, load_project, open_log
 from headrace.operate.page_options import PageOptions
 from headrace.produce.generator import load_history
+from headrace.web.page.app import PAGE_FOLDER
 from headrace.web.page.serve import served_page
+
+if TYPE_CHECKING:
+    from playwright.sync_api import BrowserContext
 
 DEADLINE_S = 60
 
@@ -100,3 +107,22 @@ def running_page(
                 engine.join()
     finally:
         runtime.close()
+
+
+@contextmanager
+def browser_context(address: str) -> Iterator[BrowserContext]:
+    """Open the system's Chromium at a page's address; skip where there is none, or the page is not built."""
+    chromium = shutil.which("chromium")
+    for there, what in (
+        (chromium, "chromium is not installed"),
+        ((PAGE_FOLDER / "index.html").exists(), "make page"),
+    ):
+        if not there:
+            (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(f"no browser tests: {what}")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as driver:
+        driver.selectors.set_test_id_attribute("data-test")
+        browser = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        yield browser.new_context(viewport={"width": 1280, "height": 860}, base_url=address)
+        browser.close()

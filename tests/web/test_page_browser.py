@@ -6,7 +6,6 @@ import gzip
 import json
 import os
 import re
-import shutil
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from page_support import DEADLINE_S, RunningPage, eventually, running_page
+from page_support import DEADLINE_S, RunningPage, browser_context, eventually, running_page
 
 from headrace.replicate.webhook import WebhookReplica
 from headrace.web.page.app import PAGE_FOLDER
@@ -45,22 +44,9 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningPage]:
 
 @pytest.fixture(scope="module")
 def context(running: RunningPage) -> Iterator[object]:
-    chromium = shutil.which("chromium")
-    for there, what in (
-        (chromium, "chromium is not installed"),
-        ((PAGE_FOLDER / "index.html").exists(), "make page"),
-    ):
-        if not there:
-            (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(f"no browser tests: {what}")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as driver:
-        driver.selectors.set_test_id_attribute("data-test")
-        browser = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        made = browser.new_context(viewport={"width": 1280, "height": 860}, base_url=running.address)
+    with browser_context(running.address) as made:
         made.set_default_timeout(SOON_MS)
         yield made
-        browser.close()
 
 
 @pytest.fixture
