@@ -8,6 +8,10 @@ from typing import Any
 import pytest
 from page_support import RunningPage, running_page
 
+from headrace.operate.changing import rate_key
+from headrace.operate.producing import serve_rate
+from headrace.produce.generator import Rate
+
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningPage]:
@@ -61,6 +65,18 @@ def test_a_threshold_changes_at_once_and_back_and_both_are_told(page: RunningPag
     )
     assert len(told(page, "setting changed back")) == 1
     assert post(page, "undo")[0] == 422
+
+
+def test_the_rate_of_a_generator_is_shown_while_it_runs_and_changes(page: RunningPage) -> None:
+    rate, key = Rate(50.0), rate_key("events")
+    with serve_rate(page.project.data, "events", rate):
+        assert (shown(page, key), origin(page, key)) == ("50", "producer")
+        assert post(page, "change", key, "200")[0] == 200
+        assert (shown(page, key), origin(page, key), rate.events_per_second) == ("200", "run", 200)
+        assert post(page, "undo")[0] == 200
+        assert (shown(page, key), origin(page, key), rate.events_per_second) == ("50", "producer", 50)
+    titles = [section["title"] for section in page.ask("GET", "/api/settings")[1]["sections"]]
+    assert "producers" not in titles
 
 
 def test_a_quieter_journal_writes_no_infos_until_it_is_undone(page: RunningPage) -> None:

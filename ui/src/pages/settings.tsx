@@ -6,7 +6,7 @@ import { Head } from "../head";
 import { useLive } from "../live";
 import { Card, Said } from "../parts/bits";
 
-const ORIGINS = { profile: "profile", run: "changed at run time" };
+const ORIGINS = { profile: "profile", producer: "as it was started", run: "changed at run time" };
 
 export default function Settings() {
   const asked = useQuery({

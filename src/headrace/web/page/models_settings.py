@@ -27,12 +27,13 @@ class JournalPage(BaseModel):
 class SettingLine(BaseModel):
     """An option; `changeable` is the key by which it may change while the pipeline runs, or nothing.
 
-    `origin` says where its value comes from: a default, the profile, or a change at run time.
+    `origin` says where its value comes from: a default, the profile, whoever started the producer, or a
+    change at run time.
     """
 
     key: str
     value: str
-    origin: Literal["default", "profile", "run"]
+    origin: Literal["default", "profile", "producer", "run"]
     help: str
     changeable: str = ""
 

@@ -85,11 +85,12 @@ def _sections(sources: PageSources, profile: Profile) -> list[models.SettingSect
         changeable=JOURNAL_LEVEL,
     )
     found = [models.SettingSection(title="journal", lines=[level])]
+    changed = {each.key for each in sources.runtime.settings.changes()}
     rates = [
         models.SettingLine(
             key=f"{stream}.rate",
             value=rate,
-            origin="run",
+            origin="run" if rate_key(stream) in changed else "producer",
             help="events a second of the generator that runs; unlimited: as many as the log takes",
             changeable=rate_key(stream),
         )
