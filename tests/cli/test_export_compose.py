@@ -21,8 +21,8 @@ from command_lines import parsed
 from headrace.blueprints import project_files, write_project
 from headrace.cli.app import run
 from headrace.errors import ProfileError
-from headrace.operate.export_compose import IMAGES
 from headrace.operate.export_facts import deployment_of
+from headrace.operate.export_services import IMAGES
 from headrace.operate.project import load_project
 from servers.prometheus import promtool
 
@@ -55,6 +55,8 @@ replicas.results = {{ kind = "postgresql", dsn = "${{env:PG_DSN}}" }}
 page = {{ host = "0.0.0.0", token = "${{env:HEADRACE_TOKEN}}", plain_http = "anywhere" }}
 metrics = {{ host = "0.0.0.0", port = 9464 }}
 """
+SIGNUPS = "signups"
+"""The blueprint of that name, whose profile `compose` has Airflow as its clock."""
 EMBEDDED = """
 [profiles.{name}]
 page = {{ serve = "off" }}
@@ -75,8 +77,11 @@ def exported(folder: Path, profile: str = "compose") -> dict[str, Any]:
     return loaded
 
 
-@pytest.fixture(params=list(PROFILES))
+@pytest.fixture(params=[*PROFILES, SIGNUPS])
 def made(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, dict[str, Any], str]:
+    if request.param == SIGNUPS:
+        write_project(SIGNUPS, tmp_path / "users")
+        return tmp_path / "users", exported(tmp_path / "users"), "compose"
     folder = project(tmp_path / "company", request.param)
     return folder, exported(folder, request.param), request.param
 
@@ -174,9 +179,12 @@ def test_every_service_is_pinned_limited_and_waits_for_what_it_needs(made: Made)
         assert "build" in service or re.search(r":v?\d+\.\d+", service["image"]), f"{name} is not pinned"
         assert "build" in service or service["image"] in IMAGES.values()
         for other, condition in service.get("depends_on", {}).items():
-            assert condition["condition"] in ("service_healthy", "service_started")
+            ends = services[other]["restart"] == "on-failure"
+            waited = ("service_completed_successfully",) if ends else ("service_healthy", "service_started")
+            assert condition["condition"] in waited
             assert condition["condition"] != "service_healthy" or "healthcheck" in services[other]
-        assert service["restart"] == ("on-failure" if name == "kibana-objects" else "unless-stopped")
+        once = name in ("kibana-objects", "airflow-init")
+        assert service["restart"] == ("on-failure" if once else "unless-stopped")
 
 
 def test_no_password_has_a_default_and_those_that_are_made_are_by_chance(tmp_path: Path) -> None:
@@ -206,6 +214,7 @@ def test_no_password_has_a_default_and_those_that_are_made_are_by_chance(tmp_pat
 def test_users_are_polled_by_a_container_of_its_own_from_an_api_beside_it(tmp_path: Path) -> None:
     folder = tmp_path / "signups"
     write_project("signups", folder)
+    (folder / "airflow" / "dags" / "user_automation.py").unlink()
     services = exported(folder)["services"]
     assert set(services) == {
         "kafka", "registry", "cassandra", "users", "headrace", "poller-users-created", "prometheus",
@@ -222,6 +231,7 @@ def test_users_are_polled_by_a_container_of_its_own_from_an_api_beside_it(tmp_pa
 def test_a_public_api_is_polled_where_it_is(tmp_path: Path) -> None:
     folder = tmp_path / "signups"
     write_project("signups", folder)
+    (folder / "airflow" / "dags" / "user_automation.py").unlink()
     path = folder / "headrace.toml"
     path.write_text(path.read_text().replace("http://users:8610/", "https://randomuser.me/"))
     services = exported(folder)["services"]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
 from headrace.errors import ProfileError, RefusedError
 from headrace.operate.project import Project
 
-__all__ = ["FOLDER", "write_dag"]
+__all__ = ["FOLDER", "polled_by_dags", "write_dag"]
 
 FOLDER = "airflow/dags"
 _MARK = "Made by `headrace export airflow`"
@@ -24,10 +25,10 @@ from pathlib import Path
 from headrace.operate.airflow import polling_dag
 
 dag = polling_dag(
-    {dag_id!r},
+    {dag_id},
     project=os.environ.get("HEADRACE_PROJECT") or str(Path(__file__).resolve().parents[2]),
-    profile={profile!r},
-    stream={stream!r},
+    profile={profile},
+    stream={told},
     every="5 minutes",
     poll_for="60 seconds",
     retries=3,
@@ -67,9 +68,10 @@ def write_dag(project: Project, *, stream: str | None, dag_id: str | None, folde
     text = _DAG.format(
         mark=_MARK,
         stream=stream,
+        told=json.dumps(stream),
         pipeline=project.pipeline.name,
-        dag_id=dag_id,
-        profile=project.profile.name,
+        dag_id=json.dumps(dag_id),
+        profile=json.dumps(project.profile.name),
     )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -79,3 +81,14 @@ def write_dag(project: Project, *, stream: str | None, dag_id: str | None, folde
             f"{path} cannot be written: {error.strerror}", fix="name another folder with --folder"
         ) from error
     return path
+
+
+def polled_by_dags(project: Project) -> tuple[str, ...]:
+    """Return the streams that DAGs poll which were written into the project for its profile."""
+    found: dict[str, None] = {}
+    for path in sorted((project.folder / FOLDER).glob("*.py")):
+        text = path.read_text(encoding="utf-8", errors="replace")
+        named = re.search(r"^    stream=(\".+\"),$", text, re.MULTILINE)
+        if _MARK in text and f"    profile={json.dumps(project.profile.name)},\n" in text and named:
+            found[json.loads(named[1])] = None
+    return tuple(found)

@@ -9,38 +9,25 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from headrace.operate.export_airflow_services import VARIABLES, airflow_services
 from headrace.operate.export_facts import Deployment, Neighbour
+from headrace.operate.export_services import (
+    CHECK,
+    DASHBOARDS,
+    IMAGES,
+    MARK,
+    PLUGINS,
+    Service,
+    asked,
+    command,
+    environment,
+    ours,
+    published,
+    service,
+)
 from headrace.operate.export_yaml import to_yaml
 
-__all__ = [
-    "DASHBOARDS",
-    "IMAGES",
-    "MARK",
-    "compose_services",
-    "compose_text",
-    "database_of",
-    "has_dashboards",
-    "needed_variables",
-]
-
-MARK = "# Made by `headrace export compose`: change the profile, then run it again."
-
-IMAGES: Mapping[str, str] = {
-    "kafka": "apache/kafka:4.1.1",
-    "postgresql": "postgres:17.6-bookworm",
-    "cassandra": "cassandra:5.0.6",
-    "elasticsearch": "elasticsearch:8.19.3",
-    "kibana": "kibana:8.19.3",
-    "prometheus": "prom/prometheus:v3.5.0",
-    "grafana": "grafana/grafana:12.1.1",
-}
-"""Every image that is not built here, with its version."""
-
-DASHBOARDS = "/etc/headrace/dashboards"
-"""Where Grafana finds dashboards."""
-
-Service = dict[str, Any]
-_CHECK = {"interval": "10s", "timeout": "10s", "retries": 12, "start_period": "20s"}
+__all__ = ["compose_services", "compose_text", "database_of", "has_dashboards", "needed_variables"]
 
 
 def compose_text(deployment: Deployment) -> str:
@@ -61,6 +48,8 @@ def needed_variables(deployment: Deployment) -> tuple[str, ...]:
     own = []
     if deployment.one("postgresql"):
         own = ["POSTGRES_PASSWORD", "WRITER_PASSWORD", "READER_PASSWORD"]
+    if deployment.scheduled:
+        own += VARIABLES
     if _watched(deployment):
         own.append("GRAFANA_PASSWORD")
     return (*own, *(name for name in deployment.variables if name not in own))
@@ -80,11 +69,15 @@ def compose_services(deployment: Deployment) -> dict[str, Service]:
     services["headrace"] = _headrace(deployment, started)
     producing = {**started, "headrace": {"condition": "service_healthy"}}
     for stream in deployment.polled:
-        words = _command(deployment, "poll", stream)
-        facts = {"environment": _environment(deployment), "depends_on": producing, **_log_of(deployment)}
-        services[f"poller-{stream.replace('_', '-').lower()}"] = _ours(
+        if stream in deployment.scheduled:
+            continue  # who polls twice asks the API twice
+        words = command(deployment, "poll", stream)
+        facts = {"environment": environment(deployment), "depends_on": producing, **_log_of(deployment)}
+        services[f"poller-{stream.replace('_', '-').lower()}"] = ours(
             deployment, "256m", words, **{key: fact for key, fact in facts.items() if fact}
         )
+    if deployment.scheduled:
+        services |= airflow_services(deployment, producing)
     if deployment.generator_rate is not None and not deployment.polled:
         services["generator"] = _generator(deployment, producing)
     if _watched(deployment):
@@ -97,63 +90,22 @@ def _watched(deployment: Deployment) -> bool:
     return deployment.metrics_port is not None
 
 
-def _asked(name: str) -> str:
-    return f"${{{name}:?set {name} in .env}}"
-
-
-def _published(variable: str, port: int, inside: int | None = None) -> str:
-    return f"127.0.0.1:${{{variable}:-{port}}}:{inside or port}"
-
-
-def _service(memory: str, **facts: Any) -> Service:
-    """Return what every service has, and its own facts."""
-    return {
-        **facts,
-        "mem_limit": memory,
-        "restart": "unless-stopped",
-        "security_opt": ["no-new-privileges:true"],
-        "logging": {"driver": "json-file", "options": {"max-size": "10m", "max-file": "3"}},
-    }
-
-
-def _ours(deployment: Deployment, memory: str, words: list[str], **facts: Any) -> Service:
-    """Return a service of the image that is built here: a command of headrace, or one of Spark."""
-    built = {"context": "..", "dockerfile": "deploy/Containerfile"}
-    return _service(
-        memory,
-        image=f"headrace-{deployment.name}",
-        build={**built, "args": {"EXTRAS": ",".join(deployment.extras)}},
-        command=words,
-        init=True,
-        cap_drop=["ALL"],
-        **facts,
-    )
-
-
-def _command(deployment: Deployment, *words: str) -> list[str]:
-    return ["headrace", *words, "--profile", deployment.profile.name]
-
-
-def _environment(deployment: Deployment) -> dict[str, str]:
-    return {name: _asked(name) for name in deployment.variables}
-
-
 def _headrace(deployment: Deployment, started: Mapping[str, Any]) -> Service:
     # Executors call the driver back: by the name of its service, which is spark.driver.host then.
     driver = {"SPARK_LOCAL_HOSTNAME": "headrace"} if deployment.on_spark else {}
     ports = []
     if deployment.page_port:
-        ports.append(_published("PAGE_PORT", deployment.page_port))
+        ports.append(published("PAGE_PORT", deployment.page_port))
     facts: dict[str, Any] = {
-        "environment": {**_environment(deployment), **driver},
+        "environment": {**environment(deployment), **driver},
         "depends_on": dict(started),
         "ports": ports,
         "volumes": ["data:/project/.headrace", "warehouse:/project/warehouse"],
-        "healthcheck": {"test": ["CMD", *_command(deployment, "status", "--json")], **_CHECK},
+        "healthcheck": {"test": ["CMD", *command(deployment, "status", "--json")], **CHECK},
         "stop_grace_period": "30s",
     }
     memory = "1792m" if deployment.on_spark else "1g"  # Spark's driver is a JVM beside it
-    return _ours(deployment, memory, _command(deployment, "run"), **{k: v for k, v in facts.items() if v})
+    return ours(deployment, memory, command(deployment, "run"), **{k: v for k, v in facts.items() if v})
 
 
 def _log_of(deployment: Deployment) -> dict[str, Any]:
@@ -164,14 +116,14 @@ def _log_of(deployment: Deployment) -> dict[str, Any]:
 def _generator(deployment: Deployment, producing: Mapping[str, Any]) -> Service:
     facts: dict[str, Any] = {
         "environment": {
-            **_environment(deployment),
+            **environment(deployment),
             "EVENTS_PER_SECOND": f"${{EVENTS_PER_SECOND:-{deployment.generator_rate:g}}}",
         },
         "depends_on": producing,
         **_log_of(deployment),
     }
-    return _ours(
-        deployment, "256m", _command(deployment, "generate", deployment.project.pipeline.name), **facts
+    return ours(
+        deployment, "256m", command(deployment, "generate", deployment.project.pipeline.name), **facts
     )
 
 
@@ -194,25 +146,25 @@ def _kafka(deployment: Deployment, at: Neighbour) -> Service:
     }
     script = "/opt/kafka/bin/kafka-broker-api-versions.sh"
     environment = {f"KAFKA_{name}": value for name, value in settings.items()}
-    return _service(
+    return service(
         "1g",
         image=IMAGES["kafka"],
         environment={**environment, "KAFKA_HEAP_OPTS": "-Xms256m -Xmx512m"},
-        ports=[_published("KAFKA_PORT", 29092)],
+        ports=[published("KAFKA_PORT", 29092)],
         volumes=["kafka:/var/lib/kafka/data"],
-        healthcheck={"test": ["CMD", script, "--bootstrap-server", f"{at.host}:{at.port}"], **_CHECK},
+        healthcheck={"test": ["CMD", script, "--bootstrap-server", f"{at.host}:{at.port}"], **CHECK},
     )
 
 
 def _registry(deployment: Deployment, at: Neighbour) -> Service:
     words = ["headrace", "registry", "serve", "--host", "0.0.0.0", "--port", str(at.port)]  # noqa: S104
     check = ["CMD", "headrace", "registry", "list", "--url", f"http://localhost:{at.port}"]
-    return _ours(
+    return ours(
         deployment,
         "256m",
         [*words, "--path", "/project/.headrace/registry.db"],
         volumes=["registry:/project/.headrace"],
-        healthcheck={"test": check, **_CHECK},
+        healthcheck={"test": check, **CHECK},
     )
 
 
@@ -220,7 +172,7 @@ def _users(deployment: Deployment, at: Neighbour) -> Service:
     """The blueprint's API with made-up users."""
     words = ["headrace", "blueprints", "serve-users", "--host", "0.0.0.0", "--port", str(at.port)]  # noqa: S104
     check = f"import urllib.request; urllib.request.urlopen('http://localhost:{at.port}/api/?results=1')"
-    return _ours(deployment, "256m", words, healthcheck={"test": ["CMD", "python", "-c", check], **_CHECK})
+    return ours(deployment, "256m", words, healthcheck={"test": ["CMD", "python", "-c", check], **CHECK})
 
 
 def _postgresql(deployment: Deployment, at: Neighbour) -> Service:
@@ -230,21 +182,21 @@ def _postgresql(deployment: Deployment, at: Neighbour) -> Service:
     if (deployment.project.folder / "sql" / "views.sql").is_file():
         mounts.append(f"../sql/views.sql:{scripts}/20-views.sql:ro")
     mounts.append(f"./postgresql/30-users.sh:{scripts}/30-users.sh:ro")
-    return _service(
+    return service(
         "512m",
         image=IMAGES["postgresql"],
         environment={
             "POSTGRES_DB": database_of(deployment),
-            "POSTGRES_PASSWORD": _asked("POSTGRES_PASSWORD"),
-            "WRITER_PASSWORD": _asked("WRITER_PASSWORD"),
-            "READER_PASSWORD": _asked("READER_PASSWORD"),
+            "POSTGRES_PASSWORD": asked("POSTGRES_PASSWORD"),
+            "WRITER_PASSWORD": asked("WRITER_PASSWORD"),
+            "READER_PASSWORD": asked("READER_PASSWORD"),
         },
-        ports=[_published("POSTGRES_PORT", at.port)],
+        ports=[published("POSTGRES_PORT", at.port)],
         volumes=mounts,
         # Over TCP: while the scripts run, the server answers on its socket only.
         healthcheck={
             "test": ["CMD", "pg_isready", "-h", "127.0.0.1", "-U", "postgres", "-d", database_of(deployment)],
-            **_CHECK,
+            **CHECK,
         },
         shm_size="128m",
     )
@@ -256,7 +208,7 @@ def database_of(deployment: Deployment) -> str:
 
 
 def _cassandra(deployment: Deployment, at: Neighbour) -> Service:
-    return _service(
+    return service(
         "1536m",
         image=IMAGES["cassandra"],
         environment={
@@ -264,17 +216,17 @@ def _cassandra(deployment: Deployment, at: Neighbour) -> Service:
             "HEAP_NEWSIZE": "128M",
             "CASSANDRA_ENDPOINT_SNITCH": "SimpleSnitch",
         },
-        ports=[_published("CASSANDRA_PORT", at.port, 9042)],
+        ports=[published("CASSANDRA_PORT", at.port, 9042)],
         volumes=["cassandra:/var/lib/cassandra"],
         healthcheck={
             "test": ["CMD", "cqlsh", "-e", "SELECT now() FROM system.local"],
-            **{**_CHECK, "start_period": "60s"},
+            **{**CHECK, "start_period": "60s"},
         },
     )
 
 
 def _elasticsearch(deployment: Deployment, at: Neighbour) -> Service:
-    return _service(
+    return service(
         "1536m",
         image=IMAGES["elasticsearch"],
         environment={
@@ -282,26 +234,26 @@ def _elasticsearch(deployment: Deployment, at: Neighbour) -> Service:
             "xpack.security.enabled": "false",  # published on the loopback only, as all of this
             "ES_JAVA_OPTS": "-Xms512m -Xmx512m",
         },
-        ports=[_published("ELASTICSEARCH_PORT", at.port, 9200)],
+        ports=[published("ELASTICSEARCH_PORT", at.port, 9200)],
         volumes=["elasticsearch:/usr/share/elasticsearch/data"],
         ulimits={"memlock": {"soft": -1, "hard": -1}},
         healthcheck={
             "test": ["CMD", "curl", "-fsS", "http://localhost:9200/_cluster/health"],
-            **{**_CHECK, "start_period": "60s"},
+            **{**CHECK, "start_period": "60s"},
         },
     )
 
 
 def _kibana(at: Neighbour) -> Service:
-    return _service(
+    return service(
         "1g",
         image=IMAGES["kibana"],
         environment={"ELASTICSEARCH_HOSTS": f"http://{at.host}:{at.port}"},
         depends_on={at.host: {"condition": "service_healthy"}},
-        ports=[_published("KIBANA_PORT", 5601)],
+        ports=[published("KIBANA_PORT", 5601)],
         healthcheck={
             "test": ["CMD", "curl", "-fsS", "http://localhost:5601/api/status"],
-            **{**_CHECK, "start_period": "60s"},
+            **{**CHECK, "start_period": "60s"},
         },
     )
 
@@ -312,7 +264,7 @@ def _kibana_objects(deployment: Deployment) -> Service:
     place = "http://kibana:5601/api/saved_objects/_import?overwrite=true"
     words = ["curl", "-fsS", "-X", "POST", place, "-H", "kbn-xsrf: headrace", "--form", f"file=@{objects}"]
     return {
-        **_service(
+        **service(
             "64m",
             image=IMAGES["kibana"],
             command=words,
@@ -327,15 +279,15 @@ def _spark(deployment: Deployment) -> dict[str, Service]:
     """A master and a worker from our own image: workers need Python with headrace as the driver has it."""
     main = "org.apache.spark.deploy"
     check = "import urllib.request; urllib.request.urlopen('http://localhost:{}')"
-    master = _ours(
+    master = ours(
         deployment,
         "640m",
         ["spark-class", f"{main}.master.Master", "--host", "spark-master", "--port", "7077"],
         environment={"SPARK_DAEMON_MEMORY": "384m"},
-        ports=[_published("SPARK_PORT", 8080)],
-        healthcheck={"test": ["CMD", "python", "-c", check.format(8080)], **_CHECK},
+        ports=[published("SPARK_PORT", 8080)],
+        healthcheck={"test": ["CMD", "python", "-c", check.format(8080)], **CHECK},
     )
-    worker = _ours(
+    worker = ours(
         deployment,
         "1792m",
         [
@@ -349,20 +301,20 @@ def _spark(deployment: Deployment) -> dict[str, Service]:
         ],
         environment={"SPARK_DAEMON_MEMORY": "256m"},
         depends_on={"spark-master": {"condition": "service_healthy"}},
-        healthcheck={"test": ["CMD", "python", "-c", check.format(8081)], **_CHECK},
+        healthcheck={"test": ["CMD", "python", "-c", check.format(8081)], **CHECK},
     )
     return {"spark-master": master, "spark-worker": worker}
 
 
 def _prometheus() -> Service:
-    return _service(
+    return service(
         "384m",
         image=IMAGES["prometheus"],
         command=["--config.file=/etc/prometheus/prometheus.yml", "--storage.tsdb.retention.time=7d"],
-        ports=[_published("PROMETHEUS_PORT", 9090)],
+        ports=[published("PROMETHEUS_PORT", 9090)],
         volumes=["./prometheus:/etc/prometheus:ro", "prometheus:/prometheus"],
         depends_on={"headrace": {"condition": "service_started"}},
-        healthcheck={"test": ["CMD", "wget", "-qO-", "http://localhost:9090/-/healthy"], **_CHECK},
+        healthcheck={"test": ["CMD", "wget", "-qO-", "http://localhost:9090/-/healthy"], **CHECK},
     )
 
 
@@ -373,23 +325,26 @@ def has_dashboards(deployment: Deployment) -> bool:
 
 def _grafana(deployment: Deployment) -> Service:
     environment = {
-        "GF_SECURITY_ADMIN_PASSWORD": _asked("GRAFANA_PASSWORD"),
+        "GF_SECURITY_ADMIN_PASSWORD": asked("GRAFANA_PASSWORD"),
         "GF_USERS_ALLOW_SIGN_UP": "false",
     }
     if deployment.one("postgresql"):
-        environment["READER_PASSWORD"] = _asked("READER_PASSWORD")
+        environment["READER_PASSWORD"] = asked("READER_PASSWORD")
+    if deployment.one("cassandra"):
+        plugins = (f"{name}@{version}" for name, version in PLUGINS.items())
+        environment["GF_PLUGINS_PREINSTALL"] = ",".join(plugins)
     mounts = ["./grafana/provisioning:/etc/grafana/provisioning:ro", "grafana:/var/lib/grafana"]
     mounts.append(f"./grafana/dashboards:{DASHBOARDS}/metrics:ro")
     if has_dashboards(deployment):
         mounts.append(f"../grafana:{DASHBOARDS}/project:ro")
-    return _service(
+    return service(
         "512m",
         image=IMAGES["grafana"],
         environment=environment,
-        ports=[_published("GRAFANA_PORT", 3000)],
+        ports=[published("GRAFANA_PORT", 3000)],
         volumes=mounts,
         depends_on={"prometheus": {"condition": "service_healthy"}},
-        healthcheck={"test": ["CMD", "wget", "-qO-", "http://localhost:3000/api/health"], **_CHECK},
+        healthcheck={"test": ["CMD", "wget", "-qO-", "http://localhost:3000/api/health"], **CHECK},
     )
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from headrace.errors import ProfileError
 from headrace.operate.bindings import KafkaBinding
+from headrace.operate.export_airflow import polled_by_dags
 from headrace.operate.profiles import PROFILE_FILE, Profile
 from headrace.operate.project import Project
 
@@ -77,6 +78,11 @@ class Deployment:
     def polled(self) -> tuple[str, ...]:
         """The streams whose pollers are processes of their own."""
         return tuple(name for name, options in self.profile.polling.items() if options.with_run == "no")
+
+    @property
+    def scheduled(self) -> tuple[str, ...]:
+        """The streams among them that Airflow polls, by a DAG of the project for this profile."""
+        return tuple(stream for stream in polled_by_dags(self.project) if stream in self.polled)
 
     @property
     def page_port(self) -> int | None:

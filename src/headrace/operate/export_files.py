@@ -6,17 +6,13 @@ import json
 import secrets
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from headrace.errors import RefusedError
-from headrace.operate.export_compose import (
-    DASHBOARDS,
-    MARK,
-    compose_text,
-    database_of,
-    has_dashboards,
-    needed_variables,
-)
+from headrace.operate.export_airflow_services import INITIALISE, VARIABLES
+from headrace.operate.export_compose import compose_text, database_of, has_dashboards, needed_variables
 from headrace.operate.export_facts import Deployment
+from headrace.operate.export_services import DASHBOARDS, MARK
 from headrace.operate.export_yaml import to_yaml
 
 __all__ = ["CONTAINER_FILE", "deployment_files", "write_deployment"]
@@ -49,7 +45,14 @@ USER 10001:10001
 CMD ["headrace", "run"]
 """
 
-_MADE = ("POSTGRES_PASSWORD", "WRITER_PASSWORD", "READER_PASSWORD", "GRAFANA_PASSWORD", "HEADRACE_TOKEN")
+_MADE = (
+    "POSTGRES_PASSWORD",
+    "WRITER_PASSWORD",
+    "READER_PASSWORD",
+    "GRAFANA_PASSWORD",
+    "HEADRACE_TOKEN",
+    *VARIABLES,
+)
 _IGNORED = f"""{MARK}
 .headrace/
 warehouse/
@@ -83,6 +86,8 @@ def deployment_files(deployment: Deployment) -> dict[str, str]:
     if deployment.one("postgresql"):
         files["postgresql/10-init.sql"] = _init_sql(deployment)
         files["postgresql/30-users.sh"] = _USERS
+    if deployment.scheduled:
+        files["airflow/initialise.sh"] = INITIALISE.replace("\n", f"\n{MARK}\n", 1)
     if deployment.one("elasticsearch"):
         files[f"kibana/{deployment.project.pipeline.name}.ndjson"] = _saved_objects(deployment)
     if deployment.metrics_port is not None:
@@ -185,8 +190,25 @@ def _watching(deployment: Deployment) -> dict[str, str]:
         "grafana/provisioning/dashboards/headrace.yaml": _dashboards(deployment),
     }
     files = {path: f"{MARK}\n{to_yaml(document)}" for path, document in documents.items()}
-    dashboard = {"description": MARK.lstrip("# "), **metrics_dashboard(name)}
-    return {**files, f"grafana/dashboards/{name}.json": json.dumps(dashboard, indent=2) + "\n"}
+    shown = {name: metrics_dashboard(name), **_cassandra_tables(deployment)[0]}
+    for file, dashboard in shown.items():
+        made = {"description": MARK.lstrip("# "), **dashboard}
+        files[f"grafana/dashboards/{file}.json"] = json.dumps(made, indent=2) + "\n"
+    return files
+
+
+def _cassandra_tables(deployment: Deployment) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Return a dashboard of each Cassandra replica with panels over its tables, and the data sources."""
+    from headrace.observe.grafana_tables import tables_dashboard
+    from headrace.operate.export_panels import grafana_panels, replicas_of
+
+    name, dashboards, sources = deployment.project.pipeline.name, {}, []
+    for replica in replicas_of(deployment.project, ("cassandra",)):
+        panels, asked, _ = grafana_panels(deployment.project, replica)
+        if panels:
+            dashboards[f"{name}-{replica}"] = tables_dashboard(name, replica, panels)
+            sources += asked
+    return dashboards, sources
 
 
 def _dashboards(deployment: Deployment) -> dict[str, object]:
@@ -227,4 +249,4 @@ def _sources(deployment: Deployment) -> dict[str, object]:
                 "secureJsonData": {"password": "$READER_PASSWORD"},
             }
         )
-    return {"apiVersion": 1, "datasources": sources}
+    return {"apiVersion": 1, "datasources": [*sources, *_cassandra_tables(deployment)[1]]}

@@ -5,6 +5,7 @@ PROJECT_FILES = {
     "pipeline.py": "pipeline.py",
     "users.py": "users.py",
     "headrace.toml": "headrace.toml",
+    "airflow/dags/user_automation.py": "airflow/dags/user_automation.py",
     "deploy/compose.yaml": "deploy/compose.yaml",
     "tests/test_signups.py": "tests/test_signups.py",
     "gitignore": ".gitignore",
