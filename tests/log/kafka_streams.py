@@ -97,11 +97,12 @@ class Counted:
         pipeline.stream("events", schema="n BIGINT NOT NULL")
         pipeline.table("total", "SELECT count(*) AS records, sum(n) AS n FROM events")
         plan = plan_pipeline(pipeline)
-        self._undo = ExitStack()
-        self.store = Store.open(folder / "store.duckdb", plan, identities={"events": log.identity})
-        self._undo.callback(self.store.close)
-        self._engine = LocalEngine(plan, {"events": log}, self.store, settings=EngineSettings(**settings))
-        self._undo.callback(self._engine.close)
+        with ExitStack() as undo:
+            self.store = Store.open(folder / "store.duckdb", plan, identities={"events": log.identity})
+            undo.callback(self.store.close)
+            self._engine = LocalEngine(plan, {"events": log}, self.store, settings=EngineSettings(**settings))
+            undo.callback(self._engine.close)
+            self._undo = undo.pop_all()
         self.waits: list[Waiting | None] = []
         self.records = 0
         self.failure: BaseException | None = None

@@ -221,6 +221,21 @@ def test_a_topic_that_was_made_again_does_not_fit_the_store_of_the_old_one(
         Counted(again, tmp_path)
 
 
+def test_a_redrive_topic_that_was_made_again_between_two_runs_is_not_read_as_the_old_one(
+    kafka_broker: str, tmp_path: Path
+) -> None:
+    topic = topic_name()
+    with opened(kafka_broker, topic, partitions=1) as log, Counted(log, tmp_path) as run:
+        log.append(ones(5))
+        log.lane("redrive").append(ones(2))
+        run.wait_for(7)
+    delete_topic(kafka_broker, f"{topic}.redrive")
+    with opened(kafka_broker, topic) as log:
+        log.lane("redrive").append(ones(6))
+        with pytest.raises(IntegrityError, match="another log of stream 'events@redrive'"):
+            Counted(log, tmp_path)
+
+
 @pytest.mark.parametrize("records_after", [3, 500])
 def test_a_run_stops_when_its_topic_is_deleted_and_made_again(
     kafka_broker: str, tmp_path: Path, records_after: int

@@ -168,6 +168,12 @@ class Store(StoreReading):
                     fix="bring the log back, or move the store away to begin again from this log",
                 )
 
+    def require_lane(self, stream: str, lane: str, identity: str) -> None:
+        """Take note of a lane's identity; raises IntegrityError when the store knows another one."""
+        meta = dict(self.connection.execute("SELECT name, value FROM _headrace.meta").fetchall())
+        with self.transaction():
+            self._check_identities(meta, {f"{stream}@{lane}": identity})
+
     def _keep_late_of_other_columns(self, stream: str) -> None:
         """A stream whose columns changed gets a new relation for late rows.
 

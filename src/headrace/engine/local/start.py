@@ -34,6 +34,8 @@ def begin_lanes(plan: PipelinePlan, logs: Mapping[tuple[str, str], Log], store: 
     changed = False
     progress = store.progress.copy()
     for (stream, lane), log in logs.items():
+        if lane != "main":  # those of the streams themselves were compared when the store was opened
+            store.require_lane(stream, lane, log.identity)
         places = progress.lane(stream, lane)
         new = [held for held in log.partitions() if held.partition not in places]
         known = bool(places)
