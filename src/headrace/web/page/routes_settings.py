@@ -91,7 +91,7 @@ def _sections(sources: PageSources, profile: Profile) -> list[models.SettingSect
             key=f"{stream}.rate",
             value=rate,
             origin="run" if rate_key(stream) in changed else "producer",
-            help="events a second of the generator that runs; unlimited: as many as the log takes",
+            help="events a second of the generator, until it ends; unlimited: as many as the log takes",
             changeable=rate_key(stream),
         )
         for stream, rate in sources.runtime.settings.rates().items()
