@@ -45,7 +45,7 @@ client: .venv/.ready-dev
 ifeq ($(FAST),)
 test: .venv/.ready-dev
 	@rm -f .coverage .coverage.*
-	@status=0; $(BIN)/coverage run -m pytest -n 2 $(PYTEST_ARGS) || status=$$?; \
+	@status=0; $(BIN)/coverage run -m pytest -n 3 --dist worksteal $(PYTEST_ARGS) || status=$$?; \
 	$(BIN)/coverage combine -q && $(BIN)/coverage report --fail-under=90 || status=1; exit $$status
 else
 test: .venv/.ready-dev
