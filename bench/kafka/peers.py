@@ -69,16 +69,24 @@ def program(contestant: Contestant) -> str:
     if not contestant.environment:
         return sys.executable
     listed = HERE / "requirements" / f"{contestant.environment}.txt"
-    place = _place(contestant.environment, listed)
+    return program_of(contestant.environment, listed, contestant.title)
+
+
+def program_of(name: str, listed: Path, title: str = "") -> str:
+    """Return the interpreter of an environment with the packages that a file lists, made if need be.
+
+    Raises PeerMissing.
+    """
+    place = _place(name, listed)
     with _lock():
         if not place.is_dir():
-            print(f"installing {contestant.environment} (once)", flush=True)
+            print(f"installing {name} (once)", flush=True)
             uv = str(Path(sys.executable).with_name("uv"))
             beside = place.with_name(f"{place.name}.new")
             shutil.rmtree(beside, ignore_errors=True)
-            _run([uv, "venv", "-q", "--relocatable", "--python", PYTHON, str(beside)], contestant)
+            _run([uv, "venv", "-q", "--relocatable", "--python", PYTHON, str(beside)], title or name)
             python = str(beside / "bin" / "python")
-            _run([uv, "pip", "install", "-q", "--python", python, "-r", str(listed)], contestant)
+            _run([uv, "pip", "install", "-q", "--python", python, "-r", str(listed)], title or name)
             beside.rename(place)
     return str(place / "bin" / "python")
 
@@ -96,7 +104,7 @@ def jars(contestant: Contestant) -> list[str]:
             beside = place.with_name(f"{place.name}.new")
             shutil.rmtree(beside, ignore_errors=True)
             command = ["mvn", "-q", "-B", "-ntp", "-f", str(pom), "dependency:copy-dependencies"]
-            _run([*command, "-DincludeScope=runtime", f"-DoutputDirectory={beside}"], contestant)
+            _run([*command, "-DincludeScope=runtime", f"-DoutputDirectory={beside}"], contestant.title)
             beside.rename(place)
     # Spark brings Hadoop, Scala and what compresses itself, in versions that fit together.
     own = ("hadoop", "scala", "slf4j", "lz4", "snappy", "spark-tags")
@@ -125,8 +133,8 @@ class _lock:
         self._file.close()
 
 
-def _run(command: list[str], contestant: Contestant) -> None:
+def _run(command: list[str], title: str) -> None:
     cache_folder().mkdir(parents=True, exist_ok=True)
     done = subprocess.run(command, capture_output=True, text=True, timeout=_INSTALL_S_MAX, check=False)
     if done.returncode:
-        raise PeerMissing(f"{contestant.title}: {(done.stderr or done.stdout).strip()[-400:]}")
+        raise PeerMissing(f"{title}: {(done.stderr or done.stdout).strip()[-400:]}")

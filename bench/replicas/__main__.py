@@ -1,8 +1,8 @@
-"""Measure replicas against the bare client of their target, ratio in one run: `python -m bench.replicas`.
+"""Measure replicas against the bare client of their target: `python -m bench.replicas [--quick]`.
 
-Delta: rows in chunks through the replica's writer, against `write_deltalake` of the same chunks. PostgreSQL
-(with `--dsn`): into an empty keyed table, and new rows into one that has some, each against a bare `COPY`.
-Prints a line for each and writes everything that was measured into `bench/results/`.
+Every case writes the same rows in turns with its peer, against a server of its own on this machine, and
+counts what is there afterwards. Prints a line for each, with the ratio of the peer's seconds to ours, and
+writes everything that was measured into `bench/results/`. The exit code is 1 when a bar is missed.
 """
 
 from __future__ import annotations
@@ -11,166 +11,73 @@ import argparse
 import json
 import os
 import statistics
-import tempfile
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from typing import Any
 
-import pyarrow as pa
-from pyarrow import csv
+from bench.replicas.beside_engine import beside
+from bench.replicas.case import QUICK, Case, Sizes
+from bench.replicas.searching import bulk
+from bench.replicas.tables import delta_append, postgresql
+from bench.replicas.wide_rows import upserts
 
-from headrace.operate.secrets import Secret
-from headrace.replicate import Chunk, Cursor, NamedColumn, Position, TableShape, Task
-from headrace.replicate.protocol import version_of
-
-SHAPE = TableShape(
-    name="bench_rows",
-    columns=(
-        NamedColumn("id", "BIGINT"),
-        NamedColumn("who", "VARCHAR"),
-        NamedColumn("seen", "TIMESTAMP WITH TIME ZONE"),
-        NamedColumn("amount", "DOUBLE"),
-    ),
-    key=("id",),
-)
-FIRST = Cursor(store_id="bench", replica="bench", generation=1, position=Position())
-START = 1_767_225_600_000_000
+CASES: dict[str, Callable[[Sizes], AbstractContextManager[Case]]] = {
+    "postgresql-empty": partial(postgresql, empty=True),
+    "postgresql-upsert": partial(postgresql, empty=False),
+    "elasticsearch": partial(bulk, product="elasticsearch"),
+    "opensearch": partial(bulk, product="opensearch"),
+    "cassandra": upserts,
+    "delta": delta_append,
+    "down": partial(beside, way="down"),
+    "parquet-beside": partial(beside, way="parquet"),
+}
 
 
-def chunks(rows: int, size: int, first: int = 0) -> list[pa.Table]:
-    """Return rows with `_version`, in chunks of `size`."""
-    return [_chunk(at, min(size, first + rows - at)) for at in range(first, first + rows, size)]
-
-
-def _chunk(at: int, count: int) -> pa.Table:
-    numbers = range(at, at + count)
-    return pa.table(
-        {
-            "id": pa.array(numbers, pa.int64()),
-            "who": pa.array([f"user_{i * 7919 % 10_007:05d}" for i in numbers]),
-            "seen": pa.array([START + i * 1_000 for i in numbers], pa.timestamp("us", "UTC")),
-            "amount": pa.array([i % 9_973 / 7 for i in numbers], pa.float64()),
-            "_version": pa.array([version_of(1, 1)] * count, pa.int64()),
-        }
-    )
-
-
-def as_csv(rows: pa.Table) -> bytes:
-    """Return rows as COPY takes them."""
-    sink = pa.BufferOutputStream()
-    csv.write_csv(rows, sink, csv.WriteOptions(include_header=False))
-    return bytes(sink.getvalue())
-
-
-def through_replica(options: Any, tables: list[pa.Table]) -> float:
-    """Return how many seconds the replica's writer took."""
-    task = Task(replica="bench", pipeline="bench", tables=(SHAPE,), set_aside=lambda _: None)
-    writer = options.open(task)
-    seen = writer.cursors().get(SHAPE.name)
-    cursor = FIRST if seen is None else replace(seen, generation=seen.generation + 1)
-    writer.take(SHAPE.name, seen, cursor)
-    began = time.perf_counter()
-    for number, rows in enumerate(tables, cursor.position.epoch + 1):
-        done = replace(cursor, position=Position.at(number))
-        removed = rows.select(["id", "_version"]).slice(0, 0)
-        writer.write(Chunk(table=SHAPE, rows=rows, removed=removed, cursor=done))
-    seconds = time.perf_counter() - began
-    writer.close()
-    return seconds
-
-
-def delta_append(tables: list[pa.Table]) -> Iterator[tuple[str, Callable[[], float]]]:
-    """Give both contestants of the Delta case."""
-    from deltalake import WriterProperties, write_deltalake
-
-    from headrace.replicate.delta import DeltaReplica
-
-    def bare() -> float:
-        with tempfile.TemporaryDirectory() as folder:
-            began = time.perf_counter()
-            for rows in tables:
-                properties = WriterProperties(compression="ZSTD")
-                write_deltalake(f"{folder}/bare", rows, mode="append", writer_properties=properties)
-            return time.perf_counter() - began
-
-    def ours() -> float:
-        with tempfile.TemporaryDirectory() as folder:
-            return through_replica(DeltaReplica(kind="delta", path=folder, partition_by="none"), tables)
-
-    yield "bare", bare
-    yield "headrace", ours
-
-
-def postgresql(dsn: str, rows: int, size: int, *, empty: bool) -> Iterator[tuple[str, Callable[[], float]]]:
-    """Give both contestants of a PostgreSQL case; unless `empty`, the table has as many other rows before."""
-    import psycopg
-
-    from headrace.replicate.postgresql import PostgresReplica
-
-    options = PostgresReplica(kind="postgresql", dsn=Secret(dsn))
-    before, tables = chunks(rows, size, rows), chunks(rows, size)
-
-    def prepared() -> None:
-        with psycopg.connect(dsn, autocommit=True) as connection:
-            for name in (SHAPE.name, "_headrace_cursors"):
-                connection.execute(f"DROP TABLE IF EXISTS {name}")
-        through_replica(options, [] if empty else before)
-
-    def bare() -> float:
-        prepared()
-        texts = [as_csv(table) for table in tables]  # made before: what is measured is the server's work
-        with psycopg.connect(dsn) as connection, connection.cursor() as cursor:
-            began = time.perf_counter()
-            for text in texts:
-                names = "id, who, seen, amount, _version"
-                with cursor.copy(f"COPY {SHAPE.name} ({names}) FROM STDIN (FORMAT csv)") as copy:
-                    copy.write(text)
-                connection.commit()
-            return time.perf_counter() - began
-
-    def ours() -> float:
-        prepared()
-        return through_replica(options, tables)
-
-    yield "bare", bare
-    yield "headrace", ours
-
-
-def main() -> None:
-    """Run the cases, print their ratios, write what was measured."""
+def main() -> int:
+    """Run the chosen cases, print their ratios, write what was measured."""
     parser = argparse.ArgumentParser(prog="python -m bench.replicas", description=__doc__.splitlines()[0])
-    parser.add_argument("--delta-rows", type=int, default=5_000_000)
-    parser.add_argument("--rows", type=int, default=1_000_000, help="of the PostgreSQL cases")
-    parser.add_argument("--chunk", type=int, default=250_000, help="rows of a chunk")
-    parser.add_argument("--dsn", help="an empty PostgreSQL database; without it, only Delta is measured")
-    parser.add_argument("--repetitions", type=int, default=3)
+    parser.add_argument("--quick", action="store_true", help="few rows and one repetition: does it run?")
+    parser.add_argument("--case", action="append", choices=list(CASES), help="only this case (repeatable)")
+    parser.add_argument("--repetitions", type=int, help="turns of each contestant")
     chosen = parser.parse_args()
-    cases = {"Delta append": dict(delta_append(chunks(chosen.delta_rows, chosen.chunk)))}
-    if chosen.dsn:
-        for title, empty in (("PostgreSQL, empty table", True), ("PostgreSQL, upsert of new rows", False)):
-            cases[title] = dict(postgresql(chosen.dsn, chosen.rows, chosen.chunk, empty=empty))
+    sizes = QUICK if chosen.quick else Sizes()
+    if chosen.repetitions:
+        sizes = replace(sizes, repetitions=chosen.repetitions)
     began, load = datetime.now(UTC), os.getloadavg()
-    measured: dict[str, dict[str, list[float]]] = {}
-    for title, contestants in cases.items():
-        measured[title] = {name: [] for name in contestants}
-        for _ in range(chosen.repetitions):  # by turns, so that both have the same machine
-            for name, run in contestants.items():
-                measured[title][name].append(run())
-        times = {name: statistics.median(seconds) for name, seconds in measured[title].items()}
-        ratio = times["bare"] / times["headrace"]
-        print(
-            f"{title}: bare {times['bare']:.2f} s, headrace {times['headrace']:.2f} s, {ratio:.2f} x",
-            flush=True,
-        )
-    settings = {name: value for name, value in vars(chosen).items() if name != "dsn"}
-    facts = {"began": began.isoformat(), "load_before": load, "settings": settings, "seconds": measured}
+    measured: list[dict[str, object]] = []
+    missed = 0
+    for name in chosen.case or CASES:
+        with CASES[name](sizes) as case:
+            seconds = in_turns(case, sizes.repetitions)
+        times = {who: statistics.median(each) for who, each in seconds.items()}
+        peer, ours = times.values()
+        misses = case.bar is not None and peer / ours < case.bar
+        missed += misses
+        bar = "" if case.bar is None else f", bar {case.bar:.2f}: {'MISS' if misses else 'pass'}"
+        shown = ", ".join(f"{who} {each:.2f} s" for who, each in times.items())
+        print(f"{case.title}, {case.rows:,} rows: {shown}, {peer / ours:.2f} x{bar}", flush=True)
+        facts = {"title": case.title, "rows": case.rows, "bar": case.bar, "ratio": peer / ours}
+        measured.append({"case": name, **facts, "seconds": seconds})
+    facts = {"began": began.isoformat(), "load_before": load, "sizes": asdict(sizes), "cases": measured}
     path = Path(__file__).parents[1] / "results" / f"replicas-{began:%Y%m%dT%H%M%SZ}.json"
     path.write_text(json.dumps(facts, indent=2) + "\n")
     print(path)
+    return 1 if missed else 0
+
+
+def in_turns(case: Case, repetitions: int) -> dict[str, list[float]]:
+    """Let the contestants run by turns, so that all have the same machine; the order changes."""
+    seconds: dict[str, list[float]] = {name: [] for name in case.contestants}
+    for turn in range(repetitions):
+        names = list(case.contestants)
+        for name in names if turn % 2 == 0 else reversed(names):
+            seconds[name].append(case.contestants[name]())
+    return seconds
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
