@@ -238,7 +238,7 @@ def test_topics_beside_a_stream_have_its_replication_and_not_the_brokers_default
         log.close()
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_a_request_that_the_leader_has_and_tells_nobody_of_yet_is_not_appended_twice(
     kafka_here: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
