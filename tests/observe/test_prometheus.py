@@ -39,6 +39,12 @@ def observed(
     """A shop that runs, its generator that spoils records, and those who watch them."""
     folder = tmp_path / "shop"
     write_project("commerce", folder)
+    declared = (folder / "pipeline.py").read_text()
+    labelled = declared.replace(
+        '    unique="event_id",\n', '    unique="event_id",\n    label="event_type",\n'
+    )
+    assert labelled != declared
+    (folder / "pipeline.py").write_text(labelled)
     metrics, generating = free_ports(2)
     profile = f'metrics = {{ port = {metrics}, names = "both" }}\npage.serve = "off"\n'
     (folder / "headrace.toml").write_text(f"[profiles.local]\n{profile}")
