@@ -34,7 +34,7 @@ _RECORDS = 60
 _BATCH = 25
 
 pipeline = hr.Pipeline("stopped")
-pipeline.stream("events", schema="n BIGINT NOT NULL")
+pipeline.stream("events", schema="n BIGINT NOT NULL", label="n")
 
 
 @pipeline.function(arguments=["BIGINT"], returns="BIGINT")
@@ -49,6 +49,11 @@ pipeline.table("total", "SELECT count(*) AS records, sum(twice(n)) AS n FROM eve
 def topics(kafka_broker: str) -> Iterator[KafkaTopics]:
     with kafka_topics(kafka_broker) as found:
         yield found
+
+
+def labelled(store: Store) -> int:
+    """Return how many records were accepted, by the counts of the label."""
+    return sum(outcomes["accepted"] for outcomes in store.progress.labels["events"].counts.values())
 
 
 def test_a_stop_takes_effect_after_the_micro_batch_and_the_local_engine_goes_on(
@@ -78,6 +83,7 @@ def test_a_stop_takes_effect_after_the_micro_batch_and_the_local_engine_goes_on(
     assert 0 < total["records"] <= _BATCH
     assert total["n"] == 2 * sum(range(total["records"]))
     assert store.ledger().balanced
+    assert labelled(store) == total["records"]
     spark.close()
     store.close()
 
@@ -86,6 +92,8 @@ def test_a_stop_takes_effect_after_the_micro_batch_and_the_local_engine_goes_on(
     local.run(threading.Event(), until_caught_up=True)
     assert store.query("FROM total").to_pylist() == [{"records": _RECORDS, "n": 2 * sum(range(_RECORDS))}]
     assert store.ledger().balanced
+    assert labelled(store) == _RECORDS
+    assert "other" in store.progress.labels["events"].counts
     local.close()
     store.close()
     log.close()
