@@ -8,71 +8,21 @@ import signal
 import subprocess
 import sys
 import venv
-from collections.abc import Mapping
 from pathlib import Path
 
-import canonical
 import psutil
 import pytest
-from crash_pipeline import PARTITIONS, append_table, arrivals, expected
-from kafka_project import KafkaProject, Load, end, lost
-from oracle_model import Arrival
+from crash_pipeline import append_table, arrivals
+from kafka_project import Load, end
+from spark_project import PASSES_S_MAX, SparkProject
 
-from headrace.log.kafka import KafkaSettings
 from servers.guard import wait_until
 from servers.spark import SPARK_CONF, SparkCluster, spark_cluster
 
 _RECORDS = 6_000
 _SAMPLE = 3_000
 _KILLS = 2
-_PASSES_S_MAX = 400
-_PROFILE = """
-[profiles.cluster]
-engine = "spark"
-store.path = "store.duckdb"
-engine_settings.epoch_rows_max = 1000
-streams.events = {{ log = "kafka", brokers = {brokers}, topic = {topic}, record_time = "header" }}
-"""
 _RUN = ("run", "--profile", "cluster")
-
-
-class _SparkProject(KafkaProject):
-    """A project with a profile `cluster` on a topic of its own."""
-
-    def __init__(self, folder: Path, brokers: str, conf: Mapping[str, str]) -> None:
-        self._drivers: list[subprocess.Popen[bytes]] = []
-        self.topic = f"events-{folder.name}-{random.randrange(1 << 60)}"
-        self.brokers = brokers
-        super().__init__(
-            folder,
-            KafkaSettings(brokers=brokers, topic=self.topic, partitions=PARTITIONS, record_time="header"),
-        )
-        lines = "".join(f"{json.dumps(name)} = {json.dumps(value)}\n" for name, value in conf.items())
-        with (folder / "headrace.toml").open("a") as file:
-            file.write(_PROFILE.format(brokers=json.dumps(brokers), topic=json.dumps(self.topic)) + lines)
-
-    def headrace(self, *words: str) -> subprocess.Popen[bytes]:
-        self._drivers.append(super().headrace(*words))
-        return self._drivers[-1]
-
-    def __enter__(self) -> _SparkProject:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """A test that fails leaves no driver behind."""
-        for driver in self._drivers:
-            end(driver)
-
-    def passes(self, driver: subprocess.Popen[bytes], position: int) -> int:
-        return self.wait_for_engine(driver, position, seconds=_PASSES_S_MAX)
-
-    def check(self, sent: list[Arrival]) -> None:
-        """Nothing that was sent is lost, and the answers are the oracle's."""
-        found = self.arrivals()
-        assert lost(sent, found) == 0
-        given = self.given()
-        self.log.close()
-        assert canonical.differences(expected(found), given) == []
 
 
 def _kill(process: psutil.Process) -> None:
@@ -95,7 +45,7 @@ def test_executors_that_have_nothing_get_all_they_need_and_may_be_killed(
     sent = arrivals(_SAMPLE, seed=6)
     with spark_cluster(environment=environment) as cluster:
         conf = {**cluster.conf, "spark.environment": "archive"}
-        with _SparkProject(tmp_path, kafka_broker, conf) as project:
+        with SparkProject(tmp_path, kafka_broker, conf) as project:
             project.log.append(append_table(sent))
             driver = project.headrace(*_RUN)
             project.passes(driver, 1)
@@ -111,7 +61,7 @@ def test_executors_that_have_nothing_get_all_they_need_and_may_be_killed(
 @pytest.mark.timeout(1800)
 def test_a_driver_killed_at_any_moment_changes_nothing(kafka_broker: str, tmp_path: Path) -> None:
     chance = random.Random(4)
-    with _SparkProject(tmp_path, kafka_broker, SPARK_CONF) as project:
+    with SparkProject(tmp_path, kafka_broker, SPARK_CONF) as project:
         sent = arrivals(_RECORDS, seed=5)
         project.log.append(append_table(sent))
         for kill in range(_KILLS):
@@ -119,19 +69,19 @@ def test_a_driver_killed_at_any_moment_changes_nothing(kafka_broker: str, tmp_pa
             share = len(sent) // (_KILLS + 1)
             project.passes(driver, kill * share + 1 + chance.randrange(share))
             end(driver)
-        assert project.headrace(*_RUN, "--until-caught-up").wait(_PASSES_S_MAX) == 0, project.said()
+        assert project.headrace(*_RUN, "--until-caught-up").wait(PASSES_S_MAX) == 0, project.said()
         project.check(sent)
 
 
-def _executor_killed(cluster: SparkCluster, project: _SparkProject) -> None:
+def _executor_killed(cluster: SparkCluster, project: SparkProject) -> None:
     _kill(cluster.executors()[0])
 
 
-def _worker_lost(cluster: SparkCluster, project: _SparkProject) -> None:
+def _worker_lost(cluster: SparkCluster, project: SparkProject) -> None:
     worker = cluster.workers.pop(0)
     its_executors = worker.executors()
     worker.process.kill()
-    psutil.wait_procs(its_executors, _PASSES_S_MAX)
+    psutil.wait_procs(its_executors, PASSES_S_MAX)
 
 
 @pytest.mark.soak
@@ -143,7 +93,7 @@ def test_what_dies_on_a_cluster_under_load_changes_nothing(
     sent = arrivals(_RECORDS, seed=7)
     with (
         spark_cluster() as cluster,
-        _SparkProject(tmp_path, kafka_broker, cluster.conf) as project,
+        SparkProject(tmp_path, kafka_broker, cluster.conf) as project,
     ):
         load = Load(project, sent)
         load.allow(len(sent) // 3)
@@ -167,7 +117,7 @@ def test_a_driver_killed_around_its_commit_on_a_cluster_under_load_changes_nothi
     sent = arrivals(_RECORDS, seed=8)
     with (
         spark_cluster() as cluster,
-        _SparkProject(tmp_path, kafka_broker, cluster.conf) as project,
+        SparkProject(tmp_path, kafka_broker, cluster.conf) as project,
     ):
         load = Load(project, sent)
         for step in ("action", "ledger", "commit", "publish"):
@@ -175,10 +125,10 @@ def test_a_driver_killed_around_its_commit_on_a_cluster_under_load_changes_nothi
             words = (project.topic, project.brokers, step, "1", json.dumps(cluster.conf))
             child = [sys.executable, str(Path(__file__).with_name("spark_child.py")), str(tmp_path), *words]
             with (tmp_path / "output.txt").open("ab") as output:
-                died = subprocess.run(child, stdout=output, stderr=output, timeout=_PASSES_S_MAX, check=False)
+                died = subprocess.run(child, stdout=output, stderr=output, timeout=PASSES_S_MAX, check=False)
             assert died.returncode == -signal.SIGKILL, project.said()
-            wait_until(lambda: not cluster.executors(), what="its executors end", seconds=_PASSES_S_MAX)
+            wait_until(lambda: not cluster.executors(), what="its executors end", seconds=PASSES_S_MAX)
         load.finish()
         driver = project.headrace(*_RUN, "--until-caught-up")
-        assert driver.wait(_PASSES_S_MAX) == 0, project.said()
+        assert driver.wait(PASSES_S_MAX) == 0, project.said()
         project.check(sent)
