@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +15,7 @@ from headrace.blueprints import write_project
 from headrace.errors import RefusedError
 from headrace.operate import Runtime, load_project
 from headrace.operate.changing import rate_key
-from headrace.operate.producing import serve_rate
+from headrace.operate.producing import rate_of, serve_rate
 from headrace.produce.generator import Rate
 
 
@@ -95,10 +96,44 @@ def test_the_rate_of_a_generator_that_runs_changes_and_ends_with_it(folder: Path
             for wrong in ("fast", "0", "-1", "nan", "1e12", ""):
                 with pytest.raises(RefusedError, match="not a rate"):
                     run.settings.change(key, wrong)
-        with pytest.raises(RefusedError, match="runs any more"):
+        with pytest.raises(RefusedError, match="does not run any more"):
             run.settings.undo()
         run.settings.change("alerts.late_percent", "7")
     assert "producers" not in (folder / ".headrace" / "settings.json").read_text()
+
+
+def test_the_rate_of_a_generator_that_was_started_later_is_not_changed_back(folder: Path) -> None:
+    key, later = rate_key("events"), Rate(7.0)
+    with opened(folder) as run:
+        data = run.settings._project.data
+        run.settings.change("alerts.late_percent", "7")
+        with serve_rate(data, "events", Rate(50.0)):
+            run.settings.change(key, "100")
+            run.settings.change(key, "200")
+            assert [each.after for each in run.settings.changes()] == ["200", "100", "7"]
+        with serve_rate(data, "events", later):
+            with pytest.raises(RefusedError, match="does not run any more"):
+                run.settings.undo()
+            assert later.events_per_second == 7
+            assert [each.key for each in run.settings.changes()] == ["alerts.late_percent"]
+            run.settings.change(key, "8")
+        assert [each.key for each in run.settings.changes()] == ["alerts.late_percent"]
+        assert run.settings.undo().key == "alerts.late_percent"
+
+
+def test_a_generator_goes_on_where_its_rate_cannot_be_served(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "taken" / "generate-events.sock").mkdir(parents=True)
+    (tmp_path / f"headrace-{os.getuid()}").mkdir(mode=0o755)  # a short place for long names, open to others
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    for data in (tmp_path / "file" / "data", tmp_path / "taken", tmp_path / ("long" * 30)):
+        went_on = False
+        with serve_rate(data, "events", Rate(50.0)):
+            went_on = True
+            assert rate_of(data, "events") is None
+        assert went_on
 
 
 @pytest.mark.parametrize(

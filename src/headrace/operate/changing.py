@@ -108,8 +108,9 @@ class RunSettings:
         return self.value(key) != self._said(key)
 
     def changes(self) -> list[Change]:
-        """Return what was changed and not undone, the newest first."""
+        """Return what was changed, still holds and was not undone; the newest first."""
         with self._lock:
+            self._forget_rates()
             return [each.change for each in reversed(self._done)]
 
     def preview(self, key: str, text: str) -> Change:
@@ -130,19 +131,36 @@ class RunSettings:
         return change
 
     def undo(self) -> Change:
-        """Take the last change back. Raises RefusedError when there is none."""
+        """Take the last change back. Raises RefusedError when there is none, or its generator ended."""
         with self._lock:
             if not self._done:
                 raise RefusedError("nothing is changed", fix="there is nothing to undo")
-            last = self._done.pop()
-            self._put(last.options, last.level)
-            self._save()
+            last = self._done[-1]
             stream = _stream_of(last.change.key)
+            self._forget_rates()
+            if last not in self._done:
+                raise RefusedError(
+                    f"the generator of '{stream}' that was given this rate does not run any more",
+                    fix="there is nothing to undo of it",
+                )
             if stream is not None:
                 change_rate(self._project.data, stream, last.change.before)
+            self._done.pop()
+            self._put(last.options, last.level)
+            self._save()
         change = last.change
         self._tell("setting changed back", change.key, change.after, change.before)
         return change
+
+    def _forget_rates(self) -> None:
+        """Forget the changes of a rate that no generator has: it ended, or one came with its own."""
+        last = {each.change.key: each.change.after for each in self._done}
+        ended = {
+            key
+            for key, after in last.items()
+            if (stream := _stream_of(key)) is not None and rate_of(self._project.data, stream) != after
+        }
+        self._done = [each for each in self._done if each.change.key not in ended]
 
     def _make(self, key: str, text: str, at: str) -> Change:
         change, options = self._planned(key, text)

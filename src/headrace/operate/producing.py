@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,7 +44,8 @@ def rate_text(rate: float | None) -> str:
 def serve_rate(data: Path, stream: str, rate: Rate) -> Iterator[None]:
     """Let others see and change `rate` until the block ends; of two generators of a stream, the first one's.
 
-    `data` is the project's data folder.
+    `data` is the project's data folder. Where no socket can lie, as in a folder that cannot be written,
+    nobody sees the rate, and the generator goes on.
     """
     if rate_of(data, stream) is not None:
         yield
@@ -55,19 +56,22 @@ def serve_rate(data: Path, stream: str, rate: Rate) -> Iterator[None]:
             rate.events_per_second = rate_from(str(request["to"]))
         return {"rate": rate_text(rate.events_per_second)}
 
-    data.mkdir(parents=True, exist_ok=True)
-    server = ControlServer(_place(data, stream), {"rate": answer})
+    server = None
+    with suppress(OSError, RefusedError):
+        data.mkdir(parents=True, exist_ok=True)
+        server = ControlServer(_place(data, stream), {"rate": answer})
     try:
         yield
     finally:
-        server.close()
+        if server is not None:
+            server.close()
 
 
 def rate_of(data: Path, stream: str) -> str | None:
     """Return the rate of the generator that appends to a stream; None while none says so."""
     try:
         answer = ask(_place(data, stream), "rate", timeout_s=_ANSWER_S)
-    except (OSError, TransientError):
+    except (OSError, TransientError, RefusedError):  # refused: no socket of ours can lie there
         return None
     return str(answer["rate"])
 
