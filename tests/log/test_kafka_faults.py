@@ -236,6 +236,19 @@ def test_a_redrive_topic_that_was_made_again_between_two_runs_is_not_read_as_the
             Counted(log, tmp_path)
 
 
+def test_a_redrive_topic_that_was_never_read_may_be_deleted(kafka_broker: str, tmp_path: Path) -> None:
+    topic = topic_name()
+    with opened(kafka_broker, topic, partitions=1) as log, Counted(log, tmp_path) as run:
+        log.append(ones(5))
+        run.wait_for(5)
+    delete_topic(kafka_broker, f"{topic}.redrive")
+    with opened(kafka_broker, topic) as log, Counted(log, tmp_path) as run:
+        log.lane("redrive").append(ones(2))
+        run.wait_for(2)
+        run.stop()
+        assert run.total() == (7, 7)
+
+
 @pytest.mark.parametrize("records_after", [3, 500])
 def test_a_run_stops_when_its_topic_is_deleted_and_made_again(
     kafka_broker: str, tmp_path: Path, records_after: int

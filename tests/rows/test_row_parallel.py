@@ -6,10 +6,11 @@ import threading
 from datetime import timedelta
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
-from row_stages import NOON, records, stream_plan, told
+from row_stages import NOON, PLACE, records, stream_plan, told
 
-from headrace.declare import Expect
+from headrace.declare import Expect, Function
 from headrace.rows import RowStage
 from headrace.rows.framing import Documents
 from headrace.rows.parallel import ParallelStage
@@ -45,16 +46,19 @@ def test_what_a_slice_gives_does_not_depend_on_how_many_threads_decode_it():
 
 def test_a_part_that_fails_fails_the_slice_once_the_others_are_done(monkeypatch):
     stage = ParallelStage(stream_plan(), threads=2)
-    run, done = RowStage.run, threading.Event()
+    run, failing, done = RowStage.run, threading.Event(), threading.Event()
 
     def half(self: RowStage, given: pa.Table, *, lane: str = "main"):
-        if given["offset"][0].as_py():
-            raise RuntimeError("the second part")
+        if not given["offset"][0].as_py():
+            failing.set()
+            raise RuntimeError("the first part")
+        assert failing.wait(60)
+        found = run(self, given, lane=lane)
         done.set()
-        return run(self, given, lane=lane)
+        return found
 
     monkeypatch.setattr(RowStage, "run", half)
-    with pytest.raises(RuntimeError, match="the second part"):
+    with pytest.raises(RuntimeError, match="the first part"):
         stage.run(_mixed())
     assert done.is_set()
     monkeypatch.undo()
@@ -62,7 +66,7 @@ def test_a_part_that_fails_fails_the_slice_once_the_others_are_done(monkeypatch)
     stage.close()
 
 
-def test_a_registry_and_the_code_of_a_user_are_asked_by_one_thread_at_a_time():
+def test_a_registry_is_asked_by_one_thread_at_a_time():
     asked: list[str] = []
 
     class Noting:
@@ -77,4 +81,21 @@ def test_a_registry_and_the_code_of_a_user_are_asked_by_one_thread_at_a_time():
     stage = ParallelStage(stream_plan(), Noting(), threads=2)
     assert stage.run(records(good)).timely.num_rows == ROWS
     assert asked == [threading.current_thread().name]
+    stage.close()
+
+
+def test_the_code_of_a_user_is_called_by_one_thread_at_a_time():
+    called: list[str] = []
+
+    def doubled(values: pa.Array) -> pa.Array:
+        called.append(threading.current_thread().name)
+        return pc.multiply(values, 2)
+
+    function = Function("doubled", ("BIGINT",), "BIGINT", doubled, PLACE)
+    plan = stream_plan(derive=[("twice", "doubled(count)", "BIGINT")], functions=(function,))
+    stage = ParallelStage(plan, threads=2)
+    good = [b'{"id":"e","at":"2026-01-01T12:00:00Z","count":1}'] * ROWS
+    assert stage.run(records(good)).timely.num_rows == ROWS
+    assert not [name for name in called if name.startswith("headrace-rows")]
+    assert called
     stage.close()

@@ -14,6 +14,7 @@ from page_support import RunningPage, eventually, running_page
 
 from headrace.errors import RefusedError
 from headrace.store.queries import run_query
+from headrace.web.page import console
 from headrace.web.page.console_process import console_database
 from headrace.web.page.values import columns_of, rows_of
 
@@ -140,6 +141,7 @@ def test_rows_are_those_of_the_store_with_its_types(page: RunningPage) -> None:
         "SELECT (SELECT max(timestamp) FROM events_clean) - min(window_start) < INTERVAL 99 DAYS "
         "FROM event_counts",
         "SELECT column_name FROM (DESCRIBE events_clean)",
+        "SELECT count(*) FROM events_clean PIVOT (count(event_id) FOR event_type IN ('purchase', 'refund'))",
     ],
 )
 def test_a_query_finds_the_columns_that_it_means(page: RunningPage, sql: str) -> None:
@@ -195,3 +197,18 @@ def test_nothing_of_a_query_stays(page: RunningPage) -> None:
     query(page, "SELECT repeat('x', 2000000000)")
     assert {path.name for path in Path(data).iterdir()} <= before
     assert not [each for each in psutil.Process().children() if "console_process" in " ".join(each.cmdline())]
+
+
+def test_a_copy_that_takes_too_long_or_finds_too_little_room_is_refused_in_words(
+    page: RunningPage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sql = "SELECT * FROM events_clean"
+    with monkeypatch.context() as patched:
+        patched.setattr(console, "SECONDS_MAX", 0.0)
+        status, answer = query(page, sql)
+        assert (status, "took more than" in answer["error"]) == (503, True), answer
+    with monkeypatch.context() as patched:
+        patched.setattr(console, "_LEFT_FREE_BYTES", 1 << 62)
+        status, answer = query(page, sql)
+        assert (status, "too little room" in answer["error"]) == (422, True), answer
+    assert query(page, sql)[0] == 200

@@ -100,13 +100,7 @@ def copy_log(
             started = True
         report.lost += _skip_lost(source, positions)
         report.partitions = positions
-        try:
-            return _copy(source, target, positions, ranges, stop, on_progress, report, change)
-        except TransientError:
-            # Records whose append failed may be in the target and not be told yet: looked for too soon, they
-            # would be appended again.
-            stop.wait(settles_after(target).total_seconds())
-            raise
+        return _copy(source, target, positions, ranges, stop, on_progress, report, change)
 
     with target.load():
         report.complete = bool(when_ready(attempt, stop, tell))
@@ -130,7 +124,13 @@ def _copy(
             return False
         # A slice comes in the order of record times, which may differ from that of a partition's offsets.
         records = slice_.sort_by([("partition", "ascending"), ("offset", "ascending")])
-        target.append(_marked(records, source.identity, change))
+        try:
+            target.append(_marked(records, source.identity, change))
+        except TransientError:
+            # What failed may be in the target and not be told yet: looked for too soon, it would be appended
+            # again.
+            stop.wait(settles_after(target).total_seconds())
+            raise
         report.copied += records.num_rows
         groups = records.group_by("partition").aggregate([("offset", "max")]).to_pylist()
         positions.update({each["partition"]: each["offset_max"] + 1 for each in groups})

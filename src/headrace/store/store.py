@@ -168,9 +168,14 @@ class Store(StoreReading):
                     fix="bring the log back, or move the store away to begin again from this log",
                 )
 
-    def require_lane(self, stream: str, lane: str, identity: str) -> None:
-        """Take note of a lane's identity; raises IntegrityError when the store knows another one."""
+    def require_lane(self, stream: str, lane: str, identity: str, *, used: bool) -> None:
+        """Take note of a lane's identity.
+
+        Raises IntegrityError when the store knows another one that was `used`: records of it were read.
+        """
         meta = dict(self.connection.execute("SELECT name, value FROM _headrace.meta").fetchall())
+        if not used:
+            meta.pop(f"log:{stream}@{lane}", None)
         with self.transaction():
             self._check_identities(meta, {f"{stream}@{lane}": identity})
 

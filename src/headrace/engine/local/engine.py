@@ -163,8 +163,7 @@ class LocalEngine:
         if self._forgotten is not None and clock - self._forgotten < _FORGET_EVERY:
             return
         if self._forgotten is not None:  # a start has just done it
-            with suppress(TransientError):  # another hour later will do
-                forget_taken(self._reader.logs, self._store)
+            forget_taken(self._reader.logs, self._store)
         self._forgotten = clock
 
     def _set_threads(self, rows: int) -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from headrace.errors import RefusedError
+from headrace.errors import RefusedError, TransientError
 from headrace.log.protocol import Log, PartitionRange
 from headrace.sql.plan import PipelinePlan, TableClass, TablePlan
 from headrace.store import Store
@@ -35,7 +36,8 @@ def begin_lanes(plan: PipelinePlan, logs: Mapping[tuple[str, str], Log], store: 
     progress = store.progress.copy()
     for (stream, lane), log in logs.items():
         if lane != "main":  # those of the streams themselves were compared when the store was opened
-            store.require_lane(stream, lane, log.identity)
+            used = any(place.next for place in progress.lane(stream, lane).values())
+            store.require_lane(stream, lane, log.identity, used=used)
         places = progress.lane(stream, lane)
         new = [held for held in log.partitions() if held.partition not in places]
         known = bool(places)
@@ -63,12 +65,10 @@ def forget_taken(logs: Mapping[tuple[str, str], Log], store: Store) -> None:
     So they are kept as long as the logs keep records.
     """
     # Asked before the transaction: a log that takes its time must not keep one open.
-    starts = [
-        [stream, lane, held.partition, held.start]
-        for (stream, lane), log in logs.items()
-        for held in log.partitions()
-        if held.start > 0
-    ]
+    starts = []
+    for (stream, lane), log in logs.items():
+        with suppress(TransientError):  # another time will do
+            starts += [[stream, lane, held.partition, held.start] for held in log.partitions() if held.start]
     with store.transaction():
         for start in starts:
             store.connection.execute(

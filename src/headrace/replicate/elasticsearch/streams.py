@@ -174,7 +174,10 @@ class DataStream:
         for first in range(0, len(ids), _LOOKED_UP):
             asked = list(ids[first : first + _LOOKED_UP])
             body = {"size": len(asked), "_source": False, "query": {"ids": {"values": asked}}}
-            answer = self._connection.call("POST", f"/{path}/_search", body)
+            # A shard that does not answer is no proof that a row is absent.
+            answer = self._connection.call(
+                "POST", f"/{path}/_search", body, allow_partial_search_results="false"
+            )
             found |= {hit["_id"] for hit in answer.body["hits"]["hits"]}
         return found
 

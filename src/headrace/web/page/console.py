@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -15,9 +16,11 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, cast
 
 from headrace.errors import RefusedError, TransientError
+from headrace.sql.references import reference_columns
 from headrace.sql.system import system_relations
 from headrace.store.names import quoted
 from headrace.web.page.console_limits import ANSWER_BYTES_MAX, COPY_BYTES_MAX, SECONDS_MAX
@@ -33,6 +36,9 @@ _GRACE_S = 3.0
 """How long the process has, beyond the query's time, to write the answer or say that it took too long."""
 _BATCH_ROWS = 50_000
 _ALIGNED = 64
+_LEFT_FREE_BYTES = 1 << 30
+"""A copy lies on the disk of the store, which must go on writing."""
+_FIX = "name fewer columns, or ask `headrace sql`, which reads the store itself"
 
 
 def ask_console(runtime: Runtime, sql: str, *, rows_max: int) -> dict[str, Any]:
@@ -45,6 +51,8 @@ def ask_console(runtime: Runtime, sql: str, *, rows_max: int) -> dict[str, Any]:
     relations = {table.name: [(each.name, each.type) for each in table.columns] for table in plan.tables}
     for name, columns in system_relations(plan.streams.values()).items():
         relations[name] = [(each.name, each.type) for each in columns]
+    for name, reference in plan.references.items():
+        relations[name] = [(column.name, column.type) for column in reference_columns(reference)]
     with (
         tempfile.TemporaryFile(dir=runtime.project.data) as copied,
         _process(cast(IO[bytes], copied)) as process,
@@ -130,8 +138,14 @@ def _copy(runtime: Runtime, wanted: Mapping[str, list[str]], copied: Any) -> dic
     if not wanted:
         return places
     end = time.monotonic() + SECONDS_MAX
+    late = threading.Event()
+
+    def stop() -> None:
+        late.set()
+        cursor.interrupt()
+
     with runtime.store.snapshot() as cursor:
-        timer = threading.Timer(SECONDS_MAX, cursor.interrupt)
+        timer = threading.Timer(SECONDS_MAX, stop)
         timer.daemon = True
         timer.start()
         try:
@@ -142,21 +156,27 @@ def _copy(runtime: Runtime, wanted: Mapping[str, list[str]], copied: Any) -> dic
                 with pa.ipc.new_stream(copied, reader.schema) as writer:
                     for batch in reader:
                         writer.write_batch(batch)
-                        _check(copied.tell(), end, name)
+                        _check(copied.tell(), end, name, runtime.project.data)
                 places[name] = (begin, copied.tell())
-        except duckdb.InterruptException as error:
-            raise _too_slow(name) from error
+        except (duckdb.Error, OSError) as error:  # in the middle of a reader, DuckDB's errors are Arrow's
+            if late.is_set():
+                raise _too_slow(name) from error
+            raise RefusedError(f"'{name}' could not be read: {error}", fix=_FIX) from error
         finally:
             timer.cancel()
     copied.flush()
     return places
 
 
-def _check(size: int, end: float, name: str) -> None:
+def _check(size: int, end: float, name: str, folder: Path) -> None:
+    if shutil.disk_usage(folder).free < _LEFT_FREE_BYTES:
+        raise RefusedError(
+            f"the disk has too little room for a copy of '{name}': the store needs what is left", fix=_FIX
+        )
     if size > COPY_BYTES_MAX:
         raise RefusedError(
             f"the query reads more than {COPY_BYTES_MAX // 1024**2} MiB (it was at '{name}')",
-            fix="name fewer columns, or ask `headrace sql`, which reads the store itself",
+            fix=_FIX,
         )
     if time.monotonic() > end:
         raise _too_slow(name)
@@ -165,5 +185,5 @@ def _check(size: int, end: float, name: str) -> None:
 def _too_slow(name: str) -> TransientError:
     return TransientError(
         f"reading '{name}' took more than {SECONDS_MAX:g} seconds and was stopped",
-        fix="name fewer columns, or ask `headrace sql`, which reads the store itself",
+        fix=_FIX,
     )

@@ -31,7 +31,7 @@ _CPU_S = 30
 _NICE = 10  # the engine comes first
 
 # What takes columns that the query does not name, in the words of DuckDB's tree.
-_EVERY_COLUMN = frozenset({"STAR", "NATURAL", "POSITIONAL", "POSITIONAL_REFERENCE"})
+_EVERY_COLUMN = frozenset({"STAR", "NATURAL", "PIVOT", "POSITIONAL", "POSITIONAL_REFERENCE"})
 
 Relations = Mapping[str, list[tuple[str, str]]]
 """Columns of each relation: name and DuckDB's type."""
