@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -10,12 +11,14 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pyarrow as pa
 import pytest
 
 from headrace.cli.app import run as headrace
 from headrace.engine.local import EpochReport
 from headrace.errors import ProfileError, RefusedError
+from headrace.log import Log
 from headrace.operate import Runtime, load_project, open_log
 from headrace.operate.handover import Handover, mark_of
 
@@ -47,9 +50,10 @@ engine_settings.epoch_rows_max = 7
 store.path = ".headrace/apart.duckdb"
 [profiles.avro]
 streams.events = { log = "embedded", format = "avro", registry = "http://127.0.0.1:1" }
-[profiles.wrong]
-page.serve = "off"
+[profiles.alias]
 metrics.alias = { of_nothing = "no_metric" }
+[profiles.unknown]
+replicas.files = { kind = "parquet", path = "files", tables = ["larger"] }
 """
 TABLES = ("minutes", "visits", "totals", "large", "late_events", "dead_letters")
 
@@ -107,6 +111,12 @@ def running(project: Path, profile: str) -> Iterator[Running]:
     finally:
         found.stop.set()
         assert found.ended()
+
+
+@contextmanager
+def opened_log(project: Path) -> Iterator[Log]:
+    with closing(open_log(load_project(project), "events")) as log, log.load():
+        yield log
 
 
 @contextmanager
@@ -215,11 +225,60 @@ def test_what_could_not_go_on_is_refused_while_the_first_one_runs(project: Path)
             Handover(load_project(project, profile="apart"))
         with pytest.raises(RefusedError, match='with format = "avro", the one before'):
             Handover(load_project(project, profile="avro"))
+        with pytest.raises(ProfileError, match="no table 'larger'"):
+            Handover(load_project(project, profile="unknown"))
+        with pytest.raises(ProfileError, match="'no_metric', which is no metric"):
+            Handover(load_project(project, profile="alias"))
         (project / "pipeline.py").write_text(PIPELINE.replace("WHERE n > 90", "WHERE n > 95"))
         with pytest.raises(RefusedError, match="table 'large' cannot be gone on with") as raised:
             Handover(load_project(project, profile="second"))
         assert "headrace run --rebuild large --profile local" in raised.value.fix
         assert not one.runtime.handed_to
+
+
+def test_another_unique_is_refused_once_records_were_told_apart_by_it(project: Path) -> None:
+    (project / "pipeline.py").write_text(PIPELINE.replace('unique="id"', 'unique="who"'))
+    with opened_log(project) as log, running(project, "second") as one:
+        (project / "pipeline.py").write_text(PIPELINE)
+        with handover(project, "local"):  # nothing was read yet
+            pass
+        log.append(records(0, 40))
+        assert one.epoch.wait(WAIT_S)
+        with pytest.raises(RefusedError, match="unique was 'who' and is 'id'"):
+            Handover(load_project(project, profile="local"))
+        assert not one.runtime.handed_to
+
+
+def test_a_redrive_lane_that_was_made_again_is_refused(project: Path) -> None:
+    with opened_log(project) as log, running(project, "local") as one:
+        log.lane("redrive").append(records(0, 2))
+        assert one.epoch.wait(WAIT_S)
+        one.stop.set()
+        assert one.ended()
+        with handover(project, "second"):
+            pass
+    path = project / ".headrace" / "store.duckdb"
+    with duckdb.connect(path) as store:  # the embedded log keeps its lanes in one file: none is made again
+        store.execute("UPDATE _headrace.meta SET value = 'other' WHERE name = 'log:events@redrive'")
+    with pytest.raises(RefusedError, match="redrive lane is not the one that the store has read from"):
+        Handover(load_project(project, profile="second"))
+
+
+def test_what_ran_last_is_known_without_its_journal(project: Path) -> None:
+    answers(project, "second")
+    (project / ".headrace" / "logs" / "headrace.log").unlink()
+    with handover(project, "local") as taking:
+        assert taking.before.profile.name == "second"
+    moved = PROFILES.replace("[profiles.second]", '[profiles.second]\nstore.path = ".headrace/apart.duckdb"')
+    (project / "headrace.toml").write_text(moved)
+    with handover(project, "local"):  # the store that it ran with, not the one that it would have by now
+        pass
+    with pytest.raises(RefusedError, match=r"and the one before at .*store\.duckdb"):
+        Handover(load_project(project, profile="second"))
+    for none_of_ours in ("{", "[]", '{"profile": "local"}'):
+        (project / ".headrace" / "last_run.json").write_text(none_of_ours)
+        with pytest.raises(RefusedError, match="nothing has run"):
+            Handover(load_project(project, profile="local"))
 
 
 def test_another_log_is_refused_with_how_to_move_to_it(project: Path) -> None:
@@ -237,11 +296,14 @@ def test_another_log_is_refused_with_how_to_move_to_it(project: Path) -> None:
 def test_a_profile_that_fails_to_run_says_how_to_go_back(
     project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with running(project, "local") as one:
-        assert headrace(["handover", "--to", "wrong", "-C", str(project)]) == 2
+    with socket.socket() as taken, running(project, "local") as one:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        wrong = f'[profiles.wrong]\npage.serve = "off"\nmetrics.port = {taken.getsockname()[1]}\n'
+        (project / "headrace.toml").write_text(PROFILES + wrong)
+        assert headrace(["handover", "--to", "wrong", "-C", str(project)]) == 1
         assert one.ended()
     said = capsys.readouterr()
-    assert "no_metric" in said.err
     assert "nothing is lost; to go on as before: headrace run --profile local" in said.err
     assert "replica 'files' is not written under profile 'wrong'" in said.err
     answers(project, "local")

@@ -45,7 +45,9 @@ def handover(
 
     The engine that runs, in a process of its own, stops at the end of an epoch; the profile given goes on
     with the same store and log, on its own engine, as `headrace run --profile` does. Nothing is computed
-    twice and nothing is left out. Everything is checked, and Spark is started, before anything is stopped.
+    twice and nothing is left out. Before anything is stopped, the profile, the store, the logs, the tables,
+    what tells records apart and the tables of replicas are checked, and Spark is started. Ports and the
+    targets of replicas are not: where the run then fails, the message says how to go back.
     """
     from headrace.operate import load_project
     from headrace.operate.handover import Handover, mark_of

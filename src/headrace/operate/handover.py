@@ -2,13 +2,15 @@
 
 All state of both engines is in the one store, so nothing is cut by window, session or offset (see
 `docs/decisions/0010`). What must hold is that the other profile goes on with the same store, logs and tables,
-and that its engine starts; both is known before anything is stopped.
+and that its engine starts; both is known before anything is stopped. What only shows when it runs (a port
+that is taken, a target of a replica that refuses) is not.
 """
 
 from __future__ import annotations
 
+import json
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
 from datetime import UTC, datetime, time
 from pathlib import Path
@@ -18,8 +20,9 @@ from headrace.errors import ProfileError, RefusedError, TransientError
 from headrace.operate.client import connect, is_running, running_process
 from headrace.operate.control import ask
 from headrace.operate.engines import check_engine, check_logs, start_engine
-from headrace.operate.journal_reading import last_lines
 from headrace.operate.project import Home, Project, find_home
+from headrace.operate.redrive import LANE
+from headrace.operate.replicas import check_replicas
 from headrace.operate.runtime import open_log
 
 if TYPE_CHECKING:
@@ -72,7 +75,9 @@ class Handover:
         try:
             self._hold()
             self._facts = running_process(target) if is_running(target) else None
-            self.before = find_home(target.folder, profile=self._profile_before())
+            last = self._facts or self._last_run()
+            self.before = find_home(target.folder, profile=str(last["profile"]))
+            self._store_before = Path(last["store"])
             self._check()
         except BaseException:
             self._files.close()
@@ -170,15 +175,12 @@ class Handover:
             ) from None
         self._files.callback(lock.release)
 
-    def _profile_before(self) -> str:
-        if self._facts is not None:
-            return str(self._facts["profile"])
-        lines = last_lines(
-            self.target.journal_path, 1, lambda line: line.get("event") == "run started" and "profile" in line
-        )
-        if not lines:
-            raise self._nothing_ran()
-        return str(lines[0]["profile"])
+    def _last_run(self) -> dict[str, str]:
+        try:
+            last = json.loads(self.target.last_run_path.read_text(encoding="utf-8"))
+            return {part: str(last[part]) for part in ("profile", "store")}
+        except (OSError, ValueError, KeyError, TypeError):  # there is none, or it is none of ours
+            raise self._nothing_ran() from None
 
     def _nothing_ran(self) -> RefusedError:
         name = self.target.profile.name
@@ -187,7 +189,7 @@ class Handover:
         )
 
     def _stands(self) -> dict[str, Any]:
-        client = connect(self.before)
+        client = connect(self.target)
         try:
             found: dict[str, Any] = client.query(_STANDS, rows_max=1).to_pylist()[0]
             return found
@@ -217,22 +219,44 @@ class Handover:
     # --- whether the other profile can go on
 
     def _check(self) -> None:
+        from headrace.observe.exposition import check_alias
         from headrace.sql import plan_pipeline
+        from headrace.store.declared import require_identities
 
         plan = plan_pipeline(self.target.pipeline)
         check_engine(self.target)
+        check_replicas(self.target, plan)
+        for alias, of in (self.target.profile.metrics.alias or {}).items():
+            check_alias(alias, of)
         self._check_store()
         stands = self._stands()
-        self._check_tables(plan, _progress(stands))
+        progress, known = _progress(stands), dict(stands["meta"])
+        self._check_tables(plan, progress)
+        require_identities(known, plan, progress)
         with ExitStack() as files:
             logs = {name: self._opened(name, files) for name in plan.streams}
-            known = dict(stands["meta"])
             for name, log in logs.items():
                 self._check_stream(name, log.identity == known.get(f"log:{name}", log.identity))
+                self._check_lane(name, log, known, progress)
             check_logs(self.target, logs)
 
+    def _check_lane(self, stream: str, log: Log, known: Mapping[str, str], progress: Progress) -> None:
+        """Refuse a redrive lane that is not the one of which records were read."""
+        place = f"{stream}@{LANE}"
+        if f"log:{place}" not in known or not any(progress.positions(stream, LANE).values()):
+            return
+        try:
+            same = log.lane(LANE).identity == known[f"log:{place}"]
+        except RefusedError:  # it is gone, and would be made again
+            same = False
+        if not same:
+            raise RefusedError(
+                f"stream '{stream}': its redrive lane is not the one that the store has read from",
+                fix="bring the lane back; or move the store away, and everything is computed from the log",
+            )
+
     def _check_store(self) -> None:
-        store = Path(self._facts["store"]) if self._facts is not None else self.before.store_path
+        store = self._store_before
         if store.resolve() != self.target.store_path.resolve():
             name = self.target.profile.name
             raise RefusedError(

@@ -47,6 +47,11 @@ class Home:
         return self.data / "run.json"
 
     @property
+    def last_run_path(self) -> Path:
+        """Says which profile ran last, and with which store, also when it has ended."""
+        return self.data / "last_run.json"
+
+    @property
     def journal_path(self) -> Path:
         """What runs have written about themselves, as JSON lines."""
         return self.data / "logs" / "headrace.log"

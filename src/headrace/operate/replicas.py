@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from headrace.sql.plan import PipelinePlan
     from headrace.store.reading import StoreReading
 
-__all__ = ["ACTIONS", "Replicas", "replica_states", "tell_stopped"]
+__all__ = ["ACTIONS", "Replicas", "check_replicas", "replica_states", "tell_stopped"]
 
 ACTIONS = ("pause", "resume", "adopt", "rebuild")
 _SAVE_EVERY_S = 1.0
@@ -231,6 +231,15 @@ def _unknown(name: str, home: Home) -> ProfileError:
         f"profile '{home.profile.name}' has no replica '{name}'{did_you_mean(name, known)}",
         fix="one of: " + ", ".join(known) if known else "add replicas.NAME = { kind = … } to headrace.toml",
     )
+
+
+def check_replicas(home: Home, plan: PipelinePlan) -> None:
+    """Raise ProfileError for replicas that this pipeline cannot have; connects to nothing."""
+    from headrace.replicate.shapes import tables_of
+
+    for name, options in home.profile.replicas.items():
+        tables_of(plan, options, name)
+    _reveal_secrets(home)
 
 
 def _reveal_secrets(home: Home) -> None:

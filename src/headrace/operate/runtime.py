@@ -214,7 +214,11 @@ class Runtime:
         self._stop = stop
         if self.handed_to:  # it was asked for before this began
             stop.set()
-        self.journal.info("run started", pid=os.getpid(), profile=self.project.profile.name)
+        home = self.project
+        self.journal.info("run started", pid=os.getpid(), profile=home.profile.name)
+        with contextlib.suppress(OSError):  # a full disk: whoever hands over then names the run before this
+            facts = {"profile": home.profile.name, "store": str(home.store_path)}
+            _write_private(home.last_run_path, json.dumps(facts) + "\n")
         self.replicas.start()
         self.letters.start()
         self.observer.start()

@@ -8,6 +8,7 @@ that the store remembers would find no copy any more.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from headrace.declare.durations import format_duration
@@ -18,7 +19,7 @@ from headrace.sql.system import SYSTEM_RELATIONS
 from headrace.store.names import quoted
 from headrace.store.progress import Progress
 
-__all__ = ["adopt_streams", "drop_views_of_old"]
+__all__ = ["adopt_streams", "drop_views_of_old", "require_identities"]
 
 _IDENTITY = ("unique", "event_time")
 _CHANGES = "CREATE TABLE IF NOT EXISTS _headrace.changes (epoch BIGINT, stream VARCHAR, what VARCHAR)"
@@ -52,6 +53,14 @@ def adopt_streams(connection: Any, plan: PipelinePlan, progress: Progress) -> li
         connection.execute("DELETE FROM _headrace.meta WHERE name = ?", [place])
         connection.execute("INSERT INTO _headrace.meta VALUES (?, ?)", [place, json.dumps(facts)])
     return said
+
+
+def require_identities(meta: Mapping[str, str], plan: PipelinePlan, progress: Progress) -> None:
+    """Raise the RefusedError of `adopt_streams`, of what `_headrace.meta` says; write nothing."""
+    for name, stream in plan.streams.items():
+        known = meta.get(f"declared:{name}")
+        if known is not None and any(progress.positions(name).values()):
+            _refuse_other_identity(name, json.loads(known), _facts_of(stream.stream))
 
 
 def drop_views_of_old(connection: Any, plan: PipelinePlan) -> None:
