@@ -11,7 +11,7 @@ from headrace.engine.local.reader import Reader
 from headrace.engine.local.settings import EngineSettings
 from headrace.errors import TransientError
 from headrace.log import open_embedded_log
-from headrace.rows.stage import RowStage
+from headrace.rows.parallel import ParallelStage
 from headrace.sql import plan_pipeline
 
 
@@ -29,15 +29,15 @@ def test_what_was_decoded_before_a_registry_went_away_stays_decoded(
     try:
         batches = reader.look({place: {} for place in reader.logs}, rows_max=10, wait=timedelta(0))
         away = [True]
-        run = RowStage.run
+        run = ParallelStage.run
 
-        def sometimes(stage: RowStage, records: object, **more: object) -> object:
+        def sometimes(stage: ParallelStage, records: object, **more: object) -> object:
             if stage is reader._stages["second"] and away:
                 away.clear()
                 raise TransientError("the registry is away")
             return run(stage, records, **more)  # type: ignore[arg-type]
 
-        monkeypatch.setattr(RowStage, "run", sometimes)
+        monkeypatch.setattr(ParallelStage, "run", sometimes)
         with pytest.raises(TransientError):
             reader.decode(batches)
         reader.decode(batches)

@@ -59,6 +59,7 @@ class _Reader:
     def __init__(self, *sizes: int, fails: str = "", down: tuple[str, ...] = ()) -> None:
         self.sizes, self.fails, self.down = list(sizes), fails, list(down)
         self.at = 0
+        self.streams = ("events",)
         self.looked = threading.Semaphore(0)
 
     def look(self, positions: Any, **settings: Any) -> list[Batch]:

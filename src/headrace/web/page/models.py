@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field
 
 __all__ = [
+    "REFUSED",
     "Alerts",
     "Column",
     "DeadLetter",
@@ -37,6 +38,10 @@ class Failure(BaseModel):
 
     error: str
     fix: str
+
+
+REFUSED: dict[str, Any] = {"model": Failure, "description": "Refused"}
+"""Described by us: the standard text of 422 changed between versions of Python."""
 
 
 class Column(BaseModel):

@@ -20,9 +20,7 @@ _LAST_SECOND = 4_102_444_800  # the year 2100
 
 def observe_routes(sources: PageSources) -> APIRouter:
     """Return the routes."""
-    router = APIRouter(
-        tags=["observe"], responses={422: {"model": models.Failure}, 503: {"model": models.Failure}}
-    )
+    router = APIRouter(tags=["observe"], responses={422: models.REFUSED, 503: {"model": models.Failure}})
 
     @router.get("/api/alerts")
     def alerts() -> models.Alerts:

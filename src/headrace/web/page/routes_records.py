@@ -48,7 +48,7 @@ def record_routes(sources: PageSources) -> APIRouter:
     router = APIRouter(
         prefix="/api",
         tags=["records"],
-        responses={422: {"model": models.Failure}, 503: {"model": models.Failure}},
+        responses={422: models.REFUSED, 503: {"model": models.Failure}},
     )
 
     @router.get("/dead-letters/groups")

@@ -13,7 +13,7 @@ from headrace.operate.changing import CHANGEABLE, JOURNAL_LEVEL, Change, rate_ke
 from headrace.operate.profiles import PROFILE_FILE, Profile
 from headrace.operate.secrets import Secret
 from headrace.web.page import models_settings as models
-from headrace.web.page.models import Failure
+from headrace.web.page.models import REFUSED
 from headrace.web.page.sources import PageSources
 
 __all__ = ["settings_routes"]
@@ -23,7 +23,7 @@ _HIDDEN = "••••••"
 
 def settings_routes(sources: PageSources) -> APIRouter:
     """Return the routes."""
-    router = APIRouter(prefix="/api", tags=["settings"], responses={422: {"model": Failure}})
+    router = APIRouter(prefix="/api", tags=["settings"], responses={422: REFUSED})
 
     @router.get("/journal")
     def journal(

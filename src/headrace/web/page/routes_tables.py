@@ -27,7 +27,7 @@ def table_routes(sources: PageSources) -> APIRouter:
     router = APIRouter(
         prefix="/api",
         tags=["tables"],
-        responses={422: {"model": models.Failure}, 503: {"model": models.Failure}},
+        responses={422: models.REFUSED, 503: {"model": models.Failure}},
     )
 
     @router.get("/tables/{name}/rows")
