@@ -182,6 +182,7 @@ def test_a_micro_batch_that_takes_too_long_for_a_stop_is_given_up_and_done_again
     store.close()
 
 
+@pytest.mark.slow
 def test_a_process_of_spark_takes_pyspark_as_it_is_installed_and_not_out_of_an_archive(
     spark_session: SparkSession,
 ) -> None:
