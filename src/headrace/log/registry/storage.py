@@ -83,10 +83,13 @@ class Storage:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-            self._connection.execute(f"PRAGMA busy_timeout = {_BUSY_MS}")
-            self._connection.execute("PRAGMA journal_mode = WAL")
-            self._connection.execute("PRAGMA synchronous = FULL")
-            self._connection.executescript(_TABLES)
+            with contextlib.ExitStack() as undo:
+                undo.callback(self._connection.close)
+                self._connection.execute(f"PRAGMA busy_timeout = {_BUSY_MS}")
+                self._connection.execute("PRAGMA journal_mode = WAL")
+                self._connection.execute("PRAGMA synchronous = FULL")
+                self._connection.executescript(_TABLES)
+                undo.pop_all()
         except (sqlite3.Error, OSError) as error:
             raise RefusedError(
                 f"{path} cannot be opened as a schema registry: {error}",
