@@ -5,10 +5,12 @@ import os
 import stat
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
+import duckdb
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -410,3 +412,17 @@ def test_an_engines_process_gives_freed_memory_back_unless_the_user_chose_an_all
         capture_output=True, text=True, check=True, env=environment | given,
     )  # fmt: skip
     assert said.stdout.split() == [used]
+
+
+def test_a_store_is_closed_after_a_reader_who_is_being_given_a_cursor(tmp_path: Path) -> None:
+    store = opened(tmp_path)
+    with store._root_lock:  # as held while a cursor is made
+        closing = threading.Thread(target=store.close)
+        closing.start()
+        closing.join(0.2)
+        assert closing.is_alive()
+        store._root.execute("SELECT 1").fetchall()
+    closing.join(30)
+    assert not closing.is_alive()
+    with pytest.raises(duckdb.ConnectionException):
+        store._root.execute("SELECT 1")

@@ -252,8 +252,10 @@ class Runtime:
 
     def close(self) -> None:
         """Stop answering, give back store and logs."""
-        self._files.close()
-        self.journal.close()
+        try:
+            self._files.close()
+        finally:
+            self.journal.close()
 
     def _replica_states(self) -> list[dict[str, Any]]:
         return replica_states(self.project, self.replicas.states(), self.store)

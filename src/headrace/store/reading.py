@@ -40,6 +40,11 @@ class StoreReading:
         prepare_session(cursor)
         return cursor
 
+    def _close_root(self) -> None:
+        # Who asks for a cursor at this moment keeps the connection busy, and DuckDB would refuse to close it.
+        with self._root_lock:
+            self._root.close()
+
     def _fetch(self, sql: str, parameters: list[Any] | None = None) -> list[tuple[Any, ...]]:
         cursor = self._cursor()
         try:
@@ -156,7 +161,7 @@ class ReadStore(StoreReading):
 
     def close(self) -> None:
         """Give the file back."""
-        self._root.close()
+        self._close_root()
 
 
 def open_store_readonly(path: Path) -> ReadStore:

@@ -109,7 +109,7 @@ class Store(StoreReading):
 
     def close(self) -> None:
         """Give the file and the lock back; what is not committed is gone. Twice is harmless."""
-        self._root.close()
+        self._close_root()
         self.connection.close()
         self._lock.release()
 
