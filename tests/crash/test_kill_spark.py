@@ -30,7 +30,7 @@ def _kill(process: psutil.Process) -> None:
     process.wait(60)
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.timeout(900)
 def test_executors_that_have_nothing_get_all_they_need_and_may_be_killed(
     kafka_broker: str, tmp_path: Path

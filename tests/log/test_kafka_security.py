@@ -264,7 +264,7 @@ def test_a_guarded_broker_that_was_killed_is_waited_for_and_not_mistaken_for_one
     log.close()
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_a_run_whose_password_is_refused_in_mid_run_goes_on_alone_when_the_brokers_take_it_again(
     guarded: Guarded, tmp_path: Path
 ) -> None:

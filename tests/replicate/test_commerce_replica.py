@@ -110,6 +110,7 @@ def same(project: Path, target: PostgresTarget) -> None:
         assert sorted_rows(target.rows(name)) == sorted_rows(rows), f"table '{name}' differs"
 
 
+@pytest.mark.soak
 def test_a_run_that_is_killed_in_the_middle_leaves_no_trace(project: Path, target: PostgresTarget) -> None:
     generated(project, target, 6_000, 2)
     for rows in (1, 2_000):

@@ -28,7 +28,7 @@ from servers.topics import KafkaTopics, kafka_topics
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-_SAMPLE = (3, 15)
+_SAMPLE = (3,)
 _CASES = 200
 
 
