@@ -1,4 +1,8 @@
-"""The command line: typer and rich, one file per group of commands."""
+"""The command line: typer and rich, one file per group of commands.
+
+Modules that declare commands do not import `annotations` from `__future__`: typer would compile the annotations
+of all commands on each start, a quarter of the time that it takes.
+"""
 
 from __future__ import annotations
 

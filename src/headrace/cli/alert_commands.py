@@ -1,7 +1,5 @@
 """`alerts`: what fires, and silences."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -48,7 +46,7 @@ def list_alerts(
     print_alerts(found["alerts"])
 
 
-def print_alerts(alerts: Iterable[Mapping[str, Any]]) -> None:
+def print_alerts(alerts: "Iterable[Mapping[str, Any]]") -> None:
     """Print alerts for people."""
     from headrace.cli.output import console, rows_table
 

@@ -1,7 +1,5 @@
 """Puts the commands together, and turns errors into a message, a fix and an exit code."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Sequence
 from typing import Annotated

@@ -1,7 +1,5 @@
 """Arguments and options that several commands share, and what they mean."""
 
-from __future__ import annotations
-
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -35,14 +33,14 @@ class Format(StrEnum):
     CSV = "csv"
 
 
-def home_of(project: Path, profile: str | None) -> Home:
+def home_of(project: Path, profile: str | None) -> "Home":
     """Return the project that a command is about."""
     from headrace.operate import find_home
 
     return find_home(project, profile=profile)
 
 
-def duration_of(option: str, text: str | None) -> timedelta | None:
+def duration_of(option: str, text: str | None) -> "timedelta | None":
     """Read a duration that was given on the command line. Raises ProfileError that names the option."""
     from headrace.declare.durations import parse_duration
 

@@ -1,7 +1,5 @@
 """`new`: a project that runs and tests as it is; `blueprints`: what stands beside one."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 

@@ -1,7 +1,5 @@
 """`check`, `explain`, `version`: what can be said about a pipeline without running it."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 

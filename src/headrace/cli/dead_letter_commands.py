@@ -1,7 +1,5 @@
 """`dead-letters`: looks at records that were set aside, and gives them back."""
 
-from __future__ import annotations
-
 import sys
 from contextlib import ExitStack
 from pathlib import Path
@@ -188,7 +186,7 @@ def redrive(  # noqa: PLR0913, PLR0917 - each is an option of the command
     _give_back(home, records, running=running, dry_run=dry_run, yes=yes)
 
 
-def _give_back(home: Home, records: list[Any], *, running: bool, dry_run: bool, yes: bool) -> bool:
+def _give_back(home: "Home", records: list[Any], *, running: bool, dry_run: bool, yes: bool) -> bool:
     """Show records and give them back; return whether that was done."""
     from headrace.operate import open_log
     from headrace.operate.redrive import append_redriven
@@ -208,7 +206,7 @@ def _give_back(home: Home, records: list[Any], *, running: bool, dry_run: bool, 
 
 
 def _redrive_from_topic(
-    home: Home, name: str, stream: str | None, *, everything: bool, dry_run: bool, yes: bool
+    home: "Home", name: str, stream: str | None, *, everything: bool, dry_run: bool, yes: bool
 ) -> None:
     from headrace.operate import connect
     from headrace.operate.dead_letter_topics import open_letters_topic, streams_of_topics

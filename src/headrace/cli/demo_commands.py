@@ -1,7 +1,5 @@
 """`demo`: a blueprint at work, from made-up history to live tables."""
 
-from __future__ import annotations
-
 import shutil
 import sys
 import threading
@@ -150,7 +148,7 @@ def _load(generator: Any, log: Any, hours: float, stop: threading.Event) -> None
 class _Producer(threading.Thread):
     """Appends live events until `stop`; what went wrong stays in `failure` and stops the demo."""
 
-    def __init__(self, generator: Any, log: Any, rate: Rate, stop: threading.Event) -> None:
+    def __init__(self, generator: Any, log: Any, rate: "Rate", stop: threading.Event) -> None:
         super().__init__(name="headrace-demo-producer", daemon=True)
         self.failure: Exception | None = None
         self._work = (generator, log, rate, stop)
@@ -178,13 +176,13 @@ class _Tables:
         self._turn = 0
         self._shown: RenderableType | None = None
 
-    def picture(self) -> RenderableType | None:
+    def picture(self) -> "RenderableType | None":
         if self.runtime is not None and time.monotonic() >= self._due:
             self._shown = self._ask(self.runtime)
             self._due = time.monotonic() + _TABLES_EVERY_S
         return self._shown
 
-    def _ask(self, runtime: Runtime) -> RenderableType:
+    def _ask(self, runtime: "Runtime") -> "RenderableType":
         from rich.columns import Columns
 
         from headrace.cli.output import rows_table
@@ -207,7 +205,7 @@ class _Tables:
         return Columns([counts, last], padding=(0, 6))
 
 
-def _summary(project: Project, runtime: Runtime, figures: RunFigures, place: Path) -> None:
+def _summary(project: "Project", runtime: "Runtime", figures: "RunFigures", place: Path) -> None:
     from headrace.cli.output import print_facts, spell_number
 
     ledger = runtime.answers.ledger()

@@ -1,7 +1,5 @@
 """`export`: what other systems need to know of a pipeline, written for them."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -129,7 +127,7 @@ def airflow(
     typer.echo(f"wrote {write_dag(loaded, stream=stream, dag_id=dag, folder=folder)}")
 
 
-def _deployment(folder: Path, profile: str | None) -> Deployment:
+def _deployment(folder: Path, profile: str | None) -> "Deployment":
     from headrace.cli.examples import generator_for
     from headrace.operate import load_project
     from headrace.operate.export_facts import deployment_of

@@ -1,7 +1,5 @@
 """`export prometheus`, `alertmanager`, `grafana` and `kibana`: for the tools that people watch with."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -145,7 +143,7 @@ def kibana(
     _tell_left_out(left)
 
 
-def _tell_left_out(left: Iterable[LeftOut]) -> None:
+def _tell_left_out(left: "Iterable[LeftOut]") -> None:
     for each in left:
         typer.echo(f"not in it: '{each.title}', because {each.reason}")
 

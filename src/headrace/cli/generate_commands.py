@@ -1,7 +1,5 @@
 """`generate`: made-up events for a pipeline, from a process of its own."""
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -112,7 +110,7 @@ def generate(  # noqa: PLR0913, PLR0917 - every argument is an option of the com
     _tell_facts(generator.facts)
 
 
-def _serve_figures(stream: str, port: int, project: Project) -> ProducerFigures:
+def _serve_figures(stream: str, port: int, project: "Project") -> "ProducerFigures":
     """Serve the figures of this process; the server ends with it."""
     from headrace.observe.exposition import MetricsServer
     from headrace.observe.producing import ProducerFigures
@@ -122,7 +120,7 @@ def _serve_figures(stream: str, port: int, project: Project) -> ProducerFigures:
     return figures
 
 
-def _shown(rate: Rate) -> str:
+def _shown(rate: "Rate") -> str:
     from headrace.cli.output import spell_number
 
     first = rate.events_per_second
@@ -138,7 +136,7 @@ def seed_or_random(seed: int | None) -> int:
     return randbits(31)
 
 
-def _require_stream(project: Project, stream: str, blueprint: str) -> None:
+def _require_stream(project: "Project", stream: str, blueprint: str) -> None:
     known = [each.name for each in project.pipeline.streams]
     if stream not in known:
         raise ProfileError(
@@ -147,7 +145,7 @@ def _require_stream(project: Project, stream: str, blueprint: str) -> None:
         )
 
 
-def _tell_progress(done: GeneratorProgress) -> None:
+def _tell_progress(done: "GeneratorProgress") -> None:
     from headrace.cli.output import spell_number
 
     typer.echo(
@@ -161,7 +159,7 @@ def _tell_events(batch: Any) -> None:
         typer.echo(value[:_LINE_CHARACTERS].decode("utf-8", "backslashreplace"))
 
 
-def _tell_report(report: GeneratorReport) -> None:
+def _tell_report(report: "GeneratorReport") -> None:
     from headrace.cli.output import spell_number
 
     typer.echo(

@@ -1,7 +1,5 @@
 """`handover`: another profile, and so another engine, goes on with a running pipeline."""
 
-from __future__ import annotations
-
 import threading
 from contextlib import closing
 from datetime import UTC, datetime
@@ -73,7 +71,7 @@ def handover(
         raise
 
 
-def _taken(one: Handover, mark: datetime | None, stop: threading.Event) -> bool:
+def _taken(one: "Handover", mark: datetime | None, stop: threading.Event) -> bool:
     """Bring the store over; False when a signal came first."""
     for what in one.left_out:
         typer.secho(f"warning: {what}", fg="yellow", err=True)

@@ -1,7 +1,5 @@
 """`ingest`: records over HTTP into the log."""
 
-from __future__ import annotations
-
 import os
 import threading
 from contextlib import ExitStack
@@ -87,7 +85,7 @@ def ingest(
     typer.echo("stopped; what was answered is in the log")
 
 
-def _token(loaded: Project, token_env: str | None) -> str | None:
+def _token(loaded: "Project", token_env: str | None) -> str | None:
     if token_env is not None:
         token = os.environ.get(token_env, "")
         if not token:
@@ -100,7 +98,7 @@ def _token(loaded: Project, token_env: str | None) -> str | None:
     return None if secret is None else secret.reveal()
 
 
-def _exposure(loaded: Project, host: str, token: str | None) -> Exposure:
+def _exposure(loaded: "Project", host: str, token: str | None) -> "Exposure":
     from headrace.web.exposure import Exposure
 
     options = loaded.profile.ingest
@@ -115,7 +113,7 @@ def _exposure(loaded: Project, host: str, token: str | None) -> Exposure:
     )
 
 
-def _open(loaded: Project, undo: ExitStack) -> Ingest:
+def _open(loaded: "Project", undo: ExitStack) -> "Ingest":
     """Open everything or nothing; see `_opened`."""
     with ExitStack() as attempt:
         taken = _opened(loaded, attempt)
@@ -123,7 +121,7 @@ def _open(loaded: Project, undo: ExitStack) -> Ingest:
     return taken
 
 
-def _opened(loaded: Project, undo: ExitStack) -> Ingest:
+def _opened(loaded: "Project", undo: ExitStack) -> "Ingest":
     """Open the logs, hold the table of idempotency keys, and start the threads that append."""
     from headrace.log.answered import AnsweredKeys
     from headrace.operate.formats import open_producer_log

@@ -1,7 +1,5 @@
 """`logs`: what runs have written about themselves."""
 
-from __future__ import annotations
-
 import json
 import threading
 from enum import StrEnum
@@ -65,7 +63,7 @@ def logs(
             _print(line, as_json)
 
 
-def _print(line: Line, as_json: bool) -> None:
+def _print(line: "Line", as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps(line, ensure_ascii=False))
         return

@@ -1,7 +1,5 @@
 """`log`: what a log holds, single records of it, and copying one to another."""
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -225,7 +223,7 @@ def copy(
 
 
 def _copy_stream(
-    source: Project, target: Project, name: str, stop: threading.Event, *, redrive: bool
+    source: "Project", target: "Project", name: str, stop: threading.Event, *, redrive: bool
 ) -> dict[str, Any]:
     from headrace.cli.output import told_waiting
     from headrace.operate.log_copy import copy_log, copy_redrive_lane
@@ -264,7 +262,7 @@ def _print_copy(report: dict[str, Any]) -> None:
         )
 
 
-def _require_times(target: Project, name: str) -> None:
+def _require_times(target: "Project", name: str) -> None:
     binding = target.profile.stream(name)
     if getattr(binding, "log", "") == "kafka" and getattr(binding, "record_time", "") != "header":
         raise RefusedError(
@@ -274,13 +272,13 @@ def _require_times(target: Project, name: str) -> None:
         )
 
 
-def _loaded(project: Path, profile: str | None) -> Project:
+def _loaded(project: Path, profile: str | None) -> "Project":
     from headrace.operate import load_project
 
     return load_project(project, profile=profile)
 
 
-def _streams(loaded: Project, wanted: Sequence[str]) -> list[str]:
+def _streams(loaded: "Project", wanted: Sequence[str]) -> list[str]:
     from headrace.declare.words import did_you_mean
 
     known = [each.name for each in loaded.pipeline.streams]
@@ -294,7 +292,7 @@ def _streams(loaded: Project, wanted: Sequence[str]) -> list[str]:
 
 
 @contextmanager
-def _opened(loaded: Project, name: str, lane: str = "main", *, make: bool = False) -> Iterator[Log]:
+def _opened(loaded: "Project", name: str, lane: str = "main", *, make: bool = False) -> "Iterator[Log]":
     from headrace.operate import open_log
 
     with ExitStack() as undo:
@@ -303,7 +301,7 @@ def _opened(loaded: Project, name: str, lane: str = "main", *, make: bool = Fals
         yield log if lane == "main" else log.lane(lane)
 
 
-def _framing(loaded: Project, name: str, undo: ExitStack) -> Framing | None:
+def _framing(loaded: "Project", name: str, undo: ExitStack) -> "Framing | None":
     """Return what reads the stream's format; None for plain JSON."""
     from headrace.operate.formats import open_framings
 
@@ -312,7 +310,7 @@ def _framing(loaded: Project, name: str, undo: ExitStack) -> Framing | None:
 
 
 @contextmanager
-def _progress(name: str) -> Iterator[Callable[[CopyProgress], None]]:
+def _progress(name: str) -> "Iterator[Callable[[CopyProgress], None]]":
     """Give what a copy reports to: a bar on a terminal, nothing elsewhere."""
     from headrace.cli.output import error_console
 

@@ -1,7 +1,5 @@
 """`poll`: an HTTP API into the log, from a process of its own."""
 
-from __future__ import annotations
-
 import threading
 from pathlib import Path
 from typing import Annotated

@@ -1,7 +1,5 @@
 """`produce`: records from files into the log."""
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -103,7 +101,7 @@ def produce(
 
 
 @contextmanager
-def _progress_bar() -> Iterator[Callable[[ProduceProgress], None] | None]:
+def _progress_bar() -> "Iterator[Callable[[ProduceProgress], None] | None]":
     """Give what a run reports to: a bar on a terminal, nothing elsewhere."""
     from headrace.cli.output import error_console
 
@@ -116,7 +114,7 @@ def _progress_bar() -> Iterator[Callable[[ProduceProgress], None] | None]:
     with Progress(*columns, console=error_console(), transient=True) as progress:
         task = progress.add_task("", total=None, records=0)
 
-        def show(done: ProduceProgress) -> None:
+        def show(done: "ProduceProgress") -> None:
             progress.update(task, completed=done.bytes_read, total=done.bytes_total, records=done.records)
 
         yield show

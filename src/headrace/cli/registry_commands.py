@@ -1,7 +1,5 @@
 """`registry`: an embedded schema registry, and questions to any Confluent-compatible one."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated, Any
 

@@ -1,7 +1,5 @@
 """`replicas`: what is copied to other systems, and how far."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any

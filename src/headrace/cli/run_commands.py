@@ -1,7 +1,5 @@
 """`run`: the engine at work."""
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Iterable
 from functools import partial
@@ -52,7 +50,7 @@ def run(
     )
 
 
-def run_project(loaded: Project, *, until_caught_up: bool = False, rebuild: Iterable[str] = ()) -> None:
+def run_project(loaded: "Project", *, until_caught_up: bool = False, rebuild: Iterable[str] = ()) -> None:
     """Run a project in this process until a signal, showing how it goes."""
     from headrace.cli.view import RunFigures, RunView
     from headrace.log.backoff import when_ready

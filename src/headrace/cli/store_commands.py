@@ -1,7 +1,5 @@
 """`status`, `tables`, `sql`, `ledger`: asks the store, whether the pipeline runs or not."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -34,7 +32,7 @@ def register(app: typer.Typer) -> None:
 
 
 @contextmanager
-def client_of(project: Path, profile: str | None) -> Iterator[StoreClient]:
+def client_of(project: Path, profile: str | None) -> "Iterator[StoreClient]":
     """Connect to the project's store for one command."""
     from headrace.operate import connect
 
@@ -105,12 +103,16 @@ def status(
 
 
 def _spark_line(spark: Mapping[str, Any]) -> str:
+    from headrace.cli.output import spell_number
+
     parts = sorted(spark["seconds"].items(), key=lambda part: -part[1])
     whole = dict(parts).get("triggerExecution")
     shown = ", ".join(f"{name} {seconds:.1f}" for name, seconds in parts[:4] if name != "triggerExecution")
     last = "" if whole is None else f"; micro-batch {spark['batch']} took {whole:.1f} s ({shown})"
+    named = (("input rate", spark["input_rate"]), ("processing rate", spark["processing_rate"]))
+    rates = "".join(f"; {name} {spell_number(rate)} records/s" for name, rate in named if rate is not None)
     page = f"; {spark['page']}" if spark["page"] else ""
-    return f"Spark at {spark['master']}: executors {spark['executors']}{last}{page}"
+    return f"Spark at {spark['master']}: executors {spark['executors']}{last}{rates}{page}"
 
 
 def tables(
@@ -218,7 +220,7 @@ def _notes(line: dict[str, Any]) -> str:
     return ", ".join(notes)
 
 
-def _require_table(name: str, client: StoreClient, listed: list[dict[str, Any]]) -> None:
+def _require_table(name: str, client: "StoreClient", listed: list[dict[str, Any]]) -> None:
     from headrace.declare.words import did_you_mean
     from headrace.errors import RefusedError
 

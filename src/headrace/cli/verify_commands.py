@@ -1,7 +1,5 @@
 """`verify`: the proof that both engines answer the same, over a part of the log."""
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -101,14 +99,14 @@ def verify(
 
 
 def _slice(
-    loaded: Project,
+    loaded: "Project",
     source: str | None,
     last: str | None,
     offsets: list[str] | None,
     file: Path | None,
     records_max: int,
     undo: ExitStack,
-) -> Recorded:
+) -> "Recorded":
     from headrace.operate import load_project, open_log
     from headrace.operate.verify import OffsetRange, Wanted, read_file, slice_logs
 
@@ -130,7 +128,7 @@ def _tell(note: str) -> None:
 
 
 @contextmanager
-def _progress() -> Iterator[Callable[[Progress], None]]:
+def _progress() -> "Iterator[Callable[[Progress], None]]":
     """Give what a verification reports to: a bar on a terminal, nothing elsewhere."""
     from headrace.cli.output import error_console
 
@@ -149,7 +147,7 @@ def _progress() -> Iterator[Callable[[Progress], None]]:
     with Bars(*columns, console=error_console(), transient=True) as bars:
         tasks = {}
 
-        def show(progress: Progress) -> None:
+        def show(progress: "Progress") -> None:
             if progress.step not in tasks:
                 tasks[progress.step] = bars.add_task(_STEPS[progress.step], total=max(progress.total, 1))
             bars.update(tasks[progress.step], completed=progress.records)
@@ -157,7 +155,7 @@ def _progress() -> Iterator[Callable[[Progress], None]]:
         yield show
 
 
-def _write(path: Path, verdict: Verdict) -> None:
+def _write(path: Path, verdict: "Verdict") -> None:
     from datetime import UTC, datetime
 
     from headrace.errors import RefusedError
@@ -171,7 +169,7 @@ def _write(path: Path, verdict: Verdict) -> None:
         ) from error
 
 
-def _print(verdict: Verdict) -> None:
+def _print(verdict: "Verdict") -> None:
     from headrace.cli.output import console, rows_table
     from headrace.operate.verify import told_differences
 
