@@ -1,7 +1,7 @@
 """The command line: typer and rich, one file per group of commands.
 
-Modules that declare commands do not import `annotations` from `__future__`: typer would compile the annotations
-of all commands on each start, a quarter of the time that it takes.
+Modules that declare commands do not import `annotations` from `__future__`: typer would compile them, of all
+commands, on each start, a quarter of the time that it takes.
 """
 
 from __future__ import annotations
