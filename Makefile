@@ -69,7 +69,7 @@ bench-peers: .venv/.ready-dev
 soak: .venv/.ready-dev
 	@$(BIN)/python -m pytest -m soak --timeout=3600 $(PYTEST_ARGS)
 
-# Each case is named by its seed. PARITY_CASES says how many.
+# Each case is named by its seed. PARITY_CASES says how many, from PARITY_SEED on where both are given.
 parity: .venv/.ready-dev
 	@PARITY_SEED=$(PARITY_SEED) PARITY_CASES=$(PARITY_CASES) $(BIN)/python -m pytest -v -p no:xdist -m soak \
 		tests/engine/spark/test_parity.py $(PYTEST_ARGS)

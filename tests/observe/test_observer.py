@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 
+from headrace.engine.spark.cluster import ClusterFacts
 from headrace.observe import METRICS, Kind, Sample
 from headrace.observe.metrics import METRICS_BY_NAME, Source
 from headrace.testing import PipelineTest
 from observe.observed import START, Facts, observer_of, shop, step, value_of
+
+ON_SPARK = ClusterFacts(
+    "spark://host:7077",
+    "app-1",
+    page=None,
+    executors=2,
+    batch=7,
+    seconds={"addBatch": 1.5, "triggerExecution": 2.0},
+    records=3_000,
+    input_rate=1_000.0,
+    processing_rate=1_500.0,
+)
 
 
 def send_of_every_kind(test: PipelineTest) -> None:
@@ -63,6 +77,7 @@ def test_every_sample_is_in_the_table_with_the_labels_that_it_says() -> None:
         ]
         observer = observer_of(test, facts)
         observer.alert_states = lambda: [{"name": "many", "severity": "info", "state": "firing"}]
+        observer.spark = ON_SPARK.to_json
         step(test, observer)
         observer.tick()
         test.clock.move(timedelta(seconds=1))
@@ -78,6 +93,25 @@ def test_every_sample_is_in_the_table_with_the_labels_that_it_says() -> None:
         # What the generator's process tells is not told here.
         missing = {m.name for m in METRICS if m.source is not Source.GENERATOR} - seen
         assert missing <= {"headrace_closed_through_timestamp_seconds", "headrace_replica_lag_seconds"}
+        observer.close()
+
+
+def test_what_spark_says_of_a_run_is_among_its_metrics_while_it_says_something() -> None:
+    with PipelineTest(shop(), start=START) as test:
+        observer = observer_of(test)
+        observer.spark = ON_SPARK.to_json
+        observer.tick()
+        taken = observer.samples()
+        assert value_of(taken, "headrace_spark_executors") == 2
+        assert value_of(taken, "headrace_spark_batch_seconds", part="addBatch") == 1.5
+        assert value_of(taken, "headrace_spark_input_rate") == 1_000
+        assert value_of(taken, "headrace_spark_processing_rate") == 1_500
+        observer.spark = replace(ON_SPARK, records=0, input_rate=None, processing_rate=None).to_json
+        observer.tick()
+        assert not [one for one in observer.samples() if one.name.endswith("_rate")]
+        observer.spark = lambda: None
+        observer.tick()
+        assert not [one for one in observer.samples() if one.name.startswith("headrace_spark_")]
         observer.close()
 
 

@@ -26,6 +26,7 @@ __all__ = [
     "from_ledger",
     "from_minutes",
     "from_replicas",
+    "from_spark",
     "frontier_of",
     "state_rows",
 ]
@@ -155,6 +156,18 @@ def from_replicas(states: Sequence[Mapping[str, Any]], store: Store, now_s: floa
         for table in facts["tables"]:
             labels = {"replica": name, "table": table["table"]}
             yield Sample("headrace_replica_rows_sent_total", labels, table["rows_sent"])
+
+
+def from_spark(facts: Mapping[str, Any] | None) -> Iterator[Sample]:
+    """Give what Spark says of the run; None: there is no Spark, or not yet."""
+    if facts is None:
+        return
+    yield Sample("headrace_spark_executors", {}, facts["executors"])
+    for part, seconds in facts["seconds"].items():
+        yield Sample("headrace_spark_batch_seconds", {"part": part}, seconds)
+    for rate in ("input_rate", "processing_rate"):
+        if facts[rate] is not None:
+            yield Sample(f"headrace_spark_{rate}", {}, facts[rate])
 
 
 class ProcessFigures:

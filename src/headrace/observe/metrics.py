@@ -29,6 +29,7 @@ class Source(StrEnum):
     EPOCHS = "what the engine tells of each committed epoch, since the process began"
     LOGS = "the logs and the store's positions, every 5 seconds"
     REPLICAS = "the replicas of this run"
+    SPARK = "Spark, about its executors and its last micro-batch"
     PROCESS = "the operating system, about this process and its disk"
     RUN = "the run itself"
     GENERATOR = "the generator's own process (`headrace generate --metrics-port`)"
@@ -166,6 +167,17 @@ METRICS: tuple[Metric, ...] = (
              Source.REPLICAS, "replica", "table"),
     _counter("headrace_replica_rows_refused_total", "rows",
              "Rows that a replica's target refused, since the process began.", Source.REPLICAS, "replica"),
+    _gauge("headrace_spark_executors", "", "Executors that are there; on one machine, the driver is its own.",
+           Source.SPARK),
+    _gauge("headrace_spark_batch_seconds", "seconds",
+           "How long the last micro-batch took, by Spark's names of its parts: addBatch is all that "
+           "headrace_epoch_seconds counts, triggerExecution the whole, the others what Spark does around it.",
+           Source.SPARK, "part"),
+    _gauge("headrace_spark_input_rate", "records/s",
+           "Records of the last micro-batch, by the time since the one before it began.", Source.SPARK),
+    _gauge("headrace_spark_processing_rate", "records/s",
+           "Records of the last micro-batch, by the time that it took; a run keeps up while its input rate "
+           "is below it.", Source.SPARK),
     _gauge("headrace_state_rows", "rows", "Rows of a table's state.", Source.LEDGER, "table"),
     _gauge("headrace_store_bytes", "bytes", "The size of the store's file and of what is not in it yet.",
            Source.PROCESS),

@@ -22,6 +22,7 @@ from headrace.observe.gather import (
     from_ledger,
     from_minutes,
     from_replicas,
+    from_spark,
     frontier_of,
     state_rows,
 )
@@ -82,6 +83,8 @@ class Observer:
         """Told the time and all samples after each tick, in the observer's thread; to return at once."""
         self.alert_states: Callable[[], Sequence[Mapping[str, Any]]] = list
         """Gives the alerts of the run, where they are looked at; see `Alerts.states`."""
+        self.spark: Callable[[], Mapping[str, Any] | None] = lambda: None
+        """Gives what Spark says of the run, where it runs on Spark; see `ClusterFacts`."""
         self.epochs = EpochFigures(streams)
         self.exposition = Exposition(
             self.samples, self.epochs.families.values, known=known_names, alias=alias
@@ -183,6 +186,7 @@ class Observer:
         yield from from_ledger(progress)
         yield from self.epochs.samples()
         yield from self._process.samples()
+        yield from from_spark(self.spark())
         unread = {each.labels["stream"]: each.value for each in self._asked.get("lag", ()) if _is_lag(each)}
         for stream in self._streams:
             waits = 0.0

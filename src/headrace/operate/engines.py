@@ -25,7 +25,8 @@ def check_engine(project: Project) -> None:
         return
     from headrace.engine.spark.gaps import refuse_gaps
 
-    refuse_gaps({each.name: project.profile.stream(each.name).log for each in project.pipeline.streams})
+    logs = {each.name: project.profile.stream(each.name).log for each in project.pipeline.streams}
+    refuse_gaps(logs, project.profile.spark.conf)
 
 
 def check_logs(project: Project, logs: Mapping[str, Log]) -> None:

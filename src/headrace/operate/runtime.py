@@ -128,6 +128,7 @@ class Runtime:
         self.alerts = self.alerting.alerts
         self.settings = RunSettings(project, self.alerts, self.journal)
         self.observer.alert_states = self.alerts.states
+        self.observer.spark = partial(spark_facts, engine)
         self.handed_to = ""
         """The profile that takes over from this run; empty while none does."""
         self._stop = threading.Event()

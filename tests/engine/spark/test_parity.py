@@ -1,6 +1,7 @@
 """Random pipelines over random streams: Spark answers what the local engine and the oracle answer.
 
-`make parity` runs 200 of them; `make parity PARITY_SEED=17` runs one again.
+`make parity` runs 200 of them; `make parity PARITY_SEED=17` runs one again, `make parity PARITY_SEED=17
+PARITY_CASES=20` the twenty from that one on.
 """
 
 from __future__ import annotations
@@ -33,8 +34,9 @@ _CASES = 200
 
 
 def _seeds() -> list[int]:
-    only = os.environ.get("PARITY_SEED", "")
-    return [int(only)] if only else [*range(int(os.environ.get("PARITY_CASES", "") or _CASES))]
+    first, cases = (os.environ.get(name, "") for name in ("PARITY_SEED", "PARITY_CASES"))
+    start = int(first or 0)
+    return [*range(start, start + int(cases or (1 if first else _CASES)))]
 
 
 @pytest.fixture

@@ -5,11 +5,19 @@ from __future__ import annotations
 import random
 from bisect import bisect_left
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import pytest
 
 from headrace.engine.spark.cutting import Place, cut
-from headrace.engine.spark.pace import ROWS_AT_FIRST, rows_allowed, tell_pace
+from headrace.engine.spark.pace import (
+    RANGE_ROWS_LEAST,
+    ROWS_AT_FIRST,
+    range_rows,
+    rows_allowed,
+    slow_down,
+    tell_pace,
+)
 
 NOW = 2_000_000
 
@@ -74,13 +82,26 @@ def test_batches_reach_the_end_in_record_time_order_whatever_the_partitions_hold
         at, since = found, moment
 
 
-def test_a_micro_batch_is_small_until_the_size_of_records_is_known(tmp_path) -> None:
+def test_a_micro_batch_is_small_until_the_size_of_records_is_known(tmp_path: Path) -> None:
     path = str(tmp_path / "pace")
     assert rows_allowed(path, 1_000_000) == ROWS_AT_FIRST
     assert rows_allowed(path, 10) == 10
-    tell_pace(path, rows=20_000, size=20_000 * 200, seconds=1.0, bytes_max=100_000_000)
+    tell_pace(path, rows=20_000, size=20_000 * 200, seconds=1.0, bytes_max=100_000_000, cores=2)
     assert rows_allowed(path, 1_000_000) == 200_000
-    tell_pace(path, rows=20_000, size=20_000 * 100_000, seconds=1.0, bytes_max=256_000_000)
+    tell_pace(path, rows=20_000, size=20_000 * 100_000, seconds=1.0, bytes_max=256_000_000, cores=2)
     assert rows_allowed(path, 1_000_000) == 20_000
-    tell_pace(path, rows=0, size=0, seconds=1.0, bytes_max=1)
+    tell_pace(path, rows=0, size=0, seconds=1.0, bytes_max=1, cores=2)
     assert rows_allowed(path, 1_000_000) == 20_000
+
+
+def test_ranges_are_as_short_as_every_core_needs_and_no_shorter_than_a_task_is_worth(tmp_path: Path) -> None:
+    path = str(tmp_path / "pace")
+    assert range_rows(path, 250_000, 100_000) == 100_000  # no cluster is known yet
+    tell_pace(path, rows=1_000, size=1_000, seconds=1.0, bytes_max=1_000_000, cores=16)
+    assert range_rows(path, 250_000, 100_000) == 15_625
+    assert range_rows(path, 40_000, 100_000) == RANGE_ROWS_LEAST
+    assert range_rows(path, 250_000, 5_000) == 5_000
+    slow_down(path)
+    assert range_rows(path, 250_000, 100_000) == 15_625
+    tell_pace(path, rows=1_000, size=1_000, seconds=1.0, bytes_max=1_000_000, cores=2)
+    assert range_rows(path, 250_000, 100_000) == 100_000

@@ -37,7 +37,8 @@ def test_every_gap_stands_in_the_documentation() -> None:
 
 
 def test_a_pipeline_without_gaps_passes() -> None:
-    refuse_gaps({"events": "kafka"})
+    refuse_gaps({"events": "kafka"}, {})
+    refuse_gaps({"events": "kafka"}, {"spark.submit.deployMode": "client"})
 
 
 @pytest.mark.parametrize(
@@ -57,6 +58,20 @@ def test_check_names_every_gap_of_a_pipeline(
         found = CliRunner().invoke(app, [command, "-C", str(tmp_path), "--profile", "cluster"])
         assert isinstance(found.exception, ProfileError)
         assert all(word in str(found.exception) for word in words)
+
+
+def test_a_driver_that_the_cluster_starts_is_refused_before_spark_and_the_store_are_touched(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "pipeline.py").write_text(_PIPELINE)
+    profile = f'[profiles.cluster]\nengine = "spark"\nstreams.events = {_KAFKA}\nstreams.others = {_KAFKA}\n'
+    (tmp_path / "headrace.toml").write_text(profile + 'spark.submit.deployMode = "cluster"\n')
+    for command in ("check", "run"):
+        found = CliRunner().invoke(app, [command, "-C", str(tmp_path), "--profile", "cluster"])
+        assert isinstance(found.exception, ProfileError)
+        assert "spark.submit.deployMode" in str(found.exception)
+        assert "spark.environment" in str(found.exception)
+    assert not (tmp_path / ".headrace").exists()
 
 
 def test_a_topic_with_the_times_of_producers_is_refused(kafka_broker: str, tmp_path: Path) -> None:

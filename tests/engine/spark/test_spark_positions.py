@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -14,11 +15,13 @@ import headrace as hr
 from headrace.engine.local import EngineSettings
 from headrace.engine.spark import SparkSettings
 from headrace.engine.spark.fetching import RangeReader
+from headrace.engine.spark.pace import tell_pace
 from headrace.engine.spark.positions import Offset, Positions, believed
-from headrace.engine.spark.task import LaneTask, Task
+from headrace.engine.spark.source import OPTION, HeadraceSource
+from headrace.engine.spark.task import LaneTask, Task, as_option
 from headrace.errors import HeadraceError, IntegrityError, RefusedError
 from headrace.log.embedded import utc_now
-from headrace.log.kafka import KafkaLog
+from headrace.log.kafka import KafkaLog, KafkaSettings
 from headrace.log.kafka.topics import Topic
 from headrace.sql import plan_pipeline
 from log.kafka_streams import delete_topic, make_topic, opened, topic_name, values
@@ -142,3 +145,30 @@ def test_ends_of_a_topic_with_replicas_are_believed_when_all_of_them_must_have_t
     alone, copied = Topic("a", partitions=1, replication=1), Topic("b", partitions=1, replication=3)
     assert believed(now, [alone]) == now
     assert believed(now, [alone, copied]) == now - timedelta(seconds=30)
+
+
+def test_a_long_range_of_one_partition_is_read_by_several_tasks_where_there_are_cores(tmp_path: Path) -> None:
+    path = tmp_path / "pace"
+    pipeline = hr.Pipeline("read")
+    pipeline.stream("events", schema="n BIGINT NOT NULL")
+    lanes = {LANE: LaneTask(KafkaSettings(brokers="localhost:1", topic="events"), "one", {}, loading=False)}
+    task = Task("run", plan_pipeline(pipeline), lanes, {}, EngineSettings(), SparkSettings(), str(path))
+    source = HeadraceSource({OPTION: as_option(task)}).streamReader(None)
+    start, end = ({"at": {"events/main": {"0": 7, "1": until}}} for until in (0, 30_000))
+    end["at"]["events/main"]["0"] = 70_007
+
+    def spans() -> list[tuple[int, int, int]]:
+        return [
+            (one.partition, one.start, one.end)
+            for part in source.partitions(start, end)
+            for one in part.spans
+        ]
+
+    assert spans() == [(0, 7, 70_007), (1, 0, 30_000)]
+    tell_pace(str(path), rows=1_000, size=1_000, seconds=1.0, bytes_max=1_000_000, cores=5)
+    assert spans() == [
+        (0, 7, 20_007), (0, 20_007, 40_007), (0, 40_007, 60_007), (0, 60_007, 70_007),
+        (1, 0, 20_000), (1, 20_000, 30_000),
+    ]  # fmt: skip
+    with_end = [part.end for part in source.partitions(start, end)]
+    assert with_end == [end, *[None] * 5]

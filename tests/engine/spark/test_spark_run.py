@@ -182,6 +182,27 @@ def test_a_micro_batch_that_takes_too_long_for_a_stop_is_given_up_and_done_again
     store.close()
 
 
+def test_a_checkpoint_at_a_uri_holds_the_notes_of_the_last_run_alone_and_nothing_rests_on_it(
+    log: KafkaLog, spark_session: SparkSession, tmp_path: Path
+) -> None:
+    plan, place = plan_pipeline(pipeline), tmp_path / "notes"
+    settings = SparkSettings(checkpoint=place.as_uri())
+    kept: list[Path] = []
+    for run in (1, 2):
+        store = Store.open(tmp_path / "store.duckdb", plan, identities={"events": log.identity})
+        spark = SparkEngine(plan, {"events": log}, store, spark=settings, session=spark_session)
+        spark.run(threading.Event(), until_caught_up=True)
+        spark.close()
+        (notes,) = place.glob("headrace-*/run-*")
+        assert (notes / "offsets").is_dir()
+        kept.append(notes)
+        assert store.query("SELECT records FROM total").to_pylist() == [{"records": run * _RECORDS}]
+        store.close()
+        log.append(values(*[b'{"n": %d}' % number for number in range(_RECORDS)]))
+    assert kept[0] != kept[1]
+    assert kept[0].parent == kept[1].parent
+
+
 @pytest.mark.slow
 def test_a_process_of_spark_takes_pyspark_as_it_is_installed_and_not_out_of_an_archive(
     spark_session: SparkSession,

@@ -11,6 +11,7 @@ import shutil
 import threading
 import time
 import uuid
+from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from headrace.engine.local.engine import LocalEngine
 from headrace.engine.local.reader import Batch
 from headrace.engine.local.settings import EngineSettings, EpochReport
-from headrace.engine.spark.cluster import ClusterFacts, cluster_facts
+from headrace.engine.spark.cluster import BatchFacts, ClusterFacts, cluster_facts
 from headrace.engine.spark.computing import (
     CHANGE,
     FACTS,
@@ -40,6 +41,7 @@ from headrace.engine.spark.session import (
     SparkEndedError,
     SparkWorkerError,
     conf_with_environment,
+    delete_matching,
     error_of_loss,
     error_of_spark,
     open_session,
@@ -69,6 +71,7 @@ Found = tuple[str, bytes]
 _LOOK_S = 0.2
 _FACTS_S = 1.0
 _LAST_BATCH_S_MAX = 120.0
+_BATCHES_KEPT = 20
 
 
 class SparkEngine(LocalEngine):
@@ -102,6 +105,7 @@ class SparkEngine(LocalEngine):
         self._caught_up = False
         self.cluster: ClusterFacts | None = None
         """What Spark said of the run a moment ago; None while no query runs."""
+        self._batches: deque[BatchFacts] = deque(maxlen=_BATCHES_KEPT)
         self._references_sent: tuple[Any, int] | None = None
         self._references_known: list[Any] = []
         self._sent: Any = None
@@ -176,7 +180,7 @@ class SparkEngine(LocalEngine):
     def _look(self, query: StreamingQuery) -> None:
         assert self._session is not None  # noqa: S101 - a query runs
         with suppress(Exception):  # a run must not depend on who looks at it
-            self.cluster = cluster_facts(self._session, query)
+            self.cluster = cluster_facts(self._session, query, tuple(self._batches))
 
     def _end(self, query: StreamingQuery) -> None:
         """Let the micro-batch at work finish, then end the query; raises nothing for how it ended.
@@ -202,6 +206,7 @@ class SparkEngine(LocalEngine):
 
         assert self._session is not None  # noqa: S101 - `run` opened it
         self._stopping, self._failure, self._caught_up = False, None, False
+        self._batches.clear()  # another query numbers its micro-batches anew
         task = self._task()
         register_source(self._session)
         self._sent = self._session.sparkContext.broadcast(pickled(task, task.plan))
@@ -239,7 +244,11 @@ class SparkEngine(LocalEngine):
         run = f"run-{uuid.uuid4().hex}"
         mine = f"headrace-{self._store.status().store_id}"
         if "://" in self._spark.checkpoint:
-            return f"{self._spark.checkpoint.rstrip('/')}/{mine}/{run}"
+            place = f"{self._spark.checkpoint.rstrip('/')}/{mine}"
+            if self._session is not None:
+                with suppress(Exception):  # who may not delete leaves notes there that nobody reads
+                    delete_matching(self._session, f"{place}/run-*")
+            return f"{place}/{run}"
         # Below a place that others may use as well, only what is ours is taken away.
         folder = Path(self._spark.checkpoint).absolute() / mine if self._spark.checkpoint else self._notes()
         for old in folder.glob("run-*"):
@@ -253,15 +262,17 @@ class SparkEngine(LocalEngine):
         with self._working:
             if self._stopping or self._failure is not None:
                 raise InternalError("a micro-batch after the end of the query")
+            begun = time.monotonic()
             try:
-                self._take(rows)
+                self._batches.append(BatchFacts(number, begun, self._take(rows)))
             except BaseException as error:
                 if not self._stopping:  # what is given up ends by an error of Spark's
                     self._failure = error if isinstance(error, HeadraceError) else _failure_of(error)
                 # Whatever it was: Spark waits for ever for a callback that ends by less than an Exception.
                 raise InternalError("the micro-batch failed; the run says why") from error
 
-    def _take(self, rows: DataFrame) -> None:
+    def _take(self, rows: DataFrame) -> int:
+        """Return how many records were taken into the store."""
         begun = time.perf_counter()
         self._references.refresh()
         if self._copies:
@@ -273,7 +284,7 @@ class SparkEngine(LocalEngine):
             gathered = gather(self._store.progress, facts, clock)
             self._on_step("action")
             if self._stopping:
-                return
+                return 0
             if not gathered.repeated:
                 gathered.batches[0].seconds_read = time.perf_counter() - begun
                 self._write(rows, gathered, changes)
@@ -281,6 +292,7 @@ class SparkEngine(LocalEngine):
             if self._copies:
                 rows.unpersist()
         self._caught_up = gathered.caught_up
+        return 0 if gathered.repeated else sum(one.slice.records.num_rows for one in gathered.batches)
 
     def _first_job(self, rows: DataFrame) -> tuple[list[Found], list[tuple[str, Change]]]:
         """Return the facts of a micro-batch and, where nothing has to be known first, what tables change."""
@@ -321,8 +333,14 @@ class SparkEngine(LocalEngine):
             size=gathered.bytes,
             seconds=sum(report.seconds.values()),
             bytes_max=self._spark.batch_bytes_max,
+            cores=self._cores(),
         )
         self._tell(report)
+
+    def _cores(self) -> int:
+        """Return how many tasks the cluster does at once; executors come and go."""
+        assert self._session is not None  # noqa: S101 - a query runs
+        return int(self._session.sparkContext.defaultParallelism)
 
     def _require_same_topics(self, batches: list[Batch]) -> None:
         """Raise IntegrityError when a topic was made again since the batch was planned."""

@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from headrace.engine.spark.settings import SparkSettings
 from headrace.errors import HeadraceError, ProfileError, RefusedError, TransientError
@@ -24,6 +24,7 @@ __all__ = [
     "SparkEndedError",
     "SparkWorkerError",
     "conf_with_environment",
+    "delete_matching",
     "error_of_loss",
     "error_of_spark",
     "error_of_start",
@@ -120,6 +121,15 @@ def register_source(session: SparkSession) -> None:
     session.sparkContext.pythonExec = sys.executable
     session.dataSource.register(HeadraceSource)
     session.sparkContext.pythonExec = str(session.conf.get("spark.sql.execution.pyspark.python"))
+
+
+def delete_matching(session: SparkSession, pattern: str) -> None:
+    """Delete the folders that `pattern` names (a URI, with *), by the file system that Spark has for it."""
+    context: Any = session.sparkContext  # PySpark has no word for it
+    path = context._jvm.org.apache.hadoop.fs.Path(pattern)
+    files = path.getFileSystem(context._jsc.hadoopConfiguration())
+    for found in files.globStatus(path) or ():
+        files.delete(found.getPath(), True)
 
 
 def conf_with_environment(settings: SparkSettings, folder: Path) -> Mapping[str, str]:

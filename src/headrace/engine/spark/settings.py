@@ -15,7 +15,7 @@ class SparkSettings:
 
     conf        Spark's own settings by their full names; `spark.master` is one of them
     batch_rows_max   the most records of one micro-batch
-    range_rows_max   a task reads so many records of one partition; a longer range is split
+    range_rows_max   the most records of one partition that a task reads; with many cores, ranges are shorter
     trigger     the least time from the begin of one micro-batch to the next
     quiet       how often a quiet log is looked at to close windows
     checkpoint  the folder, or URI, in which Spark keeps its notes about the running query

@@ -20,7 +20,7 @@ from pyspark.sql.datasource import DataSource, DataSourceStreamReader, InputPart
 from pyspark.sql.streaming.datasource import ReadLimit, ReadMaxRows
 
 from headrace.engine.spark.fetching import Found, RangeReader
-from headrace.engine.spark.pace import rows_allowed
+from headrace.engine.spark.pace import range_rows, rows_allowed
 from headrace.engine.spark.positions import Offset, Positions, lane_of, lane_text
 from headrace.engine.spark.task import Lane, Task, of_option
 from headrace.engine.spark.wire import dumped, packed
@@ -97,13 +97,18 @@ class _Reader(DataSourceStreamReader):
         return self._chooser().latest(start, rows_allowed(self._task.pace, rows_max))
 
     def partitions(self, start: Offset, end: Offset) -> list[InputPartition]:
-        step = self._task.spark.range_rows_max
-        spans = []
-        for lane, places in end["at"].items():
-            for number, until in places.items():
-                since = int(start["at"].get(lane, {}).get(number, 0))
-                for at in range(since, until, step):
-                    spans.append(_Span(lane_of(lane), int(number), at, min(until, at + step)))
+        ranges = [
+            (lane_of(lane), int(number), int(start["at"].get(lane, {}).get(number, 0)), until)
+            for lane, places in end["at"].items()
+            for number, until in places.items()
+        ]
+        rows = sum(until - since for _, _, since, until in ranges)
+        step = range_rows(self._task.pace, rows, self._task.spark.range_rows_max)
+        spans = [
+            _Span(lane, number, at, min(until, at + step))
+            for lane, number, since, until in ranges
+            for at in range(since, until, step)
+        ]
         if not spans:
             return [_Range((), end)]
         return [_Range((span,), end if number == 0 else None) for number, span in enumerate(spans)]
