@@ -49,7 +49,8 @@ class Replicas:
         self._home = home
         self._journal = journal
         self._lock = threading.Lock()
-        self._saved: dict[str, tuple[float, str]] = {}
+        self._saved: dict[str, tuple[float, tuple[str, str]]] = {}
+        self._in_trouble: set[str] = set()
         self.on_notice: Callable[[str], None] = lambda notice: None
         """Told in words when a replica stands still, or goes on."""
         told = _told(home)
@@ -114,22 +115,26 @@ class Replicas:
 
     def state(self, follower: Follower) -> None:
         """See `Telling`."""
-        said, before = follower.state, self._saved.get(follower.name, (0.0, ""))
+        name, state = follower.name, follower.state
+        said = (state, "" if follower.error is None else follower.error.message)
+        at, before = self._saved.get(name, (0.0, ("", "")))
         now = time.monotonic()
-        if said == before[1] and now - before[0] < _SAVE_EVERY_S:
+        if said == before and now - at < _SAVE_EVERY_S:
             return
-        self._saved[follower.name] = (now, said)
+        self._saved[name] = (now, said)
         with suppress(OSError):  # a full disk: the state is for people, and the next one is written again
-            _write(_folder(self._home) / f"{follower.name}.json", _facts(follower))
-        if said == before[1]:
+            _write(_folder(self._home) / f"{name}.json", _facts(follower))
+        if said == before:
             return
-        if follower.error is not None and said in ("waiting", "refused"):
-            self._journal.warning("replica", replica=follower.name, state=said, why=follower.error.message)
-            self.on_notice(f"replica '{follower.name}' {said}: {follower.error.message}")
-        else:
-            self._journal.info("replica", replica=follower.name, state=said)
-            if before[1] in ("waiting", "refused") and said == "following":
-                self.on_notice(f"replica '{follower.name}' goes on")
+        if follower.error is not None and state in ("waiting", "refused"):
+            self._in_trouble.add(name)
+            self._journal.warning("replica", replica=name, state=state, why=said[1])
+            self.on_notice(f"replica '{name}' {state}: {said[1]}")
+            return
+        self._journal.info("replica", replica=name, state=state)
+        if state == "following" and name in self._in_trouble:
+            self._in_trouble.remove(name)
+            self.on_notice(f"replica '{name}' goes on")
 
     def refused(self, follower: Follower, refusals: Sequence[Refusal]) -> None:
         """See `Telling`."""

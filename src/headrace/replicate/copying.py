@@ -63,6 +63,9 @@ class TableCopy(Protocol):
     def written(self, chunk: Chunk) -> None:
         """Take note that a chunk is durable."""
 
+    def behind(self, goal: int) -> bool:
+        """Return whether the target still lacks something that the store had at epoch `goal`."""
+
 
 def copy_of(plan: TablePlan, options: CommonOptions, replica: str) -> TableCopy:
     """Return what copies a table."""
@@ -162,6 +165,11 @@ class _RowsCopy(_Copy):
         """See `TableCopy`."""
         super().written(chunk)
         self._position = chunk.cursor.position
+
+    def behind(self, goal: int) -> bool:
+        """See `TableCopy`."""
+        sweeping = self.cursor is not None and self.cursor.sweep_below > 0
+        return sweeping or self._position.epoch < goal
 
     def quiet(self, head: Head) -> bool:
         """See `TableCopy`."""
@@ -330,6 +338,10 @@ class _ViewCopy(_Copy):
         """See `TableCopy`."""
         super().written(chunk)
         self._sent = self._computed
+
+    def behind(self, goal: int) -> bool:
+        """See `TableCopy`. A view is sent as a whole."""
+        return False
 
     def quiet(self, head: Head) -> bool:
         """See `TableCopy`."""

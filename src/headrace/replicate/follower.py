@@ -20,6 +20,8 @@ from headrace.store.reading import StoreReading
 
 __all__ = ["Follower", "Telling"]
 
+_RESTS = {"all": 0.0, "half": 1.0, "quarter": 3.0}
+"""For how many times as long as it worked a replica that catches up rests, by its option `share`."""
 _CALM_S = 60.0
 """A follower looks at the store so often even if nobody wakes it; a view's `refresh` may wake it sooner."""
 
@@ -204,20 +206,29 @@ class Follower:
             self._enter("waiting", pause.error)
 
     def _round(self) -> bool:
-        """Send everything that is new. Raises TransientError after closing the writer."""
+        """Send what is new. Raises TransientError after closing the writer."""
         try:
-            head = self._head()
             if self._writer is None:
-                self._enter("starting", self.error)
+                if self.state != "waiting":  # that it is tried again is nothing new
+                    self._enter("starting", self.error)
                 self._open()
+            head = self._head()
             self._begin_tables(head)
-            while not self._interrupted and self._step():
-                self._telling.state(self)
+            self._catch_up(head.epoch)
             self._enter("following")
         except TransientError:
             self._close()
             raise
         return True
+
+    def _catch_up(self, goal: int) -> None:
+        """Send what the store had at epoch `goal`. What comes meanwhile gathers for the next round."""
+        asked, began = self._asked, time.monotonic()
+        while not self._interrupted and self._step(goal):
+            self._telling.state(self)
+            if asked != self._asked and not self._hurry:  # the engine works, too: it gets its share
+                self._turn.wait((time.monotonic() - began) * _RESTS[self.options.share])
+            asked, began = self._asked, time.monotonic()
 
     @property
     def _interrupted(self) -> bool:
@@ -277,9 +288,9 @@ class Follower:
             f"keeps; `headrace replicas adopt {self.name}` leaves them and adds all rows of the store",
         )
 
-    def _step(self) -> bool:
-        """Send a chunk of every table that has one; whether any had."""
-        sent, known = False, self._head()
+    def _step(self, goal: int) -> bool:
+        """Send a chunk of every table that has one; whether there is more of what was there at `goal`."""
+        more, known = False, self._head()
         self.epoch = known.epoch
         for copy in self.copies:
             if copy.cursor is None or self._interrupted or self._writer is None or copy.quiet(known):
@@ -290,8 +301,8 @@ class Follower:
             if chunk is not None:
                 self._writer.write(chunk)
                 copy.written(chunk)
-                sent = True
-        return sent
+                more = more or copy.behind(goal)
+        return more
 
     def _set_aside(self, refusals: Sequence[Refusal]) -> None:
         self.rows_refused += len(refusals)

@@ -68,6 +68,12 @@ class CommonOptions:
     linger: timedelta = setting(
         "duration", timedelta(milliseconds=200), "how long changes may gather before they are sent"
     )
+    share: str = setting(
+        "one of",
+        "half",
+        "how much of the time a replica that has much to copy works while the engine does, too",
+        choices={"all": "", "half": "", "quarter": ""},
+    )
     refresh: timedelta = setting("duration", timedelta(seconds=5), "how often a view is computed at most")
     chunk_rows_max: int = setting("whole number", 50_000, "the most rows that are sent at once")
     chunk_bytes_max: int = setting("size", 16_000_000, "about the most bytes that are sent at once")

@@ -62,24 +62,24 @@ class Connection:
     def __init__(self, replica: ElasticsearchReplica, name: str) -> None:
         self._name = name
         self._ended = threading.Event()
-        self._client = _client(replica, name)
+        self._urls = _urls(replica, name)
+        self._client = _client(replica, name, tls=any(url.startswith("https:") for url in self._urls))
         self.server = ""
         self.version = (0, 0)
         try:
-            self._choose_node(replica)
+            self._choose_node()
         except BaseException:
             self.close()
             raise
 
-    def _choose_node(self, replica: ElasticsearchReplica) -> None:
+    def _choose_node(self) -> None:
         """Keep the first node that answers. Raises what the last one failed with."""
-        urls = _urls(replica, self._name)
-        for at, url in enumerate(urls):
+        for at, url in enumerate(self._urls):
             self._client.base_url = httpx.URL(url)
             try:
                 self._meet()
             except TransientError:
-                if at == len(urls) - 1:
+                if at == len(self._urls) - 1:
                     raise
             else:
                 return
@@ -212,7 +212,7 @@ def _urls(replica: ElasticsearchReplica, name: str) -> list[str]:
     return found
 
 
-def _client(replica: ElasticsearchReplica, name: str) -> httpx.Client:
+def _client(replica: ElasticsearchReplica, name: str, *, tls: bool) -> httpx.Client:
     headers, auth = {}, None
     if replica.api_key is not None:
         key = replica.api_key.reveal()
@@ -225,7 +225,8 @@ def _client(replica: ElasticsearchReplica, name: str) -> httpx.Client:
         headers["authorization"] = f"ApiKey {key}"
     elif replica.user:
         auth = httpx.BasicAuth(replica.user, replica.password.reveal() if replica.password else "")
-    verify: ssl.SSLContext | bool = True
+    # Reading the system's certificates takes longer than all else of a try, and is for nothing without TLS.
+    verify: ssl.SSLContext | bool = tls
     if replica.ca:
         try:
             verify = ssl.create_default_context(cafile=replica.ca)

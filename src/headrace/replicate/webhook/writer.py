@@ -48,7 +48,10 @@ class WebhookWriter:
         if options.authorization is not None:
             headers["Authorization"] = options.authorization.reveal()
         self._client = httpx.Client(
-            headers=headers, timeout=options.timeout.total_seconds(), follow_redirects=False
+            headers=headers,
+            timeout=options.timeout.total_seconds(),
+            follow_redirects=False,
+            verify=parts.scheme == "https",  # certificates take long to read, and are for nothing without TLS
         )
         try:
             with folder_failures(self._folder):
