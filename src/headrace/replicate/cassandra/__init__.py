@@ -65,7 +65,9 @@ class CassandraReplica(CommonOptions):
         None,
         "the certificates to trust (PEM); none: the system's, and then a node's has to hold its address",
     )
-    concurrency: int = setting("whole number", 128, "how many requests are under way at once")
+    concurrency: int = setting(
+        "whole number", 128, "how many writes are under way at once; rows of one partition may be one write"
+    )
     connect_timeout: timedelta = setting(
         "duration", timedelta(seconds=5), "how long a connection may take to come about"
     )

@@ -8,7 +8,7 @@ timestamps above every one before: its rows win over whatever a process that was
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -56,6 +56,7 @@ _RESERVED_EPOCHS = 1_000
 _ALONE_MAX = 10
 _BATCH_BYTES = 4_000  # a server warns of batches above 5 KiB and refuses them above 50 KiB
 _BATCH_ROWS_MAX = 50
+_BATCH_PARTITIONS_MAX = 10  # a server warns of batches over more of them
 
 
 @dataclass(frozen=True)
@@ -265,7 +266,7 @@ class CassandraWriter:
                 for row in found.current_rows
                 if row[width] is not None and row[width] < below
             ]
-            for _, error in self._execute((each, (i,)) for i, each in enumerate(deletions)):
+            for _, error in self._execute(((each, ()) for each in deletions), self._concurrency):
                 raise typed(error) from None
             if not found.has_more_pages:
                 return
@@ -313,43 +314,67 @@ class CassandraWriter:
     def _send(
         self, statement: Any, layout: Layout, rows: Iterable[_Row], given: pa.Table
     ) -> Iterator[tuple[int, Exception]]:
-        """Write rows; give the index of each that is refused, and why. Rows of a partition go together."""
+        """Write rows; give the index of each that is refused, and why.
+
+        Rows of a partition go together. Where each is a partition of its own, rows that lie on the same nodes
+        do: a request costs the driver and the server more than what is in it.
+        """
         refused: list[tuple[int, Exception]] = []
 
         def bound() -> Iterator[tuple[Any, _Row]]:
             for row in rows:
                 try:
-                    yield statement.bind(row.values), row
+                    made = statement.bind(row.values)
                 except Exception as error:  # noqa: BLE001 - the driver raises whatever a value's type raises
                     refused.append((row.index, error))
+                else:
+                    yield made, row
 
-        if not layout.clustering:
-            work: Iterable[tuple[Any, tuple[int, ...]]] = ((each, (row.index,)) for each, row in bound())
-            yield from ((indexes[0], error) for indexes, error in self._execute(work))
+        size = max(1, _BATCH_BYTES * given.num_rows // max(1, given.nbytes))
+        if layout.clustering:
+            size, at_once = min(size, _BATCH_ROWS_MAX), self._concurrency
+            batches = _batches(bound(), lambda _, row: row.partition, size)
         else:
-            size = max(1, min(_BATCH_ROWS_MAX, _BATCH_BYTES * given.num_rows // max(1, given.nbytes)))
-            alone: list[tuple[Any, tuple[int, ...]]] = []
-            kept: dict[int, Any] = {}
-            for indexes, _ in self._execute(_batches(bound(), size, kept)):
-                alone += [(kept[index], (index,)) for index in indexes]
-            yield from ((indexes[0], error) for indexes, error in self._execute(alone))
+            size = min(size, _BATCH_PARTITIONS_MAX)
+            at_once = max(1, self._concurrency // size)
+            batches = _batches(bound(), self._nodes_of(), size)
+        again: list[_Row] = []
+        for those, error in self._execute(batches, at_once):
+            if len(those) == 1:
+                yield those[0].index, error
+            else:
+                again += those
+        alone = ((statement.bind(row.values), (row,)) for row in again)
+        for (row,), error in self._execute(alone, self._concurrency):
+            yield row.index, error
         yield from refused
 
+    def _nodes_of(self) -> Callable[[Any, _Row], Hashable]:
+        """Return what tells on which nodes a row lies; where the driver does not know, each is alone."""
+        metadata = self._cluster.metadata
+        if len(metadata.all_hosts()) == 1:
+            return lambda statement, row: None
+
+        def nodes(statement: Any, row: _Row) -> Hashable:
+            return frozenset(metadata.get_replicas(self._keyspace, statement.routing_key)) or row.partition
+
+        return nodes
+
     def _execute(
-        self, work: Iterable[tuple[Any, tuple[int, ...]]]
-    ) -> Iterator[tuple[tuple[int, ...], Exception]]:
+        self, work: Iterable[tuple[Any, tuple[_Row, ...]]], at_once: int
+    ) -> Iterator[tuple[tuple[_Row, ...], Exception]]:
         """Run statements side by side; give what is refused for what is in it. Raises everything else."""
-        indexes: list[tuple[int, ...]] = []
+        sent: list[tuple[_Row, ...]] = []
 
         def statements() -> Iterator[tuple[Any, None]]:
             for statement, those in work:
-                indexes.append(those)
+                sent.append(those)
                 yield statement, None
 
         results = execute_concurrent(
-            self._session, statements(), concurrency=self._concurrency, raise_on_first_error=False
+            self._session, statements(), concurrency=at_once, raise_on_first_error=False
         )
-        for those, (done, error) in zip(indexes, results, strict=True):
+        for those, (done, error) in zip(sent, results, strict=True):
             if not done:
                 if not is_of_a_row(error):
                     raise typed(error) from None
@@ -378,28 +403,29 @@ class CassandraWriter:
 
 
 def _batches(
-    bound: Iterable[tuple[Any, _Row]], size: int, kept: dict[int, Any]
-) -> Iterator[tuple[Any, tuple[int, ...]]]:
-    """Give batches of rows that lie in one partition; `kept` gets every statement by the row's index."""
-    groups: dict[tuple[Any, ...], list[int]] = {}
+    bound: Iterable[tuple[Any, _Row]], place: Callable[[Any, _Row], Hashable], size: int
+) -> Iterator[tuple[Any, tuple[_Row, ...]]]:
+    """Give batches of `size` rows whose `place` is the same, and what is in each."""
+    groups: dict[Hashable, list[tuple[Any, _Row]]] = {}
     for statement, row in bound:
-        kept[row.index] = statement
-        group = groups.setdefault(row.partition, [])
-        group.append(row.index)
+        key = place(statement, row)
+        group = groups.setdefault(key, [])
+        group.append((statement, row))
         if len(group) == size:
-            yield _batch(kept, groups.pop(row.partition))
+            yield _batch(groups.pop(key))
     for group in groups.values():
-        yield _batch(kept, group)
+        yield _batch(group)
 
 
-def _batch(kept: Mapping[int, Any], indexes: list[int]) -> tuple[Any, tuple[int, ...]]:
-    if len(indexes) == 1:
-        return kept[indexes[0]], tuple(indexes)
+def _batch(group: Sequence[tuple[Any, _Row]]) -> tuple[Any, tuple[_Row, ...]]:
+    if len(group) == 1:
+        statement, row = group[0]
+        return statement, (row,)
     batch = BatchStatement(BatchType.UNLOGGED)
-    for index in indexes:
-        batch.add(kept[index])
+    for statement, _ in group:
+        batch.add(statement)
     batch.is_idempotent = True
-    return batch, tuple(indexes)
+    return batch, tuple(row for _, row in group)
 
 
 def _timestamp(zero: int, epoch: int) -> int:
