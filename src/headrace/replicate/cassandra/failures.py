@@ -15,12 +15,14 @@ from headrace.errors import HeadraceError, RefusedError, TransientError
 __all__ = ["is_of_a_row", "reason_of", "typed", "typed_failures"]
 
 _OF_A_VALUE = (TypeError, ValueError, OverflowError, struct.error)
+_FULL = "disk usage exceeds failure threshold"
+"""How a node whose `data_disk_usage_percentage_fail_threshold` is reached says no to a write."""
 _RIGHTS = "grant the user CREATE, ALTER, SELECT and MODIFY on the keyspace"
 
 
 def is_of_a_row(error: BaseException) -> bool:
     """Return whether one row is to blame: the others may be written."""
-    return isinstance(error, (cassandra.InvalidRequest, *_OF_A_VALUE))
+    return isinstance(error, (cassandra.InvalidRequest, *_OF_A_VALUE)) and _FULL not in str(error)
 
 
 def reason_of(error: BaseException) -> str:
@@ -44,6 +46,9 @@ def typed(error: BaseException) -> HeadraceError:
         return RefusedError(f"Cassandra refuses: {reason_of(error)}", fix=_RIGHTS)
     if isinstance(error, cassandra.AlreadyExists):
         return TransientError("another process makes the same table of Cassandra", fix="it is tried again")
+    if _FULL in str(error):
+        fix = "make room on the disks of the nodes; it is tried again"
+        return TransientError(f"Cassandra takes no writes: {reason_of(error)}", fix=fix)
     if isinstance(error, cassandra.RequestValidationException | SyntaxException):
         fix = "look at the message, correct the target, then `headrace replicas resume`"
         return RefusedError(f"Cassandra refuses: {reason_of(error)}", fix=fix)

@@ -19,6 +19,7 @@ _NOT_ALLOWED = re.compile(
     re.IGNORECASE,
 )
 _NOT_THERE = re.compile(r"NoSuchBucket|bucket does not exist", re.IGNORECASE)
+_FULL = re.compile(r"no space left|quota exceeded|\(os error (28|122)\)", re.IGNORECASE)
 
 
 @contextmanager
@@ -42,6 +43,8 @@ def _typed(error: Exception, place: str, secrets: Iterable[str]) -> HeadraceErro
         return RefusedError(f"{place} cannot be written: {said}", fix=fix)
     if _NOT_THERE.search(text):
         return RefusedError(f"{place}: {said}", fix="make the bucket, or correct uri in the profile")
+    if _FULL.search(text):
+        return TransientError(f"{place} cannot be written: {said}", fix="make room; it is tried again")
     if isinstance(error, CommitFailedError):
         return TransientError(
             f"{place}: somebody else has changed the table: {said}", fix="it is tried again"
