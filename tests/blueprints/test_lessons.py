@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from command_lines import parsed
-from headrace.blueprints import BLUEPRINTS, project_files
+from headrace.blueprints import BLUEPRINTS, project_files, write_project
+from headrace.operate import load_project
+from headrace.testing import PipelineTest
 
 _COMMAND = re.compile(r"(?:^|[|`(]\s*|&& )headrace ([^|`#&]+)", re.MULTILINE)
 
@@ -34,6 +36,19 @@ def test_every_command_of_a_lesson_is_one(blueprint: str) -> None:
     for words in found:
         if words != ["COMMAND", "--help"]:
             parsed(words)
+
+
+@pytest.mark.parametrize("blueprint", BLUEPRINTS)
+def test_every_query_of_a_lesson_is_answered(blueprint: str, tmp_path: Path) -> None:
+    write_project(blueprint, tmp_path / "project")
+    lesson = project_files(blueprint)["README.md"].decode()
+    taught = re.findall(r'pipeline\.table\(\s*"(\w+)"', lesson)  # tables of its challenges
+    asked = re.findall(r'headrace sql "([^"]+)"', lesson)
+    with PipelineTest(load_project(tmp_path / "project").pipeline) as test:
+        for query in asked:
+            if not any(table in query for table in taught):
+                test.query(query)
+    assert len(asked) >= 5
 
 
 @pytest.mark.parametrize("blueprint", BLUEPRINTS)
