@@ -12,7 +12,8 @@ from types import TracebackType
 from typing import Any, Self
 
 import pyarrow as pa
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka import TopicPartition
+from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, ResourceType
 
 import headrace as hr
 from headrace.engine.local import EngineSettings, LocalEngine
@@ -81,6 +82,19 @@ def make_topic(brokers: str, topic: str, partitions: int = 1, **config: str) -> 
     named = {name.replace("_", "."): value for name, value in config.items()}
     client = admin(brokers)
     client.create_topics([NewTopic(topic, partitions, 1, config=named)])[topic].result(20)
+
+
+def config_of(brokers: str, topic: str) -> dict[str, str]:
+    client, resource = admin(brokers), ConfigResource(ResourceType.TOPIC, topic)
+    answer = client.describe_configs([resource])[resource].result(20)
+    return {name: entry.value for name, entry in answer.items()}
+
+
+def cut_to(brokers: str, topic: str, offset: int) -> None:
+    """Delete what lies before an offset of partition 0, as retention does."""
+    client = admin(brokers)
+    for answer in client.delete_records([TopicPartition(topic, 0, offset)]).values():
+        answer.result(20)
 
 
 def delete_topic(brokers: str, topic: str) -> None:

@@ -9,7 +9,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from confluent_kafka import KafkaError, KafkaException, TopicPartition
+from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import NewPartitions
 
 from headrace.errors import IntegrityError, RefusedError, TransientError
@@ -20,6 +20,7 @@ from log.kafka_streams import (
     NO_WAIT,
     Counted,
     admin,
+    cut_to,
     delete_topic,
     make_topic,
     ones,
@@ -48,13 +49,6 @@ def broker(kafka_here: None) -> Iterator[KafkaBroker]:
     """A broker that tests of this file may kill; each leaves it running."""
     with a_broker() as running:
         yield running
-
-
-def cut_to(brokers: str, topic: str, offset: int) -> None:
-    """Delete what lies before an offset, as retention does."""
-    client = admin(brokers)
-    for answer in client.delete_records([TopicPartition(topic, 0, offset)]).values():
-        answer.result(20)
 
 
 def grow(brokers: str, topic: str, partitions: int) -> None:

@@ -91,6 +91,14 @@ def test_a_record_that_is_too_large_is_refused_with_all_that_came_with_it(
         assert log.partitions()[0].end == 1
 
 
+def test_an_append_does_not_wait_until_its_records_have_lingered(kafka_broker: str, topic: str) -> None:
+    with opened(kafka_broker, topic, partitions=1, client={"linger.ms": "5000"}) as log:
+        log.append(ones(1))  # connections are made
+        begun = time.monotonic()
+        log.append(ones(3))
+        assert time.monotonic() - begun < 4
+
+
 def test_many_small_records_go_into_a_topic_with_a_small_limit(kafka_broker: str, topic: str) -> None:
     make_topic(kafka_broker, topic, max_message_bytes="2000")
     with opened(kafka_broker, topic, compression="none") as log:

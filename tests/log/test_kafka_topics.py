@@ -15,7 +15,7 @@ import pytest
 
 from headrace.errors import RefusedError
 from headrace.log.kafka import CLIENT_SETTINGS
-from log.kafka_streams import make_topic, ones, opened, take, topic_name
+from log.kafka_streams import config_of, make_topic, ones, opened, take, topic_name
 
 PIPELINE = """
 import headrace as hr
@@ -77,6 +77,16 @@ def test_the_end_of_a_replicated_topic_says_nothing_about_what_replicas_may_not_
         assert take(log).idle_since[0] >= begun
         log._topic = replace(log._topic, replication=3)
         assert begun - timedelta(seconds=31) < take(log).idle_since[0] <= log.now() - timedelta(seconds=30)
+
+
+def test_a_lane_is_kept_as_long_as_its_stream_and_where_a_poller_stands_for_ever(kafka_broker: str) -> None:
+    topic = topic_name()
+    with opened(kafka_broker, topic, retention=timedelta(hours=48)) as log:
+        log.lane("redrive")
+        log.lane("polling", latest=True)
+    redrive, polling = (config_of(kafka_broker, f"{topic}.{lane}") for lane in ("redrive", "polling"))
+    assert (redrive["cleanup.policy"], redrive["retention.ms"]) == ("delete", "172800000")
+    assert polling["cleanup.policy"] == "compact"
 
 
 def test_more_replicas_than_brokers_are_refused(kafka_broker: str) -> None:

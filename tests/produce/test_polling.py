@@ -21,6 +21,7 @@ from headrace.log.kafka import open_kafka_log
 from headrace.log.protocol import Log
 from headrace.produce.polling import PAGE, Poller, PollSettings
 from headrace.produce.polling_http import Guard, fetch
+from log.kafka_streams import cut_to, make_topic
 from servers.topics import kafka_topics
 
 Reply = tuple[int, dict[str, str], bytes]
@@ -404,6 +405,21 @@ def test_an_item_that_is_too_large_is_cut_and_the_rest_of_its_page_goes_on(kafka
             assert second == json.dumps({"id": "x" * 50_000}).encode()[: len(second)]
             assert len(second) >= 1_000
             assert (report.malformed, report.page) == (1, 2)
+
+
+def test_a_poller_whose_place_is_gone_stops_instead_of_beginning_again(kafka_broker: str) -> None:
+    with kafka_topics(kafka_broker) as topics, api(page) as server:
+        settings = topics.settings("users", 1)
+        lane = f"{settings.topic}.polling"
+        make_topic(kafka_broker, lane)  # by somebody who lets it be deleted from
+        with closing(open_kafka_log(settings, "users")) as log:
+            poller(server, log).run(pages=2)
+            poller(server, log).run(pages=1)
+            assert ids(log)[-1] == "3-2"
+            cut_to(kafka_broker, lane, 3)
+            with pytest.raises(RefusedError, match="does not say any more where the poller stands"):
+                poller(server, log).run(pages=1)
+        assert len(server.asked) == 3
 
 
 def test_redirects_share_the_time_of_their_request() -> None:

@@ -281,8 +281,11 @@ class EmbeddedLog:
         """Mark the stream as being loaded while open; see `Log.load`."""
         return load_marked(self._path, self._control, self._stream)
 
-    def lane(self, name: str) -> EmbeddedLog:
-        """A side log of the stream in the same file, with one partition and offsets of its own."""
+    def lane(self, name: str, *, latest: bool = False) -> EmbeddedLog:
+        """A side log of the stream in the same file, with one partition and offsets of its own.
+
+        `latest` changes nothing here: retention runs behind an append, so the last record stays.
+        """
         if self._lane:
             raise RefusedError(f"{self._place}: a lane has no lanes", fix="ask the stream's log for it")
         if not name:

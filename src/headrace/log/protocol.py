@@ -157,8 +157,12 @@ class Log(Protocol):
         The end of a partition then says nothing about time. Ends with the process if that dies.
         """
 
-    def lane(self, name: str) -> Log:
-        """A side log of the stream, made when first asked for; `"redrive"` is the one in use."""
+    def lane(self, name: str, *, latest: bool = False) -> Log:
+        """A side log of the stream, made when first asked for; `"redrive"` is the one that engines read.
+
+        It keeps its records as long as the stream does. With `latest` only the last record of a key counts,
+        and that one is kept for ever: where a poller stands.
+        """
 
     def close(self) -> None:
         """Give back files and connections."""

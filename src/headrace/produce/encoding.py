@@ -6,24 +6,31 @@ import io
 import json
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Context, Decimal, Inexact, InvalidOperation
 from typing import Any, Literal
 
+import numpy as np
 import pyarrow as pa
 
-from headrace.declare import Column, DataType, ListType, MapType, ScalarType, StructType
+from headrace.declare import Column, DataType, ListType, MapType, ScalarType, Stream, StructType
 from headrace.errors import RefusedError
-from headrace.log.protocol import Appended, Log, PartitionRange, Slice, settles_after
+from headrace.log.protocol import RECORD_SCHEMA, Appended, Log, PartitionRange, Slice, settles_after
 from headrace.log.registry.avro_schema import AvroType
 from headrace.log.registry.client import RegistryClient
 from headrace.log.registry.framing import StreamFormat, plain_schema
 from headrace.log.registry.wire import frame
+from headrace.produce.avro_writing import ColumnWriter
+from headrace.rows.stage import RowStage
 from headrace.rows.strict import read_record
+from headrace.sql.plan import NamedColumn, StreamPlan
 
 __all__ = ["EncodedLog", "Encoder", "Unfit", "prepare"]
 
 Unfit = Literal["refuse", "keep"]
+_TOGETHER_MIN = 50
+"""Fewer records are written one by one: a query of the row stage takes milliseconds."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 _EXACT = Context(prec=200, traps=[Inexact, InvalidOperation])
@@ -61,7 +68,9 @@ class Unwritable(Exception):
 class Encoder:
     """Frames records with one schema. With `unfit` "keep", what does not fit stays as it is.
 
-    Such a record will be malformed: for generators, which spoil some on purpose.
+    Such a record will be malformed: for generators, which spoil some on purpose. Used by one thread at a
+    time. Many records of Avro are read by a row stage and written column by column; the others, and what is
+    odd, one by one.
     """
 
     def __init__(self, form: StreamFormat, number: int, *, unfit: Unfit = "refuse") -> None:
@@ -69,12 +78,26 @@ class Encoder:
         self._number = number
         self._unfit = unfit
         self._encode = _AvroEncoder(form) if form.kind == "AVRO" else _JsonEncoder(form)
+        columns = form.stream.schema.columns
+        self._columns = ColumnWriter.of(form.content().parsed, columns) if form.kind == "AVRO" else None
+        self._stage = RowStage(_plain(form.stream))
 
     def encode(self, values: list[bytes | None]) -> list[bytes | None]:
         """Return the framed values; a tombstone stays one. Raises RefusedError for one that does not fit."""
-        return [None if value is None else self._encoded(at, value) for at, value in enumerate(values)]
+        if self._columns is None or len(values) < _TOGETHER_MIN:
+            return [self._encoded(at, value) for at, value in enumerate(values)]
+        rows = self._stage.run(_records(values), lane="redrive").timely
+        texts = self._columns.framed(rows, frame(self._number, b""))
+        known = dict(zip(rows.column("_offset").to_pylist(), texts.to_pylist(), strict=True))
+        return [known[at] if at in known else self._encoded(at, value) for at, value in enumerate(values)]
 
-    def _encoded(self, at: int, value: bytes) -> bytes:
+    def close(self) -> None:
+        """Give back what reads the records."""
+        self._stage.close()
+
+    def _encoded(self, at: int, value: bytes | None) -> bytes | None:
+        if value is None:
+            return None
         try:
             return frame(self._number, self._encode(value))
         except Unwritable as problem:
@@ -87,18 +110,38 @@ class Encoder:
             ) from None
 
 
+def _plain(stream: Stream) -> StreamPlan:
+    """Return what reads the declared columns of a stream and asks nothing else of a record."""
+    bare = replace(stream, event_time=None, unique=(), derive=(), expect=(), label=None)
+    columns = tuple(NamedColumn(column.name, column.type.sql) for column in stream.schema.columns)
+    return StreamPlan(bare, (), (), columns, ())
+
+
+def _records(values: list[bytes | None]) -> pa.Table:
+    """Return the values as records whose offsets are their places."""
+    count = len(values)
+    known = {
+        "partition": pa.array(np.zeros(count, np.int32)),
+        "offset": pa.array(np.arange(count)),
+        "record_time": pa.repeat(pa.scalar(0, RECORD_SCHEMA.field("record_time").type), count),
+        "value": pa.array(values, pa.binary()),
+    }
+    columns = [known.get(each.name, pa.nulls(count, each.type)) for each in RECORD_SCHEMA]
+    return pa.Table.from_arrays(columns, schema=RECORD_SCHEMA)
+
+
 class _JsonEncoder:
     """Documents that the schema allows; fields that are not declared are left out."""
 
     def __init__(self, form: StreamFormat) -> None:
         self._columns = form.stream.schema.columns
+        self._row = StructType(tuple((column.name, column.type) for column in self._columns))
         # The schema of the columns says nothing that their strict reading has not asked already.
         self._check = None if form.schema is None else form.content().validator()
 
     def __call__(self, value: bytes) -> bytes:
         _refuse_malformed(value, self._columns)
-        row = StructType(tuple((column.name, column.type) for column in self._columns))
-        document = _pruned(json.loads(value, parse_float=Decimal), row)
+        document = _pruned(json.loads(value, parse_float=Decimal), self._row)
         problem = None if self._check is None else next(iter(self._check.iter_errors(document)), None)
         if problem is not None:
             place = "/".join(str(part) for part in problem.absolute_path)
@@ -316,10 +359,11 @@ class EncodedLog:
         """See `Log`."""
         return self._log.load()
 
-    def lane(self, name: str) -> Log:
+    def lane(self, name: str, *, latest: bool = False) -> Log:
         """See `Log`; what goes to a lane is not encoded, because it was."""
-        return self._log.lane(name)
+        return self._log.lane(name, latest=latest)
 
     def close(self) -> None:
         """See `Log`."""
+        self._encoder.close()
         self._log.close()

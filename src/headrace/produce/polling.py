@@ -250,10 +250,15 @@ class Poller:
 
     def _page_next(self) -> tuple[int, int]:
         """Return the page to ask for, and how many of its items were taken."""
-        lane = self._log.lane(LANE)
+        lane = self._lane
         held = next((each for each in lane.partitions() if each.partition == 0), None)
-        if held is None or held.end <= held.start:
+        if held is None or not held.end:
             return self._settings.page_first, 0
+        if held.end <= held.start:
+            raise RefusedError(
+                f"stream '{self._log.stream}': lane '{LANE}' does not say any more where the poller stands",
+                fix="delete the lane's topic to begin again at page_first; the next one is kept for ever",
+            )
         start, found = max(held.start, held.end - _LOOK_BACK), (self._settings.page_first, 0)
         for records in read_between(lane, {0: start}, {0: held.end}):
             for value in _in_order(records):
@@ -264,7 +269,11 @@ class Poller:
 
     def _remember(self, page: int, taken: int) -> None:
         value = json.dumps({"of": _name_of(self._settings.url), "page": page, "taken": taken}).encode()
-        self._durably(self._log.lane(LANE), _records([value], [None], partition=0))
+        self._durably(self._lane, _records([value], [_name_of(self._settings.url).encode()], partition=0))
+
+    @property
+    def _lane(self) -> Log:
+        return self._log.lane(LANE, latest=True)
 
 
 def _name_of(url: str) -> str:

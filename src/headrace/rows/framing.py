@@ -17,6 +17,13 @@ class Framing(Protocol):
     The text of a record has to be a function of the record alone. A dead letter keeps the record's own bytes.
     """
 
+    def prepare(self, records: pa.Table) -> None:
+        """Ask for what `documents` needs to read `records`; a reader of logs does, ahead of the row stage.
+
+        Another thread may be in `documents` meanwhile. Raises TransientError as that does: a stream that has
+        to wait then holds up no other one.
+        """
+
     def documents(self, records: pa.Table) -> Documents:
         """Return what each of `records` (RECORD_SCHEMA) says.
 

@@ -61,11 +61,11 @@ class Reading:
         table = table_of(values, headers)
         found = self.framing.documents(table)
         # Among many of their kind records are read together, which may change nothing.
-        many = self.framing.documents(pa.concat_tables([table] * 20))
-        assert many.texts.to_pylist() == found.texts.to_pylist() * 20
+        many = self.framing.documents(pa.concat_tables([table] * 250))
+        assert many.texts.to_pylist() == found.texts.to_pylist() * 250
         assert [many.unreadable[row] for row in sorted(many.unreadable)] == [
             found.unreadable[row] for row in sorted(found.unreadable)
-        ] * 20
+        ] * 250
         texts = found.texts.to_pylist()
         return [
             found.unreadable[row][0] if row in found.unreadable else _parsed(text)
@@ -169,6 +169,12 @@ def test_a_schema_of_ones_own_resolves_aliases_defaults_and_symbols(client: Regi
     }  # fmt: skip
     rule, reason = reading.of(record_schema(field("id", "string")), {"id": "a"})
     assert rule == "schema" and "'total' has no default" in reason
+
+
+def test_a_declared_column_that_ones_own_schema_leaves_out_is_not_taken(client: RegistryClient) -> None:
+    reading = Reading(client, "id VARCHAR, extra VARCHAR", schema=record_schema(field("id", "string")))
+    writer = record_schema(field("id", "string"), field("extra", "string"))
+    assert reading.of(writer, {"id": "a", "extra": "x"}) == {"id": "a"}
 
 
 def test_a_recursive_schema_is_read_and_a_deep_record_set_aside(client: RegistryClient) -> None:

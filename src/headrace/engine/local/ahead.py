@@ -27,7 +27,7 @@ class ReadAhead:
     small slice nothing is read before it was asked for: records that arrive meanwhile then go into one epoch
     instead of waiting in several. Who asks for `everything` that is there now waits for nothing more.
     A log or registry that is not ready is asked again, with pauses that `waiting` is told. Of several streams
-    the others are read on meanwhile; a registry holds them up.
+    the others are read on meanwhile.
     """
 
     def __init__(

@@ -72,7 +72,8 @@ class Apart:
             if latest is None:
                 self._waiting(None)
                 return
-            words = "; ".join(each.error.message for each in self._pauses.values())
+            # Several streams may wait for one registry.
+            words = "; ".join(dict.fromkeys(each.error.message for each in self._pauses.values()))
             error = TransientError(words, fix=latest.error.fix)
             self._waiting(Waiting(error, latest.attempt, latest.seconds))
 

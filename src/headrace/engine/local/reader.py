@@ -68,6 +68,7 @@ class Reader:
         self._settings = settings
         self.logs: dict[tuple[str, str], Log] = {}
         self._redrive_after: dict[str, float] = {}
+        self._framings = framings
         for name in plan.streams:
             self.logs[name, "main"] = logs[name]
             self.logs[name, "redrive"] = logs[name].lane("redrive")
@@ -242,6 +243,10 @@ class Reader:
                 if gone == lost:
                     raise
                 lost = gone
+        framing = self._framings.get(place[0])
+        if framing is not None and found.records.num_rows:
+            # Here and not in the row stage, which all streams share: who waits for a registry waits alone.
+            framing.prepare(found.records)
         return Batch(place[0], place[1], found, clock, lost=lost, seconds_read=time.perf_counter() - begun)
 
     def _slice(self, log: Log, positions: Mapping[int, int], rows_max: int, wait: timedelta) -> Slice:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -172,18 +173,20 @@ class KafkaAppender:
             if self._delivery.error is not None and not dropped:
                 self._producer.purge(in_queue=True, in_flight=False, blocking=False)
                 dropped = True
-            self._poll(0.05)
+            # Who waits for all of them has no more to send: `flush` sends what lingers at once.
+            self._serve(self._producer.poll if most else self._producer.flush, 0.05)
             self._connection.raise_refused()
             if time.monotonic() > end:
                 raise TransientError(f"{self._connection.place}: no word about records that were sent")
-        self._poll(0)
+        self._serve(self._producer.poll, 0)
         if self._delivery.error is not None:
             raise self._connection.error_of(self._delivery.error)
 
-    def _poll(self, seconds: float) -> None:
+    def _serve(self, wait: Callable[[float], int], seconds: float) -> None:
+        """Wait so long for something to be reported."""
         try:
             with callbacks():
-                self._producer.poll(seconds)
+                wait(seconds)
         except KafkaException as error:
             raise self._connection.error_of(error.args[0]) from None
 

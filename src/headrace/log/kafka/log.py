@@ -218,8 +218,8 @@ class KafkaLog:
         with self._groups.load():
             yield
 
-    def lane(self, name: str) -> KafkaLog:
-        """A side log of the stream: a topic of its own with one partition."""
+    def lane(self, name: str, *, latest: bool = False) -> KafkaLog:
+        """A side log of the stream: a topic of its own with one partition, compacted for `latest`."""
         if name not in self._lanes:
             settings = replace(
                 self._settings,
@@ -227,6 +227,7 @@ class KafkaLog:
                 group=f"{self._settings.group_name}.{name}",
                 partitions=1,
                 like=self._settings.topic,
+                compacted=latest,
                 retention=None,
                 record_time="header",  # what comes again keeps its time
             )

@@ -103,7 +103,9 @@ class KafkaSettings:
     compression       gzip, lz4, zstd, snappy or none
     record_time       "log": the topic's own time; "header": the header `headrace.record-time` where a record
                       has one
-    like              a topic beside this one: a new topic gets its replication where nothing is said
+    like              a topic beside this one: a new topic gets its replication and retention where nothing is
+                      said
+    compacted         a new topic keeps the last record of each key, and that for ever
     record_bytes_max  the largest record that is taken; None: the broker's limit, about 1 MB
     group             the consumer group under which positions are published
     """
@@ -113,6 +115,7 @@ class KafkaSettings:
     partitions: int | None = None
     replication: int | None = None
     like: str | None = None
+    compacted: bool = False
     retention: timedelta | None = None
     compression: str | None = None
     record_time: str = "log"

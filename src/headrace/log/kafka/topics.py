@@ -76,23 +76,28 @@ def open_topic(connection: Connection, *, make: bool = True) -> tuple[Topic, tup
     if make and asked is not None and asked > topic.partitions:
         _grow(connection, asked)
         topic = _seen(connection, asked)
-    has = _config(connection)
+    has = _config(connection, connection.settings.topic)
     warnings = _checked(connection, topic, has)
     return replace(topic, record_bytes_max=int(has["max.message.bytes"])), warnings
 
 
 def _made(connection: Connection) -> Topic:
     settings = connection.settings
-    retention = settings.retention or _RETENTION
+    beside = None if settings.like is None else ask_for(connection, settings.like)()
     config = {
         "message.timestamp.type": "LogAppendTime",
-        "retention.ms": str(retention // timedelta(milliseconds=1)),
         "compression.type": _codec(settings.compression or "lz4"),
     }
+    if settings.compacted:
+        config["cleanup.policy"] = "compact"
+    elif settings.retention is None and settings.like is not None and beside is not None:
+        config["retention.ms"] = _config(connection, settings.like)["retention.ms"]
+    else:
+        retention = settings.retention or _RETENTION
+        config["retention.ms"] = str(retention // timedelta(milliseconds=1))
     if settings.record_bytes_max is not None:
         config["max.message.bytes"] = str(settings.record_bytes_max)
     partitions = settings.partitions or _PARTITIONS
-    beside = None if settings.like is None else ask_for(connection, settings.like)()
     replication = settings.replication or (-1 if beside is None else beside.replication)
     new = NewTopic(settings.topic, partitions, replication, config=config)
     try:
@@ -166,8 +171,8 @@ def _differs(place: str, option: str, has: str, asked: str) -> RefusedError:
     )
 
 
-def _config(connection: Connection) -> dict[str, str]:
-    resource = ConfigResource(ResourceType.TOPIC, connection.settings.topic)
+def _config(connection: Connection, topic: str) -> dict[str, str]:
+    resource = ConfigResource(ResourceType.TOPIC, topic)
     try:
         answers = connection.ask(connection.admin.describe_configs([resource]))
     except KafkaException as error:

@@ -21,7 +21,7 @@ from headrace.declare import Column, DataType, ListType, MapType, ScalarType, St
 from headrace.log.registry.avro_schema import AvroField, AvroType
 from headrace.log.registry.wire import Unreadable
 
-__all__ = ["TextMaker", "default_text", "field_source", "is_number", "symbols_of"]
+__all__ = ["TextMaker", "branch_for", "is_number", "resolved", "symbols_of"]
 
 Text = Callable[[Any], str]
 _NUMBERS = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "DOUBLE", "FLOAT", "DECIMAL", "U")
@@ -59,7 +59,7 @@ class TextMaker:
     def _compound(self, kind: AvroType, target: DataType | None, reader: AvroType | None) -> Text:
         if kind.kind == "union":
             return self._union(kind, target, reader)
-        reader = _branch_for(kind, reader)
+        reader = branch_for(kind, reader)
         if kind.kind == "record":
             return self._record(kind, target, reader)
         inner = reader.items if reader is not None and reader.kind == kind.kind else None
@@ -75,31 +75,19 @@ class TextMaker:
         return lambda value: "{" + ",".join([f"{quoted(n)}:{each(part)}" for n, part in value.items()]) + "}"
 
     def _record(self, kind: AvroType, target: DataType | None, reader: AvroType | None) -> Text:
-        written = {each.name: each for each in kind.fields}
-        wanted = dict(target.fields) if isinstance(target, StructType) else None
-        read = reader.fields if reader is not None and reader.kind == "record" else None
-        pieces: list[tuple[str, str, Text]] = []
-        constants: list[str] = []
-        for name in _names(kind, wanted, read):
-            part = (
-                wanted[name] if wanted is not None else target.value if isinstance(target, MapType) else None
-            )
-            own = None if read is None else next((each for each in read if each.name == name), None)
-            source = field_source(name, own, written)
-            if source is not None:
-                text = self._text(source.type, part, None if own is None else own.type)
-                pieces.append((f"{quoted(name)}:", source.name, text))
-            elif own is not None and own.has_default:
-                constants.append(f"{quoted(name)}:{default_text(own, part)}")
-        tail = constants
+        fields, constants = resolved(kind, target, reader)
+        pieces = [
+            (f"{quoted(name)}:", source.name, self._text(source.type, part, own))
+            for name, source, part, own in fields
+        ]
 
         def text_of(value: Any) -> str:
-            return "{" + ",".join([head + text(value[name]) for head, name, text in pieces] + tail) + "}"
+            return "{" + ",".join([head + text(value[name]) for head, name, text in pieces] + constants) + "}"
 
         return text_of
 
     def _union(self, kind: AvroType, target: DataType | None, reader: AvroType | None) -> Text:
-        texts = [self._text(branch, target, _branch_for(branch, reader)) for branch in kind.branches]
+        texts = [self._text(branch, target, branch_for(branch, reader)) for branch in kind.branches]
         return lambda value: texts[value[0]](value[1])
 
     @staticmethod
@@ -124,20 +112,38 @@ def _later(place: list[Text]) -> Text:
     return text
 
 
-def _names(kind: AvroType, wanted: dict[str, DataType] | None, read: list[AvroField] | None) -> list[str]:
-    """Return the fields of the text, in their order."""
-    if wanted is not None:
-        return list(wanted)
-    return [each.name for each in (kind.fields if read is None else read)]
+Resolved = tuple[str, AvroField, DataType | None, AvroType | None]
 
 
-def field_source(name: str, own: AvroField | None, written: dict[str, AvroField]) -> AvroField | None:
-    """Return the writer's field that a name takes its value from; an alias is an older name."""
-    names = (name,) if own is None else (name, *own.aliases)
-    return next((written[each] for each in names if each in written), None)
+def resolved(
+    kind: AvroType, target: DataType | None, reader: AvroType | None
+) -> tuple[list[Resolved], list[str]]:
+    """Return what the text of a record holds: its fields, and the texts of those with a reader's default.
+
+    A field is its name, the writer's field that it takes its value from, what is declared for it, and its
+    type in the reader's schema. With such a schema only what stands in it is taken, by name or by alias.
+    """
+    written = {each.name: each for each in kind.fields}
+    wanted = dict(target.fields) if isinstance(target, StructType) else None
+    read = {each.name: each for each in reader.fields} if reader and reader.kind == "record" else None
+    rest = target.value if isinstance(target, MapType) else None
+    fields: list[Resolved] = []
+    constants: list[str] = []
+    for name in wanted if wanted is not None else written if read is None else read:
+        own = None if read is None else read.get(name)
+        if read is not None and own is None:
+            continue
+        part = rest if wanted is None else wanted[name]
+        older = () if own is None else own.aliases
+        source = next((written[each] for each in (name, *older) if each in written), None)
+        if source is not None:
+            fields.append((name, source, part, None if own is None else own.type))
+        elif own is not None and own.has_default:
+            constants.append(f"{quoted(name)}:{default_text(own, part)}")
+    return fields, constants
 
 
-def _branch_for(kind: AvroType, reader: AvroType | None) -> AvroType | None:
+def branch_for(kind: AvroType, reader: AvroType | None) -> AvroType | None:
     """Return the branch of a reader's union that takes `kind`; another reader as it is."""
     if reader is None or reader.kind != "union":
         return reader
@@ -203,7 +209,7 @@ def _enum_text(kind: AvroType, reader: AvroType | None) -> Text:
 
 def symbols_of(kind: AvroType, reader: AvroType | None) -> list[str]:
     """Return what each of the writer's symbols is to the reader: itself, or the reader's default."""
-    branch = _branch_for(kind, reader)
+    branch = branch_for(kind, reader)
     if branch is None or branch.kind != "enum" or branch.default is None:
         return list(kind.symbols)
     return [symbol if symbol in branch.symbols else branch.default for symbol in kind.symbols]

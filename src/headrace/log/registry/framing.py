@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,8 +37,6 @@ __all__ = ["RegistryFraming", "StreamFormat", "plain_schema"]
 Decode = Callable[[bytes, int], str | bytes]
 _KINDS = {"avro": "AVRO", "json_schema": "JSON"}
 Rows = npt.NDArray[np.int64]
-_TOGETHER_MIN = 16
-"""Fewer records of one schema are read one by one."""
 _FRAME_BYTES = 5
 _REDRIVE_HEADER = "headrace.address"
 
@@ -81,7 +80,10 @@ class StreamFormat:
 
 
 class RegistryFraming:
-    """What the records of one stream say, by the schemas that a registry holds. One thread at a time."""
+    """What the records of one stream say, by the schemas that a registry holds.
+
+    One thread at a time, but for `prepare`, which another one may call.
+    """
 
     def __init__(self, client: RegistryClient, form: StreamFormat) -> None:
         """Raises RefusedError when the declared schema is needed and there is none."""
@@ -98,6 +100,27 @@ class RegistryFraming:
     def close(self) -> None:
         """Give back the connections."""
         self._client.close()
+
+    def prepare(self, records: pa.Table) -> None:
+        """Ask the registry for the schemas of `records`; raises TransientError when it does not answer."""
+        headers = {
+            row: each.schema
+            for row, each in _header_keys(records.column("headers")).items()
+            if each.schema is not None
+        }
+        values = _one_array(records.column("value"))
+        numbers = _Front.of(values).numbers
+        others = set(np.flatnonzero(numbers < 0).tolist()) - headers.keys()
+        numbers[list(headers)] = -1  # what stands in front of these values is the payload
+        wanted: set[SchemaKey] = set(np.unique(numbers[numbers >= 0]).tolist())
+        for value in values.take(pa.array(sorted(others), pa.int64())).to_pylist():
+            with suppress(Unreadable):
+                wanted.add(key_in_front(value or b"")[0])
+        for header in headers.values():
+            with suppress(Unreadable):
+                wanted.add(key_in_header(header))
+        for key in wanted:
+            self._known(key, {})
 
     def documents(self, records: pa.Table) -> Documents:
         """Return what each record says; raises TransientError when the registry does not answer."""
@@ -123,31 +146,25 @@ class RegistryFraming:
     ) -> tuple[list[tuple[Rows, pa.Array]], Rows]:
         """Read many records of one schema at once; gives rows with their texts, and what rows are left."""
         every: Rows = np.arange(records.num_rows)
-        if self._form.kind != "AVRO" or keys or len(every) < _TOGETHER_MIN:
+        if self._form.kind != "AVRO" or keys:
             return [], every
         values = _one_array(records.column("value"))
-        if values.null_count or values.buffers()[2] is None:
+        if values.null_count:
             return [], every
-        offsets = np.frombuffer(values.buffers()[1], np.int32)
-        places_of: Rows = offsets[values.offset : values.offset + len(every) + 1].astype(np.int64)
-        data = np.frombuffer(values.buffers()[2], np.uint8)
-        starts, ends = places_of[:-1], places_of[1:]
-        framed = ends - starts >= _FRAME_BYTES
-        places = np.minimum(starts[:, None] + np.arange(_FRAME_BYTES), max(len(data) - 1, 0))
-        head = data[places] if len(data) else np.zeros((len(every), _FRAME_BYTES), np.uint8)
-        numbers = head[:, 1:].astype(np.int64) @ np.array([1 << 24, 1 << 16, 1 << 8, 1])
-        numbers[~framed | (head[:, 0] != 0)] = -1
+        front = _Front.of(values)
+        numbers = front.numbers
         texts: list[tuple[Rows, pa.Array]] = []
         done = np.zeros(len(every), np.bool_)
         different, counts = np.unique(numbers, return_counts=True)
         for number, count in zip(different.tolist(), counts.tolist(), strict=True):
-            if number < 0 or count < _TOGETHER_MIN:
-                continue
-            decode = self._known(number, unknown)
+            decode = self._known(number, unknown) if number >= 0 else None
             if not isinstance(decode, _AvroDecode) or decode.columns is None:
                 continue
+            if count < decode.columns.rows_min:
+                continue
             rows = np.flatnonzero(numbers == number)
-            text, odd = decode.columns.texts(data, starts[rows] + _FRAME_BYTES, ends[rows])
+            starts = front.starts[rows] + _FRAME_BYTES
+            text, odd = decode.columns.texts(front.data, starts, front.ends[rows])
             done[rows[~odd]] = True
             texts.append((rows[~odd], text if not odd.any() else text.filter(pa.array(~odd))))
         return texts, np.flatnonzero(~done)
@@ -213,6 +230,32 @@ class RegistryFraming:
         if content.kind == "AVRO":
             return shape_of(content.parsed) == shape_of(declared.parsed)
         return bool(content.parsed == declared.parsed)
+
+
+@dataclass(frozen=True)
+class _Front:
+    """The bytes of many values: where each begins and ends, and the id in front of it, -1: none."""
+
+    data: npt.NDArray[np.uint8]
+    starts: Rows
+    ends: Rows
+    numbers: Rows
+
+    @staticmethod
+    def of(values: pa.Array) -> _Front:
+        _, offsets, content = values.buffers()
+        data = np.frombuffer(content or b"", np.uint8)
+        bounds: Rows = np.zeros(1, np.int64)
+        if len(values):
+            held = np.frombuffer(offsets, np.int32)
+            bounds = held[values.offset : values.offset + len(values) + 1].astype(np.int64)
+        starts, ends = bounds[:-1], bounds[1:]
+        head = np.zeros((len(values), _FRAME_BYTES), np.uint8)
+        if len(data):
+            head = data[np.minimum(starts[:, None] + np.arange(_FRAME_BYTES), len(data) - 1)]
+        numbers: Rows = head[:, 1:].astype(np.int64) @ np.array([1 << 24, 1 << 16, 1 << 8, 1])
+        numbers[(ends - starts < _FRAME_BYTES) | (head[:, 0] != 0)] = -1
+        return _Front(data, starts, ends, numbers)
 
 
 class _Unknown(Unreadable):
