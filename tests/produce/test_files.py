@@ -3,6 +3,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import math
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -264,6 +265,18 @@ def test_csv_fields_mean_what_the_stream_declares(log: EmbeddedLog, tmp_path: Pa
     assert b'"amount":12.50,' in values(log)[0]
 
 
+def test_documents_in_csv_and_parquet_stay_documents(log: EmbeddedLog, tmp_path: Path) -> None:
+    pipeline = hr.Pipeline("documents")
+    pipeline.stream("events", schema="id VARCHAR, doc JSON")
+    content = b'id,doc\na,"{""k"": [1, 2]}"\nb,word\nc,\n'
+    produce_files(log, pipeline.streams[0], [write(tmp_path / "a.csv", content)])
+    connection = duckdb.connect()
+    connection.execute("CREATE TABLE rows AS SELECT 'd' AS id, CAST('{\"k\": 3}' AS JSON) AS doc")
+    connection.execute(f"COPY rows TO '{tmp_path / 'b.parquet'}' (FORMAT parquet)")
+    produce_files(log, pipeline.streams[0], [tmp_path / "b.parquet"])
+    assert [row["doc"] for row in objects(log)] == [{"k": [1, 2]}, "word", None, {"k": 3}]
+
+
 def test_csv_with_semicolons_or_tabs_is_read(log: EmbeddedLog, tmp_path: Path) -> None:
     produce_files(log, stream(), [write(tmp_path / "a.csv", b"id;count\na,b;2\n")])
     produce_files(log, stream(), [write(tmp_path / "a.tsv", b"id\tcount\nc\t3\n")])
@@ -390,6 +403,7 @@ def test_a_refusal_in_the_middle_says_how_many_are_in_the_log(tmp_path: Path) ->
     log.close()
 
 
-def test_a_rate_that_is_not_positive_is_refused(log: EmbeddedLog) -> None:
+@pytest.mark.parametrize("rate", [0, -1, math.nan, math.inf])
+def test_a_rate_that_is_not_positive_is_refused(log: EmbeddedLog, rate: float) -> None:
     with pytest.raises(ProfileError, match="positive"):
-        produce_files(log, stream(), [], rate=0)
+        produce_files(log, stream(), [], rate=rate)

@@ -294,6 +294,16 @@ def test_a_query_has_a_limit_of_rows_and_of_seconds(tmp_path: Path) -> None:
     assert store.query("FROM range(100000)", rows_max=10).num_rows == 10
     with pytest.raises(TransientError, match="more than"):
         store.query("SELECT sum(a.range * b.range) FROM range(1000000) a, range(1000000) b", seconds_max=0.1)
+    with pytest.raises(TransientError, match="more than"):
+        store.query("SELECT md5(a.range || b.range) FROM range(30000) a, range(30000) b", seconds_max=0.3)
+    assert store.query("SELECT n FROM counted").to_pylist() == [{"n": 0}]
+    store.close()
+
+
+def test_a_query_that_fails_in_the_middle_of_its_rows_is_refused_with_the_reason(tmp_path: Path) -> None:
+    store = opened(tmp_path)
+    with pytest.raises(RefusedError, match="Could not convert string 'x'"):
+        store.query("SELECT CAST(CASE range WHEN 9000 THEN 'x' ELSE '1' END AS INT) FROM range(20000)")
     assert store.query("SELECT n FROM counted").to_pylist() == [{"n": 0}]
     store.close()
 

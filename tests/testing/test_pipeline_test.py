@@ -1,5 +1,6 @@
 """What users' tests stand on: virtual time, closing windows, crashes, restarts, redrive, random cuts."""
 
+import runpy
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -50,6 +51,26 @@ def test_records_that_are_sent_are_in_the_tables_after_a_run() -> None:
         assert test.table("best") == [{"user": "bob", "spent": Decimal("10.25")}]
         assert test.outcomes("events") == {"accepted": 2}
         assert test.query("SELECT count(*) AS windows FROM revenue") == [{"windows": 1}]
+
+
+def test_a_reference_lies_beside_the_file_that_declares_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "project").mkdir()
+    (tmp_path / "project" / "names.csv").write_text("id,name\nann,Ann\n")
+    declaring = tmp_path / "project" / "pipeline.py"
+    declaring.write_text(
+        "import headrace as hr\n"
+        "pipeline = hr.Pipeline('named')\n"
+        "pipeline.reference('names', 'names.csv', key='id')\n"
+        "pipeline.stream('events', schema='id VARCHAR')\n"
+        "pipeline.table('named', '''SELECT u.name FROM events e JOIN names u USING (id)''')\n"
+    )
+    monkeypatch.chdir(tmp_path)  # where pytest was started
+    with PipelineTest(runpy.run_path(str(declaring))["pipeline"], start=NOON) as test:
+        test.send("events", {"id": "ann"})
+        test.run()
+        assert test.table("named") == [{"name": "Ann"}]
 
 
 def test_a_record_sent_at_a_later_time_moves_the_clock_and_an_earlier_one_does_not() -> None:

@@ -22,6 +22,9 @@ from headrace.log.retention import Limits, positions_of_readers, stored_bytes
 __all__ = ["Appender", "Prepared", "microseconds_of"]
 
 _RECORD_BYTES_MAX = 64 * 1024 * 1024
+_CLOCK_SLACK_US = 5_000_000
+"""So far may a clock step back, or that of another process be behind, and record times stay as they are."""
+
 _EPOCH = datetime.fromisoformat("1970-01-01T00:00:00+00:00")
 _INSERT = f"INSERT INTO batches (stream, {ROW_COLUMNS}) VALUES (?{', ?' * len(ROW_COLUMNS.split(','))})"
 
@@ -124,15 +127,15 @@ class Appender:
             "SELECT partition, end_offset, clock_time FROM partitions WHERE stream = ?", (self._stream,)
         )
         state = {partition: (end, clock_time) for partition, end, clock_time in rows}
-        # Asked under the write lock: record times of the log's own clock never go back within a partition,
-        # even when the clock does or another process has a slower one.
+        # Asked under the write lock. After a larger step back the clock was ahead before, and is followed:
+        # records of now would be late until that time comes.
         now_us = microseconds_of(now())
         firsts: dict[int, int] = {}
         stored: dict[int, int] = {}
         for partition, batch, times in prepared.batches:
             end, clock_time = state[partition]
             if times.needs_clock:
-                clock_time = max(now_us, clock_time)
+                clock_time = max(now_us, clock_time) if clock_time - now_us <= _CLOCK_SLACK_US else now_us
             row = batch.row(partition, end, times.filled(clock_time))
             sqlite.execute(_INSERT, (self._stream, *row))
             firsts.setdefault(partition, end)

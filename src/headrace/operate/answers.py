@@ -6,6 +6,7 @@ that asks opens the store read-only and answers itself.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Protocol
@@ -64,6 +65,7 @@ class Answers:
         letters: Callable[[], list[dict[str, Any]]] = list,
         alerts: Callable[[], list[dict[str, Any]]] = list,
         spark: Callable[[], dict[str, Any] | None] = lambda: None,
+        telemetry: Callable[[], list[dict[str, Any]]] = list,
     ) -> None:
         self._store = store
         self._logs = logs
@@ -72,6 +74,7 @@ class Answers:
         self._letters = letters
         self._alerts = alerts
         self._spark = spark
+        self._telemetry = telemetry
         self.waiting = ""
         """What a run waits for before it can go on; empty while it works."""
 
@@ -110,6 +113,7 @@ class Answers:
             "replicas": self._replicas(),
             "dead_letter_topics": self._letters(),
             "spark": self._spark(),
+            "telemetry": self._telemetry(),
             "alerts": [one for one in self._alerts() if one["state"] in ("pending", "firing")],
         }
 
@@ -133,14 +137,14 @@ class Answers:
         def query(request: Mapping[str, Any]) -> pa.Table:
             return self.query(
                 _text(request, "sql"),
-                rows_max=_number(request, "rows_max", 10_000),
-                seconds_max=float(_number(request, "seconds_max", 5)),
+                rows_max=_whole(request, "rows_max", 10_000),
+                seconds_max=_number(request, "seconds_max", 5),
             )
 
         def dead_letters(request: Mapping[str, Any]) -> pa.Table:
             words = {name: _optional_text(request, name) for name in ("stream", "outcome", "rule")}
             addresses = _addresses(request)
-            return self.dead_letters(**words, limit=_number(request, "limit", 100), addresses=addresses)
+            return self.dead_letters(**words, limit=_whole(request, "limit", 100), addresses=addresses)
 
         return {
             "query": query,
@@ -190,8 +194,15 @@ def _addresses(request: Mapping[str, Any]) -> list[tuple[str, str, int, int]] | 
     return found
 
 
-def _number(request: Mapping[str, Any], name: str, default: int) -> int:
+def _number(request: Mapping[str, Any], name: str, default: float) -> float:
     value = request.get(name, default)
-    if not isinstance(value, int | float) or isinstance(value, bool) or value < 1:
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < math.inf:
         raise RefusedError(f"'{name}' of the request is not a positive number")
+    return float(value)
+
+
+def _whole(request: Mapping[str, Any], name: str, default: int) -> int:
+    value = _number(request, name, default)
+    if value < 1:
+        raise RefusedError(f"'{name}' of the request is less than one")
     return int(value)

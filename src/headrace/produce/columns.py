@@ -91,7 +91,7 @@ class _ErrorsOf:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _trace: object) -> None:
         import duckdb
 
-        if not isinstance(error, duckdb.Error):
+        if not isinstance(error, duckdb.Error | OSError):  # in the middle of a reader, they are Arrow's
             return
         line = re.search(r"CSV Error on Line: (\d+)", str(error))
         reason = re.search(
@@ -134,7 +134,7 @@ def _json_of_text(text: str, declared: str | None) -> str:
         bare = number
     elif declared == "BOOLEAN":
         return f"CASE WHEN {boolean} THEN lower({text}) ELSE {string} END"
-    elif declared.startswith(("STRUCT", "MAP")) or declared.endswith("[]"):
+    elif declared == "JSON" or declared.startswith(("STRUCT", "MAP")) or declared.endswith("[]"):
         bare = f"json_valid({text})"
     else:
         return string
@@ -166,6 +166,8 @@ def _json_of(value: str, kind: Any, depth: int = 0) -> str:
         # JSON has no NaN and no infinity: as texts they are visible, and the row stage says what it thinks.
         text = f"CAST({value} AS VARCHAR)"
         return f"CASE WHEN isfinite({value}) THEN {text} ELSE '\"' || {text} || '\"' END"
+    if str(kind) == "JSON":
+        return f"CAST({value} AS VARCHAR)"
     if kind.id == "boolean" or _NUMBERS.match(str(kind)):
         return f"CAST({value} AS VARCHAR)"
     if kind.id.startswith("timestamp"):

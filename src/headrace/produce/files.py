@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
@@ -89,7 +90,7 @@ def produce_files(
     Every file is looked at before the first record is appended. Raises ProfileError for wrong options, and
     RefusedError when a file cannot be read or the log refuses; both say how many records were appended.
     """
-    if rate is not None and rate <= 0:
+    if rate is not None and not 0 < rate < math.inf:
         raise ProfileError(f"a rate of {rate} records/s", fix="give a positive rate, or none for unlimited")
     field = time_field(stream, record_time)
     formats = [_format_of(file, format) for file in files]

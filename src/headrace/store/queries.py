@@ -73,15 +73,11 @@ def _run(cursor: Any, sql: str, rows_max: int | None, seconds_max: float) -> pa.
     timer.start()
     try:
         return _rows(cursor, sql, rows_max)
-    except duckdb.InterruptException as error:
-        raise TransientError(
-            f"the query took more than {seconds_max:g} seconds and was stopped",
-            fix="ask for less: filter by a key or a time, or read a table instead of computing from rows",
-        ) from error
-    except duckdb.Error as error:
+    except (duckdb.Error, OSError) as error:  # Arrow's reader makes an OSError of what DuckDB says
         if over.is_set():
             raise TransientError(
-                f"the query took more than {seconds_max:g} seconds and was stopped"
+                f"the query took more than {seconds_max:g} seconds and was stopped",
+                fix="ask for less: filter by a key or a time, or read a table instead of computing from rows",
             ) from error
         raise RefusedError(
             str(error).strip(), fix="correct the query; `headrace tables` lists what there is"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import random
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
@@ -96,9 +97,9 @@ class PipelineTest:
     def __enter__(self) -> PipelineTest:
         from headrace.sql import plan_pipeline
 
-        plan = plan_pipeline(self.pipeline)
-        beside = {name: _beside_its_declaration(one) for name, one in plan.references.items()}
-        self._plan = replace(plan, references=beside)
+        pipeline = copy.copy(self.pipeline)
+        pipeline.references = tuple(_beside_its_declaration(one) for one in pipeline.references)
+        self._plan = plan_pipeline(pipeline)
         if self._folder is None:
             self._temporary = tempfile.TemporaryDirectory(prefix="headrace-test-")
             self._folder = Path(self._temporary.name)
