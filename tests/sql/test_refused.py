@@ -74,6 +74,8 @@ SELECT COLUMNS('a.*') FROM events | COLUMNS(...) or * inside an expression | wri
 SELECT $1 AS x FROM events | a parameter cannot be used over a stream | the value
 SELECT #1 AS x FROM events | a positional reference cannot be used over a stream | name
 SELECT i FROM events WHERE sum(i) > 2 | the aggregate sum(...) cannot stand in WHERE | HAVING
+SELECT kind COLLATE NOCASE AS k, count(*) AS n FROM events GROUP BY kind COLLATE NOCASE | COLLATE cannot be used over a stream (line 1, column 13 of the query) | lower(x)
+SELECT i FROM events WHERE kind COLLATE NOCASE = 'a' | COLLATE cannot be used over a stream | lower(x)
 SELECT i FROM events WHERE kind | WHERE is VARCHAR, not BOOLEAN | write a condition
 SELECT i + tags AS x FROM events | no function takes these arguments: +(INTEGER, VARCHAR[]) (line 1, column 10 | CAST
 SELECT CAST(i AS foo) AS x FROM events | Type with name foo does not exist! (line 1, column 18 | did you mean
@@ -84,11 +86,18 @@ SELECT CAST(i AS foo) AS x FROM events | Type with name foo does not exist! (lin
 {COUNT} window(seen) | window(...) with 1 arguments (line 1, column 57 of the query) | write window(time, '5 minutes')
 {COUNT} window(seen, INTERVAL 5 MINUTES) | a length of window() that is not a text | '5 minutes'
 {COUNT} window(seen, '0 s') | window() of length 0 | '5 minutes'
+{COUNT} window(seen, '99999999999 days') | window(): '99999999999 days' is too long (line 1, column 70 of the query) | '5 minutes'
+{COUNT} session_window(seen, '99999999999 days') | session_window(): '99999999999 days' is too long | '5 minutes'
+{COUNT} window(seen, '30 days', '1 ms') | every record would be in 2592000000 windows: at most 10000 (line 1, column 81 of the query) | write a slide of '4 minutes 19 seconds 200 ms' or longer
+{COUNT} window(seen, '10001 s', '1 s') | every record would be in 10001 windows: at most 10000 | write a slide of '1 second 100 us' or longer
 {COUNT} window(seen, '5 minutes'), window(seen, '1 minute') | two windows in one query | a table for each
 {COUNT} session_window(seen, '5 minutes', '1 minute') | session_window(...) with 3 arguments | session_window(time, '30 minutes')
 {COUNT} kind | 'window_start' is there only with window(...) | GROUP BY window
 SELECT window(seen, '5 minutes') AS w FROM events | window(...) may stand in GROUP BY only | window_start, window_end
 SELECT max(window_start) AS w FROM events GROUP BY window(seen, '5 minutes') | a bound of the window inside an aggregate | event time
+SELECT count(*) FILTER (WHERE window_start > seen) AS w FROM events GROUP BY window(seen, '5 minutes') | a bound of the window inside FILTER (line 1, column 31 of the query) | event time
+SELECT kind, count(*) FILTER (WHERE count(*) > 1) AS w FROM events GROUP BY kind | an aggregate inside FILTER (line 1, column 37 of the query) | HAVING
+SELECT kind, sum(i) AS s, count(*) FILTER (WHERE s > 1) AS w FROM events GROUP BY kind | the aggregate sum(...) cannot stand in FILTER | SELECT and HAVING
 SELECT e.id, f.id AS g FROM events e JOIN events f ON e.id = f.id | a join of two streams is not supported yet | reference
 SELECT e.id, f.id AS g FROM events e, clicks f | a join of two streams is not supported yet | view
 SELECT id, n FROM events JOIN other ON kind = w | 'other' is a table: it cannot be read together with a stream | view
@@ -107,6 +116,7 @@ SELECT n, random() AS x FROM other | 'random' in a view answers differently ever
 SELECT n, list(w) AS l FROM other GROUP BY n | list() depends on the order of rows | list(... ORDER BY ...)
 SELECT n FROM other, 'x.parquet' | there is no table 'x.parquet' | there are
 SELECT n FROM other, read_csv('x.csv') | the table function 'read_csv' | read tables only
+SELECT w COLLATE NOCASE AS w, sum(n) AS n FROM other GROUP BY 1 | COLLATE in a view | lower(x)
 SELECT n, getenv('HOME') AS h FROM other | 'getenv' reads more than tables | value
 SELECT n, n + 1 FROM other | column 2 has no name | ... AS name
 SELECT n, w AS _w FROM other | column '_w' begins with _ | AS another_name
@@ -138,6 +148,12 @@ def test_a_query_is_refused_with_its_place_and_what_to_write_instead(line: str) 
     assert [problem.subject for problem in problems] == ["table 't'"] * len(problems)
     assert any(problem.what.startswith(what) and fix in problem.fix for problem in problems), problems
     assert all(problem.fix and problem.line > 0 and problem.file.endswith(".py") for problem in problems)
+
+
+def test_a_panel_may_be_ordered_by_a_collation() -> None:
+    pipeline = pipeline_with("SELECT kind FROM events")
+    pipeline.panel("Users", "SELECT w, n FROM other ORDER BY w COLLATE NOCASE", kind="table")
+    assert plan_pipeline(pipeline).panels
 
 
 def test_every_problem_is_reported_at_once_in_the_order_of_the_file() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import timedelta
 
-from headrace.declare import parse_duration
+from headrace.declare import format_duration, parse_duration
 from headrace.sql import functions
 from headrace.sql.aggregates import AGGREGATES, canonical_name
 from headrace.sql.expressions import ALIAS, GROUP, Expressions, has_aggregate, is_aggregate
@@ -26,6 +26,9 @@ from headrace.sql.syntax import (
 )
 
 __all__ = ["Grouped", "Use", "read_grouped"]
+
+WINDOWS_MAX = 10_000
+"""Windows that one record may be in: each is a row that it changes."""
 
 _BOUNDS = {"window_start": "window_start", "window_end": "window_end"}
 _WITH_PARAMETER = frozenset({"quantile_cont", "quantile_disc", "approx_quantile"})
@@ -172,6 +175,13 @@ class _Grouping:
             self._refuse("the slide of the window is longer than its size: records between would be lost",
                          "write a slide of at most the size", arguments[2])  # fmt: skip
             return None
+        windows = -(-size // slide)
+        if windows > WINDOWS_MAX:
+            least = format_duration(-(-size // WINDOWS_MAX))
+            self._refuse(f"every record would be in {windows} windows: at most {WINDOWS_MAX}",
+                         f"write a slide of '{least}' or longer, or a smaller size",
+                         arguments[2])  # fmt: skip
+            return None
         return Window("tumbling" if slide == size else "sliding", size, slide)
 
     def _length(self, node: Node, name: str) -> timedelta | None:
@@ -183,6 +193,9 @@ class _Grouping:
             length = parse_duration(text)
         except ValueError as error:
             self._refuse(str(error), "write for example '5 minutes'", node)
+            return None
+        except OverflowError:
+            self._refuse(f"{name}(): '{text}' is too long", "write for example '5 minutes'", node)
             return None
         if length <= timedelta():
             self._refuse(f"{name}() of length 0", "write for example '5 minutes'", node)
@@ -237,13 +250,13 @@ class _Grouping:
         self._open.discard(word)
         return meant
 
-    def _without_aliases(self, node: Node) -> Node:
+    def _without_aliases(self, node: Node, place: str = "GROUP BY") -> Node:
         def change(part: Node) -> Node | None:
             if part["class"] != ALIAS:
                 return None
             plain = Expressions(self._source.scope, self._catalog.functions, self._errors)
             return plain.resolved(
-                {**self._raw[part["column_names"][0].lower()], "alias": ""}, aggregates="GROUP BY"
+                {**self._raw[part["column_names"][0].lower()], "alias": ""}, aggregates=place
             )
 
         plain: Node = transformed(node, change)
@@ -255,7 +268,7 @@ class _Grouping:
         if canonical_word not in AGGREGATES:
             self._refuse_aggregate(node)
             return node
-        arguments = [self._without_aliases(argument) for argument in arguments_of(node)]
+        arguments = [self._without_aliases(argument, "an aggregate") for argument in arguments_of(node)]
         if any(has_aggregate(argument) for argument in arguments):
             self._refuse(
                 "an aggregate of an aggregate", "make the inner one a table and write a view over it", node
@@ -280,7 +293,9 @@ class _Grouping:
         if canonical_word == "count" and arguments and not node["distinct"] and _is_value(arguments[0]):
             arguments = []
         if node.get("filter"):
-            condition = self._without_aliases(node["filter"])
+            condition = self._condition(node["filter"])
+            if condition is None:
+                return node
             arguments = [
                 case_when(condition, argument, constant("NULL_LITERAL", ""))
                 for argument in arguments or [constant("INTEGER", "1")]
@@ -288,6 +303,18 @@ class _Grouping:
         use = Use(canonical_word, arguments, parameters, bool(node["distinct"]), node)
         known = self._group.uses.setdefault(use.identity, use)
         return {**column(known.identity), "class": GROUP}
+
+    def _condition(self, node: Node) -> Node | None:
+        """Return the condition of FILTER, over a record; None when it looks at the group."""
+        for part in _parts([node]):
+            if part["class"] == GROUP:
+                self._refuse("a bound of the window inside FILTER", "use the event time", part)
+                return None
+            if part["class"] == "FUNCTION" and is_aggregate(part["function_name"]):
+                self._refuse("an aggregate inside FILTER", "write it in HAVING, or a view over the table",
+                             part)  # fmt: skip
+                return None
+        return self._without_aliases(node, "FILTER")
 
     def _refuse_aggregate(self, node: Node) -> None:
         name = node["function_name"]
