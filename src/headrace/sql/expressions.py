@@ -208,6 +208,7 @@ class Expressions:
             "POSITIONAL_REFERENCE": ("a positional reference", "write the column's name"),
             "STAR": ("COLUMNS(...) or * inside an expression", "write the columns"),
             "DEFAULT": ("DEFAULT", "write the value itself"),
+            "COLLATE": ("COLLATE", "strings are compared by their bytes; fold them, for example lower(x)"),
         }
         if node["type"] == "GROUPING_FUNCTION":
             self.refuse("grouping(...)", "declare a table for each grouping", node)

@@ -151,6 +151,9 @@ def _judge(query: Node, catalog: Catalog, errors: list[QueryError], *, is_view: 
                 )
         elif node.get("class") == "FUNCTION":
             _judge_function(node, errors, is_view=is_view)
+        elif is_view and node.get("class") == "COLLATE":
+            errors.append(QueryError("COLLATE in a view: which of the strings that are equal is shown is open",
+                                     "fold them, for example lower(x)", location_of(node)))  # fmt: skip
         elif is_view and node.get("class") == "COLUMN_REF" and len(node["column_names"]) == 1:
             word = node["column_names"][0].lower()
             if word in functions.CLOCK:
