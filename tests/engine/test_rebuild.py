@@ -80,7 +80,7 @@ class Project:
         assert self.store.ledger().balanced
 
     def compact(self) -> None:
-        self.log.compact()  # type: ignore[attr-defined]
+        self.log.retain()  # type: ignore[attr-defined]
 
     def rows(self, table: str) -> list[tuple[Any, ...]]:
         found = self.store.query(f"FROM {table} ORDER BY ALL").to_pylist()
@@ -144,13 +144,13 @@ def test_retention_leaves_what_a_rebuild_still_reads(project: Callable[..., Proj
         run.send((number, 0))
     run.run()
     run.open("t", t=COUNT).engine.step(rows_max=20)
-    run.compact()
+    run.retain()
     assert run.log.partitions()[0].start <= 20
     run.open(t=COUNT)
-    run.compact()
+    run.retain()
     run.run()
     assert run.rows("t") == [(50,)]
-    run.compact()
+    run.retain()
     assert run.log.partitions()[0].start == 50, "and afterwards it takes them"
 
 
@@ -162,7 +162,7 @@ def test_records_that_are_lost_in_a_rebuild_leave_no_partial_window(project: Cal
     run.run()
     run.open("w", "t", **tables).engine.step(rows_max=5)
     run.log.publish("engine", {0: 12})  # as if retention had not known of the rebuild
-    run.compact()
+    run.retain()
     run.open(settings=EngineSettings(on_data_loss="continue"), **tables).run()
     assert run.log.partitions()[0].start >= 12
     assert run.counts("w") == {20: 10, 30: 10}
@@ -177,7 +177,7 @@ def test_totals_and_sessions_are_not_computed_again_from_a_log_that_was_cut(
     for minute in range(10):
         run.send((minute, minute), at=minute)
     run.run()
-    run.compact()
+    run.retain()
     run.send((10, 10), at=10)
     run.run()
     before = (run.rows("t"), run.rows("s"))
@@ -193,7 +193,7 @@ def test_totals_that_began_where_the_log_begins_are_computed_again(project: Call
     for minute in range(10):
         run.send((minute, minute), at=minute)
     run.run()
-    run.compact()
+    run.retain()
     run.send((10, 10), at=10)
     run.open(t=COUNT, later=COUNT).run()
     assert run.rows("later") == [(1,)]
@@ -213,7 +213,7 @@ def test_windows_from_before_the_log_begins_stay_when_a_table_is_computed_again(
     for minute in range(60):
         run.send((minute, minute), (minute, minute), at=minute)
     run.run()
-    run.compact()
+    run.retain()
     assert run.log.partitions()[0].start > 0
     before = run.counts("w")
     assert len(before) == 6
@@ -231,7 +231,7 @@ def test_sliding_windows_that_began_before_the_log_are_not_shown(project: Callab
     for minute in range(20):
         run.send((minute, minute), at=minute)
     run.run()
-    run.compact()
+    run.retain()
     for minute in range(20, 60):
         run.send((minute, minute), at=minute)
     run.run()
@@ -285,7 +285,7 @@ def test_outcomes_of_records_that_the_log_lost_are_forgotten_at_the_next_start(
     run.run()
     taken = 'SELECT "offset" FROM _headrace.taken ORDER BY 1'
     assert run.store.connection.execute(taken).fetchall() == [(1,), (2,)]
-    run.compact()
+    run.retain()
     run.open(t=COUNT, unique="id")
     assert run.store.connection.execute(taken).fetchall() == []
 
@@ -298,7 +298,7 @@ def test_they_are_forgotten_by_a_run_that_goes_on_too_within_an_hour_of_the_logs
     held = []
     for hour in range(24):
         run.send(*[(hour, 60 * hour)] * 50, at=60 * hour)
-        run.compact()
+        run.retain()
         run.run()
         held += [n for (n,) in run.store.connection.execute(taken).fetchall()]
     assert held[0] == 49
@@ -313,7 +313,7 @@ def test_the_first_record_of_a_partition_is_found_behind_those_of_another(tmp_pa
     )
     for partition in (0, 1):
         log.append(append_table([b"{}"], partition=partition))
-    log.compact()
+    log.retain()
     clock.time = START + timedelta(minutes=7)
     log.append(append_table([b"{}"], partition=1))
     ranges = log.partitions()

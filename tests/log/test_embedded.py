@@ -126,10 +126,10 @@ def test_retention_by_age_deletes_whole_batches_that_nobody_needs(
         clock.advance(minutes=30)
     log.publish("engine", {0: 3})
     clock.advance(hours=9)
-    log.compact()
+    log.retain()
     assert starts(log) == [2]  # the engine stands in the middle of the second batch
     log.publish("engine", {0: 8})
-    log.compact()
+    log.retain()
     assert starts(log) == [8]
     with pytest.raises(
         RefusedError, match=r"records 7 to 7 are gone, retention deleted them[\s\S]*on_data_loss"
@@ -147,7 +147,7 @@ def test_retention_waits_for_the_slowest_reader_in_every_partition(
     log.publish("engine", {0: 1, 1: 1})
     log.publish("copy", {0: 1})  # has not begun to read partition 1
     clock.advance(hours=1)
-    log.compact()
+    log.retain()
     assert starts(log) == [1, 0]
 
 
@@ -157,7 +157,7 @@ def test_retention_by_size_keeps_the_newest(path: Path, clock: Clock, opened: li
     for at in range(40):
         log.append(records(os.urandom(1000), partition=[at % 2]))
         clock.advance(seconds=1)
-    log.compact()
+    log.retain()
     assert starts(log) == [16, 15]  # 9 records of about 1,012 bytes fit
     assert read_all(log).num_rows == 9
 
@@ -174,17 +174,30 @@ def test_retention_happens_by_itself_while_appending(
     assert path.stat().st_size < 50_000_000
 
 
+def test_a_log_that_held_much_shrinks_by_itself_while_little_is_appended(
+    path: Path, clock: Clock, opened: list[EmbeddedLog], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = open_embedded_log(path, "events", retention_age=timedelta(hours=1), clock=clock, durable=False)
+    opened.append(log)
+    monkeypatch.setattr("headrace.log.embedded._RETENTION_EVERY_S", 0.0)
+    log.append(records(*[os.urandom(1_000_000) for _ in range(40)]))
+    assert path.stat().st_size > 40_000_000
+    clock.advance(hours=2)
+    for _ in range(3):
+        log.append(records(b"a"))
+    assert path.stat().st_size < 1_000_000
+
+
 def test_space_of_deleted_records_goes_back_to_the_disk(
     path: Path, clock: Clock, opened: list[EmbeddedLog]
 ) -> None:
     log = open_embedded_log(path, "events", retention_age=timedelta(hours=1), clock=clock, durable=False)
     opened.append(log)
     log.append(records(*[os.urandom(1_000_000) for _ in range(8)]))
-    log.compact()
-    assert path.stat().st_size > 8_000_000
+    assert sum(file.stat().st_size for file in path.parent.iterdir()) > 8_000_000
     clock.advance(hours=2)
-    log.compact()
-    assert path.stat().st_size < 1_000_000
+    log.retain()
+    assert sum(file.stat().st_size for file in path.parent.iterdir()) < 1_000_000
 
 
 def test_a_full_log_refuses_and_says_what_to_do(path: Path, clock: Clock, opened: list[EmbeddedLog]) -> None:

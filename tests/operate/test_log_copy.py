@@ -227,7 +227,7 @@ def test_what_retention_took_before_it_was_copied_is_counted(
         clock[0] += timedelta(minutes=10)
         if number == 1:
             copy(source, target)
-    source.compact()
+    source.retain()
     start = source.partitions()[0].start
     assert start > 2
     report = copy(source, target)
@@ -247,7 +247,7 @@ def test_redriven_records_are_copied_with_the_addresses_of_the_target(tmp_path: 
     for number in range(5):
         append(source, {"value": b"%d" % number})
         clock[0] += timedelta(minutes=25)
-    source.compact()
+    source.retain()
     start = source.partitions()[0].start
     assert start > 0
     address = {"key": "headrace.address", "value": b"0:4"}

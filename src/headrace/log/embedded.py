@@ -32,6 +32,8 @@ _PAUSE_GROWTH = 1.5
 
 _RETENTION_EVERY_S = 10.0
 _RETENTION_EVERY_BYTES = 16 * 1024 * 1024
+_GIVEN_BACK_PAGES = 4096
+"""At once, so that others who append do not wait for long: 32 MiB."""
 
 
 def utc_now() -> datetime:
@@ -189,22 +191,29 @@ class EmbeddedLog:
     def _retain(self) -> None:
         self._retention_due = time.monotonic() + _RETENTION_EVERY_S
         self._retention_bytes = 0
-        if self._limits.age is None and self._limits.bytes is None:
-            return
-        more = True
+        more = self._limits.age is not None or self._limits.bytes is not None
         while more:
             with self._writer.writing() as sqlite:
                 more = self._retention.apply(sqlite, microseconds_of(self.now()))
-
-    def compact(self) -> None:
-        """Apply retention now, drop marks of dead loads, and give free space back to the file system."""
         with self._writer.held() as sqlite:
-            self._retain()
-            with self._writer.writing():
-                remove_dead_marks(self._path, sqlite)
+            if sqlite.execute("SELECT 1 FROM loads LIMIT 1").fetchone():
+                with self._writer.writing():
+                    remove_dead_marks(self._path, sqlite)
+            self._give_back(sqlite)
+
+    def _give_back(self, sqlite: sqlite3.Connection) -> None:
+        """Give space back to the file system when most of the file is free; less is soon used again."""
+        (free,) = sqlite.execute("PRAGMA freelist_count").fetchone()
+        (pages,) = sqlite.execute("PRAGMA page_count").fetchone()
+        if 2 * free > pages:
             # It frees a page a step and has no columns: `execute` would take one step and stop.
-            sqlite.executescript("PRAGMA incremental_vacuum")
+            sqlite.executescript(f"PRAGMA incremental_vacuum({_GIVEN_BACK_PAGES})")
             sqlite.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
+    def retain(self) -> None:
+        """Apply retention, and what goes with it, now; appends do so by themselves every some seconds."""
+        with self._writer.held():
+            self._retain()
 
     def read(self, positions: Mapping[int, int], *, rows_max: int, bytes_max: int, wait: timedelta) -> Slice:
         """Read from `positions` in record-time order over all partitions; see `Log.read`."""
