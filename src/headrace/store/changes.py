@@ -14,9 +14,9 @@ from typing import Any
 import pyarrow as pa
 
 from headrace.sql.plan import TableClass, TablePlan
-from headrace.store.instants import micros_of_length
 from headrace.store.names import quoted, state_name, text_literal
 from headrace.store.progress import Progress
+from headrace.store.results import ended
 from headrace.store.schema import groups_sql, removal_key, result_columns
 
 __all__ = [
@@ -212,16 +212,9 @@ def _where(plan: TablePlan, position: Position, closing: Closing | None) -> str:
         return f"t._epoch > {position.epoch} AND {epochs}"
     if closing.through is None:
         return "false"
-    ended = _ended(plan, closing.through)
-    before = "false" if closing.before is None else _ended(plan, closing.before)
-    return f"{epochs} AND {ended} AND (NOT ({before}) OR t._epoch > {position.epoch})"
-
-
-def _ended(plan: TablePlan, through: int) -> str:
-    """Return the condition for windows that end at `through` or before."""
-    if plan.kind is TableClass.WINDOWED and plan.window is not None:
-        return f"t.window_start <= make_timestamptz({through - micros_of_length(plan.window.size)})"
-    return f"t.window_end <= make_timestamptz({through})"
+    over = ended(plan, closing.through)
+    before = "false" if closing.before is None else ended(plan, closing.before)
+    return f"{epochs} AND {over} AND (NOT ({before}) OR t._epoch > {position.epoch})"
 
 
 def _rows_sql(

@@ -20,6 +20,7 @@ from headrace.store.lock import StoreLock
 from headrace.store.names import late_name, quoted, side_name, state_name
 from headrace.store.progress import Progress, RebuildProgress, TableProgress
 from headrace.store.reading import StoreReading
+from headrace.store.results import adopt_results, forget_result, write_result
 from headrace.store.schema import (
     SCHEMA_VERSION,
     create_table,
@@ -225,7 +226,12 @@ class Store(StoreReading):
                 self.notices.append(_dropped(name))
                 for statement in drop_table(name, relations):
                     self.connection.execute(statement)
+                forget_result(self.connection, name)
                 del self.progress.tables[name]
+        staying = [
+            table for name, table in tables.items() if name in self.progress.tables and name not in changed
+        ]
+        self.notices += adopt_results(self.connection, staying, self.progress)
         self.asked = tuple(name for name in dict.fromkeys(rebuild) if name in self.progress.tables)
         for table in self.plan.tables:
             if table.kind is not TableClass.VIEW and table.name not in self.progress.tables:
@@ -274,6 +280,7 @@ class Store(StoreReading):
         for statement in create_table(table):
             self.connection.execute(statement)
         self._insert_meta({f"kind:{table.name}": table.kind.value})
+        write_result(self.connection, table)
         return self._fresh(table)
 
     def _fresh(self, table: TablePlan) -> TableProgress:

@@ -18,7 +18,8 @@ from headrace.engine.local.sides import Sides
 from headrace.sql.plan import Aggregate, TablePlan
 from headrace.store.instants import micros_of_length
 from headrace.store.names import quoted, state_name
-from headrace.store.schema import groups_sql, key_columns, removal_key
+from headrace.store.results import log_unfit
+from headrace.store.schema import key_columns
 
 __all__ = ["GroupedTable", "log_removals"]
 
@@ -192,19 +193,4 @@ def log_removals(context: EpochContext, plan: TablePlan, lowest: int | None) -> 
     touched = f"t._epoch = {context.epoch}"
     if lowest is not None:
         touched += f" AND t.window_start >= {_instant(lowest)}"
-    groups = groups_sql(plan, where=touched)
-    fits = f"coalesce(TRY({plan.having_sql}), false)"
-    connection = context.connection
-    removed = connection.execute(
-        f"INSERT INTO _headrace._removed SELECT ?, {removal_key(plan)}, {context.epoch}, 'having' "
-        f'FROM ({groups}) "_groups" WHERE _shown AND NOT {fits}',
-        [plan.name],
-    ).fetchall()[0][0]
-    context.progress.removed += removed
-    keys = key_columns(plan)
-    matches = " AND ".join(f"t.{key} IS NOT DISTINCT FROM g.{key}" for key in keys) or "true"
-    names = "".join(f"{key}, " for key in keys)
-    connection.execute(
-        f"UPDATE {state_name(plan.name)} AS t SET _shown = g.fits "
-        f'FROM (SELECT {names}{fits} AS fits FROM ({groups}) "_groups") g WHERE {matches} AND {touched}'
-    )
+    context.progress.removed += log_unfit(context.connection, plan, context.epoch, touched)

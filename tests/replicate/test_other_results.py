@@ -1,0 +1,143 @@
+"""Tables that show something else of the state that a store holds: other columns, another HAVING."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from targets import FilesTarget, ParquetTarget
+
+from headrace.declare import Pipeline
+from headrace.testing.pipeline_test import PipelineTest
+from headrace.testing.replica_runs import catch_up, following, sorted_rows
+
+START = "2026-03-01T12:00:00"
+USERS = "SELECT who, count(*) AS n, max(heat) AS hot FROM events GROUP BY who"
+WINDOWS = "SELECT window_start, who, count(*) AS n FROM events GROUP BY window(seen, '10 minutes'), who"
+VISITS = "SELECT who, window_start, count(*) AS n FROM events GROUP BY session_window(seen, '5 minutes'), who"
+ONE = "SELECT count(*) AS n, max(heat) AS hot FROM events"
+MORE = " HAVING count(*) > 1"
+
+
+@contextmanager
+def shop(folder: Path, **tables: str) -> Iterator[PipelineTest]:
+    """Run the pipeline on the store that is in `folder`."""
+    pipeline = Pipeline("shop")
+    pipeline.stream(
+        "events",
+        schema="seen TIMESTAMP NOT NULL, who VARCHAR, heat DOUBLE",
+        event_time="seen",
+        allowed_lateness="1 minute",
+    )
+    for name, query in tables.items():
+        pipeline.table(name, query)
+    with PipelineTest(pipeline, folder=folder, start=START) as test:
+        yield test
+
+
+def send(test: PipelineTest, *who: str, minute: int = 0) -> None:
+    at = f"2026-03-01T12:{minute:02d}:00"
+    test.send("events", [{"seen": at, "who": each, "heat": 4.5} for each in who], at=at)
+    test.run()
+
+
+def copied(test: PipelineTest, *targets: Any, **options: Any) -> None:
+    for target in targets:
+        with following(test, target.replica(**options)) as follower:
+            catch_up(follower)
+
+
+def agree(test: PipelineTest, target: Any, *tables: str) -> None:
+    for table in tables:
+        assert sorted_rows(target.rows(table)) == sorted_rows(test.table(table)), table
+
+
+def test_a_replica_follows_another_having_of_a_store_that_exists(tmp_path: Path) -> None:
+    two, three, few = " HAVING count(*) > 1", " HAVING count(*) > 2", " HAVING count(*) < 2"
+    changes = [("", two), (two, ""), (two, three), (three, two), (two, few)]
+    each = [(query, *change) for query in (USERS, WINDOWS, VISITS) for change in changes]
+    first = {f"t{number}": query + having for number, (query, having, _) in enumerate(each)}
+    second = {f"t{number}": query + having for number, (query, _, having) in enumerate(each)}
+    near, far = FilesTarget(tmp_path / "near"), FilesTarget(tmp_path / "far")
+    with shop(tmp_path / "shop", **first) as test:
+        send(test, "ann", "bob", "bob", "cyd", "cyd", "cyd")
+        copied(test, near, far)
+    with shop(tmp_path / "shop", **second) as test:
+        copied(test, near)  # before any record comes
+        agree(test, near, *second)
+        assert [said.split()[1] for said in test.store.notices] == [f"'{name}'" for name in second]
+        send(test, "ann")
+        send(test, "bob", minute=1)
+        copied(test, near)
+        agree(test, near, *second)
+    with shop(tmp_path / "shop", **second) as test:
+        assert test.store.notices == []
+        copied(test, far)  # it was away all the while
+        agree(test, far, *second)
+
+
+def test_a_row_that_leaves_by_a_having_of_later_is_told_once(tmp_path: Path) -> None:
+    with shop(tmp_path, t=USERS) as test:
+        send(test, "ann", "bob", "bob")
+    with shop(tmp_path, t=USERS + " HAVING count(*) < 3") as test:
+        send(test, "cyd", "cyd", "cyd")  # was never in it
+        send(test, "bob")
+    with shop(tmp_path, t=USERS + " HAVING count(*) < 3") as test:
+        removed = test.query('SELECT "key" FROM _headrace._removed')
+        assert removed == [{"key": '{"who":"bob"}'}]
+        assert [row["who"] for row in test.table("t")] == ["ann"]
+
+
+@pytest.mark.parametrize("kind", [FilesTarget, ParquetTarget])
+def test_a_replica_follows_columns_that_are_computed_otherwise(tmp_path: Path, kind: Any) -> None:
+    target = kind(tmp_path / "target")
+    view = "SELECT sum(hot) AS heat FROM users"
+    with shop(tmp_path / "shop", users=USERS, one=ONE, calm=WINDOWS, heat=view) as test:
+        send(test, "ann", "bob")
+        copied(test, target)
+        agree(test, target, "users", "one", "heat")
+    otherwise = {
+        "users": USERS.replace("max(heat)", "max(heat) * 100"),
+        "one": ONE.replace("max(heat)", "-max(heat)"),
+    }
+    with shop(tmp_path / "shop", **otherwise, calm=WINDOWS, heat=view) as test:
+        assert [row["hot"] for row in test.table("users")] == [450.0, 450.0]
+        copied(test, target)
+        agree(test, target, "users", "one", "calm", "heat")
+        assert ["(column 'hot' is computed otherwise)" in each for each in test.store.notices] == [True, True]
+        assert {row["_epoch"] for row in test.query("SELECT _epoch FROM _state.calm")} == {1}
+    renamed = {"users": USERS.replace("AS hot", "AS hottest"), "one": ONE}
+    with shop(tmp_path / "shop", **renamed, calm=WINDOWS) as test:
+        copied(test, target)
+        rows = {row["who"]: row["hottest"] for row in target.rows("users")}
+        assert rows == {"ann": 4.5, "bob": 4.5}
+        assert "column 'hottest' is new, column 'hot' is gone" in test.store.notices[-2]
+
+
+def test_a_closed_window_that_shows_something_else_is_appended_with_a_higher_revision(tmp_path: Path) -> None:
+    target = FilesTarget(tmp_path / "target")
+    with shop(tmp_path / "shop", t=WINDOWS) as test:
+        send(test, "ann")
+        send(test, "ann", minute=15)
+        copied(test, target, mode="append")
+    with shop(tmp_path / "shop", t=WINDOWS.replace("count(*)", "count(*) * 10")) as test:
+        copied(test, target, mode="append")
+        send(test, "ann", minute=35)
+        copied(test, target, mode="append")
+    found = [(str(row["window_start"])[11:16], row["_revision"], row["n"]) for row in target.rows("t")]
+    assert sorted(found) == [("12:00", 0, 1), ("12:00", 1, 10), ("12:10", 0, 10)]
+
+
+def test_a_store_of_before_results_were_written_down_goes_on_with_another_having(tmp_path: Path) -> None:
+    target = FilesTarget(tmp_path / "target")
+    with shop(tmp_path / "shop", t=USERS, calm=USERS) as test:
+        send(test, "ann", "bob", "bob")
+        copied(test, target)
+        test.store.connection.execute("DELETE FROM _headrace.meta WHERE name LIKE 'result:%'")
+    with shop(tmp_path / "shop", t=USERS + MORE, calm=USERS) as test:
+        assert ["'t'" in each for each in test.store.notices] == [True]
+        copied(test, target)
+        agree(test, target, "t", "calm")
