@@ -64,6 +64,9 @@ SELECT kind, count(*) AS n FROM events GROUP BY ROLLUP (kind) | GROUPING SETS, R
 SELECT kind, grouping(kind) AS n FROM events GROUP BY kind | grouping(...) | a table for each
 SELECT kind, count(*) AS n FROM events GROUP BY ALL | GROUP BY ALL | write the keys
 SELECT i FROM events HAVING i > 1 | HAVING without GROUP BY | WHERE
+SELECT kind, [x || i for x in tags] AS n FROM events GROUP BY kind, tags | 'i' is neither a key nor inside an aggregate | max(i)
+SELECT kind, [x || count(*) for x in [kind]] AS n FROM events GROUP BY kind | the aggregate count(...) cannot stand in a lambda | HAVING
+SELECT kind, [x || i for x in [kind]] AS n FROM events GROUP BY kind | 'i' is neither a key nor inside an aggregate | max(i)
 SELECT kind, i, count(*) AS n FROM events GROUP BY kind | 'i' is neither a key nor inside an aggregate | max(i)
 SELECT kind, count(*) FROM events GROUP BY kind | column 2 has no name | ... AS name
 SELECT kind, count(*) AS n, sum(i) AS N FROM events GROUP BY kind | two columns are named 'N' | AS another_name

@@ -131,6 +131,37 @@ def test_a_field_of_a_key_is_a_key_and_an_unshown_key_leaves_no_row_key() -> Non
     assert plan.key == ()
 
 
+@pytest.mark.parametrize(
+    "query",
+    [
+        "SELECT kind, list_transform(tags, lambda x: x || kind) AS l, count(*) AS n FROM events GROUP BY kind, tags",
+        "SELECT [x || kind for x in tags if x <> kind] AS l FROM events GROUP BY kind, tags",
+        "SELECT list_transform(tags, lambda k0: k0 || kind) AS l, count(*) AS n FROM events GROUP BY kind, tags",
+        "SELECT list_transform([place], lambda p: p.city) AS l, max(i) AS n FROM events GROUP BY place",
+        "SELECT list_transform(items, lambda x: list_transform(tags, lambda y: y || x.product_id || place.city)) AS l "
+        "FROM events GROUP BY items, tags, place",
+        "SELECT to_json(place)->'$.city' AS c, count(*) AS n FROM events GROUP BY to_json(place)",
+        "SELECT to_json(place)->>kind AS c, count(*) AS n FROM events GROUP BY place, kind",
+        "SELECT max(to_json(place))->'$.city' AS c, kind FROM events GROUP BY kind",
+        "SELECT kind, max(i) AS n FROM events GROUP BY kind HAVING len(list_filter(['a', 'b'], lambda x: x = kind)) = 0",
+    ],
+)
+def test_a_lambda_and_an_arrow_of_json_see_keys(query: str) -> None:
+    plan = table_of(query)
+    connection = duckdb.connect()
+    filled(connection)
+    keys = ", ".join(key.name for key in plan.keys)
+    state = "".join(f', {column.partial} AS "{column.name}"' for a in plan.aggregates for column in a.state)
+    values = "".join(f", {aggregate.value} AS {aggregate.name}" for aggregate in plan.aggregates)
+    groups = f"SELECT {keys}{values} FROM (SELECT {keys}{state} FROM ({plan.row_sql}) GROUP BY {keys})"
+    having = f" WHERE {plan.having_sql}" if plan.having_sql else ""
+    found = connection.execute(
+        f'SELECT {", ".join(plan.result_sql)} FROM ({groups}) "_groups"{having}'
+    ).fetchall()
+    assert sorted(found, key=repr) == sorted(connection.execute(query).fetchall(), key=repr)
+    assert found
+
+
 def test_a_column_wins_over_an_alias_in_group_by_as_in_duckdb() -> None:
     plan = table_of("SELECT upper(kind) AS user_id, count(*) AS n FROM events GROUP BY user_id, kind")
     assert "events.user_id AS k0" in plan.row_sql

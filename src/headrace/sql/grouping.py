@@ -20,6 +20,8 @@ from headrace.sql.syntax import (
     case_when,
     column,
     constant,
+    is_lambda,
+    lambda_parameters,
     location_of,
     transformed,
     walk,
@@ -204,7 +206,8 @@ class _Grouping:
 
     # -- what stands over the groups -----------------------------------------------------------------------
 
-    def _split(self, node: Node) -> Node:
+    def _split(self, node: Node, bound: frozenset[str] = frozenset()) -> Node:
+        """Return the expression over keys and aggregates; `bound` are the parameters of lambdas around it."""
         keys = {canonical(key): f"k{position}" for position, key in enumerate(self._group.keys)}
 
         def change(part: Node) -> Node | None:
@@ -218,9 +221,9 @@ class _Grouping:
             if part["class"] == "FUNCTION" and is_aggregate(part["function_name"]):
                 return self._aggregate(part)
             if part["class"] == "COLUMN_REF":
-                return self._column(part, keys)
-            if part["class"] == "LAMBDA":
-                return {**part, "expr": part["expr"]} if not has_aggregate(part) else None
+                return part if part["column_names"][0].lower() in bound else self._column(part, keys)
+            if is_lambda(part):
+                return {**part, "expr": self._split(part["expr"], bound | lambda_parameters(part))}
             return None
 
         split: Node = transformed(node, change)
@@ -233,7 +236,7 @@ class _Grouping:
             if found:
                 return {**column(found, *names[length:]), "class": GROUP}
         if len(names) < 2:
-            return node  # a lambda's parameter
+            return node  # what is wrong with it is said already
         shown = ".".join(names[1:])
         self._refuse(f"'{shown}' is neither a key nor inside an aggregate",
                      f"add it to GROUP BY, or write an aggregate such as max({shown})", node)  # fmt: skip

@@ -30,6 +30,7 @@ __all__ = [
     "constant",
     "constant_true",
     "function",
+    "is_lambda",
     "lambda_parameters",
     "location_of",
     "place_in",
@@ -234,6 +235,11 @@ def _bare(value: Any) -> Any:
 def arguments_of(node: Node) -> list[Node]:
     """Return the argument expressions of a FUNCTION node."""
     return [argument["expression"] for argument in node["arguments"]]
+
+
+def is_lambda(node: Node) -> bool:
+    """Return whether a node is a lambda; one of class LAMBDA may be JSON's arrow as well."""
+    return bool(node["class"] == "LAMBDA" and node.get("syntax_type") == "LAMBDA_KEYWORD")
 
 
 def lambda_parameters(node: Node) -> frozenset[str]:

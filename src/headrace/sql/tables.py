@@ -24,7 +24,17 @@ from headrace.sql.sources import (
     refuse_clauses,
     where_of,
 )
-from headrace.sql.syntax import Node, QueryError, canonical, column, location_of, quoted, select, transformed
+from headrace.sql.syntax import (
+    Node,
+    QueryError,
+    canonical,
+    column,
+    is_lambda,
+    location_of,
+    quoted,
+    select,
+    transformed,
+)
 from headrace.sql.system import HIDDEN_COLUMNS
 
 __all__ = ["Refused", "plan_stream_table"]
@@ -214,14 +224,7 @@ class _Planner:
 
     def written(self, node: Node, names: dict[str, str]) -> str:
         """Return the text of an expression over "_groups"."""
-
-        def change(part: Node) -> Node | None:
-            if part["class"] != GROUP:
-                return None
-            first, *rest = part["column_names"]
-            return {**part, "class": "COLUMN_REF", "column_names": [names.get(first, first), *rest]}
-
-        return self.session.syntax.write_expression(transformed(node, change))
+        return self.session.syntax.write_expression(_over_groups(node, names))
 
     def key_of(self, grouped: Grouped, items: list[tuple[str, str]]) -> tuple[str, ...]:
         """Return the columns that identify a row: the window's start and the keys, if all are shown."""
@@ -293,6 +296,24 @@ class _Planner:
         listed = ", ".join(f"{sql} AS {quoted(name)}" for name, sql in items)
         condition = f" WHERE {having}" if having else ""
         return self.session.describe(f"SELECT {listed} FROM _groups{condition}", origin=self.query)
+
+
+def _over_groups(node: Node, names: dict[str, str], owner: tuple[str, ...] = ()) -> Node:
+    """Return an expression with the columns of "_groups" put in, after `owner`.
+
+    They are qualified in a lambda, whose parameters could have their names.
+    """
+
+    def change(part: Node) -> Node | None:
+        if is_lambda(part):
+            return {**part, "expr": _over_groups(part["expr"], names, ("_groups",))}
+        if part["class"] != GROUP:
+            return None
+        first, *rest = part["column_names"]
+        return {**part, "class": "COLUMN_REF", "column_names": [*owner, names.get(first, first), *rest]}
+
+    written: Node = transformed(node, change)
+    return written
 
 
 def _numbered(arguments: list[Node]) -> dict[str, Node]:
