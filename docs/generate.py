@@ -73,6 +73,7 @@ def profile_page() -> str:
     from headrace.operate.polling_options import PollingOptions
     from headrace.operate.profiles import EngineOptions, StoreBinding
     from headrace.operate.spark_options import SparkOptions
+    from headrace.operate.telemetry_options import TelemetryOptions
     from headrace.replicate import CommonOptions, replica_kind, replica_kinds
 
     parts = [
@@ -93,6 +94,7 @@ def profile_page() -> str:
         ("`ingest`", IngestOptions),
         ("`page`", PageOptions),
         ("`metrics`", MetricsOptions),
+        ("`telemetry`", TelemetryOptions),
         ("`alerts`", AlertOptions),
         ("`polling.STREAM`", PollingOptions),
     ):

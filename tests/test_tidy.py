@@ -106,6 +106,7 @@ def test_every_library_that_is_imported_is_a_declared_dependency() -> None:
     declared = {re.split(r"[<>=\[ ]", line)[0].replace("-", "_") for line in lines}
     optional = {"pytest"}  # only in a user's tests
     optional |= {"cassandra"} & {each.removesuffix("_driver") for each in declared}  # a package's other name
+    optional |= {"openlineage", "opentelemetry"} & {each.partition("_")[0] for each in declared}
     optional |= {"airflow"} & {each.removeprefix("apache_") for each in declared}
     problems = []
     for path in sources("src"):

@@ -77,6 +77,7 @@ def test_every_sample_is_in_the_table_with_the_labels_that_it_says() -> None:
         ]
         observer = observer_of(test, facts)
         observer.alert_states = lambda: [{"name": "many", "severity": "info", "state": "firing"}]
+        observer.telemetry_states = lambda: [{"signal": "traces", "sent": 2, "dropped": 1}]
         observer.spark = ON_SPARK.to_json
         step(test, observer)
         observer.tick()

@@ -200,6 +200,9 @@ METRICS: tuple[Metric, ...] = (
     _counter("headrace_errors_total", "", "Warnings and errors in the journal, by level.",
              Source.RUN, "level"),
     _gauge("headrace_alert_firing", "", "1 while an alert fires.", Source.RUN, "alert", "severity"),
+    _counter("headrace_telemetry_total", "",
+             "Spans (traces) and events (lineage) that a receiver took, or that were dropped because it did "
+             "not, since the process began.", Source.RUN, "signal", "result"),
     _gauge("headrace_start_timestamp_seconds", "seconds", "When this process began, in Unix time.",
            Source.RUN),
     _gauge("headrace_build_info", "", "1; the label says which version runs.", Source.RUN, "version"),

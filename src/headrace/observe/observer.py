@@ -83,6 +83,8 @@ class Observer:
         """Told the time and all samples after each tick, in the observer's thread; to return at once."""
         self.alert_states: Callable[[], Sequence[Mapping[str, Any]]] = list
         """Gives the alerts of the run, where they are looked at; see `Alerts.states`."""
+        self.telemetry_states: Callable[[], Sequence[Mapping[str, Any]]] = list
+        """Gives how receivers of traces and lineage are served, where there are any; see `Signal.state`."""
         self.spark: Callable[[], Mapping[str, Any] | None] = lambda: None
         """Gives what Spark says of the run, where it runs on Spark; see `ClusterFacts`."""
         self.epochs = EpochFigures(streams)
@@ -204,6 +206,10 @@ class Observer:
         for alert in self.alert_states():
             labels = {"alert": alert["name"], "severity": alert["severity"]}
             yield Sample("headrace_alert_firing", labels, float(alert["state"] == "firing"))
+        for signal in self.telemetry_states():
+            for result in ("sent", "dropped"):
+                labels = {"signal": signal["signal"], "result": result}
+                yield Sample("headrace_telemetry_total", labels, signal[result])
         yield Sample("headrace_start_timestamp_seconds", {}, self._started)
         yield Sample("headrace_build_info", {"version": self._version}, 1)
         yield Sample("headrace_observe_seconds_total", {}, self._seconds)

@@ -89,6 +89,7 @@ def engine_settings(project: Project) -> EngineSettings:
     given = {name: value for name, value in asdict(options).items() if value is not None}
     if options.memory_limit is not None:
         given["memory_limit"] = f"{options.memory_limit}B"  # the way DuckDB reads a size
+    given["parents"] = project.profile.telemetry.traces is not None
     return EngineSettings(**given)
 
 

@@ -61,7 +61,10 @@ class Deployment:
         """The extras of the package that the profile needs."""
         known = ("cassandra", "delta", "postgresql")
         kinds = {options.kind for options in self.profile.replicas.values()}
-        return tuple(kind for kind in known if kind in kinds) + (("spark",) if self.on_spark else ())
+        telemetry = ("telemetry",) if self.profile.telemetry.wanted else ()
+        return (
+            tuple(kind for kind in known if kind in kinds) + (("spark",) if self.on_spark else ()) + telemetry
+        )
 
     @property
     def on_spark(self) -> bool:

@@ -23,6 +23,7 @@ from headrace.operate.page_options import PageOptions
 from headrace.operate.polling_options import PollingOptions, read_polling
 from headrace.operate.replica_options import read_replicas
 from headrace.operate.spark_options import SparkOptions, read_spark
+from headrace.operate.telemetry_options import TelemetryOptions, read_telemetry
 
 __all__ = [
     "PROFILE_FILE",
@@ -86,6 +87,7 @@ class Profile:
     polling: Mapping[str, PollingOptions] = field(default_factory=dict)
     """The poller of each stream that has one."""
     spark: SparkOptions = field(default_factory=SparkOptions)
+    telemetry: TelemetryOptions = field(default_factory=TelemetryOptions)
 
     def stream(self, name: str) -> StreamBinding:
         """Return where a stream lies."""
@@ -104,6 +106,7 @@ _SECTIONS = (
     "alerts",
     "polling",
     "spark",
+    "telemetry",
 )
 
 
@@ -259,8 +262,21 @@ def _read_section(name: str, raw: object, folder: Path, report: Any) -> Profile:
     alerts = read_alerts(raw.get("alerts", {}), f"{prefix}.alerts", folder, report)
     polling = read_polling(raw.get("polling", {}), f"{prefix}.polling", folder, report)
     spark = read_spark(raw, prefix, folder, report)
+    telemetry = read_telemetry(raw.get("telemetry", {}), f"{prefix}.telemetry", folder, report)
     return Profile(
-        name, engine, streams, store, settings, ingest, page, replicas, metrics, alerts, polling, spark
+        name,
+        engine,
+        streams,
+        store,
+        settings,
+        ingest,
+        page,
+        replicas,
+        metrics,
+        alerts,
+        polling,
+        spark,
+        telemetry,
     )
 
 

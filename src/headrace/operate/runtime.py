@@ -27,6 +27,7 @@ from headrace.operate.observing import open_observer, serve_metrics
 from headrace.operate.pollers import Pollers
 from headrace.operate.project import Home, Project
 from headrace.operate.replicas import Replicas, replica_states
+from headrace.operate.telemetry import Telemetry
 
 if TYPE_CHECKING:
     from headrace.engine.local import EpochReport, LocalEngine
@@ -128,6 +129,10 @@ class Runtime:
         self.alerts = self.alerting.alerts
         self.settings = RunSettings(project, self.alerts, self.journal)
         self.observer.alert_states = self.alerts.states
+        self.telemetry = Telemetry(project, plan, self.journal)
+        files.callback(self.telemetry.close)
+        self.observer.telemetry_states = self.telemetry.states
+        self.observer.on_tick.append(self.telemetry.tick)
         self.observer.spark = partial(spark_facts, engine)
         self.handed_to = ""
         """The profile that takes over from this run; empty while none does."""
@@ -140,6 +145,7 @@ class Runtime:
             letters=self.letters.states,
             alerts=self.alerts.states,
             spark=partial(spark_facts, engine),
+            telemetry=self.telemetry.states,
         )
         self._files = files
 
@@ -207,6 +213,7 @@ class Runtime:
 
         def committed(report: EpochReport) -> None:
             self.observer.committed(report)
+            self.telemetry.committed(report)
             self.replicas.wake()
             self.letters.committed(report.outcomes.values())
             if on_epoch is not None:
@@ -222,11 +229,12 @@ class Runtime:
             _write_private(home.last_run_path, json.dumps(facts) + "\n")
         self.replicas.start()
         self.letters.start()
+        self.telemetry.start()
         self.observer.start()
         self.alerting.start()
         if not until_caught_up:  # it would poll for ever
             self.pollers.start()
-        caught_up = False
+        caught_up, failed = False, None
         try:
             self.engine.run(stop, until_caught_up=until_caught_up, on_epoch=committed, on_waiting=waiting)
             if until_caught_up:
@@ -234,6 +242,7 @@ class Runtime:
             caught_up = until_caught_up and not stop.is_set()
         except BaseException as error:
             self.journal.failed("run failed", error)
+            failed = error
             raise
         finally:
             self.pollers.stop()
@@ -241,6 +250,7 @@ class Runtime:
             self.letters.stop(caught_up=caught_up)
             self.alerting.stop()
             self.observer.stop()
+            self.telemetry.stop(failed)
         self.journal.info("run stopped", pid=os.getpid())
 
     def _note_waiting(self, pause: Waiting | None) -> None:

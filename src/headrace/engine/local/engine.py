@@ -214,6 +214,7 @@ class LocalEngine:
             lag_records=self._unread(batches),
             lag_seconds=lag,
             times=epoch.times(),
+            parents=epoch.parents() if self._settings.parents else {},
         )
 
     def _unread(self, batches: list[Batch]) -> dict[str, int]:

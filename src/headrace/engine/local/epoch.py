@@ -294,6 +294,22 @@ class Epoch:
             found[decided.batch.stream] = list(zip(*columns, strict=True))
         return found
 
+    def parents(self) -> dict[str, list[str]]:
+        """Return the traces in which some records were produced; see `EpochReport.parents`."""
+        found: dict[str, list[str]] = {}
+        for decided in self._decided:
+            records = decided.batch.slice.records
+            if "headers" not in records.column_names:  # Spark's executors keep the records
+                continue
+            headers = records.column("headers").drop_null()
+            step = max(1, -(-len(headers) // SAMPLED_RECORDS_MAX))
+            few = headers.take(pa.array(range(0, len(headers), step), pa.int64())).to_pylist()
+            texts = [each["value"] for one in few for each in one if each["key"] == "traceparent"]
+            found.setdefault(decided.batch.stream, []).extend(
+                text.decode("ascii", "replace") for text in texts if text is not None
+            )
+        return found
+
     def stream_frontier(self, stream: str) -> int | None:
         """Return how far a stream has come, in microseconds."""
         return stream_frontier(self.progress, stream)

@@ -24,6 +24,7 @@ class EngineSettings:
     side_values_max   values that the side table of one aggregate (distinct counts, modes, quantiles) may
     hold;
                       the run stops when a table needs more
+    parents           whether reports name the traces in which records were produced
     """
 
     epoch_rows_max: int = 125_000
@@ -33,6 +34,7 @@ class EngineSettings:
     memory_limit: str = MEMORY_LIMIT
     on_data_loss: Literal["stop", "continue"] = "stop"
     side_values_max: int = 50_000_000
+    parents: bool = False
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,8 @@ class EpochReport:
     clock
     times      per stream: (record time, event time) in microseconds of some of its accepted records, evenly
     spread over the epoch, at most `SAMPLED_RECORDS_MAX`
+    parents    per stream: the headers `traceparent` (https://www.w3.org/TR/trace-context/) of some of its
+    records, at most `SAMPLED_RECORDS_MAX`, where `EngineSettings.parents` asks for them
     """
 
     epoch: int
@@ -58,10 +62,11 @@ class EpochReport:
     lag_seconds: dict[str, float | None] = field(default_factory=dict)
     rebuilding: tuple[str, ...] = ()
     times: dict[str, list[tuple[int, int]]] = field(default_factory=dict)
+    parents: dict[str, list[str]] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the report as plain values; times are ISO 8601 texts, those of single records left out."""
+        """Return the report as plain values; times are ISO 8601 texts, facts of single records left out."""
         times = {stream: None if at is None else at.isoformat() for stream, at in self.frontiers.items()}
-        facts = asdict(replace(self, times={}))
-        facts.pop("times")
+        facts = asdict(replace(self, times={}, parents={}))
+        del facts["times"], facts["parents"]
         return {**facts, "frontiers": times}
