@@ -23,8 +23,8 @@ from servers.guard import GuardedProcess, free_ports, wait_until
 from servers.prometheus import PrometheusServer, prometheus_server
 
 ROUTE = "route: { receiver: nobody, group_wait: 1s }\nreceivers: [{ name: nobody }]\n"
-# These have no series while nothing of the kind is there: no replica, no wait, and nothing closed yet.
-ABSENT = ("replica", "closed_through", "sum by (alert) (headrace_alert_firing) > 0")
+# These have no series while nothing of the kind is there: no replica, Spark or receiver, nothing closed yet.
+ABSENT = ("replica", "spark", "telemetry", "closed_through", "sum by (alert) (headrace_alert_firing) > 0")
 
 
 def headrace(folder: Path, *words: str) -> GuardedProcess:
