@@ -49,8 +49,10 @@ def adopt_results(connection: Any, tables: list[TablePlan], progress: Progress) 
 
 
 def write_result(connection: Any, plan: TablePlan) -> None:
-    """Write down what a table shows now, inside a transaction."""
+    """Write down what a table shows now, inside a transaction; of class rows it is what its state holds."""
     forget_result(connection, plan.name)
+    if plan.kind is TableClass.ROWS:
+        return
     connection.execute(
         "INSERT INTO _headrace.meta VALUES (?, ?)", [_place(plan.name), json.dumps(_facts_of(plan))]
     )
