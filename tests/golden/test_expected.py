@@ -4,6 +4,8 @@ import canonical
 import pytest
 from golden_case import NAMES, load_case
 
+pytestmark = pytest.mark.untraced
+
 
 @pytest.mark.parametrize("name", NAMES)
 def test_what_is_expected_is_what_the_oracle_answers(name: str) -> None:

@@ -11,6 +11,8 @@ from golden_run import run_case
 from headrace.testing import CrashPolicy, every_step
 from servers.topics import KafkaTopics, kafka_topics
 
+pytestmark = pytest.mark.untraced
+
 _CALM = ("every_outcome", "poison_bytes", "two_streams", "idle_partition")
 _CUT = ("one_of_four_lags", "conflicting_duplicates", "sessions_touch")
 _CRASHED = ("tumbling_counts_and_sums",)
