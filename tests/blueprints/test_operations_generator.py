@@ -76,22 +76,22 @@ def test_values_are_of_the_kinds_that_the_pipeline_declares() -> None:
 
 
 def test_arrivals_are_in_order_and_late_and_future_records_have_their_share() -> None:
-    table = generate(60_000, seed=1, **CLEAN | {"late_share": 0.05, "future_share": 0.02})
+    table = generate(20_000, seed=1, **CLEAN | {"late_share": 0.05, "future_share": 0.02})
     arrivals = table["record_time"].to_pylist()
     assert arrivals == sorted(arrivals)
     delays = [
         arrival - datetime.fromisoformat(record["timestamp"])
         for arrival, record in zip(arrivals, parse(table), strict=True)
     ]
-    assert sum(delay > timedelta(minutes=1) for delay in delays) / 60_000 == pytest.approx(0.05, abs=0.005)
-    assert sum(delay < -timedelta(minutes=1) for delay in delays) / 60_000 == pytest.approx(0.02, abs=0.003)
+    assert sum(delay > timedelta(minutes=1) for delay in delays) / 20_000 == pytest.approx(0.05, abs=0.005)
+    assert sum(delay < -timedelta(minutes=1) for delay in delays) / 20_000 == pytest.approx(0.02, abs=0.003)
 
 
 def test_copies_are_true_copies_and_counted_apart() -> None:
     generator = OperationsGenerator(seed=1, **CLEAN | {"duplicate_share": 0.05})
-    values = generator.batch(START, 60_000, rate=20.0)["value"].to_pylist()
+    values = generator.batch(START, 20_000, rate=20.0)["value"].to_pylist()
     copies = len(values) - len(set(values))
-    assert copies / 60_000 == pytest.approx(0.05, abs=0.005)
+    assert copies / 20_000 == pytest.approx(0.05, abs=0.005)
     facts = dict(generator.facts)
     assert facts["on purpose"] == f"0 malformed, {copies:,} copies"
 
@@ -106,9 +106,9 @@ def is_usable(value: bytes) -> bool:
 
 
 def test_malformed_records_have_their_share() -> None:
-    values = generate(60_000, seed=1, **CLEAN | {"malformed_share": 0.05})["value"].to_pylist()
+    values = generate(20_000, seed=1, **CLEAN | {"malformed_share": 0.05})["value"].to_pylist()
     bad = sum(not is_usable(value) for value in values)
-    assert bad / 60_000 == pytest.approx(0.05, abs=0.005)
+    assert bad / 20_000 == pytest.approx(0.05, abs=0.005)
 
 
 def test_latency_makes_one_service_and_all_payments_slow() -> None:
