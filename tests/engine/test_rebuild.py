@@ -79,7 +79,7 @@ class Project:
             pass
         assert self.store.ledger().balanced
 
-    def compact(self) -> None:
+    def retain(self) -> None:
         self.log.retain()  # type: ignore[attr-defined]
 
     def rows(self, table: str) -> list[tuple[Any, ...]]:
