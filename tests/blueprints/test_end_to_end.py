@@ -33,7 +33,7 @@ from headrace.sql import plan_pipeline
 from headrace.store import open_store_readonly
 from headrace.testing.replica_runs import sorted_rows
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.untraced, pytest.mark.timeout(900)]
 
 WORK_S = 600
 RECORDS = 1_500

@@ -14,7 +14,7 @@ from headrace.log.kafka import KafkaSettings
 from headrace.testing import PipelineTest
 from servers.guard import wait_until
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.untraced]
 
 _COPY = ("log", "copy", "--from-profile", "local", "--to-profile", "kafka")
 

@@ -12,7 +12,7 @@ from crash_pipeline import PARTITIONS, START, append, arrivals, expected, given,
 from headrace.log import open_embedded_log
 from headrace.testing import PipelineTest
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.untraced]
 
 
 def _fill(folder: Path, count: int, seed: int) -> dict[str, object]:

@@ -16,7 +16,7 @@ from kafka_project import KafkaProject, Load, added, end, lost
 from headrace.log.kafka import KafkaSettings
 from servers.kafka import KafkaCluster, kafka_broker, kafka_cluster
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.untraced]
 
 _RUN = ("run", "--profile", "kafka")
 

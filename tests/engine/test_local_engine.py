@@ -76,6 +76,7 @@ def answers(test: PipelineTest) -> dict[str, Any]:
 
 
 @pytest.mark.slow
+@pytest.mark.untraced
 def test_a_crash_after_any_step_leaves_what_an_uninterrupted_run_leaves() -> None:
     pipeline = shop(**EVERY_CLASS)
     with PipelineTest(pipeline) as calm:

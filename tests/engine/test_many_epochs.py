@@ -14,7 +14,7 @@ from headrace.sql import plan_pipeline
 from headrace.store import Store
 from headrace.testing import PipelineTest
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.untraced]
 
 TABLES = {
     "per_user": """

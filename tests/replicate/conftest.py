@@ -36,3 +36,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         of_a_writer = hasattr(WriterConformance, item.name.partition("[")[0])
         if item.name in LESS.get(name, ()) or not (wanted or of_a_writer):
             item.add_marker(pytest.mark.soak)
+        if name != WHOLE and not of_a_writer:
+            item.add_marker(pytest.mark.slow)
+            item.add_marker(pytest.mark.untraced)

@@ -22,7 +22,7 @@ from servers.guard import wait_until
 from servers.postgresql import PASSWORD, PostgresServer
 from servers.postgresql import postgres_server as own_server
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.untraced]
 
 PROFILE = """
 [profiles.results]

@@ -24,7 +24,7 @@ from headrace.store import open_store_readonly
 from headrace.testing.replica_runs import sorted_rows
 from servers.guard import wait_until
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.untraced]
 
 WORK_S = 150
 COUNT, SEED = 1_500, 9

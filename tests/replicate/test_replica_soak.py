@@ -27,7 +27,7 @@ from servers.elasticsearch import search_server
 from servers.kafka import kafka_broker
 from servers.postgresql import postgres_server
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.untraced]
 
 HERE = Path(__file__).parent
 

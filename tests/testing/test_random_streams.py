@@ -13,7 +13,7 @@ from random_pipelines import NOON, STREAM, Described, Sent, arrivals_of, pipelin
 
 from headrace.testing import PipelineTest, every_step
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.untraced]
 
 _COMMON: dict[str, Any] = {
     "deadline": None,
