@@ -11,7 +11,7 @@ PARITY_CASES ?=
 
 PAGE := src/headrace/web/static/index.html
 
-.PHONY: help demo page client test check bench bench-peers soak parity servers clean
+.PHONY: help demo page client compiled test check bench bench-peers soak parity servers clean
 
 help:
 	@echo "make demo    run the commerce pipeline until Ctrl-C (DEMO_SECONDS=30: for 30 seconds)"
@@ -42,13 +42,17 @@ NODE_OR_WHEEL = $(if $(shell command -v npm),$(BIN)/python,$(BIN)/uv run --quiet
 client: .venv/.ready-dev
 	@$(BIN)/python -m headrace.web.page.describe > ui/openapi.json
 
+# Hundreds of processes of a test import the package: compiled once, also where Python may write no such files.
+compiled: .venv/.ready-dev
+	@$(BIN)/python -m compileall -q -j 0 src tests
+
 ifeq ($(FAST),)
-test: .venv/.ready-dev
+test: compiled
 	@rm -f .coverage .coverage.*
 	@status=0; $(BIN)/coverage run -m pytest -n 3 --dist worksteal $(PYTEST_ARGS) || status=$$?; \
 	$(BIN)/coverage combine -q && $(BIN)/coverage report --fail-under=90 || status=1; exit $$status
 else
-test: .venv/.ready-dev
+test: compiled
 	@$(BIN)/python -m pytest -n 2 -m "not soak and not slow and not server" $(PYTEST_ARGS)
 endif
 
