@@ -61,10 +61,20 @@ _SERVER_FIXTURES = {
 }
 
 
+_JVM = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC -XX:-UsePerfData"
+"""A JVM of a test lives for seconds: to compile its hot code well costs more than it gives."""
+
+
+def pytest_configure() -> None:
+    os.environ.setdefault("JDK_JAVA_OPTIONS", _JVM)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if _SERVER_FIXTURES.intersection(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.server)
+    # Of several test processes the first one begins with these, and is the only one to start a session.
+    items.sort(key=lambda item: "spark_session" not in getattr(item, "fixturenames", ()))
 
 
 def server_missing(missing: ServerMissing) -> NoReturn:

@@ -18,6 +18,7 @@ import psutil
 from headrace.engine.spark.session import open_session
 from servers.guard import GuardedProcess, free_ports, wait_until
 from servers.jars import java
+from tracing import untraced_processes
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -39,7 +40,8 @@ _ENDED_S_MAX = 60
 @contextmanager
 def local_spark() -> Iterator[SparkSession]:
     """A session on two threads of this process."""
-    session = open_session("tests", SPARK_CONF)
+    with untraced_processes():  # Spark kills its processes of Python before they could tell what they ran
+        session = open_session("tests", SPARK_CONF)
     try:
         yield session
     finally:
