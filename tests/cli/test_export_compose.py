@@ -77,12 +77,16 @@ def exported(folder: Path, profile: str = "compose") -> dict[str, Any]:
     return loaded
 
 
-@pytest.fixture(params=[*PROFILES, SIGNUPS])
-def made(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, dict[str, Any], str]:
+@pytest.fixture(scope="module", params=[*PROFILES, SIGNUPS])
+def made(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, dict[str, Any], str]:
+    """A project and what was exported for its profile; tests look at it and leave it as it is."""
+    folder = tmp_path_factory.mktemp("made") / "company"
     if request.param == SIGNUPS:
-        write_project(SIGNUPS, tmp_path / "users")
-        return tmp_path / "users", exported(tmp_path / "users"), "compose"
-    folder = project(tmp_path / "company", request.param)
+        write_project(SIGNUPS, folder)
+        return folder, exported(folder), "compose"
+    project(folder, request.param)
     return folder, exported(folder, request.param), request.param
 
 

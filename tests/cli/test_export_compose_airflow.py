@@ -26,14 +26,16 @@ pytestmark = pytest.mark.slow
 PROGRAMS = ("airflow-init", "airflow", "airflow-scheduler", "airflow-dag-processor")
 
 
-@pytest.fixture
-def company(tmp_path: Path) -> Path:
-    write_project("signups", tmp_path / "company")
-    assert run(["export", "compose", "--project", str(tmp_path / "company"), "--profile", "compose"]) == 0
-    return tmp_path / "company"
+@pytest.fixture(scope="module")
+def company(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project and what was exported for it; tests leave it as it is."""
+    folder = tmp_path_factory.mktemp("airflow") / "company"
+    write_project("signups", folder)
+    assert run(["export", "compose", "--project", str(folder), "--profile", "compose"]) == 0
+    return folder
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def services(company: Path) -> dict[str, Any]:
     found: dict[str, Any] = yaml.safe_load((company / "deploy" / "compose.yaml").read_text())["services"]
     return found
@@ -84,10 +86,11 @@ def test_the_clock_of_signups_is_airflow_and_nothing_else_polls(services: dict[s
         assert "data:/project/.headrace" in services[name]["volumes"]
 
 
-def test_the_dag_of_signups_is_the_one_that_is_exported(company: Path) -> None:
-    dag = company / "airflow" / "dags" / "user_automation.py"
+def test_the_dag_of_signups_is_the_one_that_is_exported(tmp_path: Path) -> None:
+    write_project("signups", tmp_path)
+    dag = tmp_path / "airflow" / "dags" / "user_automation.py"
     dag.unlink()
-    words = ["export", "airflow", "--project", str(company), "--profile", "compose"]
+    words = ["export", "airflow", "--project", str(tmp_path), "--profile", "compose"]
     assert run([*words, "--dag", "user_automation"]) == 0
     assert dag.read_bytes() == project_files("signups")["airflow/dags/user_automation.py"]
 
