@@ -73,11 +73,8 @@ def open_session(name: str, conf: Mapping[str, str]) -> SparkSession:
             "the Spark engine needs PySpark, which is not installed", fix="pip install 'headrace[spark]'"
         ) from error
     given = {"spark.master": "local[*]", **LEAST, **conf}
-    if given["spark.master"].startswith("local"):
-        os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
-        os.environ.setdefault("SPARK_HOME", _home_without_archives())
-    # What Spark starts beside the driver before it knows of our data source.
-    os.environ.setdefault("PYSPARK_DRIVER_PYTHON", sys.executable)
+    for key, value in _driver_environment(given["spark.master"]).items():
+        os.environ.setdefault(key, value)
     # What Spark itself asks for, beside the data source, which runs on executors alone.
     given["spark.sql.execution.pyspark.python"] = _python_of_executors(given)
     builder = SparkSession.builder.appName(f"headrace {name}")
@@ -89,6 +86,17 @@ def open_session(name: str, conf: Mapping[str, str]) -> SparkSession:
         raise error_of_start(given["spark.master"], error) from error
     session.sparkContext.setLogLevel("ERROR")
     return session
+
+
+def _driver_environment(master: str) -> Mapping[str, str]:
+    """Return what the driver of a master needs in its environment, where nothing else stands there."""
+    # What Spark starts beside the driver before it knows of our data source.
+    found = {"PYSPARK_DRIVER_PYTHON": sys.executable}
+    if master.startswith("local"):
+        found["SPARK_LOCAL_IP"] = "127.0.0.1"
+    if master.startswith(("local", "spark://")):  # other clusters' executors are sent what is in it
+        found["SPARK_HOME"] = _home_without_archives()
+    return found
 
 
 @cache
