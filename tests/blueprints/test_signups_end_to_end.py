@@ -23,6 +23,8 @@ from headrace.web.users import users_app
 from servers.cassandra import connected
 from servers.guard import wait_until
 
+pytestmark = pytest.mark.slow
+
 USERS = 300
 COUNTS = {"users_by_gender", "users_by_country", "registrations_by_month", "email_providers"}
 

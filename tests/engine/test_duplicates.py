@@ -36,6 +36,7 @@ def remembered(test: PipelineTest) -> int:
     return int(found[0][0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(6))
 def test_copies_in_a_load_beside_a_running_engine_are_found_however_reads_are_cut(seed: int) -> None:
     chance = random.Random(seed)

@@ -18,6 +18,8 @@ from headrace.operate.changing import rate_key
 from headrace.operate.producing import rate_of, serve_rate
 from headrace.produce.generator import Rate
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:

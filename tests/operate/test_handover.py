@@ -22,6 +22,8 @@ from headrace.log import Log
 from headrace.operate import Runtime, load_project, open_log
 from headrace.operate.handover import Handover, mark_of
 
+pytestmark = pytest.mark.slow
+
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 WAIT_S = 60
 PIPELINE = """

@@ -19,6 +19,8 @@ from headrace.web.page import console
 from headrace.web.page.console_process import console_database
 from headrace.web.page.values import columns_of, rows_of
 
+pytestmark = pytest.mark.slow
+
 _FILES = [
     "SELECT * FROM read_csv('/etc/passwd')",
     "SELECT * FROM '/etc/passwd'",

@@ -97,6 +97,7 @@ def test_many_random_pipelines_answer_the_same_on_both_engines(
     _check(seed, topics, spark_session, tmp_path)
 
 
+@pytest.mark.slow
 def test_random_cases_are_the_same_every_time_and_have_all_orders_and_many_records() -> None:
     cases = [case_of(number) for number in range(12)]
     assert cases[5].pipeline().tables == case_of(5).pipeline().tables
