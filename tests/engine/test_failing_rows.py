@@ -2,6 +2,10 @@
 
 from typing import Any
 
+import duckdb
+import pyarrow as pa
+import pytest
+
 import headrace as hr
 from headrace.engine.local.failing import set_aside
 from headrace.engine.local.queries import Queries
@@ -50,9 +54,6 @@ def test_many_failing_rows_are_set_aside_and_every_one_is_counted() -> None:
 
 
 def test_what_no_single_statement_can_find_is_found_by_halves() -> None:
-    import duckdb
-    import pyarrow as pa
-
     count = 50
     rows = pa.table(
         {
@@ -69,3 +70,45 @@ def test_what_no_single_statement_can_find_is_found_by_halves() -> None:
     good, failed = set_aside(queries, row_sql, rows)
     assert good.num_rows == count - 3
     assert [(row.partition, row.offset) for row in failed] == [(0, 0), (0, 30), (0, 49)]
+
+
+GUARDED = (
+    "kind = 'text' OR CAST(number AS INT) > 3",
+    "CAST(number AS INT) > 3 OR kind = 'text'",
+    "kind = 'number' AND CAST(number AS INT) > 3",
+    "CAST(number AS INT) > 3 AND kind = 'number'",
+    "kind = 'text' OR (kind = 'number' AND CAST(number AS INT) > 3)",
+    "(kind = 'text' OR CAST(number AS INT) > 3) AND (number <> 'zzz' OR CAST(number AS INT) = 1)",
+    "NOT (kind = 'text' OR CAST(number AS INT) > 3)",
+    "CASE WHEN kind = 'text' THEN true ELSE CAST(number AS INT) > 3 END",
+    "CAST(number AS INT) > 3",
+)
+
+
+@pytest.mark.parametrize("where", GUARDED)
+def test_a_row_fails_in_a_batch_when_and_only_when_it_fails_alone(where: str) -> None:
+    kinds, numbers = ("text", "number", None), ("abc", "7", "2", "zzz", None)
+    cells = [(kind, number) for kind in kinds for number in numbers] * 8
+    rows = pa.table(
+        {
+            "_partition": pa.array([0] * len(cells), pa.int32()),
+            "_offset": pa.array(range(len(cells)), pa.int64()),
+            "kind": pa.array([kind for kind, _ in cells], pa.string()),
+            "number": pa.array([number for _, number in cells], pa.string()),
+        }
+    )
+    queries = Queries(duckdb.connect())
+    row_sql = (
+        f"SELECT _rows._partition AS _partition, _rows._offset AS _offset, kind FROM _rows WHERE {where}"
+    )
+    alone = set()
+    for at in range(len(cells)):
+        queries.batch(rows.slice(at, 1))
+        try:
+            queries.table(row_sql)
+        except duckdb.Error:
+            alone.add(at)
+    good, failed = set_aside(queries, row_sql, rows)
+    assert {row.offset for row in failed} == alone
+    assert len(failed) == len(alone)
+    assert good.num_rows == len(cells) - len(alone)

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from headrace.engine.local.queries import Queries
 from headrace.errors import HeadraceError
-from headrace.sql.syntax import QueryError, Syntax, constant
+from headrace.sql.syntax import Node, QueryError, Syntax, constant, walk
 
 __all__ = ["FailedRow", "reason_of", "set_aside"]
 
@@ -35,11 +35,12 @@ class FailedRow:
 def set_aside(queries: Queries, row_sql: str, rows: pa.Table) -> tuple[pa.Table, list[FailedRow]]:
     """Return the rows on which the row part works, and the others; leaves any of them in place as "_rows".
 
-    One statement finds them, however many they are. What it cannot express (a subquery, a random number) is
-    found by halves, at a statement or two for each halving of each failing row.
+    One statement finds them, however many they are. What it cannot express (a subquery, a random number), and
+    what it cannot tell (whether a condition is reached that another one guards), is found by halves, at a
+    statement or two for each halving of each failing row.
     """
     queries.batch(rows)
-    good, bad = rows, rows.slice(0, 0)
+    good, suspects, bad = rows, rows.slice(0, 0), rows.slice(0, 0)
     probe = _probe(row_sql)
     if probe is not None:
         try:
@@ -47,16 +48,26 @@ def set_aside(queries: Queries, row_sql: str, rows: pa.Table) -> tuple[pa.Table,
         except (duckdb.Error, HeadraceError):
             pass
         else:
-            mask = pa.array(np.isin(_addresses(rows), _addresses(found)))
-            good, bad = rows.filter(pa.compute.invert(mask)), rows.filter(mask)
+            certain = found.column("_certain")
+            good, rest = _parted(rows, found)
+            suspects, bad = _parted(rest, found.filter(certain))
     failed = [
         FailedRow(row["_partition"], row["_offset"], "")
         for row in bad.slice(_REASONS).select(["_partition", "_offset"]).to_pylist()
     ]
     told: list[FailedRow] = []
-    parts = _by_halves(queries, row_sql, bad.slice(0, _REASONS), told)
-    parts += _by_halves(queries, row_sql, good, told)
+    parts = [
+        part
+        for some in (bad.slice(0, _REASONS), suspects, good)
+        for part in _by_halves(queries, row_sql, some, told)
+    ]
     return pa.concat_tables(parts) if parts else rows.slice(0, 0), told + failed
+
+
+def _parted(rows: pa.Table, found: pa.Table) -> tuple[pa.Table, pa.Table]:
+    """Return the rows whose addresses are not in `found`, and those whose are."""
+    mask = pa.array(np.isin(_addresses(rows), _addresses(found)))
+    return rows.filter(pa.compute.invert(mask)), rows.filter(mask)
 
 
 def _addresses(rows: pa.Table) -> npt.NDArray[np.int64]:
@@ -68,9 +79,11 @@ def _addresses(rows: pa.Table) -> npt.NDArray[np.int64]:
 
 @lru_cache(maxsize=256)
 def _probe(row_sql: str) -> str | None:
-    """Return the query that gives the addresses of failing rows; None when there is no such query.
+    """Return the query that gives the addresses of rows that may fail; None when there is no such query.
 
-    `TRY(x IS NOT NULL)` is NULL exactly where `x` fails.
+    `TRY(x IS NOT NULL)` is NULL exactly where `x` fails. "_certain" says that the row fails: a row that is
+    not may be in the table, because WHERE leaves a condition out where another one has decided, and inside
+    TRY every one is computed.
     """
     connection = duckdb.connect(":memory:", config={"threads": 1})
     try:
@@ -79,16 +92,41 @@ def _probe(row_sql: str) -> str | None:
         source = syntax.write({**node, "select_list": [constant("INTEGER", "1")], "where_clause": None})
         items = [syntax.write_expression(item) for item in node["select_list"]]
         where = syntax.write_expression(node["where_clause"]) if node["where_clause"] else "true"
+        certain = _certainly_fails(node["where_clause"], syntax) if node["where_clause"] else "false"
     except QueryError:
         return None
     finally:
         connection.close()
-    failing = " OR ".join(f"TRY(({item}) IS NOT NULL) IS NULL" for item in items)
+    failing = " OR ".join(_fails(item) for item in items)
     _, _, source = source.partition(" FROM ")
     return (
-        f"SELECT DISTINCT {items[0]} AS _partition, {items[1]} AS _offset FROM {source} "
-        f"WHERE TRY(({where}) IS NOT NULL) IS NULL OR (TRY({where}) AND ({failing}))"
+        f"SELECT {items[0]} AS _partition, {items[1]} AS _offset, "
+        f"bool_or(TRY({where}) IS NOT NULL OR ({certain})) AS _certain FROM {source} "
+        f"WHERE {_fails(where)} OR (TRY({where}) AND ({failing})) GROUP BY 1, 2"
     )
+
+
+def _fails(expression: str) -> str:
+    return f"TRY(({expression}) IS NOT NULL) IS NULL"
+
+
+def _certainly_fails(where: Node, syntax: Syntax) -> str:
+    """Return the condition under which WHERE fails in whatever order its conditions are looked at."""
+    conditions = where["children"] if where["class"] == "CONJUNCTION" else [where]
+    plain: list[str] = []
+    nested: list[str] = []  # they may leave something out themselves
+    for condition in conditions:
+        inside = any(part.get("class") == "CONJUNCTION" for part in walk(condition))
+        (nested if inside else plain).append(syntax.write_expression(condition))
+    one = " OR ".join(_fails(condition) for condition in plain) or "false"
+    true = {condition: f"coalesce(TRY({condition}), false)" for condition in plain + nested}
+    if where["type"] == "CONJUNCTION_OR":
+        others = [f"NOT {true[condition]}" for condition in plain + nested]
+        others += [f"NOT {_fails(condition)}" for condition in nested]
+    else:
+        others = [f"({true[condition]} OR {_fails(condition)})" for condition in plain]
+        others += [true[condition] for condition in nested]
+    return f"({one}) AND {' AND '.join(others)}"
 
 
 def _by_halves(queries: Queries, row_sql: str, rows: pa.Table, failed: list[FailedRow]) -> list[pa.Table]:
