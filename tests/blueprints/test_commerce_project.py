@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
-import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -19,6 +17,7 @@ from headrace.operate.project import load_project
 from headrace.sql import plan_pipeline
 from headrace.sql.plan import TableClass
 from headrace.testing import PipelineTest
+from own_tests import own_tests_pass
 
 pytestmark = pytest.mark.slow
 
@@ -59,23 +58,6 @@ def after_the_lesson(folder: Path) -> Path:
     assert replaced == 1
     tests.write_text(text)
     return folder
-
-
-def pytest_in(folder: Path, *which: str) -> subprocess.CompletedProcess[str]:
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-q",
-        "-p",
-        "no:cacheprovider",
-        "-p",
-        "no:xdist",
-        "--rootdir",
-        ".",
-        *which,
-    ]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=200, check=False)
 
 
 @pytest.mark.parametrize("blueprint", BLUEPRINTS)
@@ -145,8 +127,7 @@ def test_the_taught_type_is_not_known_at_first():
 
 def test_the_project_passes_its_own_tests(tmp_path):
     write_project("commerce", tmp_path)
-    done = pytest_in(tmp_path)
-    assert done.returncode == 0, done.stdout + done.stderr
+    own_tests_pass(tmp_path)
 
 
 def test_a_newcomer_who_follows_the_lesson_gets_a_table_of_reviews(tmp_path):
@@ -154,8 +135,7 @@ def test_a_newcomer_who_follows_the_lesson_gets_a_table_of_reviews(tmp_path):
     plan = plan_pipeline(load_project(folder).pipeline)
     (table,) = [table for table in plan.tables if table.name == "product_reviews"]
     assert table.kind == TableClass.WINDOWED
-    done = pytest_in(folder, "-k", "review")  # the others ran above
-    assert done.returncode == 0, done.stdout + done.stderr
+    own_tests_pass(folder, "-k", "review")  # the others ran above
 
 
 def test_the_lessons_dashboard_is_one_that_reads_metrics_which_exist():

@@ -16,6 +16,7 @@ from headrace.operate.project import load_project
 from headrace.sql import plan_pipeline
 from headrace.sql.plan import TableClass
 from headrace.testing import PipelineTest
+from own_tests import own_tests_pass
 
 MINUTE = timedelta(minutes=1)
 WINDOWED = ("service_health", "click_traffic", "transaction_totals", "account_risk")
@@ -137,17 +138,4 @@ def test_the_project_passes_its_own_tests_also_after_the_challenges(tmp_path):
     tests = tmp_path / "tests" / "test_operations.py"
     tests.write_text(tests.read_text() + "\n\n" + code("2.", "Step 3"))
     plan_pipeline(load_project(tmp_path).pipeline)
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-q",
-        "-p",
-        "no:cacheprovider",
-        "-p",
-        "no:xdist",
-        "--rootdir",
-        ".",
-    ]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
+    own_tests_pass(tmp_path)

@@ -14,6 +14,11 @@ from pathlib import Path
 
 import pytest
 
+from headrace.cli.app import run
+from headrace.operate import connect, find_home
+from own_tests import own_tests_pass
+from servers.guard import wait_until
+
 pytestmark = pytest.mark.slow
 
 HEADRACE = [sys.executable, "-m", "headrace"]
@@ -57,7 +62,7 @@ class Running:
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    headrace("new", "weather", cwd=tmp_path)
+    assert run(["new", str(tmp_path / "weather")]) == 0
     return tmp_path / "weather"
 
 
@@ -76,13 +81,15 @@ def produced(project: Path) -> None:
     headrace("produce", "readings", "readings.ndjson", "--record-time", "event", cwd=project)
 
 
-def wait_until_read(project: Path, records: int) -> None:
-    end = time.monotonic() + DEADLINE_S
-    while time.monotonic() < end:
-        document = json.loads(headrace("ledger", "--json", cwd=project).stdout)
-        if document["streams"].get("readings", {}).get("read") == records:
-            return
-    raise AssertionError(f"{records} records were not read in time")
+def wait_until_read(project: Path, records: int, *, stream: str = "readings") -> None:
+    """Ask the running pipeline as `headrace ledger` does, which takes longer to start than to answer."""
+    client = connect(find_home(project))
+    assert client.running
+    wait_until(
+        lambda: client.ledger()["streams"].get(stream, {}).get("read") == records,
+        what=f"{records} records are read",
+        seconds=DEADLINE_S,
+    )
 
 
 def test_a_running_pipeline_answers_like_a_stopped_one(project: Path, running: Running) -> None:
@@ -158,15 +165,7 @@ def test_run_json_belongs_to_its_owner(running: Running) -> None:
 
 def test_a_new_project_passes_its_own_tests(tmp_path: Path) -> None:
     headrace("new", "made", cwd=tmp_path)
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"],
-        cwd=tmp_path / "made",
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout
+    own_tests_pass(tmp_path / "made")
 
 
 def test_generate_is_a_process_of_its_own_beside_run(tmp_path: Path) -> None:
@@ -174,12 +173,8 @@ def test_generate_is_a_process_of_its_own_beside_run(tmp_path: Path) -> None:
     running = Running(tmp_path / "shop")
     try:
         headrace("generate", "commerce", "--rate", "unlimited", "--count", "3000", cwd=tmp_path / "shop")
-        end = time.monotonic() + DEADLINE_S
-        read = 0
-        while read < 3000 and time.monotonic() < end:
-            document = json.loads(headrace("ledger", "--json", cwd=tmp_path / "shop").stdout)
-            read = document["streams"].get("events", {}).get("read", 0)
-        assert read == 3000
+        wait_until_read(tmp_path / "shop", 3000, stream="events")
+        document = json.loads(headrace("ledger", "--json", cwd=tmp_path / "shop").stdout)
         assert document["balanced"]
     finally:
         running.stop(signal.SIGINT)
