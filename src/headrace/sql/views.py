@@ -8,6 +8,7 @@ from typing import Any
 from headrace.declare import Table
 from headrace.declare.words import did_you_mean
 from headrace.sql import functions
+from headrace.sql.choices import open_choices
 from headrace.sql.plan import NamedColumn, TableClass, TablePlan
 from headrace.sql.session import Session
 from headrace.sql.sources import Catalog, output_name
@@ -142,6 +143,8 @@ def _judge(query: Node, catalog: Catalog, errors: list[QueryError], *, is_view: 
             what = f"there is no table '{name}'{did_you_mean(name, catalog.tables)}"
             fix = f"there are {', '.join(sorted(catalog.tables)[:12])}"
         errors.append(QueryError(what, fix, location_of(node)))
+    if is_view:
+        errors += open_choices(query)
     for node in walk(query):
         if node.get("type") == "TABLE_FUNCTION":
             name = node["function"]["function_name"]
