@@ -42,12 +42,13 @@ class Watched:
     def live(self, seconds: int, **records: Any) -> None:
         """Let time go by; `records` are sent every 5 seconds."""
         for _ in range(0, seconds, 5):
-            for _ in range(records.get("good", 0)):
-                self.test.send("events", {"id": f"{self.test.clock.time}{_}", "happened": self.now})
-            for _ in range(records.get("bad", 0)):
-                self.test.send_bytes("events", b"nonsense")
-            for _ in range(records.get("late", 0)):
-                self.test.send("events", {"id": f"late{_}", "happened": "2026-03-01T01:00:00"})
+            good, bad, late = (range(records.get(kind, 0)) for kind in ("good", "bad", "late"))
+            sent = [{"id": f"{self.test.clock.time}{n}", "happened": self.now} for n in good]
+            sent += [{"id": f"late{n}", "happened": "2026-03-01T01:00:00"} for n in late]
+            if sent:
+                self.test.send("events", sent)
+            if bad:
+                self.test.send_bytes("events", [b"nonsense"] * len(bad))
             if self.works:
                 step(self.test, self.observer)
             self.observer.tick()
@@ -76,9 +77,8 @@ MANY = "SELECT n > 3 FROM large"
 
 
 def large(test: PipelineTest, records: int) -> None:
-    for number in range(records):
-        now = test.clock.time.replace(tzinfo=None).isoformat()
-        test.send("events", {"id": f"{now}{number}", "happened": now, "amount": 1000})
+    now = test.clock.time.replace(tzinfo=None).isoformat()
+    test.send("events", [{"id": f"{now}{n}", "happened": now, "amount": 1000} for n in range(records)])
 
 
 def test_an_alert_is_pending_for_its_hold_fires_and_is_resolved() -> None:

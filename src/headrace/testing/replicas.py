@@ -103,7 +103,7 @@ class ReplicaConformance(WriterConformance):
         self, test: PipelineTest, target: ReplicaTarget, seed: int
     ) -> None:
         names = ("all_rows", "busy", "visits", "best")
-        lost: Any = Losing(target.replica(chunk_rows_max=5, tables=names), share=0.2, seed=seed)
+        lost: Any = Losing(target.replica(chunk_rows_max=10, tables=names), share=0.2, seed=seed)
         for first in (40, 64, 88):
             while True:
                 with following(test, lost) as follower:
