@@ -40,6 +40,8 @@ VERSION_HEADER = "headrace.version"
 """Carries `_version` in ASCII digits, of rows and of removals."""
 
 _FENCED = (KafkaError._FENCED, KafkaError.PRODUCER_FENCED, KafkaError.INVALID_PRODUCER_EPOCH)
+_PURGED = (KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT)
+"""What a record gets that was not sent because its transaction had failed before."""
 _ANSWER_S = 30.0
 _OVERHEAD_BYTES = 256
 _TRANSACTION_MS = 60_000
@@ -212,9 +214,11 @@ class KafkaWriter:
             producer.produce(self._cursors, told, table.encode(), on_delivery=delivered)
             with callbacks():
                 producer.flush(_ANSWER_S)
+            if failed and failed[0].code() not in _PURGED:
+                raise KafkaException(failed[0])
+            producer.commit_transaction(_ANSWER_S)  # of a transaction that was given up it says why
             if failed:
                 raise KafkaException(failed[0])
-            producer.commit_transaction(_ANSWER_S)
         except KafkaException as error:
             self._raise(table, error.args[0])
         except BaseException:
