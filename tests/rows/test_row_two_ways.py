@@ -16,7 +16,7 @@ from row_stages import NOON, records, stream_plan, told
 
 from headrace.rows import RowStage, proof
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.untraced]
 
 TYPES = {
     "i8": "TINYINT",
@@ -129,9 +129,7 @@ def without_bytes(answer):
     return tuple(re.sub(r"'_(size|content_hash)': \d+,? ?", "", part) for part in answer)
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
-@given(st.lists(documents, min_size=1, max_size=40))
-def test_a_record_has_the_same_outcome_alone_in_good_company_and_in_bad(values):
+def check(values):
     count = len(values)
     good = told(STAGE.run(records([*values, *GOOD])))
     bad = told(STAGE.run(records([*values, *BAD])))
@@ -143,6 +141,19 @@ def test_a_record_has_the_same_outcome_alone_in_good_company_and_in_bad(values):
     assert told(STAGE.run(records(values[:1])))[0] == good[0]
     with patch.multiple(proof, _SHORT=0, _FEW=0):
         assert told(STAGE.run(records([*values, *GOOD]))) == good
+
+
+@settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.lists(documents, min_size=1, max_size=40))
+def test_a_record_has_the_same_outcome_alone_in_good_company_and_in_bad(values):
+    check(values)
+
+
+@pytest.mark.soak
+@settings(max_examples=500, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.lists(documents, min_size=1, max_size=40))
+def test_hundreds_of_batches_have_the_same_outcomes_alone_in_good_company_and_in_bad(values):
+    check(values)
 
 
 def test_both_ways_are_taken():

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import tarfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from headrace.engine.spark import SparkSettings
+from headrace.engine.spark import SparkSettings, environment
 from headrace.engine.spark.environment import pack_environment
 from headrace.engine.spark.session import conf_with_environment
 from headrace.errors import ProfileError
 
 
 @pytest.fixture(scope="module")
-def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return pack_environment(tmp_path_factory.mktemp("packed"), ["pyyaml"])
+def packed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """An archive without the largest libraries, which take a minute to press together and to look through."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(environment, "_NOT_SENT", {*environment._NOT_SENT, "pyarrow", "numpy"})
+        yield pack_environment(tmp_path_factory.mktemp("packed"), ["pyyaml"])
 
 
 @pytest.mark.slow
