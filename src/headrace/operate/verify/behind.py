@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
 
-import duckdb
 import pyarrow as pa
 
-from headrace.engine.local.failing import set_aside
-from headrace.engine.local.queries import Queries
-from headrace.errors import HeadraceError
 from headrace.log.between import read_between
 from headrace.log.protocol import Log
+from headrace.operate.record_groups import RecordGroups
 from headrace.operate.verify.comparing import Compared, Difference
 from headrace.rows import RowStage
 from headrace.rows.framing import Framing
@@ -78,8 +76,8 @@ class RecordsBehind:
 
     def _grouped(self, table: TablePlan, differences: tuple[Difference, ...]) -> Iterator[Difference]:
         """Give the differences of a grouped table with the records of their groups, copies among them."""
-        wanted = {number: one.found for number, one in enumerate(differences)}
-        places: dict[int, list[str]] = {number: [] for number in wanted}
+        wanted = [one.found for one in differences]
+        places: list[list[str]] = [[] for _ in wanted]
         for stream in table.sources:
             for number, partition, offset in self._matches(table, stream, wanted):
                 places[number].append(self._address(stream, partition, offset))
@@ -88,59 +86,22 @@ class RecordsBehind:
             yield replace(one, records=told, behind=len(places[number]))
 
     def _matches(
-        self, table: TablePlan, stream: str, wanted: Mapping[int, Mapping[str, Any]]
+        self, table: TablePlan, stream: str, wanted: Sequence[Mapping[str, Any]]
     ) -> Iterator[tuple[int, int, int]]:
-        log = self._logs[stream]
+        log, plan = self._logs[stream], self._plan.streams[stream]
         ranges = log.partitions()
         starts = {each.partition: each.start for each in ranges}
         ends = {each.partition: each.end for each in ranges}
-        stage = RowStage(self._plan.streams[stream], self._framings.get(stream))
-        cursor = self._store.cursor_beside()
-        try:
-            for name in self._plan.references:
-                cursor.execute(
-                    f"CREATE OR REPLACE TEMP VIEW {quoted(f'_reference_{name}')} AS "
-                    f"FROM _headrace.{quoted(f'reference_{name}')}"
-                )
-            queries = Queries(cursor)
-            cursor.register("_wanted", _wanted_table(wanted))
-            asked = _match_sql(table)
+        with ExitStack() as undo:
+            stage = RowStage(plan, self._framings.get(stream))
+            undo.callback(stage.close)
+            groups = RecordGroups(table, plan, pa.Table.from_pylist(wanted), self._reference)
+            undo.callback(groups.close)
             for records in read_between(log, starts, ends):
                 timely = stage.run(records).timely
-                if timely.num_rows:
-                    rows = timely.append_column("_lane", pa.repeat("main", timely.num_rows))
-                    found = _without_failing(queries, table, rows, asked)
-                    for each in found.to_pylist():
-                        yield each["_wanted_number"], each["_partition"], each["_offset"]
-        finally:
-            cursor.close()
-            stage.close()
+                for number, places in groups.sort(timely).inside.items():
+                    for place in places:
+                        yield number, *place
 
-
-def _without_failing(queries: Queries, table: TablePlan, rows: pa.Table, sql: str) -> pa.Table:
-    queries.batch(rows)
-    try:
-        return queries.once(sql)
-    except (duckdb.Error, HeadraceError):
-        good, _ = set_aside(queries, table.row_sql, rows)
-        queries.batch(good)
-        return queries.once(sql)
-
-
-def _wanted_table(wanted: Mapping[int, Mapping[str, Any]]) -> pa.Table:
-    rows = [{"_wanted_number": number, **found} for number, found in wanted.items()]
-    return pa.Table.from_pylist(rows)
-
-
-def _match_sql(table: TablePlan) -> str:
-    conditions = [
-        f"r.{quoted(key.name)} IS NOT DISTINCT FROM CAST(w.{quoted(f'_key_{key.name}')} AS {key.type})"
-        for key in table.keys
-    ]
-    if table.window is not None:
-        conditions += ["r._time >= w._key_window_start", "r._time < w._key_window_end"]
-    return (
-        # The whole row is asked for, so that one that fails in the table fails here as well.
-        f"SELECT _wanted_number, _partition, _offset, max(hash(r)) FROM ({table.row_sql}) r "
-        f"JOIN _wanted w ON {' AND '.join(conditions) or 'true'} GROUP BY 1, 2, 3 ORDER BY 1, 2, 3"
-    )
+    def _reference(self, name: str) -> pa.Table:
+        return self._store.query(f"FROM _headrace.{quoted(f'reference_{name}')}")

@@ -7,10 +7,11 @@ group are the records that the row's numbers were made of.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -19,6 +20,7 @@ import pyarrow.compute as pc
 from headrace.errors import RefusedError
 from headrace.operate import open_log
 from headrace.operate.formats import open_framings
+from headrace.operate.record_groups import Address, RecordGroups, addresses_of
 from headrace.operate.redrive import LANE
 from headrace.sql.plan import NamedColumn, StreamPlan, TableClass, TablePlan
 from headrace.store.names import late_name, quoted, state_name, text_literal
@@ -27,7 +29,6 @@ from headrace.web.page.scanning import Budget, Outcomes, outcomes_between
 from headrace.web.page.values import bytes_text, plain
 
 if TYPE_CHECKING:
-    from headrace.engine.local.queries import Queries
     from headrace.log import Log
     from headrace.rows import RowStage
     from headrace.store import StoreStatus
@@ -66,10 +67,10 @@ class _Heap:
 
 @dataclass(frozen=True)
 class _Group:
-    """A row of a table as it is now: `keys` is one row of grouping keys, `shown` its columns."""
+    """A row of a table as it is now: `asked` names its group for `RecordGroups`, `shown` are its columns."""
 
     shown: dict[str, Any]
-    keys: pa.Table
+    asked: pa.Table
     bounds: tuple[datetime, datetime] | None
     status: StoreStatus
 
@@ -167,7 +168,9 @@ def _of_group(
     framing = open_framings(sources.runtime.project, [stream.stream], undo).get(name)
     stage = RowStage(stream, framing)
     undo.callback(stage.close)
-    search = _Search(plan, group, _queries(sources, plan, stream, group, undo))
+    groups = RecordGroups(plan, stream, group.asked, partial(_reference, sources))
+    undo.callback(groups.close)
+    search = _Search(group, groups)
     budget = Budget()
     search.main(log, stage, stream, budget)
     search.redriven(log, stage, name, budget)
@@ -190,10 +193,9 @@ def _of_group(
 class _Search:
     """Sorts outcomes of records into those of a group, and those beside it."""
 
-    def __init__(self, plan: TablePlan, group: _Group, queries: Queries) -> None:
-        self._plan = plan
+    def __init__(self, group: _Group, groups: RecordGroups) -> None:
         self._group = group
-        self._queries = queries
+        self._groups = groups
         self._seen: set[int] = set()
         self.kept, self._copies = _Heap(), _Heap()
         self._others, self._filtered, self._failed = _Heap(), _Heap(), _Heap()
@@ -233,21 +235,20 @@ class _Search:
 
     def matching(self, rows: pa.Table, lane: str) -> pa.Table:
         """Return those of `rows` (as `RowResult.timely`) that the row part puts into the group."""
-        good, _ = self._good(self._within(rows), lane)
-        return self._chosen(good, matching=True)
+        within = self._within(rows)
+        return _at(within, self._groups.sort(within, lane).inside.get(0, ()))
 
     def _sort(self, found: Outcomes, place: str) -> None:
         texts = _Texts(found.records)
         within = self._within(found.accepted)
-        good, failed = self._good(within, found.lane)
-        mine = self._chosen(good, matching=True)
-        of_others = self._chosen(good, matching=False)
-        self.kept.add(mine, texts, place)
-        self._others.add(of_others, texts, place)
-        self._failed.add(failed, texts, place)
-        apart = {*_addresses(mine), *_addresses(of_others), *_addresses(failed)}
-        mask = pa.array([each not in apart for each in _addresses(within)], pa.bool_())
-        self._filtered.add(within.filter(mask), texts, place)
+        belong = self._groups.sort(within, found.lane)
+        mine = belong.inside.get(0, [])
+        told = {*mine, *belong.others, *belong.failed}
+        self.kept.add(_at(within, mine), texts, place)
+        self._others.add(_at(within, belong.others), texts, place)
+        self._failed.add(_at(within, belong.failed), texts, place)
+        rest = [each for each in addresses_of(within) if each not in told]
+        self._filtered.add(_at(within, rest), texts, place)
         self._copies.add(self.matching(found.duplicates, found.lane), texts, place)
 
     def _within(self, rows: pa.Table) -> pa.Table:
@@ -257,32 +258,6 @@ class _Search:
         begins, ends = (pa.scalar(each, pa.timestamp("us", "UTC")) for each in self._group.bounds)
         at = rows.column("_event_time")
         return rows.filter(pc.and_(pc.greater_equal(at, begins), pc.less(at, ends)))
-
-    def _good(self, rows: pa.Table, lane: str) -> tuple[pa.Table, pa.Table]:
-        """Put `rows` in place; return those on which the row part works, and the others."""
-        from headrace.engine.local.failing import set_aside
-
-        dropped = [name for name in ("_size", "_key_hash", "_content_hash") if name in rows.column_names]
-        rows = rows.drop_columns(dropped)
-        rows = rows.append_column("_lane", pa.array([lane] * rows.num_rows, pa.string()))
-        good, failed = set_aside(self._queries, self._plan.row_sql, rows)
-        self._queries.batch(good)
-        apart = {(each.partition, each.offset) for each in failed}
-        mask = pa.array([each in apart for each in _addresses(rows)], pa.bool_())
-        return good, rows.filter(mask)
-
-    def _chosen(self, rows: pa.Table, *, matching: bool) -> pa.Table:
-        """Return those of `rows`, which are in place, that are kept for the group, or for others."""
-        same = " AND ".join(
-            f"r.{quoted(key.name)} IS NOT DISTINCT FROM g.{quoted(key.name)}" for key in self._plan.keys
-        )
-        chosen = self._queries.table(
-            "SELECT _partition, _offset FROM "
-            f"(SELECT r._partition, r._offset, bool_or({same or 'true'}) AS same "
-            f'FROM ({self._plan.row_sql}) r, "_group" g GROUP BY ALL) WHERE {"" if matching else "NOT "}same'
-        )
-        wanted = set(_addresses(chosen))
-        return rows.filter(pa.array([each in wanted for each in _addresses(rows)], pa.bool_()))
 
 
 class _Texts(dict[tuple[int, int], str]):
@@ -302,40 +277,22 @@ class _Texts(dict[tuple[int, int], str]):
         return default if row is None else _text(self._values[row].as_py())
 
 
-def _addresses(rows: pa.Table) -> list[tuple[int, int]]:
-    return list(zip(rows.column("_partition").to_pylist(), rows.column("_offset").to_pylist(), strict=True))
+def _at(rows: pa.Table, places: Iterable[Address]) -> pa.Table:
+    """Return those of `rows` that are from these addresses."""
+    wanted = set(places)
+    return rows.filter(pa.array([each in wanted for each in addresses_of(rows)], pa.bool_()))
 
 
-def _queries(
-    sources: PageSources, plan: TablePlan, stream: StreamPlan, group: _Group, undo: ExitStack
-) -> Queries:
-    """Return a database of its own in which the row part of `plan` can run."""
-    import duckdb
-
-    from headrace.engine.local.queries import Queries
-    from headrace.rows.functions import register_functions
-    from headrace.store.database import prepare_session
-
-    connection = duckdb.connect(":memory:", config={"threads": 1, "memory_limit": "128MiB"})
-    undo.callback(connection.close)
-    prepare_session(connection)
-    register_functions(connection, stream.functions)
-    connection.execute("SET enable_external_access = false")
-    queries = Queries(connection)
-    for name in plan.references:
-        relation = f"reference_{name}"
-        rows = sources.runtime.store.query(f"FROM _headrace.{quoted(relation)}")
-        queries.put(f"_{relation}", rows)
-    queries.put("_group", group.keys)
-    return queries
+def _reference(sources: PageSources, name: str) -> pa.Table:
+    return sources.runtime.store.query(f"FROM _headrace.{quoted(f'reference_{name}')}")
 
 
 def _group(sources: PageSources, plan: TablePlan, row: Mapping[str, Any]) -> _Group:
     store = sources.runtime.store
     where = _where(plan, row)
-    hidden = [f"{quoted(key.name)} AS {quoted('_key_' + key.name)}" for key in plan.keys]
-    if plan.window is not None:
-        hidden += ["window_start AS _begins", "window_end AS _ends"]
+    names = [key.name for key in plan.keys] + (["window_start", "window_end"] if plan.window else [])
+    asked = [f"_key_{name}" for name in names]
+    hidden = [f"{quoted(name)} AS {quoted(own)}" for name, own in zip(names, asked, strict=True)]
     sql = (
         f'WITH "_groups" AS ({groups_sql(plan)}), _shown AS '
         f'(SELECT {", ".join([*hidden, result_columns(plan)])} FROM "_groups") '
@@ -348,11 +305,11 @@ def _group(sources: PageSources, plan: TablePlan, row: Mapping[str, Any]) -> _Gr
             break
     if not found.num_rows:
         raise _gone(plan)
-    keys = {key.name: found.column(f"_key_{key.name}") for key in plan.keys}
     bounds = None
     if plan.window is not None:
-        bounds = (found.column("_begins")[0].as_py(), found.column("_ends")[0].as_py())
-    return _Group(_shown(found, plan), pa.table(keys or {"_none": [True]}), bounds, status)
+        begins, ends = (found.column(name)[0].as_py() for name in asked[-2:])
+        bounds = (begins, ends)
+    return _Group(_shown(found, plan), found.select(asked or found.column_names[:1]), bounds, status)
 
 
 def _where(plan: TablePlan, row: Mapping[str, Any]) -> str:
