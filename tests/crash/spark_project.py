@@ -7,6 +7,7 @@ import random
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import canonical
 from crash_pipeline import PARTITIONS, expected
@@ -15,7 +16,7 @@ from oracle_model import Arrival
 
 from headrace.log.kafka import KafkaSettings
 
-PASSES_S_MAX = 400
+PASSES_S_MAX = 900
 _PROFILE = """
 [profiles.cluster]
 engine = "spark"
@@ -26,9 +27,12 @@ streams.events = {{ log = "kafka", brokers = {brokers}, topic = {topic}, record_
 
 
 class SparkProject(KafkaProject):
-    """A project with the profiles `kafka` and `cluster` on one topic and one store."""
+    """A project with the profiles `kafka` and `cluster` on one topic and one store.
 
-    def __init__(self, folder: Path, brokers: str, conf: Mapping[str, str]) -> None:
+    `more` are lines of the profile `cluster`, beside Spark's settings `conf`.
+    """
+
+    def __init__(self, folder: Path, brokers: str, conf: Mapping[str, str], more: str = "") -> None:
         self._drivers: list[subprocess.Popen[bytes]] = []
         self.topic = f"events-{folder.name}-{random.randrange(1 << 60)}"
         self.brokers = brokers
@@ -38,7 +42,9 @@ class SparkProject(KafkaProject):
         )
         lines = "".join(f"{json.dumps(name)} = {json.dumps(value)}\n" for name, value in conf.items())
         with (folder / "headrace.toml").open("a") as file:
-            file.write(_PROFILE.format(brokers=json.dumps(brokers), topic=json.dumps(self.topic)) + lines)
+            file.write(
+                _PROFILE.format(brokers=json.dumps(brokers), topic=json.dumps(self.topic)) + more + lines
+            )
 
     def headrace(self, *words: str) -> subprocess.Popen[bytes]:
         self._drivers.append(super().headrace(*words))
@@ -55,10 +61,12 @@ class SparkProject(KafkaProject):
     def passes(self, driver: subprocess.Popen[bytes], position: int) -> int:
         return self.wait_for_engine(driver, position, seconds=PASSES_S_MAX)
 
-    def check(self, sent: list[Arrival]) -> None:
-        """Nothing that was sent is lost, and the answers are the oracle's."""
+    def check(self, sent: list[Arrival]) -> dict[str, Any]:
+        """Nothing that was sent is lost, and the answers are the oracle's, which are returned."""
         found = self.arrivals()
         assert lost(sent, found) == 0
         given = self.given()
         self.log.close()
-        assert canonical.differences(expected(found), given) == []
+        answers = expected(found)
+        assert canonical.differences(answers, given) == []
+        return answers

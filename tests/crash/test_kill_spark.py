@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 import random
+import secrets
 import signal
 import subprocess
 import sys
 import venv
 from pathlib import Path
 
+import canonical
 import psutil
+import psycopg
 import pytest
 from crash_pipeline import append_table, arrivals
 from kafka_project import Load, end
+from psycopg.rows import dict_row
 from spark_project import PASSES_S_MAX, SparkProject
 
 from servers.guard import wait_until
@@ -23,6 +27,7 @@ _RECORDS = 6_000
 _SAMPLE = 3_000
 _KILLS = 2
 _RUN = ("run", "--profile", "cluster")
+_REPLICA = 'replicas.results = { kind = "postgresql", dsn = "${env:PG_DSN}", tables = ["*"] }\n'
 
 
 def _kill(process: psutil.Process) -> None:
@@ -31,7 +36,7 @@ def _kill(process: psutil.Process) -> None:
 
 
 @pytest.mark.soak
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_executors_that_have_nothing_get_all_they_need_and_may_be_killed(
     kafka_broker: str, tmp_path: Path
 ) -> None:
@@ -53,15 +58,23 @@ def test_executors_that_have_nothing_get_all_they_need_and_may_be_killed(
             project.passes(driver, len(sent))
             assert project.headrace("status", "--profile", "cluster").wait(120) == 0
             assert f"Spark at {cluster.master}: executors " in project.said()
+            assert "; processing rate " in project.said()
             assert end(driver, signal.SIGTERM) == 0, project.said()
             project.check(sent)
 
 
 @pytest.mark.soak
 @pytest.mark.timeout(1800)
-def test_a_driver_killed_at_any_moment_changes_nothing(kafka_broker: str, tmp_path: Path) -> None:
+def test_a_driver_killed_at_any_moment_changes_nothing_and_nothing_in_postgresql(
+    kafka_broker: str, postgres_server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     chance = random.Random(4)
-    with SparkProject(tmp_path, kafka_broker, SPARK_CONF) as project:
+    database = f"killed_{secrets.token_hex(6)}"
+    with psycopg.connect(postgres_server, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {database}")
+    dsn = f"{postgres_server.rpartition('/')[0]}/{database}"
+    monkeypatch.setenv("PG_DSN", dsn)
+    with SparkProject(tmp_path, kafka_broker, SPARK_CONF, _REPLICA) as project:
         sent = arrivals(_RECORDS, seed=5)
         project.log.append(append_table(sent))
         for kill in range(_KILLS):
@@ -70,7 +83,12 @@ def test_a_driver_killed_at_any_moment_changes_nothing(kafka_broker: str, tmp_pa
             project.passes(driver, kill * share + 1 + chance.randrange(share))
             end(driver)
         assert project.headrace(*_RUN, "--until-caught-up").wait(PASSES_S_MAX) == 0, project.said()
-        project.check(sent)
+        tables = project.check(sent)["tables"]
+    with psycopg.connect(dsn, row_factory=dict_row) as connection:
+        for name, rows in tables.items():
+            columns = ", ".join(f'"{column}"' for column in rows[0])
+            copied = connection.execute(f'SELECT {columns} FROM "{name}"').fetchall()
+            assert canonical.differences(rows, canonical.rows(copied), name) == []
 
 
 def _executor_killed(cluster: SparkCluster, project: SparkProject) -> None:
