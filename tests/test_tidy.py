@@ -42,6 +42,8 @@ ONE_USER = {"sqlite3": "log", "fastapi": "web", "typer": "cli", "rich": "cli"}
 VAGUE_NAMES = ("util", "utils", "helper", "helpers", "common", "manager", "misc")
 LINES_MAX, FUNCTION_LINES_MAX = 500, 70
 
+pytestmark = pytest.mark.untraced
+
 
 def sources(*folders: str) -> list[Path]:
     return sorted(path for folder in folders for path in (ROOT / folder).rglob("*.py"))
@@ -52,12 +54,17 @@ def parsed(path: Path) -> ast.Module:
     return ast.parse(path.read_text())
 
 
+@cache
+def nodes(path: Path) -> tuple[ast.AST, ...]:
+    return tuple(ast.walk(parsed(path)))
+
+
 def room_of(path: Path) -> str:
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
-def imports_of(tree: ast.AST) -> Iterator[tuple[int, str]]:
-    for node in ast.walk(tree):
+def imports_of(path: Path) -> Iterator[tuple[int, str]]:
+    for node in nodes(path):
         if isinstance(node, ast.Import):
             yield from ((node.lineno, alias.name) for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
@@ -81,7 +88,7 @@ def test_imports_point_up_the_list_of_rooms() -> None:
         room = room_of(path)
         if room not in ROOMS:
             continue
-        for line, module in imports_of(parsed(path)):
+        for line, module in imports_of(path):
             parts = module.split(".")
             imported = parts[1] if parts[0] == "headrace" and len(parts) > 1 else ""
             if imported in ROOMS and ROOMS.index(imported) > ROOMS.index(room):
@@ -92,7 +99,7 @@ def test_imports_point_up_the_list_of_rooms() -> None:
 def test_a_library_with_one_home_is_imported_only_there() -> None:
     problems = []
     for path in sources("src"):
-        for line, module in imports_of(parsed(path)):
+        for line, module in imports_of(path):
             home = ONE_USER.get(module.split(".")[0])
             if home is not None and room_of(path) != home:
                 problems.append(f"{path.relative_to(ROOT)}:{line}: {module} belongs to {home}/")
@@ -110,7 +117,7 @@ def test_every_library_that_is_imported_is_a_declared_dependency() -> None:
     optional |= {"airflow"} & {each.removeprefix("apache_") for each in declared}
     problems = []
     for path in sources("src"):
-        for line, module in imports_of(parsed(path)):
+        for line, module in imports_of(path):
             name = module.split(".")[0]
             if name not in declared | optional | {"headrace"} and name not in sys.stdlib_module_names:
                 problems.append(f"{path.relative_to(ROOT)}:{line}: {name} is no dependency")
@@ -122,7 +129,7 @@ def test_rooms_that_are_told_the_time_do_not_ask_for_it() -> None:
     for path in sources("src"):
         if room_of(path) not in TIMELESS:
             continue
-        for node in ast.walk(parsed(path)):
+        for node in nodes(path):
             if (
                 isinstance(node, ast.Call)
                 and isinstance(node.func, ast.Attribute)
@@ -147,7 +154,7 @@ def test_files_and_functions_stay_small() -> None:
         if (lines := text.count("\n")) > LINES_MAX:
             problems.append(f"{path.relative_to(ROOT)}: {lines} lines (at most {LINES_MAX})")
         if path.is_relative_to(PACKAGE):
-            for node in ast.walk(parsed(path)):
+            for node in nodes(path):
                 if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                     length = (node.end_lineno or node.lineno) - node.lineno + 1
                     if length > FUNCTION_LINES_MAX:
@@ -182,8 +189,8 @@ def test_modules_that_declare_commands_hold_their_annotations_ready() -> None:
     problems = [
         f"{path.relative_to(ROOT)}: typer compiles each annotation again; see headrace/cli/__init__.py"
         for path in sources("src/headrace/cli")
-        if "typer" in {name for _, name in imports_of(parsed(path))}
-        and "__future__" in {name for _, name in imports_of(parsed(path))}
+        if "typer" in {name for _, name in imports_of(path)}
+        and "__future__" in {name for _, name in imports_of(path)}
         and "typer.Option(" in path.read_text()
     ]
     found(problems)
@@ -192,8 +199,10 @@ def test_modules_that_declare_commands_hold_their_annotations_ready() -> None:
 def test_tests_wait_for_events_and_never_sleep() -> None:
     problems = []
     for path in sources("tests"):
-        for node in ast.walk(parsed(path)):
-            if isinstance(node, ast.Call) and ast.unparse(node.func) in {"time.sleep", "sleep"}:
+        for node in nodes(path):
+            called = getattr(node, "func", None)
+            name = getattr(called, "id", getattr(called, "attr", ""))
+            if name == "sleep" and ast.unparse(called) in {"time.sleep", "sleep"}:
                 problems.append(f"{path.relative_to(ROOT)}:{node.lineno}: sleeps")
     found(problems)
 
