@@ -16,6 +16,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 import pytest
+from cassandra.cluster import Session
 from cassandra_target import CassandraTarget
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -431,9 +432,11 @@ def test_rows_are_on_both_of_two_nodes_and_a_cursor_needs_them_both(cassandra_he
             assert writer.cursors()["lines"].position == Position.at(2)
 
 
-def test_a_sweep_goes_through_every_page_of_a_table(target: CassandraTarget) -> None:
-    count = 6_000  # the driver's pages have 5,000 rows
-    rows = [thing(f"user {at}", at) for at in range(count)]
+def test_a_sweep_goes_through_every_page_of_a_table(
+    target: CassandraTarget, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Session, "default_fetch_size", 100)  # rows of a page
+    rows = [thing(f"user {at}", at) for at in range(350)]
     second = replace(FIRST, generation=2, sweep_below=version_of(2, 0))
     with opened(target) as writer:
         writer.take(THINGS.name, None, FIRST)

@@ -92,6 +92,7 @@ class Airflow:
         (facts / "entry_points.txt").write_text(f"[apache_airflow_provider]\n{provider[0]} = {provider[1]}\n")
         self.environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith("COVERAGE")},
+            "PYTHONDONTWRITEBYTECODE": "",  # its thousands of files are compiled once
             "AIRFLOW_HOME": str(folder / "home"),
             "AIRFLOW__CORE__DAGS_FOLDER": str(dags),
             "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
