@@ -1,8 +1,9 @@
 """What observing costs: `python -m bench.observing [--events 1000000] [--repetitions 5]`.
 
-The commerce pipeline works off the same embedded log in turns with and without metrics, history, alerts and
-a scrape each second, each time into a new store in a process of its own. Prints the seconds of every run and
-the ratio of the medians; the bar is 1.05. To be run on a quiet machine.
+The commerce pipeline works off the same embedded log in turns with and without metrics, history, alerts, a
+scrape each second and the page with one reader of its stream of events (a process of its own), each time into
+a new store. Prints the seconds of every run and the ratio of the medians; the bar is 1.05. To be run on a
+quiet machine.
 """
 
 from __future__ import annotations
@@ -16,13 +17,22 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.request import urlopen
+
+if TYPE_CHECKING:
+    from headrace.engine.local import EpochReport
+    from headrace.operate import Runtime
 
 BAR = 1.05
 SEED = 7
 _HOURS = 6.0
+_READER = "import sys, urllib.request as web\nfor line in web.urlopen(sys.argv[1]): pass"
+"""Takes the events of the page as an open one does, without drawing them."""
 
 
 def main() -> int:
@@ -58,7 +68,7 @@ def prepare(folder: Path, events: int) -> None:
     from headrace.produce.generator import load_history
 
     write_project("commerce", folder)
-    (folder / "headrace.toml").write_text('[profiles.local]\npage.serve = "off"\n')
+    (folder / "headrace.toml").write_text("[profiles.local]\npage.port = 0\n")
     generator = make_generator("commerce", seed=SEED)
     log = open_log(load_project(folder), generator.stream)
     try:
@@ -79,32 +89,42 @@ def measure(folder: Path, way: str) -> dict[str, float]:
 
 def worked_off(folder: Path, *, observed: bool) -> dict[str, float]:
     """Run until caught up; return how long it took and how many records there were."""
-    from headrace.observe.exposition import MetricsServer
     from headrace.operate import Runtime, load_project
 
-    runtime, stop, over = Runtime.open(load_project(folder)), threading.Event(), threading.Event()
-    server = MetricsServer(runtime.observer.exposition, "127.0.0.1", 0)
+    runtime, stop = Runtime.open(load_project(folder)), threading.Event()
+    with ExitStack() as undo:
+        undo.callback(runtime.close)
+        follow = watched(runtime, undo) if observed else None
+        begun = time.perf_counter()
+        if observed:
+            runtime.run(stop, until_caught_up=True, on_epoch=follow)
+        else:
+            runtime.engine.run(stop, until_caught_up=True)
+        seconds = time.perf_counter() - begun
+        return {"seconds": seconds, "records": runtime.store.ledger().read("events")}
+
+
+def watched(runtime: Runtime, undo: ExitStack) -> Callable[[EpochReport], None]:
+    """Serve metrics and page, and let somebody read both until `undo`; return what takes the epochs."""
+    from headrace.observe.exposition import MetricsServer
+    from headrace.web.page.serve import served_page
+
+    server, over = MetricsServer(runtime.observer.exposition, "127.0.0.1", 0), threading.Event()
+    undo.callback(server.close)
 
     def scrape() -> None:
         while not over.wait(1):
             urlopen(f"http://127.0.0.1:{server.port}/metrics").read()
 
     scraper = threading.Thread(target=scrape)
-    try:
-        begun = time.perf_counter()
-        if observed:
-            scraper.start()
-            runtime.run(stop, until_caught_up=True)
-        else:
-            runtime.engine.run(stop, until_caught_up=True)
-        seconds = time.perf_counter() - begun
-        return {"seconds": seconds, "records": runtime.store.ledger().read("events")}
-    finally:
-        over.set()
-        if observed:
-            scraper.join()
-        server.close()
-        runtime.close()
+    scraper.start()
+    undo.callback(scraper.join)
+    undo.callback(over.set)
+    page = undo.enter_context(served_page(runtime, print))
+    reader = subprocess.Popen([sys.executable, "-c", _READER, f"{page.address}/api/live"])
+    undo.callback(reader.wait)
+    undo.callback(reader.kill)
+    return page.epochs_too(lambda report: None)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from queue import Queue
 
@@ -31,6 +32,18 @@ def test_the_last_lines_are_found_by_level_and_text_also_in_files_put_aside(tmp_
     assert events(last_lines(path, 10, kept(level="warning"))) == ["second", "third"]
     assert events(last_lines(path, 10, kept(text="orders"))) == ["first", "third"]
     assert last_lines(tmp_path / "none.log", 10, kept()) == []
+
+
+def test_lines_are_found_by_the_time_at_which_they_were_written(tmp_path: Path) -> None:
+    path, noon = tmp_path / "headrace.log", datetime(2026, 3, 1, 12, tzinfo=UTC)
+    with path.open("w") as file:
+        for minute in range(4):
+            at = (noon + timedelta(minutes=minute)).isoformat().replace("+00:00", "Z")
+            file.write(f'{{"event": "{minute}", "level": "info", "timestamp": "{at}"}}\n')
+        for wrong in ('"timestamp": 5', '"timestamp": "2026-03-01T12:01:00"', '"no": "time"'):
+            file.write(f'{{"event": "wrong", "level": "info", {wrong}}}\n')
+    between = (noon + timedelta(minutes=1), noon + timedelta(minutes=2))
+    assert events(last_lines(path, 10, kept(between=between))) == ["1", "2"]
 
 
 def test_lines_are_followed_into_the_file_that_takes_the_place_of_a_full_one(tmp_path: Path) -> None:

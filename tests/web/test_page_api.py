@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from page_support import DEADLINE_S, RunningPage, eventually, running_page
@@ -115,6 +116,29 @@ def events(page: RunningPage, last: str = "") -> tuple[http.client.HTTPConnectio
                 event = {}
 
     return connection, each()
+
+
+def test_records_of_the_log_are_chosen_by_a_condition_in_sql(page: RunningPage) -> None:
+    def peeked(where: str) -> tuple[int, Any]:
+        status, answer, _ = page.ask("GET", f"/api/log/events/records?last=500&where={quote(where)}")
+        return status, answer
+
+    everything = peeked("")[1]
+    parsed = {each["address"]: json.loads(each["value"]) for each in everything if each["form"] == "json"}
+    mobile = [at for at, facts in parsed.items() if facts.get("device") == "mobile"]
+    assert 0 < len(mobile) < len(everything)
+    status, found = peeked("device = 'mobile' -- and nothing else")
+    assert (status, [each["address"] for each in found]) == (200, mobile)
+    one = everything[7]
+    where = f'partition = {one["partition"]} AND "offset" = {one["offset"]} AND record_time <= now()'
+    assert peeked(where)[1] == [one]
+    assert [each["address"] for each in peeked("value->>'$.device' = 'mobile'")[1]] == mobile
+    for wrong in ("device =", "true; SELECT 1", "nothing = 1", "key IN (FROM read_text('/etc/passwd'))"):
+        status, answer = peeked(wrong)
+        assert status == 422, wrong
+        assert "root:" not in str(answer)
+    assert peeked("true) UNION ALL SELECT NULL WHERE (true")[0] == 200
+    assert peeked("false) UNION ALL SELECT 'x' AS other WHERE (true")[0] in (200, 422)
 
 
 def test_a_burst_of_malformed_records_is_told_with_the_ledgers_number(page: RunningPage) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -73,7 +74,9 @@ def test_the_rate_of_a_generator_is_shown_while_it_runs_and_changes(page: Runnin
         assert (shown(page, key), origin(page, key)) == ("50", "producer")
         assert post(page, "change", key, "200")[0] == 200
         assert (shown(page, key), origin(page, key), rate.events_per_second) == ("200", "run", 200)
-        assert post(page, "undo")[0] == 200
+        assert post(page, "change", key, "paused")[0] == 200
+        assert (shown(page, key), rate.events_per_second) == ("paused", 0)
+        assert [post(page, "undo")[0] for _ in range(2)] == [200, 200]
         assert (shown(page, key), origin(page, key), rate.events_per_second) == ("50", "producer", 50)
     titles = [section["title"] for section in page.ask("GET", "/api/settings")[1]["sections"]]
     assert "producers" not in titles
@@ -86,6 +89,18 @@ def test_a_quieter_journal_writes_no_infos_until_it_is_undone(page: RunningPage)
     assert post(page, "undo")[0] == 200
     page.runtime.journal.info("heard")
     assert len(told(page, "heard")) == 1
+
+
+def test_the_journal_is_shown_for_a_part_of_time(page: RunningPage) -> None:
+    at = datetime.now(UTC).timestamp()
+    page.runtime.journal.info("just now")
+
+    def lines(since: float, until: float) -> list[str]:
+        _, answer, _ = page.ask("GET", f"/api/journal?since={since}&until={until}")
+        return [each["event"] for each in answer["lines"]]
+
+    assert "just now" in lines(at - 60, at + 60)
+    assert lines(at - 7200, at - 3600) == []
 
 
 @pytest.mark.parametrize(

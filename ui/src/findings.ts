@@ -53,6 +53,14 @@ export function findings(live: LiveState): Finding[] {
         fix: "They are kept beside the project; `headrace replicas` shows why.",
       });
   }
+  for (const signal of status.telemetry)
+    if (signal.problem)
+      found.push({
+        grade: "warn",
+        what: `The receiver of ${signal.signal} takes nothing: ${signal.problem}; ${whole(signal.dropped)} were dropped.`,
+        fix: "The pipeline goes on without it. See telemetry in headrace.toml, and whether the receiver runs.",
+        at: "/settings",
+      });
   const since = Date.parse(status.at) - OVER_EPOCHS_S * 1000;
   const totals: Record<string, number> = {};
   let records = 0;

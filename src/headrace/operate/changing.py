@@ -228,6 +228,8 @@ class RunSettings:
             except ProfileError as error:
                 raise RefusedError(error.message, fix=error.fix) from None
             effect = f"the generator of '{stream}' makes {after} events a second, until it ends"
+            if rate_from(after) == 0:
+                effect = f"the generator of '{stream}' makes nothing until it is given another rate"
             return Change(key, rates[stream], after, effect, ""), self._options
         if key not in CHANGEABLE:
             raise RefusedError(

@@ -7,6 +7,7 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
+from datetime import datetime
 from io import TextIOWrapper
 from pathlib import Path
 from typing import Any
@@ -21,16 +22,30 @@ Line = Mapping[str, Any]
 """One line: `timestamp`, `level`, `event`, and the facts of the event."""
 
 
-def kept(*, level: str = "info", text: str = "") -> Callable[[Line], bool]:
-    """Return whether a line is of at least this level and holds the text, in small letters or large."""
+def kept(
+    *, level: str = "info", text: str = "", between: tuple[datetime, datetime] | None = None
+) -> Callable[[Line], bool]:
+    """Return whether a line is of at least this level, holds the text, and was written between two instants.
+
+    The text is found in small letters or large.
+    """
     least, wanted = LEVELS.index(level), text.lower()
 
     def keep(line: Line) -> bool:
         found = line.get("level")
         number = LEVELS.index(found) if found in LEVELS else len(LEVELS)
+        if between is not None and not _is_between(line.get("timestamp"), *between):
+            return False
         return number >= least and wanted in json.dumps(line, ensure_ascii=False, default=str).lower()
 
     return keep
+
+
+def _is_between(timestamp: object, since: datetime, until: datetime) -> bool:
+    try:
+        return since <= datetime.fromisoformat(str(timestamp)) <= until
+    except (ValueError, TypeError):  # no time, or one without a zone: not a line of ours
+        return False
 
 
 def last_lines(path: Path, count: int, keep: Callable[[Line], bool]) -> list[Line]:

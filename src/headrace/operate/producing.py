@@ -17,27 +17,31 @@ __all__ = ["change_rate", "rate_from", "rate_of", "rate_text", "serve_rate"]
 
 _ANSWER_S = 2.0
 _UNLIMITED = "unlimited"
+_PAUSED = "paused"
 _RATE_MAX = 1e9
 
 
 def rate_from(text: str) -> float | None:
-    """Read events a second; None: unlimited. Raises ProfileError."""
+    """Read events a second; None: unlimited, 0: paused. Raises ProfileError."""
     if text.strip().lower() in (_UNLIMITED, "none", "max"):
         return None
+    if text.strip().lower() == _PAUSED:
+        return 0.0
     try:
         rate = float(text)
     except ValueError:
         rate = 0.0
     if not 0 < rate < _RATE_MAX:
         raise ProfileError(
-            f"'{text[:20]}' is not a rate", fix=f"write events a second, such as 500, or {_UNLIMITED}"
+            f"'{text[:20]}' is not a rate",
+            fix=f"write events a second, such as 500, {_UNLIMITED} or {_PAUSED}",
         )
     return rate
 
 
 def rate_text(rate: float | None) -> str:
     """Return what `rate_from` reads."""
-    return _UNLIMITED if rate is None else f"{rate:g}"
+    return _UNLIMITED if rate is None else f"{rate:g}" if rate else _PAUSED
 
 
 @contextmanager

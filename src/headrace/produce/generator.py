@@ -105,7 +105,10 @@ class GeneratorReport:
 
 
 class Rate:
-    """Events a second of a generator; None: as many as the log takes. Any thread may change it."""
+    """Events a second of a generator; None: as many as the log takes. Any thread may change it.
+
+    A run begins with some; one that is given 0 while it goes on makes none until it is given more.
+    """
 
     def __init__(self, events_per_second: float | None) -> None:
         if events_per_second is not None and events_per_second <= 0:
@@ -145,6 +148,10 @@ def run_generator(
         if left is not None and left <= 0:
             break
         rate = wanted.events_per_second
+        if rate == 0:
+            pace, last_arrival = None, log.now()
+            run.stop.wait(_LOOK_AGAIN_S)
+            continue
         if rate is None:
             pace = None
         elif pace is None or pace.rate != rate:

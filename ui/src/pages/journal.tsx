@@ -6,6 +6,7 @@ import { cell, clock, visible } from "../format";
 import { Head } from "../head";
 import { useLive } from "../live";
 import { Said } from "../parts/bits";
+import { partOf, wordsOf } from "../parts/range";
 import { usePlace } from "../place";
 
 const LEVELS = ["info", "warning", "error"] as const;
@@ -14,11 +15,16 @@ export default function Journal() {
   const live = useLive();
   const [level, setLevel] = usePlace("level", "info");
   const [contains, setContains] = usePlace("contains", "");
+  const [said, say] = usePlace("range", "");
   const [follow, setFollow] = useState(true);
+  const part = useMemo(() => partOf(said), [said]);
   const known = LEVELS.find((each) => each === level) ?? "info";
   const asked = useQuery({
-    queryKey: ["journal", known, contains, live.journal.length],
-    queryFn: async () => answered(await api.GET("/api/journal", { params: { query: { level: known, contains, limit: 2000 } } })),
+    queryKey: ["journal", known, contains, said, live.journal.length],
+    queryFn: async () => {
+      const between = part ? { since: part[0], until: part[1] } : {};
+      return answered(await api.GET("/api/journal", { params: { query: { level: known, contains, limit: 2000, ...between } } }));
+    },
     placeholderData: (before) => before,
   });
   const lines = useMemo(() => asked.data?.lines ?? [], [asked.data]);
@@ -32,6 +38,16 @@ export default function Journal() {
           <option value="error">errors</option>
         </select>
         <input type="search" placeholder="lines that contain…" aria-label="Lines that contain" value={contains} onChange={(event) => setContains(event.target.value)} />
+        {part && (
+          <span className="row small">
+            <strong className="num" data-test="lines-of">
+              {wordsOf(part)}
+            </strong>
+            <button className="button" onClick={() => say("")}>
+              All times
+            </button>
+          </span>
+        )}
         <label className="row small">
           <input type="checkbox" checked={follow} onChange={(event) => setFollow(event.target.checked)} /> follow
         </label>

@@ -305,18 +305,22 @@ function Peek() {
   const overview = useOverview().data;
   const [stream, setStream] = usePlace("stream", "");
   const [contains, setContains] = usePlace("contains", "");
+  const [where, setWhere] = usePlace("where", "");
   const [follow, setFollow] = useState(true);
+  const chosen = Boolean(contains || where);
   const names = overview?.streams.map((each) => each.name) ?? [];
   const name = names.includes(stream.replace("@redrive", "")) ? stream : names[0];
   const asked = useQuery({
-    queryKey: ["peek", name, contains],
+    queryKey: ["peek", name, contains, where],
     queryFn: async () =>
       answered(
-        await api.GET("/api/log/{stream}/records", { params: { path: { stream: name! }, query: { last: contains ? 500 : 60, contains } } }),
+        await api.GET("/api/log/{stream}/records", { params: { path: { stream: name! }, query: { last: chosen ? 500 : 60, contains, where } } }),
       ),
     enabled: Boolean(name),
-    refetchInterval: follow ? 2000 : false,
+    // A condition runs in a process of its own, each time.
+    refetchInterval: follow ? (where ? 5000 : 2000) : false,
     placeholderData: (before) => before,
+    retry: false,
   });
   return (
     <section className="stack" aria-label="Records in the log">
@@ -335,8 +339,19 @@ function Peek() {
         </label>
         <span className="faint small">Looking moves nobody's position.</span>
       </div>
+      <form
+        className="row"
+        key={where}
+        onSubmit={(event) => {
+          event.preventDefault();
+          setWhere(String(new FormData(event.currentTarget).get("where") ?? ""));
+        }}
+      >
+        <input name="where" type="search" className="mono grow" defaultValue={where} placeholder="of the last 500, those where… in SQL: total_amount > 100 OR key IS NULL" aria-label="Records where" spellCheck={false} autoComplete="off" />
+        <button className="button">Choose</button>
+      </form>
       <Said error={asked.error} />
-      {asked.data && !asked.data.length && <p className="empty">{contains ? "None of the last records contains that." : "Nothing has been appended yet. `headrace produce` and `headrace generate` append."}</p>}
+      {asked.data && !asked.data.length && <p className="empty">{chosen ? "None of the last records is like that." : "Nothing has been appended yet. `headrace produce` and `headrace generate` append."}</p>}
       {asked.data?.toReversed().map((each) => (
         <details key={each.address} className="letter" style={{ gap: 0 }}>
           <summary className="row" style={{ flexWrap: "nowrap", cursor: "pointer" }}>

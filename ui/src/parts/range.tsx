@@ -1,5 +1,6 @@
 /** The part of time that dashboards show: the last so long, or what was drawn over in a chart. */
 import { useMemo } from "react";
+import { Link } from "wouter";
 import { usePlace } from "../place";
 
 const LENGTHS = [
@@ -29,15 +30,21 @@ export function useRange(): { range: Range; said: string; say: (value: string) =
 }
 
 function rangeOf(said: string): Range {
-  const [from, to] = said.split("-").map(Number);
-  if (from !== undefined && to !== undefined && from > 0 && to > from)
-    return { minutes: Math.max(1, Math.ceil((to - from) / 60)), until: to, between: () => [from, to] };
+  const part = partOf(said);
+  if (part) return { minutes: Math.max(1, Math.ceil((part[1] - part[0]) / 60)), until: part[1], between: () => part };
   const known = LENGTHS.find(([each]) => each === said)?.[0] ?? OTHERWISE;
   return { minutes: Number(known), between: (now) => [now - Number(known) * 60, now] };
 }
 
+/** The two instants, in Unix seconds, of a part of time that stands in an address. */
+export function partOf(said: string): [number, number] | undefined {
+  const [from, to] = said.split("-").map(Number);
+  return from !== undefined && to !== undefined && from > 0 && to > from ? [from, to] : undefined;
+}
+
+export const wordsOf = ([from, to]: [number, number]) => [from, to].map((at) => new Date(at * 1000).toISOString().replace("T", " ").slice(5, 19)).join(" to ");
+
 export function RangePicker({ range, said, say }: { range: Range; said: string; say: (value: string) => void }) {
-  const clockOf = (at: number) => new Date(at * 1000).toISOString().replace("T", " ").slice(5, 19);
   const [from, to] = range.between(0);
   return (
     <div className="row" role="group" aria-label="Time range">
@@ -58,7 +65,7 @@ export function RangePicker({ range, said, say }: { range: Range; said: string; 
       ) : (
         <>
           <strong className="num small" data-test="range">
-            {clockOf(from)} to {clockOf(to)}
+            {wordsOf([from, to])}
           </strong>
           <button className="button" onClick={() => say(`${from - (to - from)}-${from}`)}>
             earlier
@@ -69,6 +76,9 @@ export function RangePicker({ range, said, say }: { range: Range; said: string; 
           <button className="button" onClick={() => say(`${Math.round(from - (to - from) / 2)}-${Math.round(to + (to - from) / 2)}`)}>
             wider
           </button>
+          <Link className="button" href={`/logs?range=${from}-${to}`}>
+            lines of that time
+          </Link>
           <button className="button main" onClick={() => say(OTHERWISE)}>
             Back to now
           </button>

@@ -14,8 +14,9 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, cast
 
@@ -26,9 +27,11 @@ from headrace.store.names import quoted
 from headrace.web.page.console_limits import ANSWER_BYTES_MAX, COPY_BYTES_MAX, SECONDS_MAX
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from headrace.operate import Runtime
 
-__all__ = ["ask_console"]
+__all__ = ["ask_about", "ask_console"]
 
 _START_S = 60.0
 """How long a process may take to be there, on a machine that has much to do."""
@@ -38,6 +41,9 @@ _BATCH_ROWS = 50_000
 _ALIGNED = 64
 _LEFT_FREE_BYTES = 1 << 30
 """A copy lies on the disk of the store, which must go on writing."""
+_Places = dict[str, tuple[int, int]]
+"""Where the copy of each relation begins and ends in the file."""
+
 _FIX = "name fewer columns, or ask `headrace sql`, which reads the store itself"
 
 
@@ -53,13 +59,44 @@ def ask_console(runtime: Runtime, sql: str, *, rows_max: int) -> dict[str, Any]:
         relations[name] = [(each.name, each.type) for each in columns]
     for name, reference in plan.references.items():
         relations[name] = [(column.name, column.type) for column in reference_columns(reference)]
+    return _ask(runtime, sql, rows_max, relations, partial(_copy, runtime))
+
+
+def ask_about(
+    runtime: Runtime, name: str, rows: pa.Table, types: list[tuple[str, str]], sql: str
+) -> dict[str, Any]:
+    """Return the rows of one SELECT over `rows`, as a relation `name` with columns of DuckDB's `types`.
+
+    Raises as `ask_console` does.
+    """
+    import pyarrow as pa
+
+    def copy(wanted: Mapping[str, list[str]], copied: IO[bytes]) -> _Places:
+        for columns in wanted.values():
+            chosen = rows.select(columns)
+            with pa.ipc.new_stream(copied, chosen.schema) as writer:
+                writer.write_table(chosen)
+        copied.flush()
+        return dict.fromkeys(wanted, (0, copied.tell()))
+
+    return _ask(runtime, sql, rows.num_rows, {name: types}, copy)
+
+
+def _ask(
+    runtime: Runtime,
+    sql: str,
+    rows_max: int,
+    relations: Mapping[str, list[tuple[str, str]]],
+    copy: Callable[[Mapping[str, list[str]], IO[bytes]], _Places],
+) -> dict[str, Any]:
     with (
-        tempfile.TemporaryFile(dir=runtime.project.data) as copied,
-        _process(cast(IO[bytes], copied)) as process,
+        tempfile.TemporaryFile(dir=runtime.project.data) as file,
+        _process(cast(IO[bytes], file)) as process,
     ):
         # A query is looked at in the other process too: nothing of a stranger's text is parsed in this one.
         wanted = process.ask({"sql": sql, "rows_max": rows_max, "relations": relations}, _START_S)["wants"]
-        places = _copy(runtime, {name: wanted[name] for name in relations if name in wanted}, copied)
+        asked = {name: wanted[name] for name in relations if name in wanted}
+        places = copy(asked, cast(IO[bytes], file))
         return cast(dict[str, Any], process.ask({"places": places}, SECONDS_MAX + _GRACE_S)["rows"])
 
 
@@ -126,7 +163,7 @@ def _process(copied: IO[bytes]) -> Iterator[_Process]:
             process.communicate()
 
 
-def _copy(runtime: Runtime, wanted: Mapping[str, list[str]], copied: Any) -> dict[str, tuple[int, int]]:
+def _copy(runtime: Runtime, wanted: Mapping[str, list[str]], copied: IO[bytes]) -> _Places:
     """Write the columns of each relation as a stream of Arrow; return where each begins and ends.
 
     All are of one epoch. The transaction ends with the copy: the query itself holds none of the store.
@@ -134,7 +171,7 @@ def _copy(runtime: Runtime, wanted: Mapping[str, list[str]], copied: Any) -> dic
     import duckdb
     import pyarrow as pa
 
-    places: dict[str, tuple[int, int]] = {}
+    places: _Places = {}
     if not wanted:
         return places
     end = time.monotonic() + SECONDS_MAX

@@ -204,6 +204,16 @@ class SparkState(BaseModel):
     seconds: dict[str, float]
 
 
+class TelemetryState(BaseModel):
+    """What was told to a receiver of traces (in spans) or of lineage (in events), since the run began."""
+
+    signal: str
+    sent: int
+    dropped: int
+    waiting: int
+    problem: str
+
+
 class Status(BaseModel):
     """Where everything stands; what `headrace status --json` prints, and the time at which it was asked."""
 
@@ -219,6 +229,7 @@ class Status(BaseModel):
     tables: list[TableState]
     replicas: list[ReplicaState]
     spark: SparkState | None = None
+    telemetry: list[TelemetryState]
     alerts: list[AlertLine]
 
 

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Path, Query
 
 from headrace.errors import RefusedError, TransientError
 from headrace.operate import open_log
+from headrace.operate.exact_json import dump_exact
 from headrace.operate.formats import open_framings
 from headrace.operate.log_tools import From, describe_log, peek, settings_of
 from headrace.operate.redrive import (
@@ -23,6 +24,7 @@ from headrace.operate.redrive import (
     set_fields,
 )
 from headrace.web.page import models
+from headrace.web.page.choosing import those_where
 from headrace.web.page.sources import PageSources
 from headrace.web.page.values import TEXT_CHARACTERS_MAX, bytes_text
 
@@ -101,10 +103,16 @@ def record_routes(sources: PageSources) -> APIRouter:
         contains: Annotated[str, Query(max_length=200)] = "",
         partition: Annotated[int | None, Query(ge=0, le=2**31 - 1)] = None,
         offset: Annotated[int, Query(ge=0, le=2**62)] = 0,
+        where: Annotated[str, Query(max_length=2_000)] = "",
     ) -> list[models.PeekedRecord]:
-        """The last records of a log, or those from an offset of a partition on; no position is moved."""
+        """The last records of a log, or those from an offset of a partition on; no position is moved.
+
+        `where` is a condition in SQL over the stream's columns, and over partition, offset, record_time, key,
+        value (JSON), text and form.
+        """
         begin = From(last=last) if partition is None else From(offset=(partition, offset))
-        return _peeked(sources, stream, begin, last, contains)
+        found = _peeked(sources, stream, begin, last, contains)
+        return those_where(sources, stream, found, where) if where.strip() else [each for each, _ in found]
 
     return router
 
@@ -173,7 +181,8 @@ def _log(sources: PageSources, name: str) -> models.LogStream:
 
 def _peeked(
     sources: PageSources, stream: str, begin: From, count: int, contains: str
-) -> list[models.PeekedRecord]:
+) -> list[tuple[models.PeekedRecord, str | None]]:
+    """Return records, each with its value as a line of JSON where it is some."""
     plan, project = sources.runtime.plan, sources.runtime.project
     name, _, lane = stream.partition("@")
     if name not in plan.streams or lane not in ("", LANE):
@@ -195,16 +204,15 @@ def _peeked(
             value = each.pretty()[:TEXT_CHARACTERS_MAX]
             if wanted and wanted not in f"{each.facts['key']} {value}".casefold():
                 continue
-            found.append(
-                models.PeekedRecord(
-                    address=each.address,
-                    partition=each.facts["partition"],
-                    offset=each.facts["offset"],
-                    record_time=each.facts["record_time"],
-                    key=each.facts["key"],
-                    form=each.form,
-                    value=value,
-                    problem=each.problem,
-                )
+            record = models.PeekedRecord(
+                address=each.address,
+                partition=each.facts["partition"],
+                offset=each.facts["offset"],
+                record_time=each.facts["record_time"],
+                key=each.facts["key"],
+                form=each.form,
+                value=value,
+                problem=each.problem,
             )
+            found.append((record, dump_exact(each.parsed) if each.form == "json" else None))
     return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Path, Query
@@ -19,6 +19,7 @@ from headrace.web.page.sources import PageSources
 __all__ = ["settings_routes"]
 
 _HIDDEN = "••••••"
+_LAST_SECOND = 4_102_444_800  # the year 2100
 
 
 def settings_routes(sources: PageSources) -> APIRouter:
@@ -30,9 +31,12 @@ def settings_routes(sources: PageSources) -> APIRouter:
         level: Literal["info", "warning", "error"] = "info",
         contains: Annotated[str, Query(max_length=200)] = "",
         limit: Annotated[int, Query(ge=1, le=2_000)] = 500,
+        since: Annotated[float, Query(ge=0, le=_LAST_SECOND)] = 0,
+        until: Annotated[float, Query(ge=0, le=_LAST_SECOND)] = _LAST_SECOND,
     ) -> models.JournalPage:
-        """The last lines of the journal, oldest first; of this level or worse."""
-        lines = sources.journal(level=level, text=contains, limit=limit)
+        """The last lines of the journal, oldest first; of this level or worse, between two Unix times."""
+        between = (datetime.fromtimestamp(since, UTC), datetime.fromtimestamp(until, UTC))
+        lines = sources.journal(level=level, text=contains, limit=limit, between=between)
         return models.JournalPage(lines=[models.JournalLine(**line) for line in lines])
 
     @router.get("/settings")
@@ -91,7 +95,8 @@ def _sections(sources: PageSources, profile: Profile) -> list[models.SettingSect
             key=f"{stream}.rate",
             value=rate,
             origin="run" if rate_key(stream) in changed else "producer",
-            help="events a second of the generator, until it ends; unlimited: as many as the log takes",
+            help="events a second of the generator, until it ends; unlimited: as many as the log takes; "
+            "paused: none",
             changeable=rate_key(stream),
         )
         for stream, rate in sources.runtime.settings.rates().items()

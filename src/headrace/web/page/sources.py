@@ -46,9 +46,12 @@ class PageSources:
     def _new_lines(self) -> list[dict[str, Any]]:
         return [journal_line(line) for line in self._lines.read()]
 
-    def journal(self, *, level: str, text: str, limit: int) -> list[dict[str, Any]]:
-        """Return the last lines of this level or worse that hold `text`, oldest first."""
-        found = last_lines(self.runtime.project.journal_path, limit, kept(level=level, text=text))
+    def journal(
+        self, *, level: str, text: str, limit: int, between: tuple[datetime, datetime] | None = None
+    ) -> list[dict[str, Any]]:
+        """Return the last lines of this level or worse that hold `text`, of that time, oldest first."""
+        keep = kept(level=level, text=text, between=between)
+        found = last_lines(self.runtime.project.journal_path, limit, keep)
         return [journal_line(line) for line in found]
 
     def status(self) -> dict[str, Any]:
