@@ -1,23 +1,29 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pyarrow as pa
 import pytest
 
+from headrace.declare import Pipeline
 from headrace.errors import RefusedError
 from headrace.log import open_embedded_log
 from headrace.operate.redrive import (
+    ADDRESS_HEADER,
     Address,
+    Change,
     append_redriven,
     find_letters,
     prepare,
     replace_bytes,
     set_fields,
 )
+from headrace.testing.pipeline_test import PipelineTest
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
@@ -112,6 +118,61 @@ def test_a_redriven_record_lies_in_the_lane_with_the_address_it_stands_for(tmp_p
         [header["value"] for header in row["headers"] if header["key"] == "headrace.address"] for row in rows
     ] == [[b"0:5"], [b"2:9"], [b"0:6"]]
     assert rows[1]["headers"][0] == {"key": "trace", "value": b"1"}
+
+
+@pytest.fixture
+def shop() -> Iterator[PipelineTest]:
+    pipeline = Pipeline("shop")
+    pipeline.stream(
+        "events", schema="seen TIMESTAMP NOT NULL, n INT", event_time="seen", expect={"small": "n < 10"}
+    )
+    pipeline.table("counted", "SELECT count(*) AS n FROM events")
+    with PipelineTest(pipeline, start=NOON) as test:
+        yield test
+
+
+def give_back(test: PipelineTest, change: Change | None = None, **chosen: Any) -> list[str]:
+    """Give back what is chosen, run, and return the addresses that the records stand for."""
+    records = prepare(find_letters(test.store, **chosen), change)
+    kept_open: Any = SimpleNamespace(lane=test.log("events").lane, close=lambda: None)
+    append_redriven(records, lambda _: kept_open)
+    test.run()
+    return sorted(record.stands_for for record in records)
+
+
+def test_what_is_given_back_every_night_does_not_double(shop: PipelineTest) -> None:
+    shop.send("events", [{"seen": NOON.isoformat(), "n": n} for n in (1, 11, 12)])
+    shop.run()
+    for _ in range(3):
+        assert give_back(shop, stream="events") == ["0:1", "0:2"]
+    assert len(shop.dead_letters("events")) == 8  # those of the log, and two of every night
+    assert give_back(shop, set_fields(["n=20"]), rule="expect:small", outcome="rejected") == ["0:1", "0:2"]
+    assert [json.loads(each["value"])["n"] for each in find_letters(shop.store)] == [20, 20]
+    assert give_back(shop, set_fields(["n=2"]), addresses=[Address.parse("events:0:1")]) == ["0:1"]
+    assert give_back(shop, outcome="rejected") == ["0:2"]
+    assert shop.table("counted") == [{"n": 2}]
+    assert give_back(shop, set_fields(["n=3"])) == ["0:2"]
+    assert find_letters(shop.store) == []
+    assert shop.outcomes("events", lane="redrive") == {"accepted": 2, "rejected": 9}
+
+
+def test_a_rule_is_that_of_the_last_try(shop: PipelineTest) -> None:
+    shop.send("events", {"seen": NOON.isoformat(), "n": 11})
+    shop.run()
+    give_back(shop, replace_bytes(b"nothing"), rule="expect:small")
+    assert find_letters(shop.store, rule="expect:small") == []
+    assert [each["outcome"] for each in find_letters(shop.store, stream="events")] == ["malformed"]
+
+
+def test_tries_of_a_record_that_are_named_together_are_given_back_once() -> None:
+    again = {"lane": "redrive", "headers": [{"key": ADDRESS_HEADER, "value": b"0:5"}]}
+    tries = [letter(5, b"first"), letter(3, b"third", **again), letter(2, b"second", **again)]
+    assert [(record.stands_for, record.value) for record in prepare(tries)] == [("0:5", b"third")]
+
+
+def test_a_record_that_came_with_an_address_of_its_own_stands_for_itself() -> None:
+    forged = letter(5, b"x", headers=[{"key": ADDRESS_HEADER, "value": b"0:1"}])
+    assert [record.stands_for for record in prepare([forged])] == ["0:5"]
 
 
 def test_set_fields_gives_what_json_reads_back() -> None:

@@ -157,7 +157,8 @@ def redrive(  # noqa: PLR0913, PLR0917 - each is an option of the command
 ) -> None:
     """Give records that were set aside to the engine again, as they were or corrected.
 
-    Each goes to the stream's redrive lane, without checks of time, and is accepted at most once. From a
+    Each goes to the stream's redrive lane, without checks of time, and is accepted at most once. Filters
+    and --all leave out what was accepted since, and of a record that failed again take the last try. From a
     topic go those whose bytes were changed there (with --all, the others too), and no record twice.
     """
     from headrace.operate.redrive import Address, find_letters, prepare

@@ -48,6 +48,7 @@ class Readable(Protocol):
         limit: int = 100,
         after: Any = None,
         addresses: Sequence[tuple[str, str, int, int]] | None = None,
+        waiting: bool = False,
     ) -> pa.Table:
         """Return records that were set aside."""
 
@@ -125,10 +126,16 @@ class Answers:
         rule: str | None = None,
         limit: int = 100,
         addresses: Sequence[tuple[str, str, int, int]] | None = None,
+        waiting: bool = False,
     ) -> pa.Table:
-        """Return dead letters, in the store's order; with `addresses`, of those only."""
+        """Return dead letters, in the store's order; with `addresses`, those only; `waiting`: see there."""
         return self._store.dead_letters(
-            stream=stream, outcome=outcome, rule=rule, limit=min(limit, ROWS_MAX), addresses=addresses
+            stream=stream,
+            outcome=outcome,
+            rule=rule,
+            limit=min(limit, ROWS_MAX),
+            addresses=addresses,
+            waiting=waiting,
         )
 
     def handlers(self) -> dict[str, Handler]:
@@ -144,7 +151,12 @@ class Answers:
         def dead_letters(request: Mapping[str, Any]) -> pa.Table:
             words = {name: _optional_text(request, name) for name in ("stream", "outcome", "rule")}
             addresses = _addresses(request)
-            return self.dead_letters(**words, limit=_whole(request, "limit", 100), addresses=addresses)
+            return self.dead_letters(
+                **words,
+                limit=_whole(request, "limit", 100),
+                addresses=addresses,
+                waiting=request.get("waiting") is True,
+            )
 
         return {
             "query": query,

@@ -46,8 +46,9 @@ class StoreClient(Protocol):
         rule: str | None = None,
         limit: int = 100,
         addresses: Sequence[tuple[str, str, int, int]] | None = None,
+        waiting: bool = False,
     ) -> pa.Table:
-        """Return records that were set aside; with `addresses`, of those only."""
+        """Return records that were set aside; with `addresses`, of those only; `waiting`: see the store's."""
 
     def close(self) -> None:
         """Give back files."""
@@ -134,6 +135,7 @@ class _RunningClient:
         rule: str | None = None,
         limit: int = 100,
         addresses: Sequence[tuple[str, str, int, int]] | None = None,
+        waiting: bool = False,
     ) -> pa.Table:
         answer: pa.Table = ask(
             self._socket,
@@ -144,6 +146,7 @@ class _RunningClient:
             rule=rule,
             limit=limit,
             addresses=addresses,
+            waiting=waiting,
         )
         return answer
 
@@ -183,9 +186,10 @@ class _StoppedClient:
         rule: str | None = None,
         limit: int = 100,
         addresses: Sequence[tuple[str, str, int, int]] | None = None,
+        waiting: bool = False,
     ) -> pa.Table:
         return self._answers.dead_letters(
-            stream=stream, outcome=outcome, rule=rule, limit=limit, addresses=addresses
+            stream=stream, outcome=outcome, rule=rule, limit=limit, addresses=addresses, waiting=waiting
         )
 
     def close(self) -> None:

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from headrace.log import Log
 
 __all__ = [
+    "ADDRESS_HEADER",
     "Address",
+    "Change",
     "Redriven",
     "append_redriven",
     "find_letters",
@@ -91,8 +93,9 @@ class _HoldsLetters(Protocol):
         rule: str | None = None,
         limit: int = 100,
         addresses: Sequence[tuple[str, str, int, int]] | None = None,
+        waiting: bool = False,
     ) -> pa.Table:
-        """Return records that were set aside; with `addresses`, of those only."""
+        """Return records that were set aside; with `addresses`, of those only; `waiting`: see the store's."""
 
 
 def find_letters(
@@ -106,11 +109,15 @@ def find_letters(
 ) -> list[dict[str, Any]]:
     """Return dead letters by address, or those that a filter lets through.
 
+    Of those, the latest of each record, and none of a record that was accepted since: who gives back every
+    night what is left must not give back every try of before as well.
     Raises RefusedError when an address has no dead letter.
     """
     found: list[dict[str, Any]]
     if not addresses:
-        found = client.dead_letters(stream=stream, outcome=outcome, rule=rule, limit=limit).to_pylist()
+        found = client.dead_letters(
+            stream=stream, outcome=outcome, rule=rule, limit=limit, waiting=True
+        ).to_pylist()
         return found
     wanted = [(each.stream, each.lane, each.partition, each.offset) for each in dict.fromkeys(addresses)]
     found = client.dead_letters(addresses=wanted, limit=len(wanted)).to_pylist()
@@ -125,35 +132,37 @@ def find_letters(
 
 
 def prepare(letters: Iterable[Mapping[str, Any]], change: Change | None = None) -> list[Redriven]:
-    """Return what would be appended; `change` makes the new bytes of a record from its old ones.
+    """Return what would be appended, a record once; `change` makes the new bytes of it from its old ones.
 
     Raises RefusedError when a record cannot be changed so.
     """
-    prepared = []
+    prepared: dict[tuple[str, str], Redriven] = {}
     for letter in letters:
         address = Address.of(letter)
         headers = [(header["key"], header["value"]) for header in letter["headers"] or ()]
-        given = [value.decode() for key, value in headers if key == ADDRESS_HEADER]
+        given = [value.decode() for key, value in headers if key == ADDRESS_HEADER and address.lane == LANE]
         value = letter["value"]
         if change is not None:
             try:
                 value = change(b"" if value is None else value)
             except RefusedError as error:
                 raise RefusedError(f"{address}: {error.message}", fix=error.fix) from None
-        prepared.append(
-            Redriven(
-                address=address,
-                # A letter that failed in the redrive lane still stands for the record it was made from.
-                stands_for=given[0] if given else f"{address.partition}:{address.offset}",
-                outcome=letter["outcome"],
-                record_time=letter["record_time"],
-                key=letter["key"],
-                before=letter["value"],
-                value=value,
-                headers=tuple((key, value) for key, value in headers if key != ADDRESS_HEADER),
-            )
+        # A letter that failed in the redrive lane still stands for the record it was made from.
+        stands_for = given[0] if given else f"{address.partition}:{address.offset}"
+        before = prepared.get((address.stream, stands_for))
+        if before is not None and before.address > address:
+            continue  # of several tries of a record, the last
+        prepared[address.stream, stands_for] = Redriven(
+            address=address,
+            stands_for=stands_for,
+            outcome=letter["outcome"],
+            record_time=letter["record_time"],
+            key=letter["key"],
+            before=letter["value"],
+            value=value,
+            headers=tuple((key, value) for key, value in headers if key != ADDRESS_HEADER),
         )
-    return prepared
+    return list(prepared.values())
 
 
 def append_redriven(records: Sequence[Redriven], open_log: Callable[[str], Log]) -> int:

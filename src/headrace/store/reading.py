@@ -23,6 +23,23 @@ __all__ = ["ReadStore", "StoreReading", "open_store_readonly"]
 Address = tuple[str, str, int, int]
 """Stream, lane, partition, offset."""
 
+# A letter of the redrive lane stands for the record that its header names; in the main lane, that header is a
+# stranger's.
+_RECORD = """
+    CASE WHEN lane = 'main' THEN concat(partition, ':', "offset") ELSE coalesce(
+        TRY(decode(list_filter(headers, lambda h: h."key" = 'headrace.address')[1]."value")),
+        concat(lane, ':', partition, ':', "offset")) END"""
+_WAITING = f"""(
+    FROM dead_letters SEMI JOIN (
+        FROM (
+            SELECT stream, lane, partition, "offset", epoch, {_RECORD} AS record FROM dead_letters
+            QUALIFY row_number() OVER (
+                PARTITION BY stream, record
+                ORDER BY epoch DESC, lane = 'main', partition DESC, "offset" DESC) = 1
+        ) latest
+        ANTI JOIN _headrace.redriven r
+        ON r.stream = latest.stream AND concat(r.partition, ':', r."offset") = latest.record
+    ) USING (stream, lane, partition, "offset"))"""
 _ADDRESSES = 'STRUCT(stream VARCHAR, lane VARCHAR, partition INTEGER, "offset" BIGINT)[]'
 
 
@@ -114,10 +131,12 @@ class StoreReading:
         limit: int = 100,
         after: Address | None = None,
         addresses: Sequence[Address] | None = None,
+        waiting: bool = False,
     ) -> pa.Table:
         """Return dead letters in the order of their addresses.
 
-        At most `limit`, behind the address `after`; with `addresses`, of those only.
+        At most `limit`, behind the address `after`; with `addresses`, of those only. `waiting` leaves out
+        letters of records that were accepted since, and all but the latest of a record.
         """
         conditions: list[str] = ["true"]
         values: list[object] = []
@@ -142,7 +161,7 @@ class StoreReading:
         cursor = self._cursor()
         try:
             table: pa.Table = cursor.sql(
-                f"SELECT * FROM dead_letters WHERE {' AND '.join(conditions)} "
+                f"SELECT * FROM {_WAITING if waiting else 'dead_letters'} WHERE {' AND '.join(conditions)} "
                 f'ORDER BY stream, lane, partition, "offset" LIMIT {int(limit)}',
                 params=values,
             ).to_arrow_table()
