@@ -6,6 +6,7 @@ ready.
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -111,7 +112,7 @@ class Rate:
     """
 
     def __init__(self, events_per_second: float | None) -> None:
-        if events_per_second is not None and events_per_second <= 0:
+        if events_per_second is not None and not 0 < events_per_second < math.inf:
             raise ProfileError(
                 f"a rate of {events_per_second} events/s", fix="give a positive rate, or none for unlimited"
             )
