@@ -91,7 +91,13 @@ class Watched:
             process = subprocess.Popen(
                 self._command, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment, cwd=ROOT
             )
-        timer = threading.Timer(RUN_S_MAX, lambda: end_tree(process.pid))
+        late = threading.Event()
+
+        def give_up() -> None:
+            late.set()
+            end_tree(process.pid)
+
+        timer = threading.Timer(RUN_S_MAX, give_up)
         timer.start()
         try:
             result = self._read(process)
@@ -105,7 +111,8 @@ class Watched:
         if result is None or code:
             said = self._output.read_text(errors="replace").strip()
             at = max(said.find("Traceback"), 0)  # a JVM says much after it
-            raise Failed(f"ended with {process.returncode}: {said[at : at + 2500]} … {said[-500:]}")
+            how = f"was not done in {RUN_S_MAX} s" if late.is_set() else f"ended with {process.returncode}"
+            raise Failed(f"{how}: {said[at : at + 2500]} … {said[-500:]}")
         return result
 
     def _read(self, process: subprocess.Popen[str]) -> dict[str, Any] | None:
