@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -15,7 +13,7 @@ import pytest
 from headrace.blueprints import write_project
 from headrace.observe.export_grafana import INTERVAL, charts
 from headrace.observe.grafana_alerts import alert_groups
-from headrace.operate import load_project
+from headrace.operate import connect, find_home, load_project
 from headrace.operate.alerting import rules_of
 from headrace.operate.export_monitoring import write_prometheus
 from servers.alertmanager import AlertmanagerServer, alertmanager_server
@@ -70,14 +68,7 @@ def observed(
 
 
 def ledger(folder: Path) -> dict[str, int]:
-    done = subprocess.run(
-        [sys.executable, "-m", "headrace", "ledger", "--json", "-C", str(folder)],
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=60,
-    )
-    outcomes: dict[str, int] = json.loads(done.stdout)["streams"]["events"]["outcomes"]
+    outcomes: dict[str, int] = connect(find_home(folder)).ledger()["streams"]["events"]["outcomes"]
     return outcomes
 
 
