@@ -179,6 +179,7 @@ def test_the_page_speaks_tls(tmp_path: Path) -> None:
             assert json.load(answer)["running"] is True
 
 
+@pytest.mark.untraced
 def test_random_requests_never_end_in_our_mistake(page: RunningPage) -> None:
     import schemathesis
     from hypothesis import HealthCheck, Phase, given, settings
