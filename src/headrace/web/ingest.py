@@ -45,8 +45,8 @@ def ingest_app(
     app = FastAPI(title="Headrace ingest", docs_url=None, redoc_url=None, openapi_url=None)
     secret = None if token is None else token.encode()
 
-    @app.post("/streams/{name}/records")
-    async def append(name: str, request: Request) -> JSONResponse:
+    async def append(request: Request) -> JSONResponse:
+        name = request.path_params["name"]
         if secret is not None:
             _require_token(request, secret)
         ingest.require_stream(name)
@@ -74,6 +74,9 @@ def ingest_app(
             answer: IngestAnswer = await asyncio.wrap_future(future)
         again = {"Idempotent-Replayed": "true"} if answer.repeated else None
         return JSONResponse(answer.to_json(), headers=again)
+
+    # A plain route: FastAPI's own looks for parameters and dependencies, of which there are none here.
+    app.add_route("/streams/{name}/records", append, methods=["POST"])
 
     @app.get("/health")
     async def health() -> JSONResponse:
