@@ -130,7 +130,8 @@ class Pipeline:
         Args:
             name: what queries, panels and replicas call it.
             query: a SELECT in DuckDB's SQL, with `window(time, size[, slide])`, `session_window(time, gap)`.
-            key: for a query without aggregates: the output columns of which only the latest record is kept.
+            key: for a query without aggregates: the output columns of which only the latest record is kept;
+                of several rows of one record (UNNEST) the greatest, by its columns in their order.
             keep: how long rows or closed windows stay in the store; None: for ever.
             **unknown: any other word is a problem that names the nearest right one.
         """

@@ -9,9 +9,19 @@ from headrace.engine.local.queries import Queries
 from headrace.sql.plan import TablePlan
 from headrace.store.names import quoted, state_name
 
-__all__ = ["RowsTable"]
+__all__ = ["RowsTable", "latest_first"]
 
 _HIDDEN = ("_time", "_record_time", "_partition", "_offset")
+
+
+def latest_first(plan: TablePlan) -> str:
+    """Return the ORDER BY that puts the row first which a key keeps.
+
+    The rows that UNNEST makes of one record differ in nothing but their columns: of them it is the greatest.
+    """
+    ties = [quoted(column.name) for column in plan.columns] if plan.unnests else []
+    order = ["_time", "_record_time", "_partition", "_offset", *ties]
+    return ", ".join(f"{name} DESC NULLS LAST" for name in order)
 
 
 class RowsTable:
@@ -26,10 +36,9 @@ class RowsTable:
         """Return the rows that the query keeps of "_rows"; with a key, the latest of each in this batch."""
         query = self.plan.row_sql
         if self._keys:
-            latest = "_time DESC, _record_time DESC, _partition DESC, _offset DESC"
             query = (
                 f"SELECT * FROM ({query}) QUALIFY row_number() OVER "
-                f"(PARTITION BY {', '.join(self._keys)} ORDER BY {latest}) = 1"
+                f"(PARTITION BY {', '.join(self._keys)} ORDER BY {latest_first(self.plan)}) = 1"
             )
         found = queries.table(query)
         kept = int(found.num_rows)
@@ -53,6 +62,7 @@ class RowsTable:
             )
             return int(delta.rows.num_rows)
         matches = " AND ".join(f"t.{key} IS NOT DISTINCT FROM b.{key}" for key in self._keys)
+        # Rows of one record never meet here: they are in one batch, which has one row for each key.
         newer = "({0}._time, {0}._record_time, {0}._partition, {0}._offset)"
         sets = ", ".join(f"{name} = b.{name}" for name in self._names)
         values = ", ".join(f"b.{name}" for name in self._names)

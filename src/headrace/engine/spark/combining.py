@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import pyarrow as pa
 
+from headrace.engine.local.appended import latest_first
 from headrace.engine.local.compute import Delta
 from headrace.engine.local.queries import Queries
 from headrace.sql.plan import TableClass, TablePlan
@@ -51,7 +52,7 @@ def _query(plan: TablePlan) -> str:
         if not plan.table.key:
             return ""
         keys = ", ".join(quoted(name) for name in plan.table.key)
-        latest = "_time DESC, _record_time DESC, _partition DESC, _offset DESC"
+        latest = latest_first(plan)
         return f"FROM {source} QUALIFY row_number() OVER (PARTITION BY {keys} ORDER BY {latest}) = 1"
     if plan.kind is TableClass.SESSION:
         return ""  # pieces of sessions, which the merge chains in any case
