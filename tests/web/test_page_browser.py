@@ -4,36 +4,24 @@ from __future__ import annotations
 
 import gzip
 import json
-import os
 import re
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from page_support import DEADLINE_S, RunningPage, browser_context, eventually, running_page
 
-from headrace.replicate.webhook import WebhookReplica
 from headrace.web.page.app import PAGE_FOLDER
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.untraced]
 
 AXE = Path(__file__).parent.parent.parent / "ui" / "node_modules" / "axe-core" / "axe.min.js"
 PLACES = ("pipeline", "dashboards", "tables", "records", "log", "logs", "alerts", "settings")
 SOON_MS = 20_000
-
-
-def seen_ms() -> int:
-    """How long after its commit something may take to be on the page; a machine that is overloaded gets more.
-
-    Measured from the moment at which the test sees it in the store (asked every 50 ms).
-    """
-    return 3_000 if os.getloadavg()[0] <= 2 * (os.cpu_count() or 1) else SOON_MS
 
 
 @pytest.fixture(scope="module")
@@ -82,76 +70,14 @@ def test_the_numbers_of_the_page_are_the_ledgers(running: RunningPage, tab: Page
     assert tab.get_by_text("✓ adds up").is_visible()
 
 
-def test_a_burst_of_malformed_records_is_seen_and_found(running: RunningPage, tab: Page) -> None:
-    tab.goto("/pipeline")
-    before = number(tab.get_by_test_id("outcome-events-malformed").text_content())
+def test_malformed_records_lead_to_themselves(running: RunningPage, tab: Page) -> None:
     read = running.read()
     running.send(*[b"{broken"] * 300)
     eventually(lambda: running.read() >= read + 300)
-    tab.wait_for_function(
-        "least => Number(document.querySelector('[data-test=outcome-events-malformed]')"
-        ".textContent.replace(/\\D/g, '')) >= least",
-        arg=before + 300,
-        timeout=seen_ms(),
-    )
+    tab.goto("/pipeline")
     tab.get_by_role("link", name="Records").click()
     tab.get_by_role("button", name=re.compile("json.*malformed", re.DOTALL)).click()
     tab.get_by_text("{broken").first.wait_for()
-
-
-def test_a_burst_of_late_records_is_seen_within_seconds(running: RunningPage, tab: Page) -> None:
-    tab.goto("/pipeline")
-    tab.get_by_test_id("outcome-events-accepted").wait_for()
-    facts = {"event_type": "search", "user_id": "u", "device": "mobile", "timestamp": "2020-01-01T00:00:00Z"}
-    read, late = running.read(), running.runtime.store.ledger().outcomes("events").get("late", 0)
-    running.send(*[json.dumps({"event_id": f"late-{each}", **facts}).encode() for each in range(200)])
-    eventually(lambda: running.read() >= read + 200)
-    tab.wait_for_function(
-        "least => Number(document.querySelector('[data-test=outcome-events-late]')"
-        "?.textContent.replace(/\\D/g, '')) >= least",
-        arg=late + 200,
-        timeout=seen_ms(),
-    )
-
-
-class _Taking(BaseHTTPRequestHandler):
-    def do_POST(self) -> None:
-        self.rfile.read(int(self.headers["Content-Length"]))
-        self.send_response(200)
-        self.end_headers()
-
-    def log_message(self, format: str, *arguments: object) -> None:
-        pass
-
-
-def test_a_replica_whose_server_dies_is_seen_within_seconds(tmp_path: Path, context: object) -> None:
-    server = HTTPServer(("127.0.0.1", 0), _Taking)
-    serving = threading.Thread(target=server.serve_forever)
-    serving.start()
-    replica = WebhookReplica(
-        kind="webhook",
-        url=f"http://127.0.0.1:{server.server_port}/",
-        path=str(tmp_path / "cursors"),
-        tables=("purchase_analytics",),
-    )
-    tab: Page = context.new_page()  # type: ignore[attr-defined]
-    with running_page(tmp_path / "dying", events_hours=0.01, replicas={"hook": replica}) as made:
-
-        def state() -> str:
-            return str(made.runtime.replicas.states()[0]["state"])
-
-        eventually(lambda: state() == "following")
-        tab.goto(made.address + "/pipeline")
-        tab.get_by_text("commerce: healthy").wait_for()
-        server.shutdown()
-        server.server_close()
-        serving.join()
-        facts = {"event_type": "purchase", "user_id": "u", "device": "mobile", "total_amount": 1}
-        now = made.runtime.logs["events"].now().isoformat()
-        made.send(json.dumps({"event_id": "bought", "timestamp": now, **facts}).encode())
-        eventually(lambda: state() == "waiting")
-        tab.get_by_text("Replica hook is waiting").wait_for(timeout=seen_ms())
-    tab.close()
 
 
 def test_what_spark_says_of_a_run_is_shown_and_leads_to_its_page(
@@ -248,6 +174,11 @@ def test_a_chart_is_looked_at_closer_taken_along_and_shown_large(tab: Page) -> N
     assert part is not None
     assert 0.25 < (int(part[2]) - int(part[1])) / 7200 < 0.35  # of two hours, three tenths were drawn over
     tab.reload()
+    told.wait_for()
+    shown = told.inner_text()
+    tab.get_by_role("link", name="lines of that time").click()
+    assert tab.get_by_test_id("lines-of").inner_text() == shown
+    tab.go_back()
     told.wait_for()
     tab.get_by_role("button", name="Back to now").click()
     told.wait_for(state="detached")

@@ -23,6 +23,8 @@ QUERIES_MAX = 2
 """Queries of pages that run at once: the store's memory is the engine's too."""
 
 _STATUS_KEPT_S = 0.8
+_FRESH_S = 0.1
+"""What is told of itself, once a second, is not as old as what many pages may ask for."""
 _QUEUE_S = 5.0
 
 
@@ -36,7 +38,7 @@ class PageSources:
         self._kept: tuple[float, dict[str, Any]] | None = None
         self._slots = threading.BoundedSemaphore(QUERIES_MAX)
         self._lines = NewLines(runtime.project.journal_path)
-        self.live = Live(self.status, self._new_lines)
+        self.live = Live(lambda: self.status(kept_s=_FRESH_S), self._new_lines)
 
     def close(self) -> None:
         """End every stream of events."""
@@ -54,10 +56,10 @@ class PageSources:
         found = last_lines(self.runtime.project.journal_path, limit, keep)
         return [journal_line(line) for line in found]
 
-    def status(self) -> dict[str, Any]:
-        """Return where everything stands, at most a second old however many pages ask."""
+    def status(self, *, kept_s: float = _STATUS_KEPT_S) -> dict[str, Any]:
+        """Return where everything stands, at most `kept_s` old however many pages ask."""
         with self._lock:
-            if self._kept is None or time.monotonic() - self._kept[0] > _STATUS_KEPT_S:
+            if self._kept is None or time.monotonic() - self._kept[0] > kept_s:
                 at = datetime.now(UTC).isoformat()
                 self._kept = (time.monotonic(), {"at": at, **self.runtime.answers.status()})
             return self._kept[1]
