@@ -41,6 +41,9 @@ SELECT max_by(i, b, 3) AS x FROM events | max_by() with 3 arguments | it takes 2
 SELECT count(DISTINCT i, b) AS x FROM events | count() with 2 arguments | it takes 1
 SELECT stddev(DISTINCT i) AS x FROM events | stddev_samp(DISTINCT ...) is not in the short list | leave DISTINCT out
 SELECT sum(kind) AS x FROM events | no function takes these arguments: sum(VARCHAR) (line 1, column 8 of the query) | sum(arg DECIMAL)
+SELECT sum(CAST(m AS DECIMAL(38,30))) AS x FROM events | sum of a DECIMAL(38,30): of the 28 digits that are summed, 0 would be left before the point (line 1, column 8 of the query) | sum(CAST(... AS DECIMAL(28,10)))
+SELECT kind, avg(CAST(m AS DECIMAL(29,17)) * 1) AS x FROM events GROUP BY kind | avg of a DECIMAL( | avg(CAST(... AS DECIMAL(28,10)))
+SELECT sum(CAST(m AS DECIMAL(18,10)) * CAST(m AS DECIMAL(18,10))) AS x FROM events | sum of a DECIMAL(36,20): of the 28 digits that are summed, 8 would be left | sum(CAST(... AS DECIMAL(28,10)))
 SELECT avg(t) AS x FROM events | avg of a TIMESTAMP WITH TIME ZONE | make it a number first
 SELECT sum(i ORDER BY b) AS x FROM events | sum(... ORDER BY ...) | max_by(x, order)
 SELECT percentile_cont(0.5) WITHIN GROUP (ORDER BY i) AS x FROM events | quantile_cont(... ORDER BY ...) | quantile_cont(x, 0.5)
@@ -63,6 +66,16 @@ SELECT (SELECT 1) AS x FROM events | a sub-query cannot be used over a stream | 
 SELECT kind, count(*) AS n FROM events GROUP BY ROLLUP (kind) | GROUPING SETS, ROLLUP or CUBE | a table for each
 SELECT kind, grouping(kind) AS n FROM events GROUP BY kind | grouping(...) | a table for each
 SELECT kind, count(*) AS n FROM events GROUP BY ALL | GROUP BY ALL | write the keys
+SELECT md5_number(kind) AS h FROM events | a value of the type UHUGEINT cannot be kept (line 1, column 8 of the query) | AS VARCHAR, or AS HUGEINT
+SELECT kind::TIMETZ AS x FROM events | a value of the type TIME WITH TIME ZONE cannot be kept | AS VARCHAR
+SELECT ['101'::BIT] AS x FROM events | a value of the type BIT cannot be kept | AS VARCHAR
+SELECT max(kind::ENUM('a', 'b')) AS m FROM events | a value of the type ENUM cannot be kept (line 1, column 1 | list_position
+SELECT kind::ENUM('a', 'b') AS m, count(*) AS n FROM events GROUP BY 1 | a value of the type ENUM cannot be kept | list_position
+SELECT max(kind)::ENUM('a', 'b') AS m FROM events | a value of the type ENUM cannot be kept | list_position
+SELECT union_value(a := i) AS x FROM events | a value of the type UNION cannot be kept | STRUCT
+SELECT {{'x': i::VARIANT}} AS x FROM events | a value of the type VARIANT cannot be kept | JSON
+SELECT count(DISTINCT md5_number(kind)) AS n FROM events | a value of the type UHUGEINT cannot be kept | AS VARCHAR
+SELECT w::ENUM('a', 'b') AS w FROM other | a value of the type ENUM cannot be kept | AS VARCHAR
 SELECT i FROM events HAVING i > 1 | HAVING without GROUP BY | WHERE
 SELECT kind, [x || i for x in tags] AS n FROM events GROUP BY kind, tags | 'i' is neither a key nor inside an aggregate | max(i)
 SELECT kind, [x || count(*) for x in [kind]] AS n FROM events GROUP BY kind | the aggregate count(...) cannot stand in a lambda | HAVING
@@ -77,7 +90,7 @@ SELECT COLUMNS('a.*') FROM events | COLUMNS(...) or * inside an expression | wri
 SELECT $1 AS x FROM events | a parameter cannot be used over a stream | the value
 SELECT #1 AS x FROM events | a positional reference cannot be used over a stream | name
 SELECT i FROM events WHERE sum(i) > 2 | the aggregate sum(...) cannot stand in WHERE | HAVING
-SELECT kind COLLATE NOCASE AS k, count(*) AS n FROM events GROUP BY kind COLLATE NOCASE | COLLATE cannot be used over a stream (line 1, column 13 of the query) | lower(x)
+SELECT kind COLLATE NOCASE AS k, count(*) AS n FROM events GROUP BY kind COLLATE NOCASE | COLLATE cannot be used over a stream (line 1, column 8 of the query) | lower(x)
 SELECT i FROM events WHERE kind COLLATE NOCASE = 'a' | COLLATE cannot be used over a stream | lower(x)
 SELECT i FROM events WHERE kind | WHERE is VARCHAR, not BOOLEAN | write a condition
 SELECT i + tags AS x FROM events | no function takes these arguments: +(INTEGER, VARCHAR[]) (line 1, column 10 | CAST
@@ -157,6 +170,24 @@ def test_a_panel_may_be_ordered_by_a_collation() -> None:
     pipeline = pipeline_with("SELECT kind FROM events")
     pipeline.panel("Users", "SELECT w, n FROM other ORDER BY w COLLATE NOCASE", kind="table")
     assert plan_pipeline(pipeline).panels
+
+
+def test_what_cannot_be_kept_may_stand_inside_an_expression() -> None:
+    query = """
+        SELECT CAST(md5_number(kind) AS VARCHAR) AS digest, {'bit': 1, 'enum': 2, 'union': 3} AS words
+        FROM events WHERE kind::ENUM('low', 'high') > 'low'"""
+    assert plan_pipeline(pipeline_with(query)).tables
+
+
+def test_a_derived_column_has_a_type_that_can_be_kept() -> None:
+    pipeline = hr.Pipeline("test")
+    derive = {"level": "kind::ENUM('low', 'high')", "ok": "1"}
+    pipeline.stream(
+        "events", schema="kind VARCHAR, seen TIMESTAMP NOT NULL", event_time="seen", derive=derive
+    )
+    (problem,) = problems_of(pipeline)
+    assert problem.what.startswith("derived column 'level': a value of the type ENUM cannot be kept")
+    assert "list_position" in problem.fix
 
 
 def test_every_problem_is_reported_at_once_in_the_order_of_the_file() -> None:

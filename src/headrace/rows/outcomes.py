@@ -17,6 +17,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from headrace.rows.carried import typed
 from headrace.rows.result import DEAD_SCHEMA, RULE_SCHEMA, Outcome, RowResult
 from headrace.sql.plan import StreamPlan
 
@@ -191,7 +192,7 @@ class _Sorter:
         columns["_size"] = self.addresses["_size"]
         if self.plan.stream.unique:
             columns |= {name: table.column(name) for name in ("_key_hash", "_content_hash")}
-        return pa.table(columns)
+        return typed(pa.table(columns), {column.name: column.type for column in self.plan.columns})
 
     def rules(self) -> pa.Table:
         """The counts of every rule by minute of record time."""

@@ -8,11 +8,12 @@ from headrace.declare import Pipeline, Place, Stream, Table
 from headrace.errors import DeclarationError, Problem
 from headrace.sql.advice import advice_for
 from headrace.sql.expressions import Expressions, Relation, Scope
+from headrace.sql.kept import refuse_kept_type
 from headrace.sql.plan import Check, Derived, NamedColumn, PipelinePlan, StreamPlan, TablePlan
 from headrace.sql.references import reference_columns
 from headrace.sql.session import Session
 from headrace.sql.sources import Catalog
-from headrace.sql.syntax import Node, QueryError, place_in, quoted, transformed
+from headrace.sql.syntax import Node, QueryError, location_of, place_in, quoted, transformed
 from headrace.sql.system import REFERENCE_COLUMNS, system_relations
 from headrace.sql.tables import Refused, plan_stream_table
 from headrace.sql.views import bind_query, order_of_tables, plan_view, reads_stream, relations_read
@@ -134,7 +135,10 @@ class _Planner:
                 self._session.relation("_rows", columns)
                 sql = self._session.syntax.write_expression(_unqualified(resolved))
                 kind = self._session.describe(f"SELECT {sql} AS value FROM _rows", origin=node)[0].type
-                return sql, kind
+                wrong = refuse_kept_type(kind, location_of(node))
+                if wrong is None:
+                    return sql, kind
+                errors.append(wrong)
         except QueryError as error:
             errors.append(error)
         for found in errors:

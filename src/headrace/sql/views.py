@@ -9,6 +9,7 @@ from headrace.declare import Table
 from headrace.declare.words import did_you_mean
 from headrace.sql import functions
 from headrace.sql.choices import open_choices
+from headrace.sql.kept import refuse_kept_type
 from headrace.sql.plan import NamedColumn, TableClass, TablePlan
 from headrace.sql.session import Session
 from headrace.sql.sources import Catalog, output_name
@@ -105,6 +106,7 @@ def plan_view(table: Table, query: Node, catalog: Catalog, session: Session) -> 
         for name in table.key
         if name not in names
     ]
+    errors += [wrong for known in columns if (wrong := refuse_kept_type(known.type)) is not None]
     if errors:
         raise Refused(errors)
     sources = tuple(dict.fromkeys(_spelled(node["table_name"], catalog) for node in relations_read(query)))
@@ -155,7 +157,7 @@ def _judge(query: Node, catalog: Catalog, errors: list[QueryError], *, is_view: 
         elif node.get("class") == "FUNCTION":
             _judge_function(node, errors, is_view=is_view)
         elif is_view and node.get("class") == "COLLATE":
-            errors.append(QueryError("COLLATE in a view: which of the strings that are equal is shown is open",
+            errors.append(QueryError("COLLATE in a view: which of equal strings it shows is open",
                                      "fold them, for example lower(x)", location_of(node)))  # fmt: skip
         elif is_view and node.get("class") == "COLUMN_REF" and len(node["column_names"]) == 1:
             word = node["column_names"][0].lower()

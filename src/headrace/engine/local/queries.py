@@ -6,11 +6,15 @@ from typing import Any
 
 import pyarrow as pa
 
+from headrace.rows.carried import casts, restored
 from headrace.rows.database import arrow_of
+from headrace.sql.syntax import quoted
 
 __all__ = ["Queries"]
 
 _LARGE = 20_000
+
+Casts = tuple[tuple[str, str], ...]
 
 
 class _Feed:
@@ -28,12 +32,12 @@ class Queries:
 
     Planning a query costs more than running it over some thousand rows, so queries are prepared, once. Their
     rows come through a feed, because a prepared query stays bound to the object that was registered when it
-    was planned.
+    was planned. They have the types that they had in DuckDB before, or that were declared (see `carried`).
     """
 
     def __init__(self, connection: Any) -> None:
         self.connection = connection
-        self._feeds: dict[tuple[str, pa.Schema], _Feed] = {}
+        self._feeds: dict[tuple[str, pa.Schema, Casts], _Feed] = {}
         self._registered: dict[str, _Feed] = {}
         self._names: dict[tuple[str, tuple[int, ...]], str] = {}
 
@@ -43,11 +47,14 @@ class Queries:
 
     def put(self, name: str, rows: pa.Table) -> None:
         """Put rows in place, as `name`, not quoted; cheap when its columns are the ones it had before."""
-        feed = self._feeds.setdefault((name, rows.schema), _Feed())
+        types = casts(rows.schema)  # schemas are equal without them
+        feed = self._feeds.setdefault((name, rows.schema, types), _Feed())
         # A scan pays for every chunk, yet each thread takes one at a time.
         feed.table = rows if rows.num_rows > _LARGE else rows.combine_chunks()
         if self._registered.get(name) is not feed:
-            self.connection.register(name, feed)
+            given = f"_given_{name}"
+            self.connection.register(given, feed)
+            self.connection.execute(f"CREATE OR REPLACE TEMP VIEW {quoted(name)} AS {restored(given, types)}")
             self._registered[name] = feed
 
     def table(self, sql: str) -> pa.Table:

@@ -21,6 +21,7 @@ from headrace.engine.local.tables import compute_tables
 from headrace.engine.spark.positions import lane_of
 from headrace.engine.spark.wire import dumped, loaded, packed, unpacked
 from headrace.errors import HeadraceError
+from headrace.rows.carried import casts, restored
 from headrace.rows.functions import register_functions
 from headrace.sql.plan import TableClass
 from headrace.store.database import prepare_session
@@ -141,9 +142,11 @@ class _Tables:
         if version == self._version:
             return
         for name, data in references.value.items():
-            self._connection.register("_reference", unpacked(data))
+            rows = unpacked(data)
+            self._connection.register("_reference", rows)
             self._connection.execute(
-                f"CREATE OR REPLACE TABLE {quoted(f'_reference_{name}')} AS FROM _reference"
+                f"CREATE OR REPLACE TABLE {quoted(f'_reference_{name}')} AS "
+                f"{restored('_reference', casts(rows.schema))}"
             )
             self._connection.unregister("_reference")
         self._version = version

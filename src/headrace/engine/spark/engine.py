@@ -54,6 +54,7 @@ from headrace.errors import HeadraceError, InternalError
 from headrace.log.backoff import Waiting, when_ready
 from headrace.log.kafka import KafkaLog
 from headrace.log.protocol import Log
+from headrace.rows.database import arrow_of
 from headrace.rows.framing import Framing
 from headrace.sql.plan import PipelinePlan
 from headrace.store import Store
@@ -364,7 +365,7 @@ class SparkEngine(LocalEngine):
         known = connection.execute('SELECT * FROM _headrace."references" ORDER BY ALL').fetchall()
         if self._references_sent is None or known != self._references_known:
             found = {
-                name: packed(connection.sql(f"FROM {quoted(f'_reference_{name}')}").to_arrow_table())
+                name: packed(arrow_of(connection, f"FROM {quoted(f'_reference_{name}')}"))
                 for name in self._plan.references
             }
             version = 1 if self._references_sent is None else self._references_sent[1] + 1
