@@ -131,6 +131,15 @@ def test_a_closed_window_that_shows_something_else_is_appended_with_a_higher_rev
     assert sorted(found) == [("12:00", 0, 1), ("12:00", 1, 10), ("12:10", 0, 10)]
 
 
+def test_a_table_that_changes_before_the_first_record_is_no_news(tmp_path: Path) -> None:
+    with shop(tmp_path, t=USERS):
+        pass
+    with shop(tmp_path, t=USERS + MORE) as test:
+        assert test.store.notices == []
+        send(test, "ann", "bob", "bob")
+        assert [row["who"] for row in test.table("t")] == ["bob"]
+
+
 def test_a_store_of_before_results_were_written_down_goes_on_with_another_having(tmp_path: Path) -> None:
     target = FilesTarget(tmp_path / "target")
     with shop(tmp_path / "shop", t=USERS, calm=USERS) as test:

@@ -38,13 +38,15 @@ def adopt_results(connection: Any, tables: list[TablePlan], progress: Progress) 
         write_result(connection, plan)
     if not changed:
         return []
-    progress.epoch += 1
+    shown = progress.epoch > 0  # before the first epoch there is nothing that anybody could have seen
+    progress.epoch += int(shown)
     for plan, _ in changed:
         progress.tables[plan.name].removed += _show_again(connection, plan, progress)
     return [
         f"table '{plan.name}' shows something else of the same state since epoch {progress.epoch} ({what}); "
         "replicas are sent all its rows again"
         for plan, what in changed
+        if shown
     ]
 
 
