@@ -140,7 +140,13 @@ class Batches:
             side = (
                 f"SELECT CASE WHEN count(*) > 0 THEN {aggregate.side.value} ELSE {aggregate.side.empty} END"
             )
-            values.append(f"({side} FROM side_{aggregate.name} s WHERE {same}) AS {aggregate.name}")
+            rows = f"FROM side_{aggregate.name} s WHERE {same}"
+            if aggregate.side.ranked:
+                rows = (
+                    "FROM (SELECT *, CAST(sum(_count) OVER (ORDER BY _value) AS BIGINT) AS _upto, "
+                    f"CAST(sum(_count) OVER () AS BIGINT) AS _all {rows})"
+                )
+            values.append(f"({side} {rows}) AS {aggregate.name}")
         groups = f"SELECT {', '.join([*self.keys, *values])} FROM {state}"
         listed = ", ".join(self.plan.result_sql)
         having = f" WHERE {self.plan.having_sql}" if self.plan.having_sql else ""

@@ -9,8 +9,14 @@ from datetime import UTC, date, datetime, timedelta
 from decimal import ROUND_HALF_UP, Decimal
 from typing import Any
 
+import duckdb
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from sql_cases import Batches, table_of
+
+from headrace.sql.aggregates import build_aggregate
+from headrace.sql.plan import NamedColumn
 
 pytestmark = pytest.mark.slow
 
@@ -211,3 +217,77 @@ def test_an_aggregate_that_stands_twice_is_computed_once() -> None:
         "SELECT sum(i) AS a, SUM( i ) * 2 AS b, count(*) AS c, count(1) AS d FROM events HAVING sum(i) > 1"
     )
     assert sorted(aggregate.function for aggregate in plan.aggregates) == ["count", "sum"]
+
+
+TYPES = st.sampled_from([
+    ("BIGINT", st.integers(-(2**45), 2**45)), ("UTINYINT", st.integers(0, 255)), ("HUGEINT", st.integers(-(2**45), 2**45)),
+    ("DOUBLE", st.integers(-(2**45), 2**45).map(lambda number: number / 8)), ("DOUBLE", st.sampled_from(["inf", "-inf", "nan", 0])),
+    ("FLOAT", st.integers(-(2**18), 2**18).map(lambda number: number / 4)),
+    ("DECIMAL(4,2)", st.decimals(-99, 99, places=2)), ("DECIMAL(15,3)", st.decimals(-(10**11), 10**11, places=3)),
+    ("DECIMAL(38,6)", st.decimals(-(10**30), 10**30, places=6)), ("DECIMAL(38,38)", st.integers(-(10**37), 10**37).map(lambda digits: f"{Decimal(digits).scaleb(-38):f}")),
+    ("DECIMAL(38,0)", st.sampled_from(["9" * 38, "-" + "9" * 38, 5])),
+    ("DATE", st.dates(date(1900, 1, 1), date(2100, 1, 1))), ("TIMESTAMP", st.datetimes(datetime(1900, 1, 1), datetime(2100, 1, 1))),  # noqa: DTZ001
+    ("TIMESTAMP_S", st.datetimes(datetime(1900, 1, 1), datetime(2100, 1, 1))),  # noqa: DTZ001
+    ("TIMESTAMPTZ", st.datetimes(datetime(1900, 1, 1), datetime(2100, 1, 1))), ("TIME", st.times()),  # noqa: DTZ001
+    ("VARCHAR", st.text("ab\u00e9", max_size=2)), ("BOOLEAN", st.booleans()), ("INTEGER[]", st.sampled_from(["[1]", "[]", "[NULL]"])),
+])  # fmt: skip
+# Parts of which every digit is there in a DOUBLE: for others a processor may round the last digit of what lies between.
+FRACTIONS = ["0", "0.25", "0.5", "0.75", "1", "0.75::DOUBLE", "-0.25", "[0.25, 0.5, 1]", "[]"]
+PLACES = [*FRACTIONS, "0.1", "0.3", "0.77::DOUBLE", "0.999", "1e-9", "-0.9", "[0.9, 0.1]"]
+QUANTILES = [
+    "median(x)", *(f"quantile_disc(x, {at})" for at in PLACES), *(f"quantile_cont(x, {at})" for at in FRACTIONS)
+]  # fmt: skip
+
+
+def counted(connection: duckdb.DuckDBPyConnection, aggregate: str, kind: str) -> str:
+    """Return the query that gives the value of an aggregate over the counted values in `counted`."""
+    function, _, parameter = aggregate.partition("(x")
+    text = parameter.removesuffix(")").removeprefix(", ")
+    fractions = connection.execute(f"SELECT {text}").fetchall()[0][0] if text else ()
+    argument = NamedColumn("a0", kind)
+    side = build_aggregate(
+        "g0", function, (argument,), parameters=(text,), type=kind, fractions=fractions
+    ).side
+    assert side is not None
+    return (
+        f"SELECT {side.value} FROM (SELECT *, CAST(sum(_count) OVER (ORDER BY _value) AS BIGINT) AS _upto, "
+        "CAST(sum(_count) OVER () AS BIGINT) AS _all FROM counted) HAVING count(*) > 0"
+    )
+
+
+@settings(max_examples=100, deadline=None)
+@given(TYPES, st.sampled_from(QUANTILES), st.data())
+def test_quantiles_of_counted_values_are_those_of_duckdb(
+    typed: tuple[str, Any], aggregate: str, data: st.DataObject
+) -> None:
+    kind, values = typed
+    drawn = data.draw(st.lists(st.tuples(values, st.integers(1, 3)), min_size=1, max_size=5))
+    with duckdb.connect(config={"threads": 1}) as connection:
+        connection.execute("SET TimeZone = 'UTC'")
+        connection.execute(f"CREATE TABLE plain (x {kind})")
+        for value, times in drawn:
+            connection.execute(
+                f"INSERT INTO plain SELECT CAST(?::VARCHAR AS {kind}) FROM range({times})", [str(value)]
+            )
+        connection.execute(
+            "CREATE TABLE counted AS SELECT x AS _value, count(*) AS _count FROM plain GROUP BY x"
+        )
+        (named,) = connection.execute("SELECT any_value(typeof(x)) FROM plain").fetchall()[0]
+        own = f"SELECT typeof(v), v FROM (SELECT {aggregate} AS v FROM plain)"
+        try:
+            expected = connection.execute(own).fetchall()
+        except duckdb.BinderException:  # this type has no such quantile
+            return
+        found = f"SELECT typeof(v), v FROM ({counted(connection, aggregate, named)}) AS t(v)"
+        assert repr(connection.execute(found).fetchall()) == repr(expected)
+
+
+@pytest.mark.parametrize(
+    "aggregate", ["median(x)", "quantile_disc(x, 0.3)", "quantile_cont(x, 0.9)", "approx_quantile(x, 0.3)"]
+)
+def test_a_quantile_needs_no_more_memory_when_its_values_are_counted_more(aggregate: str) -> None:
+    with duckdb.connect(config={"threads": 1, "memory_limit": "64MiB"}) as connection:
+        connection.execute("CREATE TABLE counted AS SELECT 200 AS _value, 4_000_000_000 AS _count")
+        connection.execute("INSERT INTO counted VALUES (404, 3_999_999_999), (500, 1)")
+        query = counted(connection, aggregate, "INTEGER")
+        assert connection.execute(query).fetchall()[0][0] in (200, 302, 404)

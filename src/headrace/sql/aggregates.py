@@ -8,10 +8,11 @@ partial over no rows and the merge of two such are the state of the empty group:
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from headrace.sql.plan import Aggregate, NamedColumn, SideTable, StateColumn
+from headrace.sql.quantiles import Fraction, continuous_quantile, discrete_quantile, median
 from headrace.sql.syntax import QueryError
 
 __all__ = ["AGGREGATES", "DIGITS_MAX", "SCALE_MAX", "build_aggregate", "canonical_name", "narrowed"]
@@ -59,6 +60,7 @@ class _Call:
     parameters: tuple[str, ...]
     type: str
     distinct: bool
+    fractions: Fraction | Sequence[Fraction]
 
     def state(self, part: str, kind: str, partial: str, merge: str, combine: str) -> StateColumn:
         """Return a column of the state; `@part` in a formula stands for such a column's name."""
@@ -85,13 +87,11 @@ class _Call:
             self.named(value),
         )
 
-    def on_side(self, value: str, *, empty: str = "NULL", approximate: bool = False) -> Aggregate:
+    def on_side(self, value: str, *, empty: str = "NULL", ranked: bool = False) -> Aggregate:
         """Return the aggregate over the counted values of its only argument."""
         argument = self.arguments[0]
-        side = SideTable(argument.name, argument.type, value, empty)
-        return Aggregate(
-            self.name, self.function, self.arguments, self.parameters, self.type, (), "", side, approximate
-        )
+        side = SideTable(argument.name, argument.type, value, empty, ranked)
+        return Aggregate(self.name, self.function, self.arguments, self.parameters, self.type, (), "", side)
 
 
 def build_aggregate(
@@ -102,12 +102,14 @@ def build_aggregate(
     parameters: tuple[str, ...] = (),
     type: str,
     distinct: bool = False,
+    fractions: Fraction | Sequence[Fraction] = (),
 ) -> Aggregate:
     """Return the aggregate `function` over columns of the row part; `type` is DuckDB's type of its value.
 
+    `fractions` are those that the parameter of a quantile means.
     Raises QueryError for arguments that it does not take.
     """
-    call = _Call(name, canonical_name(function), arguments, parameters, type, distinct)
+    call = _Call(name, canonical_name(function), arguments, parameters, type, distinct, fractions)
     if distinct:
         build = _DISTINCT.get(call.function)
         if build is None:
@@ -340,17 +342,21 @@ def _mode(call: _Call) -> Aggregate:
     )
 
 
-def _quantile(call: _Call) -> Aggregate:
-    # Each value as often as it was counted: the very list that DuckDB's own quantile would have seen.
-    values = 'flatten(list(repeat(["_value"], "_count")))'
-    parameter = "".join(f", {fraction}" for fraction in call.parameters)
-    return call.on_side(f"list_aggregate({values}, '{call.function}'{parameter})")
+def _median(call: _Call) -> Aggregate:
+    return call.on_side(median(), ranked=True)
+
+
+def _quantile_disc(call: _Call) -> Aggregate:
+    return call.on_side(discrete_quantile(call.fractions, call.arguments[0].type), ranked=True)
+
+
+def _quantile_cont(call: _Call) -> Aggregate:
+    return call.on_side(continuous_quantile(call.fractions, call.arguments[0].type), ranked=True)
 
 
 def _approx_quantile(call: _Call) -> Aggregate:
-    made = _quantile(replace(call, function="quantile_cont"))
-    side = replace(made.side, value=f"CAST({made.side.value} AS {call.type})") if made.side else None
-    return replace(made, function=call.function, side=side, approximate=True)
+    value = continuous_quantile(call.fractions, call.arguments[0].type)
+    return replace(call.on_side(f"CAST({value} AS {call.type})", ranked=True), approximate=True)
 
 
 def _count_distinct(call: _Call) -> Aggregate:
@@ -384,9 +390,9 @@ AGGREGATES: Mapping[str, Callable[[_Call], Aggregate]] = {
     "stddev_pop": _spread,
     "var_samp": _spread,
     "var_pop": _spread,
-    "quantile_cont": _quantile,
-    "quantile_disc": _quantile,
-    "median": _quantile,
+    "quantile_cont": _quantile_cont,
+    "quantile_disc": _quantile_disc,
+    "median": _median,
     "approx_count_distinct": lambda call: replace(_count_distinct(call), approximate=True),
     "approx_quantile": _approx_quantile,
 }

@@ -120,13 +120,16 @@ class SideTable:
 
     `argument` is the row part's column that is counted (NULL is not). `value` is the aggregate over the side
     rows of one group that gives the aggregate's value, for example `count(*)` for a distinct count;
-    `empty` is the value of a group that has no side rows.
+    `empty` is the value of a group that has no side rows. With `ranked` it is over rows that have two columns
+    more, BIGINT: "_all", the sum of "_count" in the group, and "_upto", the part of it up to this "_value" in
+    their order.
     """
 
     argument: str
     type: str
     value: str
     empty: str = "NULL"
+    ranked: bool = False
 
 
 @dataclass(frozen=True)

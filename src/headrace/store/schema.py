@@ -221,6 +221,14 @@ def _side_groups(plan: TablePlan, aggregate: Aggregate) -> str:
             f"ON x.window_start >= s.window_start AND x.window_start < s.window_end{same})"
         )
     counted = f'SELECT {keys}"_value", CAST(sum("_count") AS BIGINT) AS "_count" FROM {source} GROUP BY ALL'
+    if aggregate.side.ranked:
+        over = f"PARTITION BY {keys.rstrip(', ')} " if keys else ""
+        whole = "ROWS BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING"
+        counted = (
+            'SELECT *, CAST(sum("_count") OVER (ranks ROWS UNBOUNDED PRECEDING) AS BIGINT) AS "_upto", '
+            f'CAST(sum("_count") OVER (ranks {whole}) AS BIGINT) AS "_all" '
+            f'FROM ({counted}) WINDOW ranks AS ({over}ORDER BY "_value")'
+        )
     group = f" GROUP BY {keys.rstrip(', ')}" if keys else ""
     there = "" if keys else " HAVING count(*) > 0"
     return f"SELECT {keys}{aggregate.side.value} AS _of_side, true AS _there FROM ({counted}){group}{there}"
