@@ -23,6 +23,9 @@ DIGITS_MAX = 28
 SCALE_MAX = 18
 """Digits after the point of a DECIMAL that is averaged."""
 
+WHOLE_DIGITS_MIN = 12
+"""Digits before the point that are left at least to a DECIMAL that is narrowed to be summed."""
+
 _EXTRA_SCALE = 4
 """An average of DECIMAL(p,s) has s + 4 digits after the point."""
 
@@ -160,13 +163,21 @@ def decimal_of(kind: str) -> tuple[int, int] | None:
 def narrowed(function: str, kind: str) -> str | None:
     """Return an expression over `x` that is summed in its place, or None when `x` is narrow enough.
 
-    A cast that fails sets the row aside; a sum that overflowed would stop the pipeline for ever.
+    A cast that fails sets the row aside; a sum that overflowed would stop the pipeline for ever. Raises
+    QueryError where the cast would leave so few digits that ordinary values fail.
     """
     if function not in ("sum", "avg"):
         return None
     decimal = decimal_of(kind)
     if decimal and decimal[0] > DIGITS_MAX:
-        return f"CAST(x AS DECIMAL({DIGITS_MAX},{min(decimal[1], DIGITS_MAX)}))"
+        whole = DIGITS_MAX - decimal[1]
+        if whole < WHOLE_DIGITS_MIN:
+            raise QueryError(
+                f"{function} of a {kind}: of the {DIGITS_MAX} digits that are summed, {max(whole, 0)} would "
+                "be left before the point",
+                f"round it, for example {function}(CAST(... AS DECIMAL({DIGITS_MAX},10)))",
+            )
+        return f"CAST(x AS DECIMAL({DIGITS_MAX},{decimal[1]}))"
     if kind in ("HUGEINT", "UHUGEINT"):
         return f"CAST(CAST(x AS DECIMAL({DIGITS_MAX},0)) AS HUGEINT)"
     return None

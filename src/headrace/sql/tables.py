@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from headrace.declare import Table
 from headrace.sql.aggregates import build_aggregate, narrowed
 from headrace.sql.expressions import GROUP, has_aggregate
 from headrace.sql.grouping import Grouped, Use, read_grouped
+from headrace.sql.kept import refuse_kept_type
 from headrace.sql.plan import Aggregate, NamedColumn, StreamPlan, TableClass, TablePlan
 from headrace.sql.session import Session
 from headrace.sql.sources import (
@@ -112,7 +114,7 @@ class _Planner:
         listed = [{**plain_columns(item.node), "alias": item.name} for item in items]
         row_sql = self.row_part(listed, where=where)
         columns = self.session.describe(row_sql, origin=self.query)[4:]
-        self.check_types(columns)
+        self.check_types(columns, [item.node for item in items])
         return self.made(TableClass.ROWS, columns, self.table.key, row_sql, _fingerprint_of(columns))
 
     def check_names(self, names: list[str]) -> None:
@@ -128,9 +130,12 @@ class _Planner:
                                               f"write: ... AS {name.lstrip('_') or 'name'}"))  # fmt: skip
             seen.add(name.lower())
 
-    def check_types(self, columns: tuple[NamedColumn, ...]) -> None:
-        """Every column has a type; a bare NULL has none."""
-        for known in columns:
+    def check_types(self, columns: tuple[NamedColumn, ...], nodes: Sequence[Node]) -> None:
+        """Every column, made by the node in its place, has a type that can be kept; a bare NULL has none."""
+        for known, node in zip(columns, nodes, strict=True):
+            wrong = refuse_kept_type(known.type, location_of(node))
+            if wrong is not None:
+                self.errors.append(wrong)
             if known.type == _NO_TYPE:
                 self.errors.append(QueryError(f"'{known.name}' is always NULL and has no type",
                                               "write for example CAST(NULL AS VARCHAR)"))  # fmt: skip
@@ -210,7 +215,7 @@ class _Planner:
         items = [(name, self.written(node, names)) for name, node in grouped.items]
         having = self.written(grouped.having, names) if grouped.having else ""
         columns = self.result_columns(grouped, keys, aggregates, items, having)
-        self.check_types(columns)
+        self.check_types(columns, [node for _, node in grouped.items])
         kind = TableClass.KEYED
         if grouped.window:
             kind = TableClass.SESSION if grouped.window.kind == "session" else TableClass.WINDOWED
@@ -247,10 +252,11 @@ class _Planner:
                 self.narrowed(use, argument, types[given[canonical(argument)]["alias"]])
                 for argument in use.arguments
             ]
+        self.stop_if_wrong()
         final = _numbered([argument for use in uses for argument in use.arguments])
         row_sql = self.row_part([*keys, *final.values()], where=where)
         described = self.session.describe(row_sql, origin=self.query)[4:]
-        self.check_types(described)
+        self.check_types(described, [*keys, *final.values()])
         self.stop_if_wrong()
         self.session.relation("_arguments", (*described, _FILLER))
         by_name = {known.name: known for known in described}
@@ -266,7 +272,11 @@ class _Planner:
 
     def narrowed(self, use: Use, argument: Node, kind: str) -> Node:
         """Return the argument cast so that no sum of such values can overflow."""
-        text = narrowed(use.function, kind)
+        try:
+            text = narrowed(use.function, kind)
+        except QueryError as error:
+            self.errors.append(QueryError(error.what, error.fix, use.node["query_location"]))
+            return argument
         if text is None:
             return argument
         return transformed(  # type: ignore[no-any-return]
