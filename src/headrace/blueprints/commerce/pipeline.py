@@ -396,7 +396,7 @@ pipeline.alert(
     "no_events",
     "SELECT coalesce(max(minute) < now() - INTERVAL 3 MINUTES, true) FROM outcomes_by_minute",
     severity="critical",
-    summary="No record has arrived for 2 minutes.",
+    summary="No record of the last 2 minutes was read: nothing comes in, or reading is behind.",
 )
 
 pipeline.alert(
