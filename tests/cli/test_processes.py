@@ -115,7 +115,11 @@ def _without_epoch(text: str) -> str:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_stops_a_run_at_an_epoch_within_two_seconds(running: Running, number: int) -> None:
+def test_a_signal_stops_a_run_at_an_epoch_within_two_seconds(
+    project: Path, running: Running, number: int
+) -> None:
+    produced(project)
+    wait_until_read(project, 5)  # it is under way: one that is still starting finishes that first
     began = time.monotonic()
     running.process.send_signal(number)
     out = running.told_until("stopped")

@@ -82,6 +82,9 @@ GUARDED = (
     "NOT (kind = 'text' OR CAST(number AS INT) > 3)",
     "CASE WHEN kind = 'text' THEN true ELSE CAST(number AS INT) > 3 END",
     "CAST(number AS INT) > 3",
+    "kind = 'number' AND (number IS NULL OR CAST(number AS INT) > 3)",
+    "kind = 'text' OR (CAST(number AS INT) > 3 AND (number = '7' OR CAST(number AS INT) < 9))",
+    "(CAST(number AS INT) > 3 OR kind = 'x') OR (kind = 'text' AND CAST(number AS INT) < 9)",
 )
 
 
@@ -112,3 +115,27 @@ def test_a_row_fails_in_a_batch_when_and_only_when_it_fails_alone(where: str) ->
     assert {row.offset for row in failed} == alone
     assert len(failed) == len(alone)
     assert good.num_rows == len(cells) - len(alone)
+
+
+def test_many_rows_that_fail_in_a_nested_condition_take_few_statements(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    count, asked = 5_000, []
+    rows = pa.table(
+        {
+            "_partition": pa.array([0] * count, pa.int32()),
+            "_offset": pa.array(range(count), pa.int64()),
+            "kind": pa.array(["number"] * count, pa.string()),
+            "number": pa.array(["zzz" if n % 2 else "7" for n in range(count)], pa.string()),
+        }
+    )
+    queries = Queries(duckdb.connect())
+    table = queries.table
+    monkeypatch.setattr(queries, "table", lambda sql: asked.append(sql) or table(sql))
+    row_sql = (
+        "SELECT _rows._partition AS _partition, _rows._offset AS _offset, kind FROM _rows "
+        "WHERE kind = 'number' AND (number IS NULL OR CAST(number AS INT) > 3)"
+    )
+    good, failed = set_aside(queries, row_sql, rows)
+    assert (good.num_rows, len(failed)) == (count / 2, count / 2)
+    assert len(asked) < 200

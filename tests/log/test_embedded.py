@@ -174,6 +174,23 @@ def test_retention_happens_by_itself_while_appending(
     assert path.stat().st_size < 50_000_000
 
 
+def test_an_append_whose_records_are_in_the_log_is_no_failure_when_retention_is(
+    path: Path, clock: Clock, opened: list[EmbeddedLog], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def busy(*_: object) -> bool:
+        raise TransientError("the file is busy")
+
+    monkeypatch.setattr("headrace.log.embedded._RETENTION_EVERY_S", 0.0)
+    log = open_embedded_log(path, "events", retention_age=timedelta(hours=1), clock=clock)
+    opened.append(log)
+    with monkeypatch.context() as patched:
+        patched.setattr("headrace.log.retention.Retention.apply", busy)
+        assert log.append(records(b"a")).offsets == {0: (0, 1)}
+    clock.advance(hours=2)
+    log.append(records(b"b"))
+    assert starts(log) == [1]  # the next one took it
+
+
 def test_a_log_that_held_much_shrinks_by_itself_while_little_is_appended(
     path: Path, clock: Clock, opened: list[EmbeddedLog], monkeypatch: pytest.MonkeyPatch
 ) -> None:

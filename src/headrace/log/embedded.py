@@ -7,14 +7,14 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pyarrow as pa
 
-from headrace.errors import IntegrityError, RefusedError
+from headrace.errors import HeadraceError, IntegrityError, RefusedError
 from headrace.log.appending import Appender, microseconds_of
 from headrace.log.database import Connection, FileIdentity, create_database, errors_named
 from headrace.log.loads import dead_loads, load_in_progress, load_marked, remove_dead_marks
@@ -179,7 +179,9 @@ class EmbeddedLog:
                 appended = self._appender.append(sqlite, encoded, now)
             self._retention_bytes += encoded.stored_bytes
             if time.monotonic() >= self._retention_due or self._retention_bytes > _RETENTION_EVERY_BYTES:
-                self._retain()
+                # The records are in the log: an error now would have them appended again.
+                with suppress(HeadraceError):
+                    self._retain()
         return appended
 
     def _make_room(self, wanted: int) -> None:

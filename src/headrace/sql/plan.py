@@ -16,7 +16,7 @@ into the user's SQL. The names inside a plan are fixed, so that no text has to b
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
 from typing import Literal
@@ -129,7 +129,7 @@ class SideTable:
     type: str
     value: str
     empty: str = "NULL"
-    ranked: bool = False
+    ranked: bool = field(default=False, repr=False)  # follows from `value`; fingerprints are made of reprs
 
 
 @dataclass(frozen=True)

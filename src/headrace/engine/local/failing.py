@@ -110,23 +110,23 @@ def _fails(expression: str) -> str:
     return f"TRY(({expression}) IS NOT NULL) IS NULL"
 
 
-def _certainly_fails(where: Node, syntax: Syntax) -> str:
-    """Return the condition under which WHERE fails in whatever order its conditions are looked at."""
-    conditions = where["children"] if where["class"] == "CONJUNCTION" else [where]
-    plain: list[str] = []
-    nested: list[str] = []  # they may leave something out themselves
-    for condition in conditions:
+def _certainly_fails(condition: Node, syntax: Syntax) -> str:
+    """Return the condition under which another one fails in whatever order its parts are looked at.
+
+    One of its parts certainly fails, and no other part could decide without it.
+    """
+    if condition["class"] != "CONJUNCTION":
+        # One in another expression may leave something out, too.
         inside = any(part.get("class") == "CONJUNCTION" for part in walk(condition))
-        (nested if inside else plain).append(syntax.write_expression(condition))
-    one = " OR ".join(_fails(condition) for condition in plain) or "false"
-    true = {condition: f"coalesce(TRY({condition}), false)" for condition in plain + nested}
-    if where["type"] == "CONJUNCTION_OR":
-        others = [f"NOT {true[condition]}" for condition in plain + nested]
-        others += [f"NOT {_fails(condition)}" for condition in nested]
-    else:
-        others = [f"({true[condition]} OR {_fails(condition)})" for condition in plain]
-        others += [true[condition] for condition in nested]
-    return f"({one}) AND {' AND '.join(others)}"
+        return "false" if inside else _fails(syntax.write_expression(condition))
+    failing, settled = [], []
+    for part in condition["children"]:
+        text, certain = syntax.write_expression(part), _certainly_fails(part, syntax)
+        true = f"coalesce(TRY({text}), false)"
+        undecided = f"NOT ({_fails(text)} OR {true})" if condition["type"] == "CONJUNCTION_OR" else true
+        failing.append(f"({certain})")
+        settled.append(f"(({certain}) OR {undecided})")
+    return f"({' OR '.join(failing)}) AND {' AND '.join(settled)}"
 
 
 def _by_halves(queries: Queries, row_sql: str, rows: pa.Table, failed: list[FailedRow]) -> list[pa.Table]:
