@@ -12,7 +12,7 @@ import json
 import os
 import platform
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -25,12 +25,14 @@ def main() -> int:
     """Run the chosen cases, print the table, write the results."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="a tenth of the events, one repetition")
+    parser.add_argument("--repetitions", type=int, help="of each case (1; 5 at full size)")
     parser.add_argument("--case", action="append", choices=sorted(CASES), help="only this case (repeatable)")
     parser.add_argument(
         "--work", type=Path, default=ROOT / "bench" / ".work", help="where data and stores lie"
     )
     chosen = parser.parse_args()
-    bench = Bench(chosen.work.absolute(), QUICK if chosen.quick else FULL)
+    scale = QUICK if chosen.quick else FULL
+    bench = Bench(chosen.work.absolute(), replace(scale, repetitions=chosen.repetitions or scale.repetitions))
     bench.work.mkdir(parents=True, exist_ok=True)
     began, lines, failures = datetime.now(UTC), [], {}
     show_head(bench)
