@@ -190,6 +190,33 @@ def test_records_are_found_through_functions_references_and_rows_that_fail(tmp_p
     assert difference.records == ("events/0/100", "events/0/101", "events/0/103")
 
 
+def test_records_are_found_by_keys_and_references_of_types_that_arrow_has_no_word_for(tmp_path: Path) -> None:
+    name, most = "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11", 2**127 - 1
+    pipeline = hr.Pipeline("typed")
+    pipeline.stream("events", schema="id UUID, huge HUGEINT, doc JSON")
+    owners = tmp_path / "owners.csv"
+    owners.write_text(f"id,number\n{name},7\n")
+    pipeline.reference("owners", path=str(owners), key="id", schema="id UUID NOT NULL, number HUGEINT")
+    pipeline.table(
+        "owned",
+        "SELECT e.id, e.huge, json_object('in', e.doc) AS doc, count(*) AS n "
+        "FROM events e JOIN owners o ON e.id = o.id WHERE o.number & 1 = 1 "
+        "GROUP BY e.id, e.huge, json_object('in', e.doc)",
+    )
+    with PipelineTest(pipeline, start=NOON) as one, PipelineTest(pipeline, start=NOON) as other:
+        for test in (one, other):
+            test.send("events", [{"id": name, "huge": huge, "doc": [1]} for huge in (most, 5, most)])
+            test.run()
+        other.store.connection.execute(f"UPDATE _state.owned SET {_state_column(other, 'owned', 'g0')} = 9")
+        [found] = _only(_compared(one, other), "table 'owned'")
+    told = {each.local: (each.key, each.records) for each in found.differences}
+    assert told[2] == (
+        {"id": name, "huge": Decimal(most), "doc": '{"in":[1]}'},
+        ("events/0/100", "events/0/102"),
+    )
+    assert told[1][1] == ("events/0/101",)
+
+
 def test_a_table_of_one_row_and_dead_letters_and_late_rows_are_compared() -> None:
     with _two() as (one, other):
         name = _state_column(other, "total", "g0")

@@ -13,6 +13,7 @@ import duckdb
 import pyarrow as pa
 
 from headrace.errors import RefusedError, TransientError
+from headrace.rows.carried import typed
 
 __all__ = ["check_query", "run_query"]
 
@@ -48,9 +49,10 @@ _EFFECTFUL_FUNCTIONS = frozenset({"nextval", "setval", "write_log"})
 def run_query(cursor: Any, sql: str, *, rows_max: int | None, seconds_max: float) -> pa.Table:
     """Run one SELECT, or EXPLAIN of one, on `cursor` and return its rows.
 
-    It runs in a read-only transaction of the cursor, which ends before this returns. At most `rows_max` rows
-    come back (the rest is not computed). Raises RefusedError for anything but a SELECT that only reads and
-    for a query that DuckDB refuses, TransientError for one that took more than `seconds_max`.
+    Their columns hold the types that Arrow loses (see `rows.carried`). It runs in a read-only transaction of
+    the cursor, which ends before this returns. At most `rows_max` rows come back (the rest is not computed).
+    Raises RefusedError for anything but a SELECT that only reads and for a query that DuckDB refuses,
+    TransientError for one that took more than `seconds_max`.
     """
     check_query(cursor, sql)
     cursor.execute("BEGIN TRANSACTION READ ONLY")
@@ -133,9 +135,9 @@ def _rows(cursor: Any, sql: str, rows_max: int | None) -> pa.Table:
     relation = cursor.sql(sql)
     if relation is None:
         raise RefusedError("the statement gives no rows", fix="write a SELECT")
+    types = dict(zip(relation.columns, map(str, relation.types), strict=True))
     if rows_max is None:
-        table: pa.Table = relation.to_arrow_table()
-        return table
+        return typed(relation.to_arrow_table(), types)
     reader = relation.to_arrow_reader(min(rows_max, _BATCH_ROWS) or 1)
     batches, left = [], rows_max
     schema = reader.schema
@@ -146,4 +148,4 @@ def _rows(cursor: Any, sql: str, rows_max: int | None) -> pa.Table:
             break
         batches.append(batch.slice(0, left))
         left -= batches[-1].num_rows
-    return pa.Table.from_batches(batches, schema)
+    return typed(pa.Table.from_batches(batches, schema), types)

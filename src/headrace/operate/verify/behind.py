@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from decimal import Decimal
 from typing import Any
 
 import pyarrow as pa
@@ -95,7 +96,8 @@ class RecordsBehind:
         with ExitStack() as undo:
             stage = RowStage(plan, self._framings.get(stream))
             undo.callback(stage.close)
-            groups = RecordGroups(table, plan, pa.Table.from_pylist(wanted), self._reference)
+            asked = pa.Table.from_pylist([_askable(found) for found in wanted])
+            groups = RecordGroups(table, plan, asked, self._reference)
             undo.callback(groups.close)
             for records in read_between(log, starts, ends):
                 timely = stage.run(records).timely
@@ -105,3 +107,8 @@ class RecordsBehind:
 
     def _reference(self, name: str) -> pa.Table:
         return self._store.query(f"FROM _headrace.{quoted(f'reference_{name}')}")
+
+
+def _askable(found: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a key with its exact numbers as texts: Arrow makes of a HUGEINT what DuckDB does not read."""
+    return {name: format(one, "f") if isinstance(one, Decimal) else one for name, one in found.items()}
