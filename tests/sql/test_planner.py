@@ -175,9 +175,9 @@ result part: DuckDB, as a view over the state
 
 engines
   local      partial aggregates of the batch, then one MERGE INTO the state
-             and one MERGE INTO a side table for g0
-  spark      native aggregation in update mode; sum
-             collected sets and counted values for g0"""
+             and INSERTs of counted values for g0, added up now and then
+  spark      executors: row part and partial aggregates of what they read; driver: adds them up,
+             and the same statements"""
 
 
 def test_an_explanation_shows_the_three_parts_the_state_and_the_engines() -> None:
@@ -193,12 +193,20 @@ def test_every_class_is_explained_and_an_unknown_table_is_named_with_the_nearest
         clean="SELECT * FROM events",
         visits="SELECT window_start, count(*) AS n FROM events GROUP BY session_window(seen, '30 minutes')",
         counts="SELECT kind, count(*) AS n FROM events GROUP BY kind",
+        total="SELECT count(*) AS n FROM events",
         top="SELECT kind FROM counts",
     ))  # fmt: skip
-    firsts = [explain_table(plan, name).splitlines()[0] for name in ("clean", "visits", "counts", "top")]
-    assert firsts == [
-        "clean: rows", "visits: session, a session ends after a gap of 30 minutes", "counts: keyed", "top: view",
+    told = [explain_table(plan, name).splitlines() for name in ("clean", "visits", "counts", "total", "top")]
+    assert [lines[0] for lines in told] == [
+        "clean: rows", "visits: session, a session ends after a gap of 30 minutes", "counts: keyed", "total: keyed", "top: view",
     ]  # fmt: skip
+    assert [line.split(maxsplit=1)[1] for lines in told for line in lines if line.startswith("  local ")] == [
+        "the row part of the batch, then one INSERT",
+        "sessions that touch are merged: DELETE and INSERT in one transaction",
+        "partial aggregates of the batch, then one MERGE INTO the state",
+        "partial aggregates of the batch, then one UPDATE of the row",
+        "a view in the store",
+    ]
     with pytest.raises(hr.DeclarationError) as raised:
         explain_table(plan, "cleen")
     assert "did you mean 'clean'?" in str(raised.value)

@@ -11,13 +11,6 @@ from headrace.sql.plan import Aggregate, PipelinePlan, TableClass, TablePlan
 
 __all__ = ["explain_table"]
 
-_SPARK = {
-    "count": "count", "count_if": "count_if", "sum": "sum", "avg": "sum, count", "min": "min", "max": "max",
-    "bool_and": "bool_and", "bool_or": "bool_or", "max_by": "max(struct)", "min_by": "min(struct)",
-    "var_samp": "count, mean, M2", "var_pop": "count, mean, M2", "stddev_samp": "count, mean, M2",
-    "stddev_pop": "count, mean, M2",
-}  # fmt: skip
-
 
 def explain_table(plan: PipelinePlan, name: str) -> str:
     """Return the explanation of one table; raises DeclarationError when there is none of this name."""
@@ -77,9 +70,11 @@ def _parts(plan: PipelinePlan, table: TablePlan) -> Iterable[str]:
     if table.kind is TableClass.ROWS:
         yield ""
         yield "engines"
-        latest = f", the latest per {', '.join(table.key)}" if table.key else ""
-        yield f"  local      INSERT of the new rows{latest}"
-        yield f"  spark      the rows of each micro-batch{latest}"
+        statement = (
+            f"one MERGE INTO by {', '.join(table.key)}: the latest wins" if table.key else "one INSERT"
+        )
+        yield f"  local      the row part of the batch, then {statement}"
+        yield "  spark      executors: the row part of what they read; driver: the same statement"
         return
     yield ""
     yield "aggregate part: one row of state per " + _group(table)
@@ -118,20 +113,14 @@ def _aggregate(aggregate: Aggregate) -> Iterable[str]:
 
 
 def _engines(table: TablePlan) -> Iterable[str]:
-    sides = [aggregate for aggregate in table.aggregates if aggregate.side]
+    sides = ", ".join(aggregate.name for aggregate in table.aggregates if aggregate.side)
     if table.kind is TableClass.SESSION:
         yield "  local      sessions that touch are merged: DELETE and INSERT in one transaction"
-    else:
+    elif table.keys or table.window:
         yield "  local      partial aggregates of the batch, then one MERGE INTO the state"
+    else:
+        yield "  local      partial aggregates of the batch, then one UPDATE of the row"
     if sides:
-        yield f"             and one MERGE INTO a side table for {', '.join(known.name for known in sides)}"
-    native = dict.fromkeys(_SPARK.get(aggregate.function, "") for aggregate in table.aggregates)
-    names = [name for name in native if name]
-    mode = (
-        "append mode: a session is shown when it is closed"
-        if table.kind is TableClass.SESSION
-        else "update mode"
-    )
-    yield f"  spark      native aggregation in {mode}; {', '.join(names) or 'keys only'}"
-    if sides:
-        yield f"             collected sets and counted values for {', '.join(known.name for known in sides)}"
+        yield f"             and INSERTs of counted values for {sides}, added up now and then"
+    yield "  spark      executors: row part and partial aggregates of what they read; driver: adds them up,"
+    yield "             and the same statements"
