@@ -195,13 +195,17 @@ def test_records_in_front_of_the_first_time_wait_for_it_over_chunks(
         "headrace.produce.files.line_chunks", lambda file, stop: lines.line_chunks(file, stop, chunk_bytes=9)
     )
     content = b'{"id":1}\n{"id":2}\n\n{"id":3}\n{"arrived":"2025-01-01T05:00:00Z"}\n{"id":4}\n'
-    produce_files(log, stream(), [write(tmp_path / "a.ndjson", content)], record_time="field:arrived")
+    file = write(tmp_path / "a.ndjson", content)
+    report = produce_files(log, stream(), [file], record_time="field:arrived")
     assert [row["record_time"] for row in appended(log)] == [datetime(2025, 1, 1, 5, tzinfo=UTC)] * 5
+    assert report.timeless == 0
 
 
 def test_a_file_without_any_time_gets_the_logs(log: EmbeddedLog, tmp_path: Path) -> None:
-    produce_files(log, stream(), [write(tmp_path / "a.ndjson", b"{}\n{}\n")], record_time="field:arrived")
-    assert [row["record_time"] for row in appended(log)] == [NOW, NOW]
+    file = write(tmp_path / "a.ndjson", b"{}\n{}\n")
+    assert produce_files(log, stream(), [file], record_time="field:arrived").timeless == 2
+    assert produce_files(log, stream(), [file]).timeless == 0
+    assert [row["record_time"] for row in appended(log)] == [NOW] * 4
 
 
 def test_a_load_with_given_times_stops_the_idle_clock_until_it_ends(log: EmbeddedLog, tmp_path: Path) -> None:
@@ -373,6 +377,15 @@ def test_progress_reaches_the_size_of_all_files(log: EmbeddedLog, tmp_path: Path
     told: list[ProduceProgress] = []
     produce_files(log, stream(), files, on_progress=told.append)
     assert told[-1] == ProduceProgress(3, 9, 9)
+
+
+def test_a_rate_is_kept_and_progress_moves_with_it(log: EmbeddedLog, tmp_path: Path) -> None:
+    file = write(tmp_path / "a.ndjson", b"1\n" * 40)
+    told: list[ProduceProgress] = []
+    report = produce_files(log, stream(), [file], rate=100, on_progress=told.append)
+    assert report.seconds >= 0.35  # 40 records, of which the first five need not wait
+    assert [progress.bytes_read for progress in told] == [10, 20, 30, 40, 50, 60, 70, 80]
+    assert told[-1] == ProduceProgress(40, 80, 80)
 
 
 class Unready:

@@ -95,6 +95,13 @@ def produce(
         f"{spell_number(each_second)}/s"
         + (f"; {report.lines_empty:,} empty lines passed over" if report.lines_empty else "")
     )
+    if report.timeless:
+        typer.secho(
+            f"warning: --record-time {record_time}: no time was found for {report.timeless:,} records; "
+            "they got the log's clock",
+            fg="yellow",
+            err=True,
+        )
     if report.stopped:
         typer.echo(f"stopped before the end; go on with --skip {report.resume_at}")
         raise typer.Exit(130)

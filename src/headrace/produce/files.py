@@ -52,12 +52,14 @@ class ProduceReport:
     """What a run did. `records` are durable in the log, in the order of the files.
 
     skipped      records passed over because `skip` asked for it
+    timeless     records that got the log's clock although their own time was asked for: none was found
     lines_empty  empty lines of NDJSON: not records
     stopped      whether it was stopped before the end; run again with `skip` = `resume_at` to go on
     """
 
     records: int
     skipped: int
+    timeless: int
     lines_empty: int
     bytes_read: int
     seconds: float
@@ -94,7 +96,7 @@ def produce_files(
         raise ProfileError(f"a rate of {rate} records/s", fix="give a positive rate, or none for unlimited")
     field = time_field(stream, record_time)
     formats = [_format_of(file, format) for file in files]
-    run = _Run(log, rate, skip, stop or Event(), on_progress, _total_bytes(files))
+    run = _Run(log, rate, skip, stop or Event(), on_progress, _total_bytes(files), timed=field is not None)
     connect = cache(utc_connection)  # plain lines need none, and loading DuckDB takes a while
     try:
         with log.load() if field is not None else nullcontext():
@@ -179,19 +181,22 @@ class _Run:
         stop: Event,
         on_progress: Callable[[ProduceProgress], None] | None,
         bytes_total: int | None,
+        *,
+        timed: bool,
     ) -> None:
         self.stop = stop
         self.records = 0
         self.skipped = 0
+        self.timeless = 0
         self._log = log
         self._rate = rate
+        self._timed = timed
         self._skip = skip
         self._on_progress = on_progress
         self._bytes_total = bytes_total
         self._bytes_before = 0
         self._bytes_read = 0
         self._lines_empty = 0
-        self._ended = False
         self._started = time.monotonic()
 
     def append_file(self, chunks: Iterator[Chunk], fields: Fields) -> None:
@@ -202,11 +207,16 @@ class _Run:
             self._lines_empty += chunk.lines_empty
             passed = min(self._skip - self.skipped, table.num_rows)
             self.skipped += passed
+            began, ended = self._bytes_read, self._bytes_before + chunk.bytes_read
             for piece in self._pieces(table.slice(passed)):
                 if not self._append(piece):
                     return
-            self._bytes_read = self._bytes_before + chunk.bytes_read
-            self._tell()
+                passed += piece.num_rows
+                self._bytes_read = began + (ended - began) * passed // table.num_rows
+                self._tell()
+            if self._bytes_read != ended:  # all of it was passed over, or empty
+                self._bytes_read = ended
+                self._tell()
 
     def _pieces(self, table: pa.Table) -> Iterator[pa.Table]:
         """Give `table` in pieces when they are due."""
@@ -235,8 +245,7 @@ class _Run:
                 pause *= 2
             else:
                 self.records += piece.num_rows
-                if self._rate is not None:
-                    self._tell()
+                self.timeless += piece.column("record_time").null_count if self._timed else 0
                 return True
         return False
 
@@ -248,6 +257,7 @@ class _Run:
         return ProduceReport(
             self.records,
             self.skipped,
+            self.timeless,
             self._lines_empty,
             self._bytes_read,
             time.monotonic() - self._started,
