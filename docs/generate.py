@@ -56,6 +56,7 @@ def commands_page() -> str:
             "# Commands",
             _MADE,
             "Every command takes `--help`; a command that reads a project takes `-C FOLDER`. "
+            "`headrace --install-completion` lets the shell complete commands and options. "
             "Exit codes stand in [errors.md](errors.md).",
             *_commands(root, ("headrace",)),
         ]

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import json
+import re
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 from typer.main import get_command
 
 from headrace.cli.app import app, run
@@ -50,6 +54,22 @@ def test_a_wrong_word_is_answered_with_usage_and_exit_code_two(capsys: pytest.Ca
     assert run(["rum"]) == 2
     assert run(["run", "--profil", "x"]) == 2
     assert "Did you mean" in capsys.readouterr().err
+
+
+def test_the_shell_completes_commands_and_options(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    typed = {
+        "headrace led": "ledger",
+        "headrace dead-letters re": "redrive",
+        "headrace run --reb": "--rebuild",
+    }
+    for line, word in typed.items():
+        monkeypatch.setenv("_HEADRACE_COMPLETE", "complete_bash")
+        monkeypatch.setenv("COMP_WORDS", line)
+        monkeypatch.setenv("COMP_CWORD", str(line.count(" ")))
+        assert run([]) == 0
+        assert capsys.readouterr().out.split() == [word]
 
 
 def test_versions_are_shown(capsys: pytest.CaptureFixture[str]) -> None:
@@ -128,6 +148,23 @@ def test_status_tables_and_sql_answer_for_people_and_for_scripts(
         assert run(["sql", wrong, "-C", str(project)]) == 1
 
 
+def test_a_new_window_size_is_one_edit_and_one_command(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    here = ("-C", str(project))
+    path = project / "pipeline.py"
+    path.write_text(path.read_text().replace("(measured_at, '1 minute')", "(measured_at, '1 hour')"))
+    assert run(["run", "--until-caught-up", *here]) == 1
+    err = capsys.readouterr().err
+    assert "'by_minute'" in err
+    assert "--rebuild by_minute" in err
+    ok("run", "--until-caught-up", "--rebuild", "by_minute", *here)
+    capsys.readouterr()
+    ok("sql", "SELECT sensor, readings FROM by_minute ORDER BY 1", "--format", "csv", *here)
+    assert capsys.readouterr().out == "sensor,readings\ncellar,1\nroof,3\n"
+    ok("run", "--until-caught-up", *here)
+
+
 def test_the_ledger_counts_every_record(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     ok("ledger", "--json", "-C", str(project))
     document = json.loads(capsys.readouterr().out)
@@ -153,8 +190,11 @@ def test_a_dead_letter_is_seen_corrected_and_accepted_once(
     assert run(["dead-letters", "redrive", *here]) == 2
     assert run(["dead-letters", "redrive", "readings:0:4", *here]) == 1
     assert run(["dead-letters", "redrive", "readings:0:3", "--set", "celsius", *here]) == 1
-    for _ in range(2):
-        ok("dead-letters", "redrive", "readings:0:3", "--set", "celsius=6.5", "--yes", *here)
+    ok("dead-letters", "show", "readings:0:3", "--raw", *here)
+    corrected = tmp_path / "corrected.json"
+    corrected.write_text(capsys.readouterr().out.replace("999", "6.5"))
+    for change in (("--with", str(corrected)), ("--set", "celsius=7")):  # the address counts once
+        ok("dead-letters", "redrive", "readings:0:3", *change, "--yes", *here)
     ok("run", "--until-caught-up", *here)
     capsys.readouterr()
     ok(
@@ -187,8 +227,11 @@ def test_events_are_generated_and_their_figures_told(
     assert "2,000 events" in out
     assert "average purchase" in out
     assert "most popular device" in out
-    ok("generate", "commerce", "--rate", "1000", "--count", "3", "--verbose", "-C", str(shop))
-    assert capsys.readouterr().out.count("user_") >= 1
+    whole = ("--set", "malformed_share=0", "-C", str(shop))
+    ok("generate", "commerce", "--rate", "1000", "--count", "3", "--verbose", *whole)
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("{")]
+    assert len(lines) == 3
+    assert all(re.search(r'"event_id":"[0-9a-f-]{36}"', line) for line in lines)
     assert run(["generate", "commerce", "--rate", "fast", "-C", str(shop)]) == 2
     assert run(["generate", "commerce", "--for", "a while", "-C", str(shop)]) == 2
     ok("new", str(tmp_path / "other"))
@@ -202,11 +245,31 @@ def test_produce_names_the_stream_that_was_meant(project: Path, capsys: pytest.C
     assert run(["produce", "readings", "missing.ndjson", "-C", str(project)]) == 1
 
 
-def test_a_demo_tells_what_it_did(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_produce_warns_of_records_whose_time_was_not_found(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("produce", "readings", str(project / "readings.ndjson"), "-C", str(project), "--record-time")
+    ok(*words, "event")
+    assert not capsys.readouterr().err
+    ok(*words, "field:mesured_at")
+    assert "no time was found for 5 records; they got the log's clock" in capsys.readouterr().err
+
+
+def test_a_demo_shows_its_tables_in_a_terminal_and_tells_what_it_did(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     place = tmp_path / "demo"
-    for _ in range(2):
+    screen = Console(file=io.StringIO(), force_terminal=True, width=160, height=80)
+    monkeypatch.setattr("headrace.cli.view.console", lambda: screen)
+    monkeypatch.setattr("headrace.cli.view.LINE_EVERY_S", 0.25)
+    for terminal in (False, True):  # the second begins anew, in the folder of the first
+        monkeypatch.setattr(sys.stdout, "isatty", lambda terminal=terminal: terminal)
         ok("demo", "commerce", "--seconds", "1", "--history", "0.05", "--folder", str(place), "--seed", "1")
     out = capsys.readouterr().out
+    assert re.search(r"^[\d,]+ records, [\d,.]+/s, lag ", out, re.MULTILINE)
+    shown = screen.file.getvalue()
+    for words in ("commerce demo", "lag ", "event_counts", "the last rows of", "Ctrl-C stops"):
+        assert words in shown, words
     assert "balances: every record has exactly one outcome" in out
     assert "try next" in out
     (tmp_path / "mine").mkdir()

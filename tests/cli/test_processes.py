@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -131,6 +132,30 @@ def test_a_signal_stops_a_run_at_an_epoch_within_two_seconds(
     assert not (running.folder / ".headrace" / "run.json").exists()
 
 
+@pytest.mark.soak
+def test_a_signal_stops_a_run_that_is_catching_up_at_an_epoch_within_two_seconds(tmp_path: Path) -> None:
+    shop, records = tmp_path / "shop", 300_000
+    headrace("new", "--blueprint", "commerce", "shop", cwd=tmp_path)
+    headrace("generate", "commerce", "--rate", "unlimited", "--count", str(records), cwd=shop)
+    running = Running(shop)
+    client = connect(find_home(shop))
+    wait_until(
+        lambda: client.ledger()["streams"].get("events", {}).get("read", 0) > records // 10,
+        what="it is in the middle of catching up",
+        seconds=DEADLINE_S,
+    )
+    began = time.monotonic()
+    running.process.send_signal(signal.SIGTERM)
+    out = running.told_until("stopped")
+    assert time.monotonic() - began < 2
+    assert running.process.wait(DEADLINE_S) == 0
+    assert running.process.stdout is not None
+    running.process.stdout.close()
+    assert "the ledger balances" in out
+    read = json.loads(headrace("ledger", "--json", cwd=shop).stdout)["streams"]["events"]["read"]
+    assert records // 10 < read < records
+
+
 def test_a_second_run_is_told_about_the_first(project: Path, running: Running) -> None:
     second = headrace("run", cwd=project, check=False)
     assert second.returncode == 1
@@ -167,20 +192,37 @@ def test_run_json_belongs_to_its_owner(running: Running) -> None:
     assert Path(facts["socket"]).stat().st_mode & 0o777 == 0o600
 
 
-def test_a_new_project_passes_its_own_tests(tmp_path: Path) -> None:
+def test_a_new_project_passes_its_own_tests_and_has_a_workflow_that_runs_them(tmp_path: Path) -> None:
     headrace("new", "made", cwd=tmp_path)
     own_tests_pass(tmp_path / "made")
+    workflow = (tmp_path / "made" / ".github" / "workflows" / "ci.yml").read_text()
+    assert "run: headrace check\n" in workflow
+    assert "run: python -m pytest\n" in workflow
 
 
-def test_generate_is_a_process_of_its_own_beside_run(tmp_path: Path) -> None:
+def test_generate_goes_on_beside_run_in_a_process_of_its_own_until_ctrl_c(tmp_path: Path) -> None:
+    shop = tmp_path / "shop"
     headrace("new", "--blueprint", "commerce", "shop", cwd=tmp_path)
-    running = Running(tmp_path / "shop")
+    running = Running(shop)
+    generating = subprocess.Popen(
+        [*HEADRACE, "generate", "commerce", "--rate", "1500"], cwd=shop, stdout=subprocess.PIPE, text=True
+    )
     try:
-        headrace("generate", "commerce", "--rate", "unlimited", "--count", "3000", cwd=tmp_path / "shop")
-        wait_until_read(tmp_path / "shop", 3000, stream="events")
-        document = json.loads(headrace("ledger", "--json", cwd=tmp_path / "shop").stdout)
+        client = connect(find_home(shop))
+        wait_until(
+            lambda: client.ledger()["streams"].get("events", {}).get("read", 0) > 1000,
+            what="the events are read while they are made",
+            seconds=DEADLINE_S,
+        )
+        generating.send_signal(signal.SIGINT)
+        out, _ = generating.communicate(timeout=DEADLINE_S)
+        assert generating.returncode == 0
+        (made,) = re.findall(r"^([\d,]+) events in ", out, re.MULTILINE)
+        wait_until_read(shop, int(made.replace(",", "")), stream="events")
+        document = json.loads(headrace("ledger", "--json", cwd=shop).stdout)
         assert document["balanced"]
     finally:
+        generating.kill()
         running.stop(signal.SIGINT)
         assert running.process.stdout is not None
         running.process.stdout.close()

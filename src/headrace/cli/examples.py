@@ -19,6 +19,7 @@ __all__ = ["generator_for", "generator_of", "people_of", "write_blueprint", "wri
 # Blueprints are looked up by name when somebody asks for one: they are examples that stand on everything
 # else, so nothing in the package may be built on them.
 _BLUEPRINTS = "headrace.blueprints"
+_WORKFLOW = ".github/workflows/ci.yml"
 
 
 def write_blueprint(name: str, folder: Path) -> tuple[Path, ...]:
@@ -57,8 +58,9 @@ def write_minimal(folder: Path) -> tuple[Path, ...]:
     name = re.sub(r"[^a-z0-9]+", "_", folder.resolve().name.lower()).strip("_") or "pipeline"
     if not name[0].isalpha():
         name = f"p_{name}"
+    workflow = import_module(_BLUEPRINTS).project_files("commerce")[_WORKFLOW].decode()
     written = []
-    for path, text in _MINIMAL.items():
+    for path, text in {**_MINIMAL, _WORKFLOW: workflow}.items():
         target = folder / path
         try:
             target.parent.mkdir(parents=True, exist_ok=True)

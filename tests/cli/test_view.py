@@ -1,0 +1,68 @@
+"""What a run looks like while it works: in a terminal, and elsewhere."""
+
+from __future__ import annotations
+
+import io
+import sys
+from datetime import UTC, datetime
+
+import pytest
+from rich.console import Console
+
+from headrace.cli.view import RunFigures, RunView
+from headrace.engine.local import EpochReport
+
+
+def figures() -> RunFigures:
+    taken = RunFigures()
+    for epoch, late in ((3, 4), (4, 6)):
+        taken.take(
+            EpochReport(
+                epoch=epoch,
+                records={"events": 2_000},
+                outcomes={"events": {"accepted": 2_000 - late, "late": late}},
+                rows={"counts": 7},
+                seconds={},
+                frontiers={"events": datetime(2026, 3, 1, 12, tzinfo=UTC)},
+                lag_records={"events": 120},
+                lag_seconds={"events": 0.4},
+            )
+        )
+    return taken
+
+
+SAID = (
+    "4,000 records",
+    "lag 120 records (0.4 s)",
+    "3,990 accepted + 10 late",
+    "read up to 2026-03-01 12:00:00",
+)
+
+
+def test_a_terminal_shows_rate_lag_outcomes_and_tables(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = Console(file=io.StringIO(), force_terminal=True, width=120)
+    monkeypatch.setattr("headrace.cli.view.console", lambda: screen)
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    with RunView("shop", figures()) as view:
+        view.draw()
+        view.tell("stopping after this epoch")
+    shown = screen.file.getvalue()
+    for words in (
+        *SAID,
+        "shop",
+        "/s",
+        "epoch 4",
+        "counts",
+        "14",
+        "Ctrl-C stops",
+        "stopping after this epoch",
+    ):
+        assert words in shown, words
+
+
+def test_elsewhere_a_line_is_told_when_there_is_something_new(capsys: pytest.CaptureFixture[str]) -> None:
+    with RunView("shop", figures()) as view:
+        view.draw()
+        view.draw()
+    (line,) = capsys.readouterr().out.splitlines()
+    assert all(words in line for words in SAID)
