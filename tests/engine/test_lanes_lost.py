@@ -7,6 +7,7 @@ import pytest
 
 import headrace as hr
 from headrace.engine.local import EngineSettings
+from headrace.errors import RefusedError
 from headrace.log import EmbeddedLog, PartitionRange
 from headrace.testing import PipelineTest
 
@@ -19,6 +20,25 @@ def cut_to(path: Path, offset: int) -> None:
         log.execute("DELETE FROM batches WHERE stream = ? AND first_offset < ?", (stream, offset))
         log.execute("UPDATE partitions SET start_offset = ? WHERE stream = ?", (offset, stream))
     log.close()
+
+
+def test_a_run_stops_before_records_that_are_lost_and_keeps_what_it_has(tmp_path: Path) -> None:
+    pipeline = hr.Pipeline("lost")
+    pipeline.stream("events", schema="id VARCHAR NOT NULL, seen TIMESTAMP NOT NULL", event_time="seen")
+    pipeline.table("total", "SELECT count(*) AS n FROM events")
+    with PipelineTest(pipeline, start=NOON, folder=tmp_path) as test:
+        for number in range(10):
+            test.send("events", {"id": str(number), "seen": NOON})
+            if number == 3:
+                test.run()
+        cut_to(tmp_path / "log.db", 7)
+        for _ in range(2):
+            with pytest.raises(RefusedError, match="records 4 to 6 are gone") as refused:
+                test.run()
+            assert "engine_settings.on_data_loss" in refused.value.fix
+            test.restart()
+        assert test.table("total") == [{"n": 4}]
+        assert test.ledger().balanced
 
 
 def test_records_lost_to_retention_are_counted_when_the_run_may_go_on(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import headrace as hr
 from headrace.engine.local import EngineSettings, LocalEngine
 from headrace.errors import RefusedError
 from headrace.log import open_embedded_log
+from headrace.operate.profiles import EngineOptions
 from headrace.sql import plan_pipeline
 from headrace.store import Store
 from headrace.testing import PipelineTest
@@ -71,5 +72,7 @@ def test_repeated_values_are_compacted_and_counted_once(
 def test_the_limit_is_about_values_and_not_about_how_often_they_came(tmp_path: Path) -> None:
     write(tmp_path, [f"u{n % 5}" for n in range(40)])
     assert max(side_rows(tmp_path, "enough", values_max=5)) == 5
-    with pytest.raises(RefusedError, match="distinct values"):
+    with pytest.raises(RefusedError, match="distinct values") as refused:
         side_rows(tmp_path, "few", values_max=4)
+    key = refused.value.fix.rpartition(" ")[2]
+    assert key.removeprefix("engine_settings.") in EngineOptions.__dataclass_fields__

@@ -38,7 +38,10 @@ def test_a_profile_is_read_with_its_durations_and_sizes(tmp_path: Path) -> None:
         streams.events = { log = "embedded", partitions = 3, retention = "24 hours" }
         streams.clicks = { retention_bytes = "2 GB" }
         store.path = "data/store.duckdb"
-        engine_settings = { linger = "50 ms", memory_limit = "256 MiB", on_data_loss = "continue" }
+        engine_settings.linger = "50 ms"
+        engine_settings.memory_limit = "256 MiB"
+        engine_settings.on_data_loss = "continue"
+        engine_settings.side_values_max = 7
         """,
     )
     profile = read_profile(tmp_path, None)
@@ -46,7 +49,10 @@ def test_a_profile_is_read_with_its_durations_and_sizes(tmp_path: Path) -> None:
     assert profile.stream("clicks").retention_bytes == 2_000_000_000
     assert profile.store.path == "data/store.duckdb"
     assert profile.engine_settings == EngineOptions(
-        linger=timedelta(milliseconds=50), memory_limit=256 * 1024**2, on_data_loss="continue"
+        linger=timedelta(milliseconds=50),
+        memory_limit=256 * 1024**2,
+        on_data_loss="continue",
+        side_values_max=7,
     )
 
 

@@ -32,7 +32,7 @@ def start_positions(
         if position < held.start:
             raise RefusedError(
                 f"{here}: records {position} to {held.start - 1} are gone, retention deleted them",
-                fix='set on_data_loss = "continue" to go on with the oldest record that is left',
+                fix='to go on with the oldest record that is left: engine_settings.on_data_loss = "continue"',
             )
         checked[held.partition] = position
     return checked

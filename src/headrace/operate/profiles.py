@@ -62,6 +62,12 @@ class EngineOptions:
         "what to do when the log no longer holds what was not read yet",
         choices={"stop": "", "continue": ""},
     )
+    side_values_max: int | None = option(
+        Kind.WHOLE,
+        None,
+        "the most values that a distinct count, a mode or a quantile of a table may hold in all its groups; "
+        "none: 50 million",
+    )
 
 
 @dataclass(frozen=True)

@@ -104,7 +104,7 @@ class Sides:
                 f"table '{self._plan.name}' must remember {held.rows} distinct values for an exact answer; "
                 f"the limit is {self._values_max}",
                 fix="give the table `keep`, use approx_count_distinct over fewer keys, "
-                "or raise side_values_max",
+                "or raise engine_settings.side_values_max",
             )
 
 
