@@ -49,7 +49,7 @@ def test_records_that_are_sent_are_in_the_tables_after_a_run() -> None:
             {"user": "bob", "spent": Decimal("10.25")},
         ]
         assert test.table("best") == [{"user": "bob", "spent": Decimal("10.25")}]
-        assert test.outcomes("events") == {"accepted": 2}
+        assert test.outcomes("events") == test.outcomes() == {"accepted": 2}
         assert test.query("SELECT count(*) AS windows FROM revenue") == [{"windows": 1}]
 
 

@@ -228,11 +228,11 @@ class PipelineTest:
         letters: list[dict[str, Any]] = found.to_pylist()
         return letters
 
-    def outcomes(self, stream: str, *, lane: str = "main") -> dict[str, int]:
-        """How many records of `stream` ended in each outcome; an outcome that none had is left out."""
+    def outcomes(self, stream: str | None = None, *, lane: str = "main") -> dict[str, int]:
+        """How many records, all or of one stream, ended in each outcome; one that none had is left out."""
         total: dict[str, int] = {}
         for line in self.ledger().lanes:
-            if (line.stream, line.lane) == (stream, lane):
+            if line.lane == lane and stream in (None, line.stream):
                 for outcome, records in line.outcomes.items():
                     total[str(outcome)] = total.get(str(outcome), 0) + records
         return {outcome: records for outcome, records in total.items() if records}
