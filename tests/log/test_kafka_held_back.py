@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import threading
 import uuid
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 
 import pyarrow as pa
 import pytest
+from confluent_kafka import Consumer, Message, Producer
 
 from headrace.log.kafka import KafkaLog, KafkaSettings, fetching, open_kafka_log
 
@@ -60,3 +63,41 @@ def test_a_partition_that_was_held_back_is_read_from_another_position_too(log: K
     assert len(read_all(log, {0: 0, 1: 0})) == 2 * RECORDS
     log.read({0: 0, 1: 0}, rows_max=10, bytes_max=1 << 20, wait=NO_WAIT)
     assert len(read_all(log, {0: 300, 1: 599})) == 301
+
+
+class MeetsTheNext(Consumer):
+    """Asks as often as records are sent, as a reader does that is as fast as they are."""
+
+    def consume(self, count: int = 1, timeout: float = -1) -> list[Message]:
+        return super().consume(count, timeout) or super().consume(1, 1.0)
+
+
+def test_a_read_ends_while_records_keep_coming(kafka_broker: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fetching, "Consumer", MeetsTheNext)
+    topic = f"coming-{uuid.uuid4().hex[:10]}"
+    log = open_kafka_log(KafkaSettings(brokers=kafka_broker, topic=topic, partitions=1), "events")
+    begun, stop = threading.Event(), threading.Event()
+
+    def send() -> None:
+        producer = Producer({"bootstrap.servers": kafka_broker, "linger.ms": 1})
+        for at in range(20_000):
+            if stop.wait(0.0005):
+                break
+            for n in range(5):
+                producer.produce(topic, b"%d-%d" % (at, n))
+            producer.poll(0)
+            if at == 200:
+                begun.set()
+        producer.flush(30)
+
+    with closing(log):
+        sender = threading.Thread(target=send)
+        sender.start()
+        try:
+            assert begun.wait(60)
+            given = log.read({}, rows_max=1_000_000, bytes_max=1 << 30, wait=timedelta(seconds=30))
+            assert given.records.num_rows > 0
+            assert sender.is_alive()
+        finally:
+            stop.set()
+            sender.join()
