@@ -51,6 +51,17 @@ def test_the_identity_is_gone_with_the_file(path: Path) -> None:
     again.close()
 
 
+def test_an_append_waits_for_the_disk(path: Path, opened: list[EmbeddedLog]) -> None:
+    log = open_embedded_log(path, "events")
+    opened.append(log)
+    log.append(records(b"a"))
+    with log._writer.held() as sqlite:
+        (mode,), (full,) = (
+            sqlite.execute(f"PRAGMA {name}").fetchone() for name in ("journal_mode", "synchronous")
+        )
+    assert (mode, full) == ("wal", 2)
+
+
 def test_partitions_can_be_added_and_not_taken_away(path: Path, opened: list[EmbeddedLog]) -> None:
     log = open_embedded_log(path, "events", partitions=2)
     opened.append(log)
@@ -149,6 +160,29 @@ def test_retention_waits_for_the_slowest_reader_in_every_partition(
     clock.advance(hours=1)
     log.retain()
     assert starts(log) == [1, 0]
+
+
+def test_a_batch_of_a_clock_that_was_ahead_does_not_hold_back_retention(
+    path: Path, clock: Clock, opened: list[EmbeddedLog]
+) -> None:
+    log = open_embedded_log(path, "events", retention_age=timedelta(hours=1), clock=clock)
+    opened.append(log)
+    log.append(records(b"a"))
+    clock.advance(days=365)
+    log.append(records(b"ahead"))
+    log.append(records(b"ahead, too"))
+    clock.advance(days=-365, minutes=10)
+    log.retain()
+    assert starts(log) == [0]
+    log.append(records(b"b"))
+    clock.advance(minutes=55)
+    log.retain()
+    assert starts(log) == [1]  # what is behind it is young yet
+    log.append(records(b"c"))
+    clock.advance(minutes=10)
+    log.retain()
+    assert starts(log) == [4]
+    assert [bytes(value) for value in column(read_all(log), "value")] == [b"c"]
 
 
 def test_retention_by_size_keeps_the_newest(path: Path, clock: Clock, opened: list[EmbeddedLog]) -> None:

@@ -59,11 +59,13 @@ class Retention:
         stored = stored_bytes(sqlite, self.stream)
         oldest_us = None if self.limits.age is None else now_us - self.limits.age // timedelta(microseconds=1)
         ends = {partition: _needed_from(readers, partition) for partition in self._partitions(sqlite)}
+        behind: dict[int, tuple[int, int]] = {}
         deleted = freed = 0
         while ends and deleted < _DELETED_BATCHES_MAX and freed < _DELETED_BYTES_MAX:
             heads = [head for partition in list(ends) if (head := self._head(sqlite, partition, ends))]
             if not heads:
                 return False
+            heads = [(self._aged(sqlite, head, now_us, behind), *head[1:]) for head in heads]
             max_time, batch, partition, first_offset, records, size = min(heads)
             too_old = oldest_us is not None and max_time < oldest_us
             too_much = self.limits.bytes is not None and stored - freed > self.limits.bytes
@@ -100,6 +102,31 @@ class Retention:
             return None
         head: tuple[int, int, int, int, int, int] = row
         return head
+
+    def _aged(
+        self,
+        sqlite: sqlite3.Connection,
+        head: tuple[int, int, int, int, int, int],
+        now_us: int,
+        behind: dict[int, tuple[int, int]],
+    ) -> int:
+        """Return the time by which `head` is old enough.
+
+        One of a clock that was ahead is as old as the first batch behind it that is not in the future, else
+        it would hold all of them until its own time has come. `behind` remembers that one's offset and time
+        per partition.
+        """
+        max_time, _, partition, first_offset, _, _ = head
+        if max_time <= now_us:
+            return max_time
+        if behind.get(partition, (-1, 0))[0] < first_offset:
+            row = sqlite.execute(
+                "SELECT first_offset, max_time FROM batches WHERE stream = ? AND partition = ? "
+                "AND first_offset > ? AND max_time <= ? ORDER BY first_offset LIMIT 1",
+                (self.stream, partition, first_offset, now_us),
+            ).fetchone()
+            behind[partition] = row or (2**63 - 1, max_time)
+        return min(max_time, behind[partition][1])
 
 
 def stored_bytes(sqlite: sqlite3.Connection, stream: int) -> int:
