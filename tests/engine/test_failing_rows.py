@@ -117,8 +117,15 @@ def test_a_row_fails_in_a_batch_when_and_only_when_it_fails_alone(where: str) ->
     assert good.num_rows == len(cells) - len(alone)
 
 
+@pytest.mark.parametrize(
+    "where",
+    [
+        "kind = 'number' AND (number IS NULL OR CAST(number AS INT) > 3)",
+        "NOT (kind = 'text' OR CAST(number AS INT) < 3)",
+    ],
+)
 def test_many_rows_that_fail_in_a_nested_condition_take_few_statements(
-    monkeypatch: pytest.MonkeyPatch,
+    where: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     count, asked = 5_000, []
     rows = pa.table(
@@ -133,8 +140,7 @@ def test_many_rows_that_fail_in_a_nested_condition_take_few_statements(
     table = queries.table
     monkeypatch.setattr(queries, "table", lambda sql: asked.append(sql) or table(sql))
     row_sql = (
-        "SELECT _rows._partition AS _partition, _rows._offset AS _offset, kind FROM _rows "
-        "WHERE kind = 'number' AND (number IS NULL OR CAST(number AS INT) > 3)"
+        f"SELECT _rows._partition AS _partition, _rows._offset AS _offset, kind FROM _rows WHERE {where}"
     )
     good, failed = set_aside(queries, row_sql, rows)
     assert (good.num_rows, len(failed)) == (count / 2, count / 2)

@@ -115,6 +115,8 @@ def _certainly_fails(condition: Node, syntax: Syntax) -> str:
 
     One of its parts certainly fails, and no other part could decide without it.
     """
+    if condition["type"] == "OPERATOR_NOT":
+        return _certainly_fails(condition["children"][0], syntax)
     if condition["class"] != "CONJUNCTION":
         # One in another expression may leave something out, too.
         inside = any(part.get("class") == "CONJUNCTION" for part in walk(condition))
