@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import gc
+import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -42,6 +45,30 @@ def test_a_reference_is_the_file_beside_the_pipeline_wherever_the_command_is_typ
     (found,) = load_project(tmp_path / "project").pipeline.references
     assert found.path == str((tmp_path / "project" / "shops.csv").resolve())
     assert [column.name for column in reference_columns(found)] == ["id", "town"]
+
+
+def test_a_project_is_loaded_while_another_thread_imports(tmp_path: Path) -> None:
+    made: list[str] = []
+
+    def imports(phase: str, _: dict[str, int]) -> None:
+        """Add a module, as an import in another thread does, whenever memory is looked after."""
+        if phase == "start":
+            made.append(f"imported_meanwhile_{len(made)}")
+            sys.modules[made[-1]] = ModuleType(made[-1])
+
+    write(tmp_path)
+    before = gc.get_threshold()
+    gc.callbacks.append(imports)
+    gc.set_threshold(1)
+    try:
+        project = load_project(tmp_path)
+    finally:
+        gc.set_threshold(*before)
+        gc.callbacks.remove(imports)
+        for name in made:
+            del sys.modules[name]
+    assert project.pipeline.name == "shop"
+    assert made
 
 
 def test_a_folder_without_a_pipeline_says_how_to_make_one(tmp_path: Path) -> None:

@@ -112,7 +112,7 @@ def _histogram(name: str, histograms: HistogramFamily) -> Family:
     from prometheus_client.core import HistogramMetricFamily
 
     family = HistogramMetricFamily(name, histograms.metric.help, labels=histograms.metric.labels)
-    for labels, histogram in list(histograms.by_labels.items()):
+    for labels, histogram in histograms.by_labels.copy().items():
         family.add_metric(labels, _buckets(histogram), histogram.sum)
     return family
 

@@ -146,7 +146,7 @@ def _import_fresh(path: Path) -> ModuleType:
 
 
 def _forget_modules_of(folder: Path) -> None:
-    for name, module in list(sys.modules.items()):
+    for name, module in sys.modules.copy().items():  # a list of them breaks when another thread imports
         file = getattr(module, "__file__", None)
         if name != "__main__" and file and Path(file).parent == folder:
             del sys.modules[name]

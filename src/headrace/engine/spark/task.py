@@ -86,7 +86,7 @@ def _modules_of(plan: PipelinePlan) -> Iterable[ModuleType]:
     functions = [function for stream in plan.streams.values() for function in stream.functions]
     homes = {getattr(function.call, "__module__", None) for function in functions}
     folders = {Path(file).parent for name in homes if (file := _file_of(sys.modules.get(name or "")))}
-    for name, module in list(sys.modules.items()):
+    for name, module in sys.modules.copy().items():
         file = _file_of(module)
         if name != "__main__" and file is not None and Path(file).parent in folders:
             yield module
