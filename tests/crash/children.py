@@ -48,5 +48,7 @@ class Child:
         """End it as `kill -9` does, and wait until it is gone. Lines that it had said are still read."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGKILL)
-        out, self.errors = self.process.communicate()
-        self.lines += [line.split() for line in out.splitlines()]
+        # `communicate` would pass over what `readline` took from the pipe beyond its line.
+        assert self.process.stdout is not None
+        self.lines += [line.split() for line in self.process.stdout.read().splitlines()]
+        _, self.errors = self.process.communicate()

@@ -94,8 +94,8 @@ def test_what_was_left_out_of_a_row_is_said_with_the_reason(page: RunningPage) -
     read = page.read()
     page.send(good, good, good, broken, b"{nothing")
     eventually(lambda: page.read() >= read + 5)
-    answer = why(page, "event_counts", {"window_start": minute.isoformat(), "event_type": "search"})
-    assert answer["records"] == answer["row"]["events"] >= 1
+    answer = why(page, "user_activity", {"window_start": minute.isoformat(), "user_id": "left-out"})
+    assert answer["records"] == answer["row"]["events"] == 1
     assert left_out(answer, "duplicate") == 2
     assert left_out(answer, "rejected") == 1
     assert left_out(answer, "malformed") >= 1
