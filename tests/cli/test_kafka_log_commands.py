@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 import uuid
 from pathlib import Path
 
@@ -164,3 +165,22 @@ def test_a_log_is_moved_to_kafka_and_answers_the_same(
     status = json.loads(capsys.readouterr().out)
     assert status["log_problem"] == ""
     assert status["streams"]["readings"]["lag_records"] == 0
+
+
+def test_a_generator_writes_to_the_topic_at_its_rate_and_a_run_reads_it(
+    kafka_broker: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shop = tmp_path / "shop"
+    ok("new", "--blueprint", "commerce", str(shop))
+    stream = f'log = "kafka", brokers = "{kafka_broker}", topic = "shop-{uuid.uuid4().hex[:10]}"'
+    (shop / "headrace.toml").write_text(f"[profiles.kafka]\nstreams.events = {{ {stream} }}\n")
+    here = ("-C", str(shop), "--profile", "kafka")
+    began = time.monotonic()
+    ok("generate", "commerce", "--rate", "200", "--count", "300", *here)
+    assert time.monotonic() - began > 1
+    ok("run", "--until-caught-up", *here)
+    capsys.readouterr()
+    ok("ledger", "--json", *here)
+    document = json.loads(capsys.readouterr().out)
+    assert document["balanced"] is True
+    assert sum(document["streams"]["events"]["outcomes"].values()) == 300

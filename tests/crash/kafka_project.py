@@ -77,7 +77,7 @@ class KafkaProject:
     def engine_at(self) -> int:
         """How many records the engine has committed, as its consumer group tells; 0 while nobody knows."""
         try:
-            return sum(self.log.readers().get("engine", {}).values())
+            return sum(self.log.readers("engine").get("engine", {}).values())
         except TransientError:
             return 0
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import random
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,6 +17,7 @@ from crash_pipeline import PARTITIONS, arrivals, expected
 from kafka_project import KafkaProject, Load, added, end, lost
 
 from headrace.log.kafka import KafkaSettings
+from servers.guard import wait_until
 from servers.kafka import KafkaCluster, kafka_broker, kafka_cluster
 
 pytestmark = [pytest.mark.slow, pytest.mark.untraced]
@@ -108,4 +112,35 @@ def test_the_leader_of_three_brokers_killed_under_load_changes_nothing(
     with kafka_cluster(3, properties={"min.insync.replicas": "2"}) as cluster:
         project = KafkaProject(tmp_path, _settings(cluster.bootstrap, replication=3))
         _kill_often(project, lambda: _kill_leader(cluster, project), ["leader"], share=3000, seed=3)
+        project.log.close()
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(600)
+def test_status_says_what_a_run_waits_for_while_its_broker_is_away(kafka_here: None, tmp_path: Path) -> None:
+    with kafka_broker() as broker:
+        project = KafkaProject(tmp_path, _settings(broker.bootstrap))
+        sent = arrivals(400, seed=4)
+        load = Load(project, sent)
+        load.allow(200)
+        engine = project.headrace(*_RUN)
+        try:
+            at = project.wait_for_engine(engine, 1)
+            broker.kill()
+
+            def waiting() -> str:
+                command = [sys.executable, "-m", "headrace", "status", "--profile", "kafka", "--json"]
+                told = subprocess.run(command, cwd=tmp_path, capture_output=True, check=True, timeout=120)
+                return str(json.loads(told.stdout)["waiting"])
+
+            wait_until(
+                lambda: "no answer from" in waiting(), what="status says why the run waits", seconds=120
+            )
+            broker.start()
+            load.finish()
+            assert project.wait_for_engine(engine, len(project.arrivals())) > at
+            assert waiting() == ""
+            assert end(engine, signal.SIGTERM) == 0, project.said()
+        finally:
+            end(engine)
         project.log.close()

@@ -334,6 +334,8 @@ class LogConformance:
         log.publish("copy", {1: 1})
         log.close()
         assert open_log().readers() == {"engine": {0: 5, 1: 0}, "copy": {1: 1}}
+        assert open_log().readers("copy") == {"copy": {1: 1}}
+        assert open_log().readers("nobody") == {}
 
     def test_a_lane_has_offsets_and_an_identity_of_its_own(self, open_log: OpenLog) -> None:
         log = open_log(partitions=3)

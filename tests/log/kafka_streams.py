@@ -12,8 +12,15 @@ from types import TracebackType
 from typing import Any, Self
 
 import pyarrow as pa
-from confluent_kafka import TopicPartition
-from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, ResourceType
+from confluent_kafka import Producer, TopicPartition
+from confluent_kafka.admin import (
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    NewTopic,
+    ResourceType,
+)
 
 import headrace as hr
 from headrace.engine.local import EngineSettings, LocalEngine
@@ -84,6 +91,17 @@ def make_topic(brokers: str, topic: str, partitions: int = 1, **config: str) -> 
     client.create_topics([NewTopic(topic, partitions, 1, config=named)])[topic].result(20)
 
 
+def alter_topic(brokers: str, topic: str, **config: str) -> None:
+    """Change settings of a topic, and wait until the broker says so."""
+    named = {name.replace("_", "."): value for name, value in config.items()}
+    entries = [
+        ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET) for name, value in named.items()
+    ]
+    client, resource = admin(brokers), ConfigResource(ResourceType.TOPIC, topic, incremental_configs=entries)
+    client.incremental_alter_configs([resource])[resource].result(20)
+    wait_until(lambda: named.items() <= config_of(brokers, topic).items(), what="the topic is changed")
+
+
 def config_of(brokers: str, topic: str) -> dict[str, str]:
     client, resource = admin(brokers), ConfigResource(ResourceType.TOPIC, topic)
     answer = client.describe_configs([resource])[resource].result(20)
@@ -101,6 +119,28 @@ def delete_topic(brokers: str, topic: str) -> None:
     client = admin(brokers)
     client.delete_topics([topic])[topic].result(20)
     wait_until(lambda: topic not in client.list_topics(timeout=10).topics, what="the topic is gone")
+
+
+class Writer:
+    """Another program that writes in transactions."""
+
+    def __init__(self, brokers: str, topic: str) -> None:
+        self._topic = topic
+        mine = {"transactional.id": topic_name("writer"), "log_level": 0}
+        self._producer = Producer({"bootstrap.servers": brokers, **mine})
+        self._producer.init_transactions(60)
+
+    def write(self, *given: bytes, partition: int = 0) -> None:
+        self._producer.begin_transaction()
+        for value in given:
+            self._producer.produce(self._topic, value, partition=partition)
+        assert self._producer.flush(30) == 0
+
+    def commit(self) -> None:
+        self._producer.commit_transaction(30)
+
+    def abort(self) -> None:
+        self._producer.abort_transaction(30)
 
 
 class Counted:

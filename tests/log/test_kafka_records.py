@@ -13,11 +13,14 @@ from confluent_kafka import Producer
 from headrace.errors import RefusedError, TransientError
 from headrace.log import APPEND_SCHEMA
 from headrace.log.between import read_between
+from headrace.log.protocol import RecordTooLargeError
 from headrace.operate.log_tools import From, peek
 from log.kafka_streams import (
     NO_WAIT,
     ONES,
     Counted,
+    Writer,
+    alter_topic,
     make_topic,
     ones,
     opened,
@@ -29,27 +32,6 @@ from log.kafka_streams import (
 from servers.guard import wait_until
 
 TIMESTAMP = APPEND_SCHEMA.field("record_time").type
-
-
-class Writer:
-    """Another program that writes in transactions."""
-
-    def __init__(self, brokers: str, topic: str) -> None:
-        self._topic = topic
-        self._producer = Producer({"bootstrap.servers": brokers, "transactional.id": topic, "log_level": 0})
-        self._producer.init_transactions(60)
-
-    def write(self, *given: bytes, partition: int = 0) -> None:
-        self._producer.begin_transaction()
-        for value in given:
-            self._producer.produce(self._topic, value, partition=partition)
-        assert self._producer.flush(30) == 0
-
-    def commit(self) -> None:
-        self._producer.commit_transaction(30)
-
-    def abort(self) -> None:
-        self._producer.abort_transaction(30)
 
 
 @pytest.fixture
@@ -97,6 +79,18 @@ def test_an_append_does_not_wait_until_its_records_have_lingered(kafka_broker: s
         begun = time.monotonic()
         log.append(ones(3))
         assert time.monotonic() - begun < 4
+
+
+def test_a_limit_that_is_lowered_behind_an_open_log_refuses_what_is_larger(
+    kafka_broker: str, topic: str
+) -> None:
+    make_topic(kafka_broker, topic, max_message_bytes="20000")
+    with opened(kafka_broker, topic, compression="none") as log:
+        alter_topic(kafka_broker, topic, max_message_bytes="2000")
+        with pytest.raises(RecordTooLargeError, match=r"larger than the topic takes \(0 of 1 records"):
+            log.append(values(b"x" * 5000))
+        log.append(values(b"small"))
+        assert log.partitions()[0].end == 1
 
 
 def test_many_small_records_go_into_a_topic_with_a_small_limit(kafka_broker: str, topic: str) -> None:

@@ -11,18 +11,34 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from confluent_kafka.admin import ScramCredentialInfo, ScramMechanism, UserScramCredentialUpsertion
+from confluent_kafka.admin import (
+    AclBinding,
+    AclBindingFilter,
+    AclOperation,
+    AclPermissionType,
+    ResourcePatternType,
+    ResourceType,
+    ScramCredentialInfo,
+    ScramMechanism,
+    UserScramCredentialUpsertion,
+)
 
+from headrace.engine.spark.engine import refuse_unfit
+from headrace.engine.spark.fetching import RangeReader
+from headrace.engine.spark.task import LaneTask
 from headrace.errors import HeadraceError, RefusedError, TransientError
 from headrace.log.backoff import when_ready
-from headrace.log.kafka import KafkaSecurity, KafkaSettings, open_kafka_log
+from headrace.log.kafka import KafkaLog, KafkaSecurity, KafkaSettings, open_kafka_log
+from headrace.operate.project import load_project
+from headrace.operate.runtime import open_log
 from log.certificates import Authority
-from log.kafka_streams import Counted, admin, ones, take, topic_name
+from log.kafka_streams import Counted, admin, make_topic, ones, take, topic_name
 from log.token_endpoint import AUDIENCE, ISSUER, TokenEndpoint, token_endpoint
 from servers.guard import free_ports, wait_until
 from servers.kafka import TEST_JVM, KafkaBroker, kafka_broker
@@ -55,6 +71,9 @@ class Guarded:
             "ca": str(self.ca),
             **more,
         }
+
+    def plain(self, password: str = PASSWORD) -> dict[str, Any]:
+        return {"mechanism": "PLAIN", "user": "ada", "password": password}
 
     def oauth(self, secret: str = PASSWORD) -> dict[str, Any]:
         return {
@@ -93,6 +112,16 @@ class Guarded:
         wanted = UserScramCredentialUpsertion("ada", how, password.encode())
         client.alter_user_scram_credentials([wanted])["ada"].result(20)
 
+    def forbid(self, topic: str, what: AclOperation) -> None:
+        """Let the user do everything with a topic but that."""
+        client, place = admin(self.broker.bootstrap), (ResourceType.TOPIC, topic, ResourcePatternType.LITERAL)
+        rules = {AclOperation.ALL: AclPermissionType.ALLOW, what: AclPermissionType.DENY}
+        wanted = [AclBinding(*place, "User:ada", "*", each, how) for each, how in rules.items()]
+        for done in client.create_acls(wanted).values():
+            done.result(20)
+        every = AclBindingFilter(*place, None, None, AclOperation.ANY, AclPermissionType.ANY)
+        wait_until(lambda: len(client.describe_acls(every).result(20)) == 2, what="the broker knows them")
+
     def settings(self, listener: str, security: Mapping[str, Any]) -> KafkaSettings:
         return KafkaSettings(
             brokers=self.broker.addresses[listener],
@@ -106,6 +135,10 @@ def broker_properties(certificate: Path, ca: Path, keys: Path) -> dict[str, str]
     modules = "org.apache.kafka.common.security"
     oauth = "listener.name.oauth"
     return {
+        # Who has no rule is let in, so that rules are for the tests of rules.
+        "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+        "allow.everyone.if.no.acl.found": "true",
+        "super.users": "User:ANONYMOUS",
         "ssl.keystore.type": "PEM",
         "ssl.keystore.location": str(certificate),
         "ssl.truststore.type": "PEM",
@@ -165,8 +198,8 @@ def test_a_wrong_password_is_refused_soon_and_not_repeated(guarded: Guarded) -> 
 
 
 def test_plain_with_a_right_and_a_wrong_password(guarded: Guarded) -> None:
-    guarded.works("PLAIN", mechanism="PLAIN", user="ada", password=PASSWORD)
-    told = guarded.fails("PLAIN", mechanism="PLAIN", user="ada", password=WRONG)
+    guarded.works("PLAIN", **guarded.plain())
+    told = guarded.fails("PLAIN", **guarded.plain(WRONG))
     assert isinstance(told, RefusedError)
 
 
@@ -292,6 +325,39 @@ def test_a_run_whose_password_is_refused_in_mid_run_goes_on_alone_when_the_broke
     log.close()
 
 
+# --- what the user may do
+
+
+@pytest.mark.parametrize("forbidden", ["READ", "WRITE", "DESCRIBE"])
+def test_a_user_who_may_not_use_a_topic_is_told_so(guarded: Guarded, forbidden: str) -> None:
+    settings = guarded.settings("PLAIN", guarded.plain())
+    make_topic(guarded.broker.bootstrap, settings.topic)
+    guarded.forbid(settings.topic, AclOperation[forbidden])
+    with ExitStack() as undo, pytest.raises(RefusedError, match="the user may not use this topic"):
+        log = open_kafka_log(settings, "events")
+        undo.callback(log.close)
+        if forbidden == "WRITE":
+            log.append(ones(1))
+        else:
+            wait_until(lambda: take(log, {0: 0}).records.num_rows > 0, what="it is refused")
+
+
+def test_a_lane_that_the_user_may_not_change_is_told_with_what_mends_it(guarded: Guarded) -> None:
+    settings = replace(guarded.settings("PLAIN", guarded.plain()), retention=timedelta(days=2))
+    lane = f"{settings.topic}.redrive"
+    make_topic(guarded.broker.bootstrap, lane, retention_ms="86400000")
+    guarded.forbid(lane, AclOperation.ALTER_CONFIGS)
+    log = open_kafka_log(settings, "events")
+    log.append(ones(2))
+    log.lane("redrive").append(ones(1))
+    [warning] = log.warnings
+    assert "has retention 1 day and needs 2 days" in warning
+    assert f"--entity-name {lane} --add-config retention.ms=172800000" in warning
+    assert not log.creation_times
+    refuse_unfit({"events": log})  # Spark may run over it
+    log.close()
+
+
 # --- through a profile
 
 PIPELINE = """
@@ -338,3 +404,32 @@ def test_a_profile_takes_the_password_from_the_environment_and_tells_it_to_nobod
     assert json.loads(journal.splitlines()[0])["event"] == "run started"
     for text in (*said, journal):
         assert PASSWORD not in text and WRONG not in text
+
+
+@pytest.mark.parametrize("listener", ["MTLS", "OAUTH"])
+def test_a_profile_gives_a_certificate_or_a_client_of_a_token_endpoint(
+    guarded: Guarded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, listener: str
+) -> None:
+    certificate, key = guarded.client
+    own = f'ca = "{guarded.ca}", certificate = "{certificate}", key = "{key}"'
+    opens = 'key_password = "${env:SECRET}"'
+    token = f'token_url = "{guarded.tokens.url}", client_id = "ada", client_secret = "${{env:SECRET}}"'
+    security = f"{own}, {opens}" if listener == "MTLS" else f'sasl = "OAUTHBEARER", {token}'
+    brokers = guarded.broker.addresses[listener]
+    (tmp_path / "pipeline.py").write_text(PIPELINE)
+    (tmp_path / "headrace.toml").write_text(
+        f'[profiles.kafka]\nstreams.events = {{ log = "kafka", brokers = "{brokers}", '
+        f'topic = "{topic_name()}", partitions = 1, {security} }}\n'
+    )
+    monkeypatch.setenv("SECRET", PASSWORD)
+    log = open_log(load_project(tmp_path, profile="kafka"), "events")
+    assert isinstance(log, KafkaLog)
+    log.append(ones(3))
+    assert take(log).records.num_rows == 3
+    # An executor of Spark reads there with what it is sent.
+    sent = pickle.loads(pickle.dumps(LaneTask(log.settings, log.topic_id, {0: 0}, loading=False)))
+    reader = RangeReader(sent, lose=False)
+    [part] = reader.read(0, 0, 3)
+    assert part.records.num_rows == 3
+    reader.close()
+    log.close()

@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from confluent_kafka import Consumer, TopicPartition
 
 from headrace.errors import RefusedError
-from headrace.log.kafka import CLIENT_SETTINGS
-from log.kafka_streams import config_of, make_topic, ones, opened, take, topic_name
+from headrace.log.kafka import CLIENT_SETTINGS, KafkaSettings, open_kafka_log
+from log.kafka_streams import ONES, config_of, make_topic, ones, opened, take, topic_name
+from servers.guard import wait_until
 
 PIPELINE = """
 import headrace as hr
@@ -67,6 +69,8 @@ def test_a_topic_that_is_as_the_profile_says_is_taken(kafka_broker: str) -> None
             assert log.warnings == ()
     with opened(kafka_broker, topic) as log:
         assert take(log, wait=timedelta(seconds=20)).records.num_rows > 0
+    has = config_of(kafka_broker, topic)
+    assert (has["retention.ms"], has["compression.type"]) == ("10800000", "zstd")
 
 
 def test_the_end_of_a_replicated_topic_says_nothing_about_what_replicas_may_not_have_yet(
@@ -87,6 +91,84 @@ def test_a_lane_is_kept_as_long_as_its_stream_and_where_a_poller_stands_for_ever
     redrive, polling = (config_of(kafka_broker, f"{topic}.{lane}") for lane in ("redrive", "polling"))
     assert (redrive["cleanup.policy"], redrive["retention.ms"]) == ("delete", "172800000")
     assert polling["cleanup.policy"] == "compact"
+
+
+def test_a_topic_that_nobody_asked_anything_of_has_a_day_and_the_times_of_the_broker(
+    kafka_broker: str,
+) -> None:
+    topic = topic_name()
+    with opened(kafka_broker, topic) as log:
+        assert len(log.partitions()) == 3
+    has = config_of(kafka_broker, topic)
+    assert (has["retention.ms"], has["cleanup.policy"]) == ("86400000", "delete")
+    assert (has["message.timestamp.type"], has["compression.type"]) == ("LogAppendTime", "lz4")
+
+
+@pytest.mark.parametrize(
+    ("compression", "kept"), [("gzip", "gzip"), ("snappy", "snappy"), ("none", "uncompressed")]
+)
+def test_records_are_packed_as_the_profile_says(kafka_broker: str, compression: str, kept: str) -> None:
+    topic = topic_name()
+    with opened(kafka_broker, topic, partitions=1, compression=compression) as log:
+        log.append(ones(500))
+        assert take(log, wait=timedelta(seconds=20)).records.column("value").to_pylist() == [ONES] * 500
+    assert config_of(kafka_broker, topic)["compression.type"] == kept
+
+
+def test_positions_stand_in_a_consumer_group_where_kafkas_own_tools_look(kafka_broker: str) -> None:
+    topic = topic_name()
+
+    def in_group(group: str) -> dict[int, int]:
+        client = Consumer({"bootstrap.servers": kafka_broker, "group.id": group, "log_level": 0})
+        found = client.committed([TopicPartition(topic, number) for number in (0, 1)], timeout=20)
+        client.close()
+        return {place.partition: place.offset for place in found if place.offset >= 0}
+
+    with opened(kafka_broker, topic, partitions=2) as log:
+        log.append(ones(20))
+        log.publish("engine", {0: 4, 1: 10})
+        log.publish("other", {0: 1})
+        wait_until(lambda: in_group(f"headrace-{topic}.other") == {0: 1}, what="the other one is seen")
+        wait_until(lambda: in_group(f"headrace-{topic}") == {0: 4, 1: 10}, what="the engine is seen")
+    with opened(kafka_broker, topic, group=f"mine-{topic}") as log:
+        log.publish("engine", {0: 7})
+        wait_until(lambda: in_group(f"mine-{topic}") == {0: 7}, what="the group of the profile is used")
+
+
+def test_a_lane_that_keeps_its_records_for_too_short_is_mended_and_a_longer_one_is_left(
+    kafka_broker: str,
+) -> None:
+    topic, day, week = topic_name(), "86400000", "604800000"
+
+    def kept(lane: str) -> str:
+        return config_of(kafka_broker, f"{topic}.{lane}")["retention.ms"]
+
+    with opened(kafka_broker, topic, retention=timedelta(hours=48)) as log:
+        for lane, held in {"longer": week, "looked": day, "redrive": day, "polling": day}.items():
+            make_topic(kafka_broker, f"{topic}.{lane}", retention_ms=held)  # as an earlier version did
+        looking = open_kafka_log(KafkaSettings(brokers=kafka_broker, topic=topic), "events", make=False)
+        looking.lane("looked")
+        looking.close()
+        log.lane("longer")
+        log.lane("redrive")
+        log.lane("polling", latest=True)
+        wait_until(lambda: kept("redrive") == "172800000", what="the lane is kept as long as its stream")
+        wait_until(lambda: kept("polling") == "-1", what="the place of a poller is kept for ever")
+        assert (kept("longer"), kept("looked")) == (week, day)
+        assert log.warnings == ()
+
+
+def test_a_topic_that_keeps_its_records_for_ever_is_said_so_whatever_number_stands_for_it(
+    kafka_broker: str,
+) -> None:
+    for number in ("-1", "9223372036854775807"):
+        topic = topic_name()
+        make_topic(kafka_broker, topic, retention_ms=number)
+        with (
+            pytest.raises(RefusedError, match="has retention for ever, the profile asks for 2 hours"),
+            opened(kafka_broker, topic, retention=timedelta(hours=2)),
+        ):
+            pass
 
 
 def test_more_replicas_than_brokers_are_refused(kafka_broker: str) -> None:

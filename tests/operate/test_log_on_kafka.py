@@ -15,6 +15,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pyarrow as pa
 import pytest
 from confluent_kafka import TopicCollection
@@ -27,8 +28,10 @@ from headrace.operate import load_project, log_copy, open_log
 from headrace.operate.dead_letter_topics import open_letters_topic
 from headrace.operate.log_copy import copy_log, copy_redrive_lane
 from headrace.operate.log_tools import From, describe_log, peek
-from headrace.produce.ingest import Ingest, IngestAnswer
+from headrace.produce.ingest import Ingest, IngestAnswer, IngestLimits
 from headrace.produce.ingest_body import RefusedRequest
+from headrace.web.ingest import ingest_app
+from headrace.web.serving import bound_socket, serving
 from log.kafka_streams import admin
 from servers.guard import wait_until
 from servers.kafka import kafka_broker as a_broker
@@ -181,6 +184,25 @@ def test_a_topic_is_described_and_looked_at(open_topic: OpenTopic) -> None:
     assert topic.readers()["engine"] == {0: 4, 1: 10}
 
 
+def test_a_look_that_follows_a_topic_gives_what_arrives(open_topic: OpenTopic) -> None:
+    topic = open_topic(partitions=1, record_time="log")
+    found: list[int] = []
+
+    def append(number: int) -> None:
+        topic.append(pa.table({"value": pa.array([b'{"n": %d}' % number], pa.binary())}))
+
+    def look() -> None:
+        for each in peek(topic, From(last=1), follow=True, records_max=3):
+            found.append(each.parsed["n"])
+            append(each.parsed["n"] + 1)
+
+    append(7)
+    looking = threading.Thread(target=look, daemon=True)
+    looking.start()
+    looking.join(60)
+    assert found == [7, 8, 9]
+
+
 def test_requests_are_appended_to_kafka_once(
     open_topic: OpenTopic, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -205,6 +227,39 @@ def test_requests_are_appended_to_kafka_once(
     assert sorted(row[2] for rows in contents(topic).values() for row in rows) == [b"1", b"2", b"3"]
     ingest.close()
     keys.close()
+
+
+def test_requests_over_http_are_on_the_brokers_when_they_are_answered(
+    open_topic: OpenTopic, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("headrace.produce.ingest._ASKED_EVERY_S", 0.0)
+    topic, token = open_topic(partitions=1, record_time="log"), "a token for tests"
+    with ExitStack() as undo:
+        keys = AnsweredKeys(tmp_path / "ingest.db", kept_us=3_600_000_000, keys_max=100)
+        undo.callback(keys.close)
+        limits = IngestLimits(body_bytes_max=1000, behind_records_max=3)
+        ingest = Ingest({"events": topic}, answered=keys, limits=limits)
+        undo.callback(ingest.close)
+        app = ingest_app(ingest, key_fields={"events": "user"}, token=token, tell=lambda told: None)
+        listening = bound_socket("127.0.0.1", 0)
+        undo.enter_context(serving(app, listening))
+        http = undo.enter_context(httpx.Client(base_url=f"http://127.0.0.1:{listening.getsockname()[1]}"))
+
+        def post(body: bytes, kind: str = "application/json", **headers: str) -> httpx.Response:
+            sent = {"Authorization": f"Bearer {token}", "Content-Type": kind, **headers}
+            return http.post("/streams/events/records", content=body, headers=sent, timeout=60)
+
+        assert post(b"[{}]", Authorization="Bearer wrong").status_code == 401
+        assert post(b'["%s"]' % (b"x" * 1000)).status_code == 413
+        first = post(b'[{"user": "a"}, {"user": "b"}]', **{"Idempotency-Key": "one"})
+        assert first.json()["partitions"] == [{"partition": 0, "first": 0, "next": 2}]
+        assert post(b'[{"user": "a"}, {"user": "b"}]', **{"Idempotency-Key": "one"}).json() == first.json()
+        assert post(b'{"user": "c"}\n{"user": "d"}\n', "application/x-ndjson").json()["records"] == 2
+        [rows] = contents(topic).values()
+        assert [(row[1], row[2]) for row in rows] == [(b"%c" % n, b'{"user": "%c"}' % n) for n in b"abcd"]
+        assert post(b'{"user": "e"}').status_code == 429  # nobody has read the four
+        topic.publish("engine", {0: 4})
+        assert post(b'{"user": "e"}').status_code == 200
 
 
 @pytest.mark.slow

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import threading
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from headrace.errors import ProfileError, RefusedError
-from headrace.operate import Runtime, connect, load_project
+from headrace.operate import Runtime, connect, load_project, open_log
 
 PIPELINE = """
 import headrace as hr
@@ -87,3 +89,27 @@ def test_a_running_pipeline_is_asked_for_dead_letters_by_address_and_for_its_vie
         ]
     finally:
         runtime.close()
+
+
+def test_a_run_with_a_new_store_over_a_log_that_was_read_says_that_all_is_computed_again(
+    tmp_path: Path,
+) -> None:
+    project = load_project(project_in(tmp_path))
+    log = open_log(project, "events")
+    log.append(pa.table({"value": pa.array([b'{"id": "a", "at": "2026-03-01T12:00:00Z"}'] * 3, pa.binary())}))
+    log.close()
+
+    def warnings() -> tuple[str, ...]:
+        runtime = Runtime.open(project)
+        runtime.run(threading.Event(), until_caught_up=True)
+        runtime.close()
+        return runtime.log_warnings
+
+    assert warnings() == ()
+    assert warnings() == ()
+    for file in project.store_path.parent.glob(f"{project.store_path.name}*"):
+        file.unlink()
+    (told,) = warnings()
+    assert "stream 'events': a run with another store has read 3 of its records" in told
+    assert "store.path" in told
+    assert warnings() == ()

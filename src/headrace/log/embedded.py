@@ -283,10 +283,11 @@ class EmbeddedLog:
                 rows,
             )
 
-    def readers(self) -> Mapping[str, Mapping[int, int]]:
-        """The positions that readers published."""
+    def readers(self, name: str | None = None) -> Mapping[str, Mapping[int, int]]:
+        """The positions that readers published; with `name`, those of that one."""
         with self._control.held() as sqlite:
-            return positions_of_readers(sqlite, self._stream)
+            found = positions_of_readers(sqlite, self._stream)
+        return {each: positions for each, positions in found.items() if name in (None, each)}
 
     def load(self) -> AbstractContextManager[None]:
         """Mark the stream as being loaded while open; see `Log.load`."""

@@ -148,8 +148,8 @@ class Log(Protocol):
     def publish(self, reader: str, positions: Mapping[int, int]) -> None:
         """Make a reader's committed positions known: others see its lag, and retention does not pass them."""
 
-    def readers(self) -> Mapping[str, Mapping[int, int]]:
-        """The positions that readers published."""
+    def readers(self, name: str | None = None) -> Mapping[str, Mapping[int, int]]:
+        """The positions that readers published; with `name`, those of that one, which may cost far less."""
 
     def load(self) -> AbstractContextManager[None]:
         """While open, the stream is being loaded with records whose record times are given.

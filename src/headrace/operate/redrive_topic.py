@@ -44,7 +44,7 @@ class TopicLetters:
 def read_topic(topic: Log, streams: Mapping[str, str], *, from_beginning: bool = False) -> TopicLetters:
     """Read what was not taken yet. `streams` has the stream of each topic, for Kafka Connect's headers."""
     ranges = topic.partitions()
-    taken = {} if from_beginning else topic.readers().get(READER, {})
+    taken = {} if from_beginning else topic.readers(READER).get(READER, {})
     starts = clamped({each.partition: taken.get(each.partition, 0) for each in ranges}, ranges)
     found = TopicLetters(ends={each.partition: each.end for each in ranges})
     for records in read_between(topic, starts, found.ends):

@@ -134,6 +134,8 @@ class Runtime:
         self.observer.telemetry_states = self.telemetry.states
         self.observer.on_tick.append(self.telemetry.tick)
         self.observer.spark = partial(spark_facts, engine)
+        self.log_warnings: tuple[str, ...] = ()
+        """What is odd about the logs of the streams, or about what was read of them before."""
         self.handed_to = ""
         """The profile that takes over from this run; empty while none does."""
         self._stop = threading.Event()
@@ -171,8 +173,10 @@ class Runtime:
             store = Store.open(project.store_path, plan, identities=identities, rebuild=tuple(rebuild))
             files.callback(store.close)
             _hold_folder(project, files)
+            before = _read_before(store, logs)  # an engine publishes positions of its own at once
             engine = open_engine(project, plan, logs, store, files)
             runtime = cls(project, plan, logs, store, engine, files)
+            runtime.log_warnings = (*before, *_warnings(logs))
             undo.pop_all()
             undo.callback(runtime.close)
             for notice in store.notices:
@@ -185,13 +189,6 @@ class Runtime:
                 runtime._files.callback(metrics.close)
             undo.pop_all()
         return runtime
-
-    @property
-    def log_warnings(self) -> tuple[str, ...]:
-        """What the logs of the streams warn of."""
-        from headrace.log.protocol import Warns
-
-        return tuple(each for log in self.logs.values() if isinstance(log, Warns) for each in log.warnings)
 
     def run(
         self,
@@ -298,6 +295,32 @@ class Runtime:
         }
         _write_private(home.run_path, json.dumps(facts) + "\n")
         self._files.callback(_remove, home.run_path)
+
+
+def _warnings(logs: Mapping[str, Log]) -> tuple[str, ...]:
+    """Return what the logs of the streams warn of."""
+    from headrace.log.protocol import Warns
+
+    return tuple(each for log in logs.values() if isinstance(log, Warns) for each in log.warnings)
+
+
+def _read_before(store: Store, logs: Mapping[str, Log]) -> tuple[str, ...]:
+    """Say what was read of the streams by a run whose store is not this one, which is new."""
+    from headrace.engine.local.start import READER
+
+    if store.progress.epoch:
+        return ()
+    said = []
+    for name, log in logs.items():
+        read = log.readers(READER).get(READER, {})
+        records = sum(max(0, min(read.get(r.partition, 0), r.end) - r.start) for r in log.partitions())
+        if records:
+            said.append(
+                f"stream '{name}': a run with another store has read {records:,} of its records; this store "
+                "is new, and everything is computed again from what the log holds. If that is not meant, "
+                "stop, and see where store.path leads from here"
+            )
+    return tuple(said)
 
 
 def _hold_folder(home: Home, files: ExitStack) -> None:

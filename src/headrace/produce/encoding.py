@@ -351,9 +351,9 @@ class EncodedLog:
         """See `Log`."""
         self._log.publish(reader, positions)
 
-    def readers(self) -> Mapping[str, Mapping[int, int]]:
+    def readers(self, name: str | None = None) -> Mapping[str, Mapping[int, int]]:
         """See `Log`."""
-        return self._log.readers()
+        return self._log.readers(name)
 
     def load(self) -> AbstractContextManager[None]:
         """See `Log`."""

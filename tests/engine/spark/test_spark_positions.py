@@ -24,7 +24,7 @@ from headrace.log.embedded import utc_now
 from headrace.log.kafka import KafkaLog, KafkaSettings
 from headrace.log.kafka.topics import Topic
 from headrace.sql import plan_pipeline
-from log.kafka_streams import delete_topic, make_topic, opened, topic_name, values
+from log.kafka_streams import Writer, delete_topic, make_topic, opened, topic_name, values
 
 LANE = ("events", "main")
 
@@ -172,3 +172,44 @@ def test_a_long_range_of_one_partition_is_read_by_several_tasks_where_there_are_
     ]  # fmt: skip
     with_end = [part.end for part in source.partitions(start, end)]
     assert with_end == [end, *[None] * 5]
+
+
+def test_records_of_other_writers_transactions_are_read_when_they_are_committed_and_never_otherwise(
+    kafka_broker: str,
+) -> None:
+    topic = topic_name()
+    with opened(kafka_broker, topic, partitions=1) as log, reader(log) as ranges:
+        positions, first, second = positions_of(log), Writer(kafka_broker, topic), Writer(kafka_broker, topic)
+        first.write(b"a", b"b")
+        first.commit()
+        first.write(b"never", b"never")
+        first.abort()
+        log.append(values(b"c"))
+        second.write(b"open")
+        offset = positions.latest(positions.first(), 1000)
+        # Two records, a mark, two that are aborted, a mark, one record; what is open is not read, but counts.
+        assert (at(offset), offset["ends"]["events/main"]) == ({"0": 7}, {"0": 8})
+        parts = [part for cut in ((0, 3), (3, 4), (4, 7)) for part in ranges.read(0, *cut)]
+        assert [part.records.column("value").to_pylist() for part in parts] == [[b"a", b"b"], [], [b"c"]]
+        assert [part.gaps for part in parts] == [1, 1, 2]
+        second.commit()
+        following = positions.latest(offset, 1000)
+        assert at(following) == {"0": 9}
+        [part] = ranges.read(0, 7, 9)
+        assert (part.records.column("value").to_pylist(), part.gaps) == ([b"open"], 1)
+
+
+def test_a_partition_that_is_added_is_in_the_next_micro_batch_from_its_start(kafka_broker: str) -> None:
+    topic = topic_name()
+    with opened(kafka_broker, topic, partitions=1) as log:
+        log.append(numbered(5, 0))
+        positions = positions_of(log)
+        offset = positions.latest(positions.first(), 1000)
+        assert at(offset) == {"0": 5}
+        with opened(kafka_broker, topic, partitions=3) as grown:
+            grown.append(numbered(4, 2))
+            offset = positions.latest(offset, 1000)
+            assert at(offset) == {"0": 5, "1": 0, "2": 4}
+            with reader(log) as ranges:
+                [part] = ranges.read(2, 0, 4)
+                assert part.records.num_rows == 4

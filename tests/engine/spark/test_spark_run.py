@@ -195,6 +195,8 @@ def test_a_checkpoint_at_a_uri_holds_the_notes_of_the_last_run_alone_and_nothing
         spark.close()
         (notes,) = place.glob("headrace-*/run-*")
         assert (notes / "offsets").is_dir()
+        for entry in (notes / "commits").glob("[0-9]*"):  # as after a driver that died before Spark wrote it
+            entry.unlink()
         kept.append(notes)
         assert store.query("SELECT records FROM total").to_pylist() == [{"records": run * _RECORDS}]
         store.close()

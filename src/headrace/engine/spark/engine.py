@@ -384,7 +384,9 @@ class SparkEngine(LocalEngine):
 
 def refuse_unfit(logs: Mapping[str, Log]) -> None:
     """Raise RefusedError when Spark cannot run over one of the logs."""
-    refuse_creation_times(name for name, log in logs.items() if isinstance(log, KafkaLog) and log.warnings)
+    refuse_creation_times(
+        name for name, log in logs.items() if isinstance(log, KafkaLog) and log.creation_times
+    )
 
 
 def start_spark(name: str, settings: SparkSettings, store: Path) -> SparkSession:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,6 +26,7 @@ _WAITING_MAX = 50_000
 _WAITING_BYTES_MAX = 32 * 1024 * 1024
 _DELIVERY_MS = 30_000
 _GIVE_UP_S_MAX = 1.0
+_REPORT_S = 0.5
 _OVERHEAD_BYTES = 128
 """What a batch of one record adds to its value, key and headers, at most."""
 _HEADER_BYTES = 10
@@ -188,7 +190,14 @@ class KafkaAppender:
             with callbacks():
                 wait(seconds)
         except KafkaException as error:
-            raise self._connection.error_of(error.args[0]) from None
+            raise self._connection.error_of(self._cause(error.args[0])) from None
+
+    def _cause(self, fatal: KafkaError) -> KafkaError:
+        """Return why a producer ended: what brokers said of the record that they refused, if it was that."""
+        if fatal.code() == KafkaError._GAPLESS_GUARANTEE and self._delivery.error is None:
+            with suppress(KafkaException), callbacks():
+                self._producer.poll(_REPORT_S)  # it is reported behind the fatal error
+        return self._delivery.error or fatal
 
     def _give_up(self) -> None:
         """Drop the producer with what it has not sent: it must not go out behind the caller's back."""

@@ -83,17 +83,15 @@ class Groups:
         with self._changed:
             self._changed.wait_for(lambda: not self._wanted and not self._busy, _PATIENCE_S)
 
-    def readers(self, partitions: int) -> dict[str, dict[int, int]]:
-        """Return the positions of every consumer group that has some in the topic, ours by reader."""
+    def readers(self, partitions: int, name: str | None = None) -> dict[str, dict[int, int]]:
+        """Return the positions of every consumer group that has some in the topic, ours by reader.
+
+        A cluster may have hundreds of groups, and each is asked; with `name`, that reader's alone.
+        """
         self._settle()
-        admin = self._connection.admin
-        try:
-            listed = self._connection.ask({"groups": admin.list_consumer_groups()})["groups"].valid
-        except KafkaException as error:
-            raise self._connection.error_of(error.args[0]) from None
         found: dict[str, dict[int, int]] = {}
         places = [TopicPartition(self._topic, number) for number in range(partitions)]
-        for group in sorted(each.group_id for each in listed):
+        for group in self._listed() if name is None else [self._group(name)]:
             try:
                 with self._asking(group) as consumer:
                     answer = self._places(consumer, places)
@@ -103,6 +101,15 @@ class Groups:
             if held and not self._is_load(group):
                 found[self._reader(group)] = held
         return found
+
+    def _listed(self) -> list[str]:
+        """Return the names of the cluster's consumer groups."""
+        admin = self._connection.admin
+        try:
+            listed = self._connection.ask({"groups": admin.list_consumer_groups()})["groups"].valid
+        except KafkaException as error:
+            raise self._connection.error_of(error.args[0]) from None
+        return sorted(each.group_id for each in listed)
 
     def _reader(self, group: str) -> str:
         if group == self._prefix:
@@ -177,15 +184,10 @@ class Groups:
         return loading
 
     def _marked(self) -> bool:
-        admin = self._connection.admin
         now_ms = time.time() * 1000
-        try:
-            listed = self._connection.ask({"groups": admin.list_consumer_groups()})["groups"].valid
-        except KafkaException as error:
-            raise self._connection.error_of(error.args[0]) from None
         # A broker that just came back lists its groups only once it has read them, and one that is away
         # lists none. Of a load that is known, its group's own coordinator is asked: it answers or fails.
-        for group in (each.group_id for each in listed):
+        for group in self._listed():
             if self._is_load(group) and group not in self._loads:
                 self._loads[group] = self._consumer(group)
         for group in sorted(self._loads):

@@ -73,7 +73,7 @@ class KafkaLog:
         self._clock = clock
         self._place = f"topic '{settings.topic}' of stream '{stream}'"
         self._connection = Connection(settings, self._place)
-        self._topic, self._warnings = open_topic(self._connection, make=make)
+        self._topic, self._warnings = open_topic(self._connection, make=make, lane=is_lane)
         self._looked = time.monotonic()
         self._closed = threading.Event()
         self._fetcher = KafkaFetcher(self._connection, self._closed)
@@ -90,8 +90,13 @@ class KafkaLog:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What is odd about the topic, for whoever runs the pipeline."""
-        return self._warnings
+        """What is odd about the topic, and about those of its lanes, for whoever runs the pipeline."""
+        return tuple(each for log in (self, *self._lanes.values()) for each in log._warnings)
+
+    @property
+    def creation_times(self) -> bool:
+        """Whether record times are set by producers' clocks, and stand in no header."""
+        return self._topic.creation_times and self._settings.record_time == "log"
 
     @property
     def identity(self) -> str:
@@ -207,10 +212,13 @@ class KafkaLog:
         self._require_open()
         self._groups.publish(reader, positions)
 
-    def readers(self) -> Mapping[str, Mapping[int, int]]:
-        """The positions of consumer groups; those of other programs by the group's name."""
+    def readers(self, name: str | None = None) -> Mapping[str, Mapping[int, int]]:
+        """The positions of consumer groups; those of other programs by the group's name.
+
+        With `name`, those of that reader of ours alone.
+        """
         self._require_open()
-        return self._groups.readers(self._topic.partitions)
+        return self._groups.readers(self._topic.partitions, name)
 
     @contextmanager
     def load(self) -> Iterator[None]:

@@ -8,7 +8,14 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from confluent_kafka import KafkaError, KafkaException, TopicCollection
-from confluent_kafka.admin import ConfigResource, NewPartitions, NewTopic, ResourceType
+from confluent_kafka.admin import (
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    NewPartitions,
+    NewTopic,
+    ResourceType,
+)
 
 from headrace.declare.durations import format_duration
 from headrace.errors import IntegrityError, RefusedError
@@ -18,6 +25,9 @@ __all__ = ["Topic", "ask_for", "look_at", "open_topic", "require_same"]
 
 _PARTITIONS = 3
 _RETENTION = timedelta(hours=24)
+_FOR_EVER = -1
+_AGES_MS = 1000 * 365 * 24 * 60 * 60 * 1000
+"""Who writes more means for ever, too: the largest number that there is, for instance."""
 _SEEN_S_MAX = 10.0
 _PAUSE_S = 0.05
 
@@ -27,12 +37,14 @@ class Topic:
     """What the cluster says of a topic. `identity` changes when it is deleted and made again.
 
     record_bytes_max  its max.message.bytes, as it was when the topic was opened
+    creation_times    whether its records have the times of their producers, as it was then
     """
 
     identity: str
     partitions: int
     replication: int
     record_bytes_max: int = 0
+    creation_times: bool = False
 
 
 def ask_for(connection: Connection, topic: str | None = None) -> Callable[[], Topic | None]:
@@ -58,11 +70,14 @@ def look_at(connection: Connection) -> Topic | None:
     return ask_for(connection)()
 
 
-def open_topic(connection: Connection, *, make: bool = True) -> tuple[Topic, tuple[str, ...]]:
+def open_topic(
+    connection: Connection, *, make: bool = True, lane: bool = False
+) -> tuple[Topic, tuple[str, ...]]:
     """Return the topic, made as the settings say when it is absent, and warnings about it.
 
-    With `make` False nothing is made or changed. Raises RefusedError when it is absent then, or when it is
-    there and differs from what the settings ask for.
+    With `make` False nothing is made or changed. A `lane` is ours: where it keeps its records for too short,
+    that is changed. Raises RefusedError when the topic is absent and not to be made, or when it is there and
+    differs from what the settings ask for.
     """
     topic = look_at(connection)
     if topic is None:
@@ -78,7 +93,14 @@ def open_topic(connection: Connection, *, make: bool = True) -> tuple[Topic, tup
         topic = _seen(connection, asked)
     has = _config(connection, connection.settings.topic)
     warnings = _checked(connection, topic, has)
-    return replace(topic, record_bytes_max=int(has["max.message.bytes"])), warnings
+    if make and lane:
+        warnings += _keep_longer(connection, has)
+    known = replace(
+        topic,
+        record_bytes_max=int(has["max.message.bytes"]),
+        creation_times=has["message.timestamp.type"] == "CreateTime",
+    )
+    return known, warnings
 
 
 def _made(connection: Connection) -> Topic:
@@ -150,9 +172,9 @@ def _checked(connection: Connection, topic: Topic, has: Mapping[str, str]) -> tu
     if settings.retention is not None:
         asked = settings.retention // timedelta(milliseconds=1)
         if int(has["retention.ms"]) != asked:
-            held = int(has["retention.ms"])
-            shown = "for ever" if held < 0 else format_duration(timedelta(milliseconds=held))
-            raise _differs(place, "retention", shown, format_duration(settings.retention))
+            raise _differs(
+                place, "retention", _length(int(has["retention.ms"])), format_duration(settings.retention)
+            )
     if settings.compression is not None and has["compression.type"] not in (
         "producer",
         _codec(settings.compression),
@@ -162,6 +184,39 @@ def _checked(connection: Connection, topic: Topic, has: Mapping[str, str]) -> tu
     if limit is not None and int(has["max.message.bytes"]) < limit:
         raise _differs(place, "record_bytes_max", has["max.message.bytes"], str(limit))
     return tuple(warnings)
+
+
+def _keep_longer(connection: Connection, has: Mapping[str, str]) -> tuple[str, ...]:
+    """Let a lane keep its records as long as its stream does, or for ever; what keeps them longer stays.
+
+    One that an earlier version made has a day. Its records may have no key, so it is not compacted now.
+    Returns a warning when the brokers do not let us.
+    """
+    settings = connection.settings
+    if settings.like is None or has["cleanup.policy"] == "compact":
+        return ()
+    held = int(has["retention.ms"])
+    needed = _FOR_EVER if settings.compacted else int(_config(connection, settings.like)["retention.ms"])
+    if held < 0 or 0 <= needed <= held:
+        return ()
+    entry = ConfigEntry("retention.ms", str(needed), incremental_operation=AlterConfigOpType.SET)
+    resource = ConfigResource(ResourceType.TOPIC, settings.topic, incremental_configs=[entry])
+    try:
+        connection.ask(connection.admin.incremental_alter_configs([resource]))
+    except KafkaException as error:
+        return (
+            f"{connection.place}: the topic has retention {_length(held)} and needs {_length(needed)}: what "
+            "is not read by then is lost, and `--rebuild` finds less. The brokers do not let us change it "
+            f"({error.args[0].name()}): `kafka-configs --alter --entity-type topics --entity-name "
+            f"{settings.topic} --add-config retention.ms={needed}` mends that",
+        )
+    return ()
+
+
+def _length(milliseconds: int) -> str:
+    if not 0 <= milliseconds <= _AGES_MS:
+        return "for ever"
+    return format_duration(timedelta(milliseconds=milliseconds))
 
 
 def _differs(place: str, option: str, has: str, asked: str) -> RefusedError:
@@ -191,4 +246,4 @@ def require_same(place: str, topic: Topic, now: Topic | None) -> Topic:
             f"{place}: the topic was deleted" + ("" if now is None else " and made again"),
             fix="its positions mean nothing any more: start with a new store, or bring the old topic back",
         )
-    return replace(now, record_bytes_max=topic.record_bytes_max)
+    return replace(now, record_bytes_max=topic.record_bytes_max, creation_times=topic.creation_times)
