@@ -12,13 +12,15 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from headrace.errors import RefusedError, TransientError
 from headrace.log import open_embedded_log
 from headrace.log.between import read_between
 from headrace.log.kafka import open_kafka_log
-from headrace.log.protocol import Log
+from headrace.log.protocol import APPEND_SCHEMA, Log
+from headrace.produce import polling
 from headrace.produce.polling import PAGE, Poller, PollSettings
 from headrace.produce.polling_http import Guard, fetch
 from log.kafka_streams import cut_to, make_topic
@@ -134,6 +136,30 @@ def test_another_url_begins_at_its_first_page(log: Log) -> None:
         poller(server, log).run(pages=2)
         poller(server, log, url=f"{server.url}/other/?page={PAGE}", page_first=7).run(pages=1)
     assert server.asked[-1] == "/other/?page=7"
+
+
+def test_the_place_of_a_poller_is_found_behind_any_number_of_others_notes(
+    log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[int] = []
+
+    def noted(log: Log, starts: dict[int, int], ends: dict[int, int]) -> Any:
+        started.append(starts[0])
+        return read_between(log, starts, ends)
+
+    monkeypatch.setattr(polling, "read_between", noted)
+    with api(page) as server:
+        poller(server, log).run(pages=3)
+        value = json.dumps({"of": "another", "page": 9, "taken": 0}).encode()
+        notes = [{"partition": 0, "key": b"another", "value": value}] * 500
+        log.lane(polling.LANE, latest=True).append(pa.Table.from_pylist(notes, APPEND_SCHEMA))
+        poller(server, log).run(pages=1)
+        assert server.asked[-1] == "/api/?page=4"
+        far, started[:] = len(started), []
+        poller(server, log).run(pages=1)
+    assert server.asked[-1] == "/api/?page=5"
+    assert started == [504 - 64], "what stands near the end is found without looking far"
+    assert far > 1
 
 
 def test_a_page_without_items_is_asked_again_and_not_passed_over(log: Log) -> None:

@@ -45,7 +45,7 @@ _JITTER = 0.25
 _MALFORMED_TRIES = 3
 _TRY_AGAIN = frozenset((408, 425, 429, *range(500, 600))) - {501, 505}
 _NO_CONTENT = 204
-_LOOK_BACK = 64
+_LOOK_BACK_FIRST = 64
 _CUT_BYTES = 1_024
 """Of a record that is too large, so much is kept: the beginning of a JSON text, which is malformed."""
 
@@ -259,13 +259,19 @@ class Poller:
                 f"stream '{self._log.stream}': lane '{LANE}' does not say any more where the poller stands",
                 fix="delete the lane's topic to begin again at page_first; the next one is kept for ever",
             )
-        start, found = max(held.start, held.end - _LOOK_BACK), (self._settings.page_first, 0)
-        for records in read_between(lane, {0: start}, {0: held.end}):
-            for value in _in_order(records):
-                said = json.loads(value)
-                if said["of"] == _name_of(self._settings.url):
-                    found = said["page"], said.get("taken", 0)
-        return found
+        name = _name_of(self._settings.url)
+        end, back = held.end, _LOOK_BACK_FIRST
+        while end > held.start:  # other pollers of the stream have written between, perhaps much
+            start = max(held.start, end - back)
+            found: tuple[int, int] | None = None
+            for records in read_between(lane, {0: start}, {0: end}):
+                for value in _in_order(records):
+                    if name.encode() in value and (said := json.loads(value))["of"] == name:
+                        found = said["page"], said.get("taken", 0)
+            if found is not None:
+                return found
+            end, back = start, back * 4
+        return self._settings.page_first, 0
 
     def _remember(self, page: int, taken: int) -> None:
         value = json.dumps({"of": _name_of(self._settings.url), "page": page, "taken": taken}).encode()
