@@ -19,10 +19,10 @@ from targets import PostgresTarget
 from headrace.errors import HeadraceError, ProfileError, RefusedError, TransientError
 from headrace.operate.secrets import Secret
 from headrace.replicate.postgresql.script import init_sql
-from headrace.replicate.protocol import NamedColumn, TableShape, Task
+from headrace.replicate.protocol import NamedColumn, Position, TableShape, Task, version_of
 from headrace.testing.pipeline_test import PipelineTest
 from headrace.testing.replica_runs import catch_up, feed, following, shop
-from headrace.testing.replica_writes import FIRST, THINGS, chunk, opened, thing
+from headrace.testing.replica_writes import FIRST, THINGS, chunk, gone, opened, thing
 from headrace.testing.replicas import same
 from servers.postgresql import PASSWORD
 from servers.postgresql import postgres_server as own_server
@@ -207,6 +207,30 @@ def test_rows_of_which_no_cursor_tells_are_not_written_over(target: PostgresTarg
         with pytest.raises(RefusedError, match="says nothing of them") as raised:
             writer.take(THINGS.name, None, FIRST)
     assert "TRUNCATE" in raised.value.fix
+
+
+def test_rows_that_were_there_before_the_replica_are_replaced_removed_and_swept(
+    target: PostgresTarget,
+) -> None:
+    made = next(one for one in init_sql("public", (THINGS,)) if "things" in one)
+    with target.connect() as connection:
+        connection.execute(made.replace('"_version" bigint NOT NULL,', ""))
+        for who in ("ann", "bob", "eve"):
+            values = "VALUES (%s, '2026-03-01T12:00:00Z', 999, 'theirs')"
+            connection.execute(f'INSERT INTO "some ""things""" (who, seen, n, note) {values}', [who])
+    swept = replace(FIRST, generation=2, sweep_below=version_of(2, 0))
+    with opened(target) as writer:
+        writer.take(THINGS.name, None, FIRST)
+        writer.write(chunk([thing("ann", 1, "ours")], [gone("bob", epoch=1)], epoch=1))
+        assert {row["who"]: row["note"] for row in target.rows(THINGS.name)} == {
+            "ann": "ours",
+            "eve": "theirs",
+        }
+        writer.take(THINGS.name, replace(FIRST, position=Position.at(1)), swept)
+        again = [thing("ann", 1, "ours", generation=2)]
+        done = replace(swept, sweep_below=0)
+        writer.write(chunk(again, epoch=1, cursor=done, sweep_below=swept.sweep_below))
+    assert [row["note"] for row in target.rows(THINGS.name)] == ["ours"]
 
 
 def test_a_table_that_is_dropped_while_it_is_followed_is_made_and_filled_anew(

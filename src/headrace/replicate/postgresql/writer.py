@@ -46,6 +46,8 @@ _SERVER_MIN = 150_000
 _COPY_ROWS = 10_000
 _COLUMNS = "store_id, replica, generation, epoch, through, after, begun, sweep_below, rounds"
 _MARKS = ", ".join(["%s"] * 9)
+# A row that was there before the table was a replica's has none, and is older than all of ours.
+_VERSION_THERE = f"coalesce(t.{quoted(VERSION)}, 0)"
 
 
 class PostgresWriter:
@@ -161,7 +163,7 @@ class PostgresWriter:
                 self._put(run, chunk.table, chunk.rows, refusals)
             if chunk.sweep_below:
                 run.execute(
-                    f"DELETE FROM {relation(self._schema, table)} WHERE {quoted(VERSION)} < %s",
+                    f"DELETE FROM {relation(self._schema, table)} t WHERE {_VERSION_THERE} < %s",
                     [chunk.sweep_below],
                 )
             run.execute(
@@ -227,7 +229,7 @@ class PostgresWriter:
             sets += f", {quoted(UPDATED_AT)} = now()"
         run.execute(
             f"INSERT INTO {full} AS t ({listed}) SELECT {listed} FROM {stage} ON CONFLICT ({keys}) "
-            f"DO UPDATE SET {sets} WHERE t.{quoted(VERSION)} <= excluded.{quoted(VERSION)}"
+            f"DO UPDATE SET {sets} WHERE {_VERSION_THERE} <= excluded.{quoted(VERSION)}"
         )
 
     def _remove_all(self, run: Any, shape: TableShape, removed: pa.Table) -> None:
@@ -244,7 +246,7 @@ class PostgresWriter:
             )
             run.execute(
                 f"DELETE FROM {relation(self._schema, shape.name)} t USING {stage} g "
-                f"WHERE {same} AND t.{quoted(VERSION)} <= g.{quoted(VERSION)}"
+                f"WHERE {same} AND {_VERSION_THERE} <= g.{quoted(VERSION)}"
             )
 
     def _stage(self, run: Any, shape: TableShape, purpose: str, listed: str) -> str:
