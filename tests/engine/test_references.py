@@ -4,6 +4,8 @@ import logging
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 import headrace as hr
@@ -121,3 +123,16 @@ def test_a_column_that_has_another_type_is_refused_by_name(tmp_path: Path) -> No
     run.file.write_text("id,c\n1,seven\n")
     with pytest.raises(RefusedError, match="column 'c' was BIGINT and is VARCHAR now"):
         run.open(schema=None, query=query)
+
+
+@pytest.mark.parametrize("schema", [TYPED, None])
+def test_a_parquet_file_is_joined_as_a_csv_file_is(tmp_path: Path, schema: str | None) -> None:
+    run = Joined(tmp_path)
+    run.file = tmp_path / "r.parquet"
+    pq.write_table(pa.table({"c": ["old"], "id": ["1"], "more": [1]}), run.file)
+    run.open(schema=schema).send(0, at=0)
+    run.clock.time = START + timedelta(minutes=1)
+    pq.write_table(pa.table({"c": ["newer"], "id": ["1"], "more": [1]}), run.file)
+    run.send(1, at=2)
+    assert run.rows() == [("newer", 1), ("old", 1)]
+    run.close()
