@@ -25,7 +25,7 @@ from headrace.replicate.kafka import KafkaReplica
 from headrace.replicate.kafka.writer import VERSION_HEADER
 from headrace.replicate.webhook import WebhookReplica
 from headrace.sql import plan_pipeline
-from headrace.testing.replica_runs import shop
+from headrace.testing.replica_runs import shop, short
 from headrace.testing.replica_writes import THINGS
 from servers.guard import free_ports, wait_until
 
@@ -35,8 +35,11 @@ __all__ = ["KafkaTarget", "WebhookTarget"]
 @cache
 def kinds_of(table: str) -> dict[str, str]:
     """Return the types of a table of the tests: JSON has no decimals and no instants."""
-    columns = next((t.columns for t in plan_pipeline(shop()).tables if t.name == table), THINGS.columns)
-    return {column.name: column.type for column in columns}
+    plans = (plan_pipeline(shop()), plan_pipeline(short()))
+    found = [
+        column for plan in plans for each in plan.tables if each.name == table for column in each.columns
+    ]
+    return {column.name: column.type for column in found or THINGS.columns}
 
 
 def typed_row(table: str, row: dict[str, Any]) -> dict[str, Any]:

@@ -102,3 +102,20 @@ def test_rows_without_a_key_that_are_kept_for_a_while_are_not_doubled(
         follower.resume(again="rebuild")
         catch_up(follower)
     assert sorted_rows(target.rows("lines")) == sorted_rows(test.table("lines"))
+
+
+def test_rows_of_another_store_are_not_touched_by_a_store_that_computed_its_own_again(
+    test: PipelineTest, target: FilesTarget, tmp_path: Path
+) -> None:
+    options = target.replica(tables=("counts",))
+    with PipelineTest(test.pipeline, folder=tmp_path / "other", start=START) as other:
+        other.send("events", {"seen": START, "who": "eve"}, at=START)
+        other.run()
+        with following(other, options) as follower:
+            catch_up(follower)
+    before = sorted_rows(target.rows("counts"))
+    assert before
+    compute_again(test, "counts")
+    with following(test, options) as follower, pytest.raises(RefusedError, match="another store"):
+        catch_up(follower)
+    assert sorted_rows(target.rows("counts")) == before

@@ -85,8 +85,8 @@ def target(tmp_path: Path) -> FilesTarget:
 def test_the_store_is_not_read_for_a_target_that_is_away(
     test: PipelineTest, target: FilesTarget, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read: list[str] = []
-    reading = StoreReading.snapshot
+    read, before = list[str](), list[int]()
+    reading, is_away = StoreReading.snapshot, away(2)
 
     @contextmanager
     def noted(store: StoreReading) -> Iterator[Any]:
@@ -95,14 +95,18 @@ def test_the_store_is_not_read_for_a_target_that_is_away(
         with reading(store) as cursor:
             yield cursor
 
+    def opening() -> None:
+        before.append(len(read))
+        is_away()
+
     monkeypatch.setattr(StoreReading, "snapshot", noted)
     told = Kept()
-    options: Any = Around(target.replica(), opening=away(2))
+    options: Any = Around(target.replica(), opening=opening)
     with following(test, options, told=told) as follower:
-        wait_for(lambda: follower.state == "following", "the target is there")
-        assert told.states == ["starting", "waiting", "following"], "each try was told of"
-        assert read.count("starting") == 0, "the store was read before the target answered"
-        catch_up(follower)
+        wait_for(lambda: told.states[-1] == "following", "the target is there")
+        assert told.states == ["starting", "waiting", "starting", "following"], "each try was told of"
+        assert before == [0, 0, 0], "the store was read before the target answered"
+        assert read
     same(test, target)
 
 
@@ -122,6 +126,53 @@ def test_a_run_says_once_that_a_target_is_away_and_once_that_it_is_back(tmp_path
         runtime.replicas.start()
         wait_for(lambda: follower.state == "following", "the target is there")
         runtime.replicas.stop()
+    finally:
+        runtime.close()
+    assert notices == ["replica 'copy' waiting: the target is away", "replica 'copy' goes on"]
+
+
+def test_a_replica_that_catches_up_after_an_outage_says_that_it_does(
+    test: PipelineTest, target: FilesTarget
+) -> None:
+    taken, goes_on = threading.Semaphore(0), threading.Semaphore(0)
+    failing = away(1)
+
+    def writing(chunk: Chunk) -> None:
+        failing()  # the target lets us in, and takes nothing
+        taken.release()
+        assert goes_on.acquire(timeout=60)
+
+    told = Kept()
+    options: Any = Around(target.replica(tables=("all_rows",), chunk_rows_max=10), writing=writing)
+    with following(test, options, told=told) as follower:
+        for _ in range(2):  # the second chunk comes when the first one is durable
+            assert taken.acquire(timeout=60)
+            if told.states[-1] == "waiting":
+                assert isinstance(follower.error, TransientError)
+                goes_on.release()
+        assert (follower.state, follower.error) == ("starting", None), "a trouble that is over is still told"
+        goes_on.release(100)
+        wait_for(lambda: told.states[-1] == "following", "it has caught up")
+    assert told.states[:4] == ["starting", "waiting", "starting", "following"]
+
+
+def test_a_target_that_takes_a_little_and_fails_again_is_told_of_once(tmp_path: Path) -> None:
+    folder = tmp_path / "shop"
+    write_project("commerce", folder)
+    (folder / "headrace.toml").write_text(
+        '[profiles.local]\npage.serve = "off"\nreplicas.copy = { kind = "files", path = "changes/" }\n'
+    )
+    runtime = Runtime.open(load_project(folder))
+    try:
+        notices: list[str] = []
+        runtime.replicas.on_notice = notices.append
+        (follower,) = runtime.replicas.followers
+        away = TransientError("the target is away")
+        for state, error in (("waiting", away), ("starting", None)) * 3:
+            follower.state, follower.error = state, error
+            runtime.replicas.state(follower)
+        follower.state = "following"
+        runtime.replicas.state(follower)
     finally:
         runtime.close()
     assert notices == ["replica 'copy' waiting: the target is away", "replica 'copy' goes on"]

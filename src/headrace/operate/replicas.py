@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from headrace.sql.plan import PipelinePlan
     from headrace.store.reading import StoreReading
 
-__all__ = ["ACTIONS", "Replicas", "check_replicas", "replica_states", "tell_stopped"]
+__all__ = ["ACTIONS", "Replicas", "check_replicas", "expired_tables", "replica_states", "tell_stopped"]
 
 ACTIONS = ("pause", "resume", "adopt", "rebuild")
 _SAVE_EVERY_S = 1.0
@@ -50,7 +50,7 @@ class Replicas:
         self._journal = journal
         self._lock = threading.Lock()
         self._saved: dict[str, tuple[float, tuple[str, str]]] = {}
-        self._in_trouble: set[str] = set()
+        self._in_trouble: dict[str, tuple[str, str]] = {}
         self.on_notice: Callable[[str], None] = lambda notice: None
         """Told in words when a replica stands still, or goes on."""
         told = _told(home)
@@ -127,13 +127,15 @@ class Replicas:
         if said == before:
             return
         if follower.error is not None and state in ("waiting", "refused"):
-            self._in_trouble.add(name)
+            if state == "waiting" and self._in_trouble.get(name) == said:  # it took something in between
+                return
+            self._in_trouble[name] = said
             self._journal.warning("replica", replica=name, state=state, why=said[1])
             self.on_notice(f"replica '{name}' {state}: {said[1]}")
             return
         self._journal.info("replica", replica=name, state=state)
         if state == "following" and name in self._in_trouble:
-            self._in_trouble.remove(name)
+            del self._in_trouble[name]
             self.on_notice(f"replica '{name}' goes on")
 
     def refused(self, follower: Follower, refusals: Sequence[Refusal]) -> None:
@@ -236,6 +238,17 @@ def _unknown(name: str, home: Home) -> ProfileError:
         f"profile '{home.profile.name}' has no replica '{name}'{did_you_mean(name, known)}",
         fix="one of: " + ", ".join(known) if known else "add replicas.NAME = { kind = … } to headrace.toml",
     )
+
+
+def expired_tables(home: Home, plan: PipelinePlan) -> dict[str, tuple[str, ...]]:
+    """Return, by replica, the tables of which it takes out of its target what the store retires."""
+    from headrace.replicate.shapes import tables_of
+
+    return {
+        name: tuple(table.name for table in tables_of(plan, options, name) if table.table.keep is not None)
+        for name, options in home.profile.replicas.items()
+        if options.expired == "delete"
+    }
 
 
 def check_replicas(home: Home, plan: PipelinePlan) -> None:

@@ -26,7 +26,7 @@ from headrace.operate.lag import LogsForQuestions
 from headrace.operate.observing import open_observer, serve_metrics
 from headrace.operate.pollers import Pollers
 from headrace.operate.project import Home, Project
-from headrace.operate.replicas import Replicas, replica_states
+from headrace.operate.replicas import Replicas, expired_tables, replica_states
 from headrace.operate.telemetry import Telemetry
 
 if TYPE_CHECKING:
@@ -170,7 +170,13 @@ class Runtime:
             for log in logs.values():
                 files.callback(log.close)
             identities = {name: log.identity for name, log in logs.items()}
-            store = Store.open(project.store_path, plan, identities=identities, rebuild=tuple(rebuild))
+            store = Store.open(
+                project.store_path,
+                plan,
+                identities=identities,
+                rebuild=tuple(rebuild),
+                expired=expired_tables(project, plan),
+            )
             files.callback(store.close)
             _hold_folder(project, files)
             before = _read_before(store, logs)  # an engine publishes positions of its own at once

@@ -29,7 +29,7 @@ from headrace.store.changes import (
     view_rows,
 )
 
-__all__ = ["BEGIN_AGAIN", "TableCopy", "copy_of"]
+__all__ = ["BEGIN_AGAIN", "TableCopy", "copy_of", "refuse_foreign"]
 
 BEGIN_AGAIN = ("adopt", "rebuild")
 _ROW_BYTES_FIRST = 256
@@ -52,7 +52,7 @@ class TableCopy(Protocol):
     problem: str
 
     def begin(self, writer: ReplicaWriter, seen: Cursor | None, head: Head, again: str | None) -> None:
-        """Take the table over in the target. Raises RefusedError when it holds another store's rows."""
+        """Take the table over in the target; `again` (see `BEGIN_AGAIN`) copies all of it."""
 
     def quiet(self, head: Head) -> bool:
         """Return whether nothing can be new, without asking the store."""
@@ -62,6 +62,9 @@ class TableCopy(Protocol):
 
     def written(self, chunk: Chunk) -> None:
         """Take note that a chunk is durable."""
+
+    def outrun(self, cursor: Cursor, head: Head) -> bool:
+        """Return whether the target holds rows that expired, and the store does not say which any more."""
 
     def behind(self, goal: int) -> bool:
         """Return whether the target still lacks something that the store had at epoch `goal`."""
@@ -87,7 +90,7 @@ class _Copy:
 
     def begin(self, writer: ReplicaWriter, seen: Cursor | None, head: Head, again: str | None) -> None:
         """See `TableCopy`."""
-        cursor = _first_cursor(self._replica, seen, head, again, self.shape.name)
+        cursor = _first_cursor(self._replica, seen, head, again)
         writer.take(self.shape.name, seen, cursor)
         self._started(cursor)
 
@@ -106,9 +109,15 @@ class _Copy:
         self._reach(chunk.cursor.position.epoch)
         self.rows_sent += chunk.rows.num_rows
 
+    def outrun(self, cursor: Cursor, head: Head) -> bool:
+        """See `TableCopy`. What a replica took over before its deletes were declared is not known either."""
+        facts = head.progress.tables.get(self.shape.name)
+        since = None if facts is None else facts.expired.get(self._replica)
+        return since is not None and cursor.begun < since and cursor.position.epoch <= since
 
-def _first_cursor(replica: str, seen: Cursor | None, head: Head, again: str | None, table: str) -> Cursor:
-    """Return the cursor with which a writer begins. Raises RefusedError when `seen` is not this store's."""
+
+def _first_cursor(replica: str, seen: Cursor | None, head: Head, again: str | None) -> Cursor:
+    """Return the cursor with which a writer begins."""
     generation = 1 if seen is None else seen.generation + 1
     anew = Cursor(
         store_id=head.store_id, replica=replica, generation=generation, position=Position(), begun=head.epoch
@@ -118,11 +127,10 @@ def _first_cursor(replica: str, seen: Cursor | None, head: Head, again: str | No
     if again is not None:
         sweep_below = version_of(generation, 0) if again == "rebuild" else 0
         return replace(anew, sweep_below=sweep_below, rounds=seen.rounds + 1)
-    _refuse_foreign(replica, seen, head, table)
     return replace(seen, generation=generation)
 
 
-def _refuse_foreign(replica: str, seen: Cursor, head: Head, table: str) -> None:
+def refuse_foreign(replica: str, seen: Cursor, head: Head, table: str) -> None:
     """Refuse to go on where another store, or this one before it was set back, has written."""
     fix = (
         f"`headrace replicas adopt {replica}` writes this store's rows over them and keeps the rest; "
@@ -200,7 +208,7 @@ class _RowsCopy(_Copy):
         nested, first = self._options.json_nested, self._position.whole
         rows, done = self._piece(reader, paged, closing)
         span = self._position if first and not self._append else Position.at(self._position.through)
-        removed = removed_keys(reader, self.plan, span, json_nested=nested)
+        removed = removed_keys(reader, self.plan, span, expired_after=self._expired_after, json_nested=nested)
         if rows.num_rows:
             self._row_bytes = max(1.0, rows.nbytes / rows.num_rows)
         if rows.num_rows or removed.num_rows or not done.whole:
@@ -208,6 +216,15 @@ class _RowsCopy(_Copy):
         self._position = done
         self._reach(done.epoch)
         return None
+
+    @property
+    def _expired_after(self) -> int | None:
+        """The epoch behind which rows that expire are taken out; None: they stay.
+
+        What had expired when this copying began was never copied, or is swept out.
+        """
+        assert self.cursor is not None  # noqa: S101 - the follower has begun it
+        return self.cursor.begun if self._options.expired == "delete" else None
 
     def _piece(self, reader: Any, rows_max: int | None, closing: Closing | None) -> tuple[pa.Table, Position]:
         """Return rows of the span, about `rows_max` of them, and the position behind them."""
@@ -251,7 +268,7 @@ class _RowsCopy(_Copy):
         rows, _ = changed_rows(
             reader, self.plan, nothing, closing=closing, json_nested=nested, row_keys=self._options.row_keys
         )
-        removed = removed_keys(reader, self.plan, nothing, json_nested=nested)
+        removed = removed_keys(reader, self.plan, nothing, expired_after=None, json_nested=nested)
         return self._chunk(rows, removed, self._position, last=True)
 
     def _span(self, reader: Any, head: Head, rows_max: int) -> tuple[int, int]:
@@ -259,7 +276,9 @@ class _RowsCopy(_Copy):
         at = self._position.epoch
         self._sizes = [(epoch, rows) for epoch, rows in self._sizes if epoch > at]
         if not self._sizes:
-            self._sizes = epoch_sizes(reader, self.plan, max(at, self._sized_to), head.epoch)
+            self._sizes = epoch_sizes(
+                reader, self.plan, max(at, self._sized_to), head.epoch, expired_after=self._expired_after
+            )
             self._sized_to = head.epoch
         total, through = 0, at
         for epoch, rows in self._sizes:
@@ -409,4 +428,4 @@ def _moved(plan: TablePlan, head: Head) -> object:
     facts = head.progress.tables.get(plan.name)
     if facts is None or facts.rebuild is not None:
         return None
-    return (facts.kept, facts.removed, facts.closed_through, facts.fingerprint)
+    return (facts.kept, facts.removed, facts.closed_through, facts.retired_through, facts.fingerprint)

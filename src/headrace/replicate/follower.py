@@ -10,7 +10,7 @@ from typing import Protocol
 
 from headrace.errors import HeadraceError, InternalError, RefusedError, TransientError
 from headrace.log.backoff import Waiting, when_ready
-from headrace.replicate.copying import TableCopy, copy_of
+from headrace.replicate.copying import TableCopy, copy_of, refuse_foreign
 from headrace.replicate.options import CommonOptions
 from headrace.replicate.protocol import Refusal, ReplicaWriter, Task
 from headrace.replicate.shapes import tables_of
@@ -42,8 +42,8 @@ class Telling(Protocol):
 class Follower:
     """Keeps the replica `name` up to date, in a thread, from `start` to `stop`.
 
-    `state` is one of: starting, following, waiting (for a target that is down), refused (until `resume`),
-    paused, stopped. `error` is why, where there is a reason.
+    `state` is one of: starting (or catching up after it waited), following, waiting (for a target that is
+    down), refused (until `resume`), paused, stopped. `error` is why, where there is a reason.
     """
 
     def __init__(
@@ -265,10 +265,15 @@ class Follower:
             }
         for copy in ready:
             name = copy.shape.name
-            way = again if name in told else None
-            if way is None and restarted.get(name):
-                way = self._way_after_rebuild(copy)
-            copy.begin(self._writer, seen.get(name), head, way)
+            way, known = again if name in told else None, seen.get(name)
+            if way is None and known is not None:
+                # Before anything that copies the table again by itself: that would write over what is there.
+                refuse_foreign(self.name, known, head, name)
+                if restarted[name]:
+                    way = self._way_after_rebuild(copy)
+                elif copy.outrun(known, head):
+                    way = "rebuild"
+            copy.begin(self._writer, known, head, way)
             begun.add(name)
         if again is not None and len(ready) == len(waiting):
             self._again = None
@@ -276,7 +281,7 @@ class Follower:
 
     def _way_after_rebuild(self, copy: TableCopy) -> str:
         """Return how a table that the store computed again is copied."""
-        if not copy.plan.table.keep:
+        if not copy.plan.table.keep or self.options.expired == "delete":
             return "rebuild"
         if copy.shape.key:
             return "adopt"  # windows that the store has retired stay in the target
@@ -297,10 +302,17 @@ class Follower:
                 continue
             with self._store.snapshot() as reader:
                 head = read_head(reader)
+                if copy.outrun(copy.cursor, head):  # the next try begins this table anew
+                    raise TransientError(
+                        f"the store forgot which rows of '{copy.shape.name}' expired while it was copied",
+                        fix='the table is copied anew; share = "all", or a longer keep, lets it come along',
+                    )
                 chunk = copy.next_chunk(reader, head, hurry=self._hurry)
             if chunk is not None:
                 self._writer.write(chunk)
                 copy.written(chunk)
+                if self.state == "waiting":  # not sooner: a target that lets us in may still take nothing
+                    self._enter("starting")
                 more = more or copy.behind(goal)
         return more
 

@@ -65,6 +65,13 @@ class CommonOptions:
         "with a higher _revision when a correction changes it",
         choices={"update": "", "append": ""},
     )
+    expired: str = setting(
+        "one of",
+        "keep",
+        "what becomes of rows that leave the store because they are older than their table's keep: keep: "
+        "they stay in the target; delete: they are taken out of it, too",
+        choices={"keep": "", "delete": ""},
+    )
     linger: timedelta = setting(
         "duration", timedelta(milliseconds=200), "how long changes may gather before they are sent"
     )

@@ -38,15 +38,35 @@ def tables_of(plan: PipelinePlan, options: CommonOptions, replica: str) -> tuple
                 fix='use mode = "update" for it, in a replica of its own',
             )
     wanted = known if "*" in options.tables else dict.fromkeys(named)
-    return tuple(
+    found = tuple(
         table
         for name, table in known.items()
         if name in wanted and (options.mode == "update" or _can_append(table))
     )
+    if options.expired == "delete":
+        _refuse_lasting(found, options, replica)
+    return found
 
 
 def _can_append(table: TablePlan) -> bool:
     return has_closings(table) or (table.kind is TableClass.ROWS and not table.key)
+
+
+def _refuse_lasting(tables: Iterable[TablePlan], options: CommonOptions, replica: str) -> None:
+    """Raise ProfileError when rows that expire could not be taken out of the target."""
+    if options.mode == "append":
+        raise ProfileError(
+            f"replica '{replica}': with mode = \"append\" rows are never taken out of the target, so "
+            'expired = "delete" cannot be',
+            fix='use mode = "update", or leave expired out and delete old rows in the target itself',
+        )
+    for table in tables:
+        if table.table.keep is not None and table.kind is TableClass.ROWS and not table.key:
+            raise ProfileError(
+                f"replica '{replica}': rows of '{table.name}' have no key by which the target could delete "
+                "those that expired",
+                fix=f"leave '{table.name}' out (tables = …), or give the table a key",
+            )
 
 
 def shape_of(table: TablePlan, options: CommonOptions) -> TableShape:

@@ -16,7 +16,7 @@ import pyarrow as pa
 from headrace.sql.plan import TableClass, TablePlan
 from headrace.store.names import quoted, state_name, text_literal
 from headrace.store.progress import Progress
-from headrace.store.results import ended
+from headrace.store.results import EXPIRED, ended
 from headrace.store.schema import groups_sql, removal_key, result_columns
 
 __all__ = [
@@ -95,12 +95,19 @@ def read_head(cursor: Any) -> Head:
     return Head(store_id, progress.epoch, progress)
 
 
-def epoch_sizes(cursor: Any, plan: TablePlan, after: int, through: int) -> list[tuple[int, int]]:
-    """Return (epoch, rows of the state) for the epochs behind `after` up to `through`, in order."""
+def epoch_sizes(
+    cursor: Any, plan: TablePlan, after: int, through: int, *, expired_after: int | None = None
+) -> list[tuple[int, int]]:
+    """Return (epoch, rows) for the epochs behind `after` up to `through`, in order.
+
+    The rows are those of the state, and those that left (see `removed_keys`).
+    """
+    span = f"epoch > {after} AND epoch <= {through}"
     found: list[tuple[int, int]] = cursor.execute(
-        f"SELECT _epoch, count(*) FROM {state_name(plan.name)} WHERE _epoch > ? AND _epoch <= ? "
-        "GROUP BY 1 ORDER BY 1",
-        [after, through],
+        "SELECT epoch, CAST(sum(changed) AS BIGINT) FROM ("
+        f"SELECT _epoch AS epoch, count(*) AS changed FROM {state_name(plan.name)} WHERE _{span} GROUP BY 1 "
+        f"UNION ALL SELECT epoch, count(*) FROM {_removed(plan, expired_after)} AND {span} GROUP BY 1) "
+        "GROUP BY 1 ORDER BY 1"
     ).fetchall()
     return found
 
@@ -177,8 +184,14 @@ def changed_rows(
     return rows, done if last is None else Position(position.epoch, position.through, last)
 
 
-def removed_keys(cursor: Any, plan: TablePlan, position: Position, *, json_nested: bool = False) -> pa.Table:
-    """Return the keys of rows that left the table in a span: the key's columns (or "_key"), and "_epoch"."""
+def removed_keys(
+    cursor: Any, plan: TablePlan, position: Position, *, expired_after: int | None, json_nested: bool = False
+) -> pa.Table:
+    """Return the keys of rows that left the table in a span: the key's columns (or "_key"), and "_epoch".
+
+    Rows that left because they were older than the table's `keep` are among them with `expired_after`: those
+    of epochs behind it.
+    """
     types = {column.name: column.type for column in plan.columns}
     if plan.key:
         cells = ", ".join(
@@ -187,9 +200,8 @@ def removed_keys(cursor: Any, plan: TablePlan, position: Position, *, json_neste
     else:
         cells = '"key" AS "_key"'
     table: pa.Table = cursor.sql(
-        f'SELECT {cells}, max(epoch) AS "_epoch" FROM _headrace._removed WHERE "table" = '
-        f"{text_literal(plan.name)} AND epoch > {position.epoch} AND epoch <= {position.through} "
-        'AND "key" IS NOT NULL GROUP BY "key"'
+        f'SELECT {cells}, max(epoch) AS "_epoch" FROM {_removed(plan, expired_after)} '
+        f'AND epoch > {position.epoch} AND epoch <= {position.through} GROUP BY "key"'
     ).to_arrow_table()
     return table
 
@@ -204,6 +216,15 @@ def view_rows(cursor: Any, plan: TablePlan, *, rows_max: int, json_nested: bool 
 
 
 # --- the text of the queries
+
+
+def _removed(plan: TablePlan, expired_after: int | None) -> str:
+    """Return the entries of rows that left a table, as far as a replica takes them out, with a condition."""
+    expired = "" if expired_after is None else f" OR epoch > {expired_after}"
+    return (
+        f'_headrace._removed WHERE "table" = {text_literal(plan.name)} AND "key" IS NOT NULL '
+        f"AND (reason <> '{EXPIRED}'{expired})"
+    )
 
 
 def _where(plan: TablePlan, position: Position, closing: Closing | None) -> str:

@@ -80,6 +80,8 @@ class TableProgress:
     closed_through  ends of windows up to here are closed, retired_through: and taken out of the store
     floor           windows that began before are not written, because their records may be lost
     partial_since   set when totals or sessions lack what came before it
+    expired         by replica that takes out of its target what is retired here: the epoch behind which the
+                    keys of such rows are written down
     """
 
     fingerprint: str
@@ -94,6 +96,7 @@ class TableProgress:
     floor: Micros | None = None
     partial_since: Micros | None = None
     rebuild: RebuildProgress | None = None
+    expired: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(slots=True)

@@ -11,13 +11,27 @@ from typing import Any
 
 from headrace.sql.plan import TableClass, TablePlan
 from headrace.store.instants import micros_of_length
-from headrace.store.names import state_name
+from headrace.store.names import quoted, state_name
 from headrace.store.progress import Progress
 from headrace.store.schema import groups_sql, key_columns, removal_key
 
-__all__ = ["adopt_results", "ended", "forget_result", "log_unfit", "write_result"]
+__all__ = [
+    "EXPIRED",
+    "adopt_results",
+    "ended",
+    "forget_expired",
+    "forget_result",
+    "log_expired",
+    "log_unfit",
+    "write_result",
+]
 
 Facts = dict[str, Any]
+
+EXPIRED = "expired"
+"""The reason of an entry in `_removed` for a row that was older than its table's `keep`."""
+_EXPIRIES = 16
+"""Rows are retired in steps of a share of `keep`, so these are those of about the last `keep`."""
 
 
 def adopt_results(connection: Any, tables: list[TablePlan], progress: Progress) -> list[str]:
@@ -85,6 +99,43 @@ def log_unfit(connection: Any, plan: TablePlan, epoch: int, touched: str) -> int
         f'FROM (SELECT {names}{fits} AS fits FROM ({groups}) "_groups") g WHERE {matches} AND {touched}'
     )
     return removed
+
+
+def log_expired(connection: Any, plan: TablePlan, epoch: int, through: int) -> int | None:
+    """Write down the keys of rows that are retired now, inside the transaction that takes them out.
+
+    Those of the last `_EXPIRIES` times stay known. Returns the epoch up to which others are known no more;
+    None: none is forgotten.
+    """
+    if plan.kind is TableClass.ROWS:
+        parts = ", ".join(f"{quoted(name)} := t.{quoted(name)}" for name in plan.key)
+        over = f"{state_name(plan.name)} t WHERE t._time <= make_timestamptz({through})"
+        keys = f"SELECT CAST(to_json(struct_pack({parts})) AS VARCHAR) AS k FROM {over}"
+    else:
+        shown = " WHERE _shown" if plan.having_sql else ""
+        groups = groups_sql(plan, where=ended(plan, through))
+        keys = f'SELECT {removal_key(plan)} AS k FROM ({groups}) "_groups"{shown}'
+    connection.execute(
+        f"INSERT INTO _headrace._removed SELECT ?, k, {epoch}, ? FROM ({keys})", [plan.name, EXPIRED]
+    )
+    old = connection.execute(
+        'SELECT DISTINCT epoch FROM _headrace._removed WHERE "table" = ? AND reason = ? '
+        f"ORDER BY 1 DESC LIMIT 1 OFFSET {_EXPIRIES}",
+        [plan.name, EXPIRED],
+    ).fetchall()
+    if not old:
+        return None
+    forgotten: int = old[0][0]
+    forget_expired(connection, plan.name, through=forgotten)
+    return forgotten
+
+
+def forget_expired(connection: Any, table: str, *, through: int | None = None) -> None:
+    """Forget which rows of a table were retired, up to an epoch or at all, inside a transaction."""
+    bound = "" if through is None else f" AND epoch <= {through}"
+    connection.execute(
+        f'DELETE FROM _headrace._removed WHERE "table" = ? AND reason = ?{bound}', [table, EXPIRED]
+    )
 
 
 def ended(plan: TablePlan, through: int) -> str:

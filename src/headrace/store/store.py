@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from headrace.store.lock import StoreLock
 from headrace.store.names import late_name, quoted, side_name, state_name
 from headrace.store.progress import Progress, RebuildProgress, TableProgress
 from headrace.store.reading import StoreReading
-from headrace.store.results import adopt_results, forget_result, write_result
+from headrace.store.results import adopt_results, forget_expired, forget_result, write_result
 from headrace.store.schema import (
     SCHEMA_VERSION,
     create_table,
@@ -53,10 +53,17 @@ class Store(StoreReading):
 
     @staticmethod
     def open(
-        path: Path, plan: PipelinePlan, *, identities: Mapping[str, str], rebuild: tuple[str, ...] = ()
+        path: Path,
+        plan: PipelinePlan,
+        *,
+        identities: Mapping[str, str],
+        rebuild: tuple[str, ...] = (),
+        expired: Mapping[str, Collection[str]] | None = None,
     ) -> Store:
         """Open the store of a pipeline, made when it is absent; `identities` are those of the streams' logs.
 
+        `expired` names, by replica, the tables of which it takes rows out of its target when they are retired
+        here: their keys are written down from now on. None: as it was.
         Tables named in `rebuild` are `asked` for again: they stay as they are until the engine, which knows
         what the log still holds, calls `begin_again`.
         Raises RefusedError when another process holds it, when a table's query changed and is not in
@@ -79,7 +86,7 @@ class Store(StoreReading):
             lock.release()
             raise
         try:
-            store._begin(identities, rebuild)
+            store._begin(identities, rebuild, expired)
         except BaseException:
             store.close()
             raise
@@ -116,7 +123,12 @@ class Store(StoreReading):
 
     # --- opening
 
-    def _begin(self, identities: Mapping[str, str], rebuild: tuple[str, ...]) -> None:
+    def _begin(
+        self,
+        identities: Mapping[str, str],
+        rebuild: tuple[str, ...],
+        expired: Mapping[str, Collection[str]] | None,
+    ) -> None:
         with self.transaction():
             for statement in system_statements():
                 self.connection.execute(statement)
@@ -139,6 +151,8 @@ class Store(StoreReading):
                 for statement in stream_relations(stream):
                     self.connection.execute(statement)
             self._adopt_tables(rebuild)
+            if expired is not None:
+                self._tell_expired(expired)
             self.save(self.progress)
 
     def _insert_meta(self, facts: Mapping[str, str]) -> None:
@@ -239,6 +253,13 @@ class Store(StoreReading):
         if not self.asked:
             self._make_views()
 
+    def _tell_expired(self, asked: Mapping[str, Collection[str]]) -> None:
+        for name, facts in self.progress.tables.items():
+            who = [replica for replica, tables in asked.items() if name in tables]
+            if facts.expired and not who:
+                forget_expired(self.connection, name)
+            facts.expired = {replica: facts.expired.get(replica, self.progress.epoch) for replica in who}
+
     def _make_views(self) -> None:
         for table in self.plan.tables:
             self._insert_meta({f"kind:{table.name}": table.kind.value})
@@ -257,6 +278,7 @@ class Store(StoreReading):
         else:
             self.delete_windows(table, kept_before, None)
             made = self._fresh(table)
+        made.expired = self.progress.tables[name].expired
         self.asked = tuple(other for other in self.asked if other != name)
         if not self.asked:
             self._make_views()

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from headrace.replicate.follower import Follower
     from headrace.replicate.options import CommonOptions
     from headrace.replicate.protocol import Refusal
+    from headrace.store import Store
 
 __all__ = [
     "Kept",
@@ -26,8 +27,11 @@ __all__ = [
     "events",
     "feed",
     "following",
+    "pass_hours",
     "shop",
+    "short",
     "sorted_rows",
+    "tell_expired",
     "wait_for",
 ]
 
@@ -107,20 +111,87 @@ def feed(test: PipelineTest, first: int, count: int, *, seed: int = 0) -> None:
     test.run()
 
 
+def short() -> Pipeline:
+    """Return a pipeline of which every class of table that can forget does, after an hour; and a view."""
+    pipeline = Pipeline("short")
+    pipeline.stream(
+        "events",
+        schema="seen TIMESTAMP NOT NULL, who VARCHAR NOT NULL, n INT NOT NULL, amount DECIMAL(12,2) NOT NULL",
+        event_time="seen",
+        allowed_lateness="1 minute",
+    )
+    keep = timedelta(hours=1)
+    pipeline.table(
+        "counts",
+        "SELECT window_start, who, amount, count(*) AS events, count(DISTINCT n) AS numbers FROM events "
+        "GROUP BY window(seen, '10 minutes'), who, amount",
+        keep=keep,
+    )
+    pipeline.table(
+        "busy",
+        "SELECT window_start, who, sum(n) AS n FROM events "
+        "GROUP BY window(seen, '10 minutes'), who HAVING sum(n) > 2",
+        keep=keep,
+    )
+    pipeline.table(
+        "visits",
+        "SELECT who, window_start, window_end, count(*) AS events FROM events "
+        "GROUP BY session_window(seen, '6 minutes'), who",
+        keep=keep,
+    )
+    pipeline.table("unnamed", "SELECT count(*) AS n FROM events GROUP BY window(seen, '1 hour')", keep=keep)
+    pipeline.table("latest", "SELECT who, seen, amount FROM events", key="who", keep=keep)
+    pipeline.table("people", "SELECT who, sum(events) AS events FROM counts GROUP BY who", key="who")
+    return pipeline
+
+
+def pass_hours(test: PipelineTest, first: int, last: int) -> None:
+    """Let the hours from `first` to `last` pass in the pipeline `short`, with two events in each quarter."""
+    for quarter in range(first * 4, last * 4):
+        at = NOON + timedelta(minutes=15 * quarter)
+        some = [
+            {
+                "seen": (at + timedelta(minutes=minute)).isoformat(),
+                "who": f"u{(quarter + minute) % 23}",  # who is not seen again for hours is forgotten
+                "n": quarter % 4,
+                "amount": Decimal(f"{quarter % 7}.50"),
+            }
+            for minute in (0, 1)
+        ]
+        test.send("events", some, at=at + timedelta(minutes=1))
+        if quarter % 2:
+            test.run()
+
+
 def compute_again(test: PipelineTest, *tables: str) -> None:
     """Let the store compute tables again from the log, as `headrace run --rebuild` does. No follower runs."""
     from headrace.engine.local import LocalEngine
+
+    with _opened(test, rebuild=tables) as store:
+        LocalEngine(test._plan, test._logs, store).close()  # which begins what the store was asked for
+    test.run()
+
+
+def tell_expired(test: PipelineTest, **tables: Sequence[str]) -> None:
+    """Let the store write down which rows expire: of these tables, by replica. No follower runs."""
+    with _opened(test, expired=tables):
+        pass
+
+
+@contextmanager
+def _opened(test: PipelineTest, **asked: Any) -> Iterator[Store]:
+    """Open the test's store otherwise than the test does, which waits."""
     from headrace.store import Store
 
     test._close()
-    identities = {name: log.identity for name, log in test._logs.items()}
     assert test._folder is not None
-    path = test._folder / "store.duckdb"
-    store = Store.open(path, test._plan, identities=identities, rebuild=tables)
-    LocalEngine(test._plan, test._logs, store).close()  # which begins what the store was asked for
-    store.close()
-    test._open()
-    test.run()
+    identities = {name: log.identity for name, log in test._logs.items()}
+    store = Store.open(test._folder / "store.duckdb", test._plan, identities=identities, **asked)
+    try:
+        yield store
+    finally:
+        store.close()
+        test._open()
 
 
 class Kept:

@@ -30,8 +30,11 @@ from headrace.testing.replica_runs import (
     compute_again,
     feed,
     following,
+    pass_hours,
     shop,
+    short,
     sorted_rows,
+    tell_expired,
     wait_for,
 )
 from headrace.testing.replica_writes import WriterConformance
@@ -297,6 +300,42 @@ class ReplicaConformance(WriterConformance):
         same(test, target)
         assert sent["revenue"] > 0
         assert sent["totals"] == 0, "a table that was not computed again was sent again"
+
+    def test_rows_that_expire_stay_or_leave_the_target_as_declared(
+        self, target: ReplicaTarget, tmp_path: Path
+    ) -> None:
+        with PipelineTest(short(), folder=tmp_path / "short", start=START) as test:
+            names = [table.name for table in test.pipeline.tables]
+            pass_hours(test, 0, 2)
+            with following(test, target.replica()) as follower:
+                catch_up(follower)
+                pass_hours(test, 2, 3)
+                catch_up(follower)
+            assert len(target.rows("counts")) > len(test.table("counts")), "nothing expired, or it left"
+            tell_expired(test, copy=names)
+            options = target.replica(expired="delete", chunk_rows_max=25)
+            with following(test, options) as follower:
+                catch_up(follower)
+                same(test, target)  # also what had expired before it was declared
+                sent = {copy.shape.name: copy.rows_sent for copy in follower.copies}
+                first = min(row["window_start"] for row in sorted_rows(test.table("counts")))
+                pass_hours(test, 3, 4)
+                catch_up(follower)
+                same(test, target)
+                assert min(row["window_start"] for row in sorted_rows(target.rows("counts"))) > first
+                again = {copy.shape.name: copy.rows_sent for copy in follower.copies}
+                assert again["visits"] - sent["visits"] <= 10, "what was there already was sent again"
+            pass_hours(test, 4, 5)  # nobody follows
+            with following(test, options) as follower:
+                catch_up(follower)
+                same(test, target)
+                follower.resume(again="rebuild")
+                catch_up(follower)
+            same(test, target)
+            compute_again(test, "counts", "latest")
+            with following(test, options) as follower:
+                catch_up(follower)
+            same(test, target)
 
     @pytest.mark.slow
     def test_a_hundred_thousand_rows_are_caught_up_in_bounded_chunks(

@@ -16,6 +16,7 @@ from headrace.sql.plan import PipelinePlan, TableClass, TablePlan
 from headrace.store.instants import micros_of_length
 from headrace.store.names import side_name, state_name
 from headrace.store.progress import Progress, TableProgress
+from headrace.store.results import log_expired
 
 __all__ = ["Closings"]
 
@@ -154,7 +155,7 @@ class Closings:
                 facts.closed_through = end
             through = self._retires(table, progress)
             if through is not None:
-                self._retire(table, connection, facts, through)
+                self._retire(table, connection, facts, progress.epoch, through)
 
     def _close(self, table: TablePlan, connection: Any, facts: TableProgress, epoch: int, end: int) -> None:
         self._keep_copy()
@@ -171,9 +172,15 @@ class Closings:
                 "INSERT INTO _headrace._closings VALUES (?, make_timestamptz(?), ?)", [table.name, end, epoch]
             )
 
-    def _retire(self, table: TablePlan, connection: Any, facts: TableProgress, through: int) -> None:
+    def _retire(
+        self, table: TablePlan, connection: Any, facts: TableProgress, epoch: int, through: int
+    ) -> None:
         self._keep_copy()
         state, expression = state_name(table.name), self._end(table)
+        if facts.expired:
+            forgotten = log_expired(connection, table, epoch, through)
+            if forgotten is not None:  # in another dictionary: the committed progress holds this one, too
+                facts.expired = {name: max(since, forgotten) for name, since in facts.expired.items()}
         connection.execute(f"DELETE FROM {state} WHERE {self._until(table, through)}")
         for aggregate in table.aggregates:
             if aggregate.side is not None:
