@@ -213,7 +213,9 @@ def _numeric(values: pa.Array, nulls: Nulls) -> _Cells:
         low, high = np.where(nulls, 0, low), np.where(nulls, 0, high)
     fraction = -(-scale // 4)
     padding = 10 ** (4 * fraction - scale)
-    small = bool(((low >> 63) == high).all() and (np.abs(low) <= _NUMERIC_MAX // padding).all())
+    most = _NUMERIC_MAX // padding
+    # Both bounds: abs() of the least 64-bit number is that number.
+    small = bool(((low >> 63) == high).all() and (low <= most).all() and (low >= -most).all())
     if not small:
         found = [low_.item() % 2**64 + (high_.item() << 64) for low_, high_ in zip(low, high, strict=True)]
         exact = [Decimal(number).scaleb(-scale, _WIDE) for number in found]
