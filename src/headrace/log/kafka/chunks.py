@@ -79,8 +79,11 @@ class Fetched:
             if messages:
                 self.add(messages, by_header=by_header)
             return
-        times = np.fromiter(map(itemgetter(1), map(Message.timestamp, messages)), np.int64, count) * 1000
-        headers: list[Any] = list(map(Message.headers, messages))
+        # A sender's time may be anything, in microseconds by mistake for example: a time beyond the year 9999
+        # could not be shown or given on.
+        stamps = np.fromiter(map(itemgetter(1), map(Message.timestamp, messages)), np.int64, count)
+        times = np.clip(stamps, _INSTANT_MIN // 1000, _INSTANT_MAX // 1000) * 1000
+        headers = _headers_of(messages)
         if by_header and headers.count(None) < count:
             _read_times(headers, times)
         reached = np.maximum.accumulate(times)
@@ -124,6 +127,20 @@ def _offsets(messages: Sequence[Message]) -> Integers:
     if messages[-1].offset() - first == count - 1:  # they only grow, so none is missing
         return np.arange(first, first + count)
     return np.fromiter(map(Message.offset, messages), np.int64, count)
+
+
+def _headers_of(messages: Sequence[Message]) -> list[Any]:
+    """Return the headers of each; None where a name is not UTF-8: the client cannot give such ones.
+
+    No message is asked twice: after such an error the client would give a list with holes, and crash.
+    """
+    asked, headers = map(Message.headers, messages), list[Any]()
+    while len(headers) < len(messages):
+        try:
+            headers.extend(asked)
+        except (SystemError, UnicodeDecodeError):
+            headers.append(None)
+    return headers
 
 
 def _read_times(headers: list[Any], times: Integers) -> None:
