@@ -308,7 +308,8 @@ def test_parquet_rows_keep_their_types(log: EmbeddedLog, tmp_path: Path) -> None
     file = tmp_path / "a.parquet"
     duckdb.execute(
         f"""COPY (SELECT 'x"y' AS id, 12345678901234567890.1234::DECIMAL(38,4) AS amount, 42::BIGINT AS count,
-            1.5::DOUBLE AS d, 'NaN'::DOUBLE AS nan, TIMESTAMP '2026-03-01 10:00:00.5' AS at,
+            1.5::DOUBLE AS d, -0.05::DECIMAL(4,4) AS share, 'NaN'::DOUBLE AS nan,
+            TIMESTAMP '2026-03-01 10:00:00.5' AS at,
             TIMESTAMPTZ '2026-03-01 10:00:00+02' AS zoned, true AS ok, NULL::INT AS nothing,
             ['a', NULL] AS tags,
             {{'q': 1, 'when': [DATE '2026-03-01'], 'more': {{'z': 0.10::DECIMAL(4,2)}}}} AS s,
@@ -322,6 +323,7 @@ def test_parquet_rows_keep_their_types(log: EmbeddedLog, tmp_path: Path) -> None
         "amount": 12345678901234567890.1234,
         "count": 42,
         "d": 1.5,
+        "share": -0.05,
         "nan": "nan",
         "at": "2026-03-01T10:00:00.500000Z",
         "zoned": "2026-03-01T08:00:00.000000Z",

@@ -168,6 +168,9 @@ def _json_of(value: str, kind: Any, depth: int = 0) -> str:
         return f"CASE WHEN isfinite({value}) THEN {text} ELSE '\"' || {text} || '\"' END"
     if str(kind) == "JSON":
         return f"CAST({value} AS VARCHAR)"
+    if kind.id == "decimal":
+        # With all its digits behind the point, a decimal's text begins with the point; JSON's with a zero.
+        return f"regexp_replace(CAST({value} AS VARCHAR), '^(-?)[.]', '\\10.')"
     if kind.id == "boolean" or _NUMBERS.match(str(kind)):
         return f"CAST({value} AS VARCHAR)"
     if kind.id.startswith("timestamp"):

@@ -127,9 +127,10 @@ def test_a_password_in_the_address_is_used_and_never_told(odd: Odd) -> None:
     with closing(client), pytest.raises(TransientError) as error:
         client.schema(1)
     assert PASSWORD not in str(error.value) and odd.asked[0][1] is not None
-    for address in ("localhost:8081", "ftp://x", ""):
-        with pytest.raises(RefusedError, match="is no URL"):
+    for address in ("localhost:8081", "ftp://x", "", f"http://u:{PASSWORD}/more@host:8081"):
+        with pytest.raises(RefusedError, match="is no URL") as refused:
             RegistryClient(address)
+        assert PASSWORD not in str(refused.value)
 
 
 def test_a_refusal_tells_the_registrys_reasons(client: RegistryClient) -> None:

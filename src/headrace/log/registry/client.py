@@ -11,6 +11,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit, urlunsplit
@@ -59,13 +60,17 @@ class RegistryClient:
     """A registry's address, and what it said about ids. Connects when first asked; safe for threads."""
 
     def __init__(self, url: str, *, user: str | None = None, password: str | None = None) -> None:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
+        parts, port = urlsplit(url), None
+        # A password with a slash in it ends up in the place of the port, and must not be told.
+        with suppress(ValueError):
+            port = parts.port or 0
+        if parts.scheme not in ("http", "https") or not parts.hostname or port is None:
             raise RefusedError(
-                "the address of the schema registry is no URL", fix="write for example http://localhost:8081"
+                "the address of the schema registry is no URL",
+                fix="write for example http://localhost:8081; a user and password in it need %2F for a slash",
             )
         host = parts.hostname if ":" not in parts.hostname else f"[{parts.hostname}]"
-        place = f"{host}:{parts.port}" if parts.port else host
+        place = f"{host}:{port}" if port else host
         # A password in the URL must not come back in an error's text.
         self.url = urlunsplit((parts.scheme, place, parts.path.rstrip("/"), "", ""))
         self._auth = (user or parts.username or "", password or parts.password or "")
