@@ -1,8 +1,10 @@
 """The redrive lane beside the main lane: one record counts once, wherever batches are cut."""
 
+import json
 from collections.abc import Callable
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 import headrace as hr
@@ -115,6 +117,19 @@ def test_an_address_that_was_not_set_aside_counts_already() -> None:
         test.run()
         assert test.table("total") == [{"n": 1}]
         assert test.outcomes("events", lane="redrive") == {"duplicate": 2}
+
+
+def test_a_redriven_record_that_names_an_address_no_log_has_counts_as_one_of_its_own() -> None:
+    with PipelineTest(lanes(unique=False), start=NOON) as test:
+        lane = test._logs["events"].lane("redrive")
+        for partition, offset in ((99_999_999_999, 1), (2**31, 0), (0, 2**63)):
+            test.redrive("events", partition, offset, event("a"))
+        value = pa.array([json.dumps(event("b")).encode()], pa.binary())
+        header = {"key": "headrace.address", "value": b"0:" + b"9" * 5000}
+        kind = pa.list_(pa.struct([("key", pa.string()), ("value", pa.binary())]))
+        lane.append(pa.table({"value": value, "headers": pa.array([[header]], kind)}))
+        test.run()
+        assert test.outcomes("events", lane="redrive") == {"accepted": 4}
 
 
 def test_a_late_row_can_be_redriven_once() -> None:

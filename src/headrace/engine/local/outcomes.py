@@ -5,6 +5,7 @@ Less duplicates and what came too late to redrive.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +25,7 @@ from headrace.store.progress import LaneProgress, Progress
 __all__ = ["Decided", "accepted_again", "decide", "minutes_of", "write_taken"]
 
 _ADDRESS = b"headrace.address"
+_PLACE = re.compile(rb"([0-9]{1,10}):([0-9]{1,19})")
 _DEAD = ("partition", "offset")
 _LATE = ("_partition", "_offset")
 _SAMPLE_ROWS = 20
@@ -234,12 +236,12 @@ def _set_aside(
 
 
 def _address(headers: list[dict[str, Any]] | None) -> tuple[int, int] | None:
-    """Return the address that a redriven record stands for; None when it names none."""
+    """Return the address that a redriven record stands for; None when it names none that a log can have."""
     for header in headers or ():
         if header["key"] == _ADDRESS.decode() and header["value"]:
-            partition, _, offset = header["value"].partition(b":")
-            if partition.isdigit() and offset.isdigit():
-                return int(partition), int(offset)
+            named = _PLACE.fullmatch(header["value"])
+            if named is not None and int(named[1]) < 2**31 and int(named[2]) < 2**63:
+                return int(named[1]), int(named[2])
     return None
 
 
