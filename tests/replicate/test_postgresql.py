@@ -47,6 +47,10 @@ VALUES = {
     "DATE": "1969-07-20",
     "TIME": "23:59:59.123456",
     "TIMESTAMP": "2024-02-29 12:00:00.000001",
+    "TIMESTAMP_S": "1969-07-20 20:17:40",
+    "TIMESTAMP_MS": "2024-02-29 12:00:00.001",
+    "TIMESTAMP_NS": "2024-02-29 12:00:00.000000001",  # finer than PostgreSQL's: text
+    "ENUM('low', 'high')": "high",
     "TIMESTAMP WITH TIME ZONE": "1999-12-31 23:59:59.999999+00",
     "UUID": "550e8400-e29b-41d4-a716-446655440000",
     "JSON": '{"a": [1, 2, null], "b": "ü"}',
@@ -96,6 +100,7 @@ def test_every_type_comes_back_as_it_was(target: PostgresTarget) -> None:
         wanted = connection.sql(f"SELECT {', '.join(f'$v{n}::{k}' for n, k in names.items())}", params=values)
         expected = list(wanted.fetchall()[0])
     expected[list(VALUES).index("JSON")] = json.loads(VALUES["JSON"])
+    expected[list(VALUES).index("TIMESTAMP_NS")] = VALUES["TIMESTAMP_NS"]
     columns = (NamedColumn("k", "INTEGER"), *(NamedColumn(n, k) for n, k in names.items()))
     shape = TableShape(name="kinds", columns=columns, key=("k",))
     empty = rows.select(["k", "_version"]).slice(0, 0)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from decimal import Context, Decimal
 from typing import Any
 
+import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -110,10 +111,11 @@ def _cells(column: pa.ChunkedArray, kind: str) -> _Cells:
     values = column.combine_chunks()
     if isinstance(values, pa.ChunkedArray):
         values = values.chunk(0) if values.num_chunks else pa.array([], column.type)
+    base = kind.split("(", 1)[0]
+    values = _storable(values, base)
     nulls = None
     if values.null_count:
         nulls = values.is_null().to_numpy(zero_copy_only=False)
-    base = kind.split("(", 1)[0]
     if base in ("text", "bytea", "jsonb"):
         return _ragged(values, nulls, prefix=b"\x01" if base == "jsonb" else b"")
     if base == "numeric":
@@ -122,6 +124,21 @@ def _cells(column: pa.ChunkedArray, kind: str) -> _Cells:
         texts = values.to_pylist()  # rare enough to be made one by one
         return _joined([b"" if text is None else uuid.UUID(str(text)).bytes for text in texts], nulls)
     return _fixed(_plain(values, base), len(values), nulls)
+
+
+def _storable(values: pa.Array, base: str) -> pa.Array:
+    """Return instants of other units in microseconds, and what has no type of its own as DuckDB writes it."""
+    wanted = None
+    if base.startswith("timestamp") and values.type.unit != "us":
+        wanted = "TIMESTAMP"
+    elif base == "text" and not (pa.types.is_string(values.type) or pa.types.is_large_string(values.type)):
+        wanted = "VARCHAR"
+    if wanted is None:
+        return values
+    with duckdb.connect() as connection:
+        connection.register("_values", pa.table({"v": values}))
+        cast = connection.sql(f"SELECT v::{wanted} AS v FROM _values").to_arrow_table()
+    return pa.concat_arrays(cast.column("v").chunks)
 
 
 def _plain(values: pa.Array, base: str) -> Bytes:

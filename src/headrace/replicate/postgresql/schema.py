@@ -51,6 +51,8 @@ _TYPES = {
     "DATE": "date",
     "TIME": "time without time zone",
     "TIMESTAMP": "timestamp without time zone",
+    "TIMESTAMP_S": "timestamp without time zone",
+    "TIMESTAMP_MS": "timestamp without time zone",
     "TIMESTAMP WITH TIME ZONE": "timestamp with time zone",
     "INTERVAL": "interval",
     "UUID": "uuid",
