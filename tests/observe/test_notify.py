@@ -5,10 +5,14 @@ from __future__ import annotations
 import http.server
 import json
 import socketserver
+import ssl
+import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from email import message_from_bytes, policy
+from pathlib import Path
 from queue import Empty, Queue
 from typing import Any
 
@@ -57,11 +61,20 @@ def web(statuses: list[int]) -> Iterator[tuple[str, Queue[tuple[dict[str, str], 
 
 
 @contextmanager
-def mail() -> Iterator[tuple[int, Queue[tuple[list[str], bytes]]]]:
-    """A mail server that takes everything (RFC 5321, the part that a client without TLS uses)."""
+def mail(tls: ssl.SSLContext | None = None) -> Iterator[tuple[int, Queue[tuple[list[str], bytes]]]]:
+    """A mail server that takes everything (RFC 5321, the part that a client without STARTTLS uses)."""
     got: Queue[tuple[list[str], bytes]] = Queue()
 
     class Handler(socketserver.StreamRequestHandler):
+        def setup(self) -> None:
+            if tls is not None:
+                self.request = tls.wrap_socket(self.request, server_side=True)
+            super().setup()
+
+        def finish(self) -> None:
+            super().finish()
+            self.request.close()
+
         def handle(self) -> None:
             self.say("220 here")
             to: list[str] = []
@@ -82,7 +95,11 @@ def mail() -> Iterator[tuple[int, Queue[tuple[list[str], bytes]]]]:
         def say(self, words: str) -> None:
             self.wfile.write(f"{words}\r\n".encode())
 
-    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler) as server:
+    class Server(socketserver.ThreadingTCPServer):
+        def handle_error(self, *_: object) -> None:
+            """A client that does not trust us hangs up."""
+
+    with Server(("127.0.0.1", 0), Handler) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.05,))
         thread.start()
         try:
@@ -134,6 +151,25 @@ def test_a_mail_says_what_fires_and_what_to_do() -> None:
     assert message["Subject"] == "[headrace] shop: FIRING: many"
     text = message.get_content()  # type: ignore[attr-defined]
     assert "Grüße, zu viele." in text and "what to do: Look." in text and "value: 0.25 (events)" in text
+
+
+def test_a_mail_server_that_nobody_vouches_for_gets_neither_password_nor_mail(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    both = str(tmp_path / "both.pem")
+    words = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=here"
+    names = ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", both, "-out", both]
+    subprocess.run([*words.split(), *names], check=True, capture_output=True)
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    tls.load_cert_chain(both)
+    with mail(tls) as (port, got):
+        sends = replace(email_to(port), encryption="tls")
+        with pytest.raises(ssl.SSLCertVerificationError):
+            sends.send(notice())
+        assert got.empty()
+        monkeypatch.setenv("SSL_CERT_FILE", both)
+        sends.send(notice())
+        assert got.get(timeout=10)[0] == ["a@example.com", "b@example.com"]
 
 
 def test_a_server_that_fails_for_a_while_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:

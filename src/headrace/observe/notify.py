@@ -131,10 +131,14 @@ class Email:
         message["Subject"], text = notice_text(notice)
         message["From"], message["To"] = self.sender, ", ".join(self.to)
         message.set_content(text)
-        make = smtplib.SMTP_SSL if self.encryption == "tls" else smtplib.SMTP
-        with make(self.host, self.port, timeout=_TIMEOUT_S) as server:
+        trusted = ssl.create_default_context()  # smtplib's own would take any certificate
+        with (
+            smtplib.SMTP_SSL(self.host, self.port, timeout=_TIMEOUT_S, context=trusted)
+            if self.encryption == "tls"
+            else smtplib.SMTP(self.host, self.port, timeout=_TIMEOUT_S)
+        ) as server:
             if self.encryption == "starttls":
-                server.starttls(context=ssl.create_default_context())
+                server.starttls(context=trusted)
             if self.user is not None:
                 server.login(self.user, self.password or "")
             server.send_message(message)
