@@ -195,6 +195,18 @@ def test_each_epoch_is_a_trace_whose_stages_fill_it_and_lead_back_to_its_produce
     assert ends == epoch.end_time_unix_nano
 
 
+@pytest.mark.parametrize(
+    "headers", [f"Bearer {SECRET}", f"tenant=a,{SECRET}", f'key="{SECRET}"', f"key={SECRET}%0Aother"]
+)
+def test_headers_that_cannot_be_sent_are_refused_and_not_shown(
+    headers: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(ProfileError, match=r"of telemetry\.traces_headers is not NAME") as refused:
+        EpochTraces(nobody(), headers, pipeline="shop", version="1.2.3")
+    assert SECRET not in str(refused.value) + repr(refused.value.__dict__)
+    assert SECRET not in caplog.text
+
+
 def test_a_run_tells_of_its_tables_as_jobs_with_what_they_read_and_write(tmp_path: Path) -> None:
     with receiver() as got:
         folder = project_in(

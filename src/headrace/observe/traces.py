@@ -22,6 +22,7 @@ from opentelemetry.trace import Link, SpanKind, Status, StatusCode, get_current_
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from opentelemetry.util.re import parse_env_headers
 
+from headrace.errors import ProfileError
 from headrace.observe.forwarding import QUEUE_MAX, Forwarding
 
 if TYPE_CHECKING:
@@ -94,15 +95,16 @@ class Traces:
 class EpochTraces:
     """Makes spans and sends them to `endpoint`; one without a path gets OTLP's own.
 
-    headers  NAME=VALUE, several with commas, as in OTEL_EXPORTER_OTLP_HEADERS
+    headers  NAME=VALUE, several with commas, as in OTEL_EXPORTER_OTLP_HEADERS; else ProfileError
     """
 
     def __init__(self, endpoint: str, headers: str | None, *, pipeline: str, version: str) -> None:
         if urlsplit(endpoint).path in ("", "/"):
             endpoint = endpoint.rstrip("/") + _PATH
-        # What it would write to the terminal is told in the journal, once.
-        logging.getLogger(OTLPSpanExporter.__module__).setLevel(logging.CRITICAL)
-        given = None if headers is None else parse_env_headers(headers, liberal=True)
+        # What it would write to the terminal is told in the journal, once; of headers it would tell secrets.
+        for name in (OTLPSpanExporter.__module__, parse_env_headers.__module__):
+            logging.getLogger(name).setLevel(logging.CRITICAL)
+        given = None if headers is None else _parsed(headers)
         self._exporter = OTLPSpanExporter(endpoint=endpoint, headers=given, timeout=_TIMEOUT_S)
         self._ended = _EndedSpans()
         about = {"service.name": "headrace", "service.version": version, "headrace.pipeline": pipeline}
@@ -166,6 +168,20 @@ class _EndedSpans(SpanProcessor):
         """Return the spans, once."""
         spans, self._spans = self._spans, []
         return spans
+
+
+def _parsed(headers: str) -> Mapping[str, str]:
+    """Return the headers by name. One that cannot be sent is refused; it may hold a secret."""
+    found: dict[str, str] = {}
+    for number, part in enumerate(filter(str.strip, headers.split(",")), 1):
+        parsed = parse_env_headers(part, liberal=True)
+        if not parsed or not all(value.isascii() and value.isprintable() for value in parsed.values()):
+            raise ProfileError(
+                f"header {number} of telemetry.traces_headers is not NAME=VALUE",
+                fix="write it like api-key=…; spaces, commas and quotes of a value as %20, %2C and %22",
+            )
+        found.update(parsed)
+    return found
 
 
 def _resource(about: Mapping[str, str]) -> Resource:
