@@ -14,6 +14,7 @@ import pytest
 
 from headrace.log import Appended, EmbeddedLog, open_embedded_log
 from headrace.log.answered import AnsweredKeys
+from headrace.log.kafka import open_kafka_log
 from headrace.produce.fields import Fields, utc_connection
 from headrace.produce.ingest import REQUEST_HEADER, Ingest, IngestLimits
 from headrace.produce.ingest_body import (
@@ -24,6 +25,7 @@ from headrace.produce.ingest_body import (
     read_records,
 )
 from headrace.produce.lines import Chunk
+from servers.topics import kafka_topics
 
 WAIT_S = 20
 HOUR_US = 3_600_000_000
@@ -291,6 +293,22 @@ def test_one_request_that_the_log_refuses_does_not_take_the_others_with_it(
     for index in (0, 1, 3):
         futures[index].result(WAIT_S)
     assert opened.values() == [b"first", b"good", b"fine"]
+
+
+def test_a_record_that_the_topic_does_not_take_is_told_apart_from_a_log_that_is_not_ready(
+    kafka_broker: str, tmp_path: Path
+) -> None:
+    answered = AnsweredKeys(tmp_path / "ingest.db", kept_us=HOUR_US, keys_max=10)
+    with kafka_topics(kafka_broker, record_bytes_max=5_000) as topics:
+        log = open_kafka_log(topics.settings("events", 1), "events")
+        ingest = Ingest({"events": log}, answered=answered)
+        with pytest.raises(RefusedRequest, match="larger than the log takes") as refused:
+            ingest.submit("events", [os.urandom(9_000)], None, idempotency_key=None).result(WAIT_S)
+        assert (refused.value.status, refused.value.retry_after) == (413, None)
+        ingest.submit("events", [b"small"], None, idempotency_key=None).result(WAIT_S)
+        ingest.close()
+        log.close()
+    answered.close()
 
 
 def test_a_full_log_and_a_pipeline_that_is_behind_push_back(tmp_path: Path) -> None:

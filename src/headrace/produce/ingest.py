@@ -30,7 +30,14 @@ from headrace.declare.words import did_you_mean
 from headrace.errors import HeadraceError, RefusedError, TransientError
 from headrace.log.between import clamped, read_between
 from headrace.log.partitioner import partitions_of
-from headrace.log.protocol import APPEND_SCHEMA, Appended, Log, LogFullError, settles_after
+from headrace.log.protocol import (
+    APPEND_SCHEMA,
+    Appended,
+    Log,
+    LogFullError,
+    RecordTooLargeError,
+    settles_after,
+)
 from headrace.produce.ingest_body import RefusedRequest
 
 if TYPE_CHECKING:
@@ -426,6 +433,9 @@ def _refusal(error: HeadraceError) -> RefusedRequest:
         status, what, after = 429, "the log is full", _RETRY_LATER_S
     elif isinstance(error, TransientError):
         status, what, after = 503, "the log is not ready", _RETRY_LATER_S
+    elif isinstance(error, RecordTooLargeError):
+        fix = "send it with less in it, or let the log take larger records"
+        return RefusedRequest(413, "a record is larger than the log takes", fix=fix)
     else:
         status, what, after = 503, "the log refused the records", None
     refusal = RefusedRequest(status, what, fix="see what the ingest process says", retry_after=after)
