@@ -263,6 +263,9 @@ def test_the_driver_of_spark_is_called_back_by_the_name_of_its_service(tmp_path:
         "services"
     ]
     assert services["headrace"]["environment"]["SPARK_LOCAL_HOSTNAME"] == "headrace"
+    worker = services["spark-worker"]["command"]
+    assert worker[worker.index("--cores") + 1] == "2"
+    assert worker[worker.index("--memory") + 1] == "1g"
 
 
 def test_a_second_export_leaves_the_passwords_and_a_strangers_file_alone(tmp_path: Path, capsys: Any) -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import base64
 import http.client
+import json
 import ssl
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
@@ -14,12 +15,19 @@ from urllib.parse import urlsplit
 __all__ = ["API_KEY", "PASSWORD", "USER", "gate"]
 
 USER, PASSWORD, API_KEY = "writer", "a secret of the tests", "c29tZTprZXk="
+_REJECTED = {"type": "es_rejected_execution_exception", "reason": "rejected execution of a bulk"}
 _PASSES = {f"Basic {base64.b64encode(f'{USER}:{PASSWORD}'.encode()).decode()}", f"ApiKey {API_KEY}"}
 
 
 @contextmanager
-def gate(url: str, *, bytes_max: int = 10**9, tls: ssl.SSLContext | None = None) -> Iterator[str]:
-    """Let those through to `url` who say who they are; larger bodies are answered with 413."""
+def gate(
+    url: str, *, bytes_max: int = 10**9, tls: ssl.SSLContext | None = None, busy: Sequence[str] = ()
+) -> Iterator[str]:
+    """Let those through to `url` who say who they are; larger bodies are answered with 413.
+
+    The first bulk requests find the server `busy`: for the whole "request", or for each of its "items".
+    """
+    left = list(busy)
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -30,6 +38,12 @@ def gate(url: str, *, bytes_max: int = 10**9, tls: ssl.SSLContext | None = None)
                 self._answer(401, b'{"error":{"type":"security_exception","reason":"who are you"}}')
             elif len(body) > bytes_max:
                 self._answer(413, b"<html>too large</html>")
+            elif "_bulk" in self.path and left:
+                if left.pop(0) == "request":
+                    self._answer(429, json.dumps({"error": _REJECTED}).encode())
+                else:
+                    items = [{"index": {"status": 429, "error": _REJECTED}}] * (body.count(b"\n") // 2)
+                    self._answer(200, json.dumps({"errors": True, "items": items}).encode())
             else:
                 server = http.client.HTTPConnection(urlsplit(url).netloc, timeout=60)
                 kind = {"content-type": self.headers.get("content-type", "application/json")}

@@ -19,6 +19,7 @@ from test_parquet import WINDOWS, windows
 
 from headrace.errors import HeadraceError, ProfileError, RefusedError, TransientError
 from headrace.operate.secrets import Secret
+from headrace.replicate.delta import writer as writing
 from headrace.replicate.delta.failures import delta_failures
 from headrace.replicate.protocol import NamedColumn, Position, TableShape
 from headrace.testing.replica_writes import FIRST, THINGS, chunk, opened, thing
@@ -153,6 +154,31 @@ def test_small_files_are_put_together(target: DeltaTarget) -> None:
             writer.write(windows(epoch, 2))
     assert len(target.table("counts").file_uris()) < 12
     assert len(target.rows("counts")) == 78
+
+
+def test_files_that_no_version_needs_are_deleted(
+    target: DeltaTarget, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writing, "_COMPACT_EVERY", 4)
+    monkeypatch.setattr(writing, "_VACUUM_EVERY", 4)
+    folder = Path(target.place) / "counts"
+
+    def files() -> int:
+        return len(list(folder.rglob("*.parquet")))
+
+    with opened(target, WINDOWS, mode="append") as writer:
+        writer.take("counts", None, FIRST)
+        for epoch in range(1, 9):
+            writer.write(windows(epoch, 2))
+        kept = files()
+        assert kept >= 8, "a week is kept unless the table says otherwise"
+        shorter = {"delta.deletedFileRetentionDuration": "interval 0 seconds"}
+        target.table("counts").alter.set_table_properties(shorter)
+    with opened(target, WINDOWS, mode="append") as writer:
+        for epoch in range(9, 17):
+            writer.write(windows(epoch, 2))
+    assert files() < kept
+    assert len(target.rows("counts")) == 32
 
 
 def test_every_number_and_time_has_a_type_that_holds_it(target: DeltaTarget) -> None:

@@ -6,7 +6,7 @@ import datetime as dt
 import ipaddress
 import json
 import ssl
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from search_target import SearchTarget
 
 from headrace.errors import HeadraceError, ProfileError, RefusedError, TransientError
 from headrace.operate.secrets import Secret
+from headrace.replicate.elasticsearch.connection import Connection
 from headrace.replicate.elasticsearch.encoding import lines_of_rows
 from headrace.replicate.elasticsearch.mapping import index_names
 from headrace.replicate.elasticsearch.writer import ElasticsearchWriter
@@ -311,6 +312,35 @@ def test_a_body_that_is_too_large_is_sent_in_pieces_and_a_row_that_is_too_large_
     assert {row["who"] for row in one.rows(THINGS.name)} == {f"user {i}" for i in range(60) if i != 17}
     assert [json.loads(each.key)["who"] for each in kept] == ["user 17"]
     assert "larger than the server takes" in kept[0].reason
+
+
+@pytest.mark.parametrize("way", ["request", "items"])
+def test_a_server_that_has_too_much_to_do_is_given_longer_and_longer_pauses(
+    one: SearchTarget, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waited: list[float] = []
+    monkeypatch.setattr(Connection, "pause", lambda self, seconds: waited.append(seconds))
+    task = Task(replica="copy", pipeline="tests", tables=(THINGS,), set_aside=nothing)
+    rows = [thing(f"user {i}", i) for i in range(30)]
+    with gate(one.url, busy=[way] * 3) as url:
+        writer = one.replica(url=url, api_key=Secret(API_KEY)).open(task)
+        writer.take(THINGS.name, None, FIRST)
+        writer.write(chunk(rows, epoch=1))
+        writer.close()
+    assert sorted(waited) == waited and len(waited) == 3 and waited[2] > waited[0]
+    assert {row["who"] for row in one.rows(THINGS.name)} == {row["who"] for row in rows}
+    with gate(one.url, busy=[way] * 9) as url:
+        writer = one.replica(url=url, api_key=Secret(API_KEY)).open(task)
+        writer.take(THINGS.name, FIRST, replace(FIRST, generation=2))
+        with pytest.raises(TransientError, match="rejected execution"):
+            writer.write(chunk(rows, epoch=2, cursor=replace(FIRST, generation=2)))
+        assert writer.cursors()[THINGS.name].position == Position(), "it goes on from here"
+        writer.close()
+
+
+def nothing(refusals: Sequence[Refusal]) -> None:
+    """What is rejected for want of time is no row to set aside."""
+    assert not refusals
 
 
 def test_a_certificate_is_checked_against_the_one_that_the_profile_names(
