@@ -35,6 +35,8 @@ _PARTITIONS = (pa.field("date", pa.date32()), pa.field("hour", pa.int32()))
 _COMPACT_EVERY = 32
 _VACUUM_EVERY = 512
 _GONE = "_headrace_gone"
+# A row that was there before the table was a replica's has none, and is older than all of ours.
+_VERSION_THERE = "coalesce(t.`_version`, 0)"
 
 
 def table_uri(options: DeltaReplica, table: str) -> str:
@@ -50,6 +52,7 @@ class DeltaWriter:
         self._storage = options.storage()
         self._tables: dict[str, DeltaTable] = {}
         self._schemas: dict[str, pa.Schema] = {}
+        self._keys = {shape.name: list(shape.key) for shape in task.tables}
         self._partitions = {s.name: time_column(s, options.partition_by) for s in task.tables}
         for shape in task.tables:
             with self._failures(shape.name):
@@ -123,7 +126,7 @@ class DeltaWriter:
             if _cursor_of(target) != seen:
                 raise fenced(table)
             anew = cursor.position == Position() and bool(target.file_uris())
-            facts = {_CURSOR: json.dumps(cursor.facts()), _KEY: json.dumps(list(self._key_of(target)))}
+            facts = {_CURSOR: json.dumps(cursor.facts()), _KEY: json.dumps(self._keys[table])}
             facts[_OVERLAPS] = json.dumps(anew or _overlaps(target))
             # To say again where the cursor was lets this commit fail when a chunk came since it was read:
             # rows without a key would be there twice.
@@ -132,10 +135,6 @@ class DeltaWriter:
                 target.alter.set_table_properties(facts, raise_if_not_exists=False, commit_properties=again)
             except CommitFailedError:
                 raise fenced(table) from None
-
-    def _key_of(self, target: DeltaTable) -> list[str]:
-        key: list[str] = json.loads(target.metadata().configuration.get(_KEY) or "[]")
-        return key
 
     # --- rows
 
@@ -193,7 +192,7 @@ class DeltaWriter:
         )
         same = " AND ".join(f"(t.{_quoted(name)} IS NOT DISTINCT FROM c.{_quoted(name)})" for name in key)
         values = {_quoted(name): f"c.{_quoted(name)}" for name in names}
-        newer = "t.`_version` <= c.`_version`"
+        newer = f"{_VERSION_THERE} <= c.`_version`"
         merging = (
             target.merge(
                 changes,
@@ -208,7 +207,7 @@ class DeltaWriter:
             .when_not_matched_insert(values, predicate=f"NOT c.`{_GONE}`")
         )
         if chunk.sweep_below:
-            merging = merging.when_not_matched_by_source_delete(f"t.`_version` < {chunk.sweep_below}")
+            merging = merging.when_not_matched_by_source_delete(f"{_VERSION_THERE} < {chunk.sweep_below}")
         merging.execute()
 
     def _tidy(self, target: DeltaTable) -> None:

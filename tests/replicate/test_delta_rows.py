@@ -1,0 +1,43 @@
+"""Rows of Delta tables that are odd: there before the replica, NaN, or of no year that Delta knows."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from deltalake import write_deltalake
+from targets import DeltaTarget
+
+from headrace.replicate.protocol import NamedColumn, Position, TableShape, version_of
+from headrace.testing.replica_writes import FIRST, chunk, gone, opened, thing
+
+PEOPLE = TableShape(
+    name="people", columns=(NamedColumn("who", "VARCHAR"), NamedColumn("n", "BIGINT")), key=("who",)
+)
+
+
+@pytest.fixture
+def target(tmp_path: Path) -> DeltaTarget:
+    return DeltaTarget(str(tmp_path / "lake"))
+
+
+def numbers(target: DeltaTarget) -> dict[str, int]:
+    return {row["who"]: row["n"] for row in target.rows(PEOPLE.name)}
+
+
+def test_rows_that_were_there_before_the_replica_are_replaced_removed_and_swept(target: DeltaTarget) -> None:
+    theirs = pa.table({"who": ["ann", "bob", "eve"], "n": pa.array([999] * 3, pa.int64())})
+    write_deltalake(f"{target.place}/people", theirs)
+    with opened(target, PEOPLE) as writer:
+        writer.take("people", None, FIRST)
+        writer.write(chunk([thing("ann", 1)], [gone("bob", epoch=1)], epoch=1, shape=PEOPLE))
+    assert numbers(target) == {"ann": 1, "eve": 999}
+    swept = replace(FIRST, generation=2, sweep_below=version_of(2, 0))
+    with opened(target, PEOPLE) as writer:
+        writer.take("people", replace(FIRST, position=Position.at(1)), swept)
+        done, below = replace(swept, sweep_below=0), swept.sweep_below
+        again = [thing("ann", 1, generation=2)]
+        writer.write(chunk(again, epoch=1, cursor=done, sweep_below=below, shape=PEOPLE))
+    assert numbers(target) == {"ann": 1}
