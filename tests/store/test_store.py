@@ -6,7 +6,7 @@ import stat
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -436,3 +436,34 @@ def test_a_store_is_closed_after_a_reader_who_is_being_given_a_cursor(tmp_path: 
     assert not closing.is_alive()
     with pytest.raises(duckdb.ConnectionException):
         store._root.execute("SELECT 1")
+
+
+def test_a_store_that_is_read_at_that_moment_is_closed_and_its_readers_are_told(tmp_path: Path) -> None:
+    store = opened(tmp_path)
+    long = "SELECT count(*) FROM range(1_000_000_000_000)"
+    said: list[str] = []
+    begun = threading.Barrier(3)
+
+    def within_a_snapshot() -> None:
+        with store.snapshot() as cursor:
+            begun.wait()
+            cursor.execute(long).fetchall()
+
+    def by_a_query() -> None:
+        begun.wait()
+        store.query(long, seconds_max=60)
+
+    def read(how: Callable[[], None]) -> None:
+        with pytest.raises(TransientError) as error:
+            how()
+        said.append(error.value.message)
+
+    readers = [threading.Thread(target=read, args=(how,)) for how in (within_a_snapshot, by_a_query)]
+    for reader in readers:
+        reader.start()
+    begun.wait()
+    store.close()
+    for reader in readers:
+        reader.join(30)
+    assert [text.endswith("was closed before it had answered") for text in said] == [True, True]
+    opened(tmp_path).close()

@@ -11,6 +11,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
+from headrace.errors import RefusedError, TransientError
 from headrace.store.database import connect, prepare_session
 from headrace.store.instants import instant_of
 from headrace.store.ledger import Ledger, StoreStatus, TableStatus, ledger_of, partitions_of
@@ -42,6 +43,10 @@ _WAITING = f"""(
     ) USING (stream, lane, partition, "offset"))"""
 _ADDRESSES = 'STRUCT(stream VARCHAR, lane VARCHAR, partition INTEGER, "offset" BIGINT)[]'
 
+_CLOSE_LOOK_S = 0.05
+_CLOSE_LOOKS_MAX = 200
+"""So often is a reader interrupted who does not give his cursor back; then the store is closed regardless."""
+
 
 class StoreReading:
     """Queries, ledger, status and dead letters. Every call ends its transaction before it returns."""
@@ -49,26 +54,55 @@ class StoreReading:
     def __init__(self, path: Path, connection: Any) -> None:
         self.path = path
         self._root = connection
-        self._root_lock = threading.Lock()
+        self._root_lock = threading.Condition()
+        self._given: set[Any] = set()
+        self._closing = False
 
-    def _cursor(self) -> Any:
+    @contextmanager
+    def _cursor(self) -> Iterator[Any]:
+        """Give a cursor for the block. Raises TransientError when the store is closed, or meanwhile."""
         with self._root_lock:
+            if self._closing:
+                raise self._closed()
             cursor = self._root.cursor()
-        prepare_session(cursor)
-        return cursor
+            self._given.add(cursor)
+        try:
+            prepare_session(cursor)
+            yield cursor
+        except (duckdb.Error, OSError, RefusedError, TransientError) as error:
+            if self._closing:
+                raise self._closed() from error
+            raise
+        finally:
+            with self._root_lock:
+                cursor.close()
+                self._given.remove(cursor)
+                self._root_lock.notify_all()
+
+    def _closed(self) -> TransientError:
+        return TransientError(
+            f"the store {self.path} was closed before it had answered", fix="ask again: the pipeline stopped"
+        )
 
     def _close_root(self) -> None:
-        # Who asks for a cursor at this moment keeps the connection busy, and DuckDB would refuse to close it.
+        # DuckDB refuses to close a connection while one of its cursors is busy, and then keeps the file.
         with self._root_lock:
-            self._root.close()
+            self._closing = True
+            for _ in range(_CLOSE_LOOKS_MAX):
+                if not self._given:
+                    break
+                for cursor in self._given:
+                    cursor.interrupt()
+                self._root_lock.wait(
+                    _CLOSE_LOOK_S
+                )  # who is between two statements is interrupted in the next
+            with suppress(duckdb.Error):
+                self._root.close()
 
     def _fetch(self, sql: str, parameters: list[Any] | None = None) -> list[tuple[Any, ...]]:
-        cursor = self._cursor()
-        try:
+        with self._cursor() as cursor:
             rows: list[tuple[Any, ...]] = cursor.execute(sql, parameters or []).fetchall()
             return rows
-        finally:
-            cursor.close()
 
     def _progress(self) -> Progress:
         return Progress.from_json(self._fetch("SELECT body FROM _headrace.progress")[0][0])
@@ -78,11 +112,8 @@ class StoreReading:
 
     def query(self, sql: str, *, rows_max: int | None = None, seconds_max: float = 5.0) -> pa.Table:
         """Run one SELECT beside the writer and return its rows (see `queries.run_query`)."""
-        cursor = self._cursor()
-        try:
+        with self._cursor() as cursor:
             return run_query(cursor, sql, rows_max=rows_max, seconds_max=seconds_max)
-        finally:
-            cursor.close()
 
     @contextmanager
     def snapshot(self) -> Iterator[Any]:
@@ -90,14 +121,13 @@ class StoreReading:
 
         A block that waits for anything but the store makes the engine's epochs slower, all the while.
         """
-        cursor = self._cursor()
-        try:
-            cursor.execute("BEGIN TRANSACTION READ ONLY")
-            yield cursor
-        finally:
-            with suppress(duckdb.Error):  # a query that failed may have ended the transaction by itself
-                cursor.execute("ROLLBACK")
-            cursor.close()
+        with self._cursor() as cursor:
+            try:
+                cursor.execute("BEGIN TRANSACTION READ ONLY")
+                yield cursor
+            finally:
+                with suppress(duckdb.Error):  # a query that failed may have ended the transaction by itself
+                    cursor.execute("ROLLBACK")
 
     def ledger(self) -> Ledger:
         """Return what became of every record, as of the last committed epoch."""
@@ -158,16 +188,13 @@ class StoreReading:
             values.append(
                 [dict(zip(("stream", "lane", "partition", "offset"), a, strict=True)) for a in addresses]
             )
-        cursor = self._cursor()
-        try:
+        with self._cursor() as cursor:
             table: pa.Table = cursor.sql(
                 f"SELECT * FROM {_WAITING if waiting else 'dead_letters'} WHERE {' AND '.join(conditions)} "
                 f'ORDER BY stream, lane, partition, "offset" LIMIT {int(limit)}',
                 params=values,
             ).to_arrow_table()
             return table
-        finally:
-            cursor.close()
 
 
 def _table_in(place: str) -> str:

@@ -14,7 +14,7 @@ from headrace.errors import IntegrityError, RefusedError
 from headrace.sql.plan import PipelinePlan, TableClass, TablePlan
 from headrace.sql.system import late_columns
 from headrace.store.changes import REBUILT
-from headrace.store.database import connect_engine
+from headrace.store.database import connect_engine, prepare_session
 from headrace.store.declared import adopt_streams, drop_views_of_old
 from headrace.store.lock import StoreLock
 from headrace.store.names import late_name, quoted, side_name, state_name
@@ -109,17 +109,27 @@ class Store(StoreReading):
 
         Its transactions run beside the engine's and never conflict with them.
         """
-        return self._cursor()
+        with self._root_lock:
+            cursor = self._root.cursor()
+        prepare_session(cursor)
+        return cursor
 
     def save(self, progress: Progress) -> None:
         """Write `progress` inside a transaction; it is `self.progress` once the caller has committed."""
         self.connection.execute("UPDATE _headrace.progress SET body = ?", [progress.to_json()])
 
     def close(self) -> None:
-        """Give the file and the lock back; what is not committed is gone. Twice is harmless."""
-        self._close_root()
-        self.connection.close()
-        self._lock.release()
+        """Give the file and the lock back; what is not committed is gone. Twice is harmless.
+
+        Who reads at this moment is interrupted with a TransientError.
+        """
+        try:
+            self._close_root()
+        finally:
+            try:
+                self.connection.close()
+            finally:
+                self._lock.release()
 
     # --- opening
 
