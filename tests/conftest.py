@@ -7,7 +7,7 @@ from contextlib import nullcontext
 
 import pytest
 
-from tracing import untraced, untraced_processes
+from tracing import save_measured, untraced, untraced_processes
 
 pytest_plugins = ["servers.plugin"]
 
@@ -27,3 +27,8 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
         left_out = nullcontext()
     with left_out:
         return (yield)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish() -> None:
+    save_measured()
