@@ -9,11 +9,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from rich.console import Console
 from typer.main import get_command
 
 from headrace.cli.app import app, run
+from headrace.log import APPEND_SCHEMA
+from headrace.operate import load_project, open_log
 
 pytestmark = pytest.mark.slow
 
@@ -157,7 +160,9 @@ def test_a_new_window_size_is_one_edit_and_one_command(
     assert run(["run", "--until-caught-up", *here]) == 1
     err = capsys.readouterr().err
     assert "'by_minute'" in err
-    assert "--rebuild by_minute" in err
+    assert "headrace run --rebuild by_minute" in err
+    assert run(["run", "--rebuild", "by_minut", *here]) == 1
+    assert "did you mean 'by_minute'" in capsys.readouterr().err
     ok("run", "--until-caught-up", "--rebuild", "by_minute", *here)
     capsys.readouterr()
     ok("sql", "SELECT sensor, readings FROM by_minute ORDER BY 1", "--format", "csv", *here)
@@ -205,6 +210,35 @@ def test_a_dead_letter_is_seen_corrected_and_accepted_once(
         *here,
     )
     assert capsys.readouterr().out == "readings,highest\n2,6.5\n"
+
+
+def test_a_record_cannot_command_the_terminal_of_whoever_looks_at_it(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    here, title = ("-C", str(project)), "\x1b]0;owned\x07\x9b2J"
+    log = open_log(load_project(project), "readings")
+    headers = [{"key": title, "value": title.encode()}]
+    good = {"id": "t", "station": title, "at": "2026-03-01T10:06:00Z", "celsius": 1.0}
+    for value in (title.encode(), json.dumps(good).encode()):
+        log.append(
+            pa.Table.from_pylist(
+                [{"partition": 0, "key": title.encode(), "value": value, "headers": headers}],
+                schema=APPEND_SCHEMA,
+            )
+        )
+    log.close()
+    ok("run", "--until-caught-up", *here)
+    capsys.readouterr()
+    for words in (
+        ("dead-letters", "list"),
+        ("dead-letters", "show", "readings:0:5"),
+        ("dead-letters", "redrive", "readings:0:5", "--dry-run"),
+        ("sql", f"SELECT '{title}' AS \"{title}\""),
+    ):
+        ok(*words, *here)
+        out = capsys.readouterr().out
+        assert "owned" in out
+        assert not set(out) & set("\x1b\x07\x9b"), words
 
 
 def test_nothing_set_aside_is_said_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,6 +9,7 @@ import typer
 
 from headrace.cli.arguments import JsonOption, ProfileOption, ProjectOption, examples, home_of
 from headrace.cli.store_commands import client_of
+from headrace.declare.words import printable
 from headrace.errors import ProfileError
 
 if TYPE_CHECKING:
@@ -114,7 +115,8 @@ def show(
             *(("header", f"{key}: {value}") for key, value in document["headers"].items()),
         ]
     )
-    typer.echo(f"\n{document['value'] if letter['value'] is not None else '(a tombstone: no value)'}")
+    value = "(a tombstone: no value)" if letter["value"] is None else document["value"]
+    typer.echo("\n" + printable(value, keep="\n\t"))
     typer.echo(
         f"\ncorrect it: headrace dead-letters redrive {document['address']} --set field=value", err=True
     )

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from headrace.cli.arguments import Format
+from headrace.declare.words import printable
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -77,7 +78,7 @@ def rows_table(names: Sequence[str], rows: Iterable[Sequence[Any]], *, title: st
 
     kept = list(rows)
     table = Table(box=SIMPLE_HEAD, title=title, title_justify="left", pad_edge=False, show_edge=False)
-    for index, name in enumerate(names):
+    for index, name in enumerate(map(printable, names)):
         numeric = any(isinstance(row[index], int | float | Decimal) for row in kept)
         table.add_column(escape(name), justify="right" if numeric else "left", no_wrap=numeric)
     for row in kept:
@@ -86,7 +87,7 @@ def rows_table(names: Sequence[str], rows: Iterable[Sequence[Any]], *, title: st
 
 
 def cell(value: Any) -> str:
-    """Return a value as people read it."""
+    """Return a value as people read it; nothing of it commands the terminal."""
     if isinstance(value, datetime):
         text = value.isoformat(sep=" ", timespec="auto")
         return text.removesuffix("+00:00")
@@ -97,6 +98,7 @@ def cell(value: Any) -> str:
     if isinstance(value, dict | list):
         value = json_text(value)
     text = _text(value) if isinstance(value, bytes) else str(value)
+    text = printable(text[: _CELL_WIDTH_MAX + 1], keep="\n\t")
     return text if len(text) <= _CELL_WIDTH_MAX else text[: _CELL_WIDTH_MAX - 1] + "…"
 
 
@@ -106,11 +108,11 @@ def print_json(document: Any) -> None:
 
 
 def print_facts(facts: Iterable[tuple[str, str]]) -> None:
-    """Print lines of a word and what it is."""
+    """Print lines of a word and what it is; what a record says in there commands nothing."""
     lines = list(facts)
     width = max((len(name) for name, _ in lines), default=0)
     for name, value in lines:
-        typer.echo(f"{name:<{width}}  {value}")
+        typer.echo(f"{name:<{width}}  {printable(value)}")
 
 
 def told_waiting(pause: Waiting | None) -> None:

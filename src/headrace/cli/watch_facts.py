@@ -9,6 +9,7 @@ from typing import Any
 
 from headrace.cli.output import spell_number
 from headrace.cli.view import OUTCOMES
+from headrace.declare.words import printable
 
 __all__ = ["Question", "flow_of", "line_of", "outcome_rows", "questions_of", "replica_rows", "table_rows"]
 
@@ -149,5 +150,4 @@ def line_of(line: Mapping[str, Any]) -> str:
     """Return a line of the journal as text: time, level, event, facts; nothing that moves a cursor."""
     facts: Sequence[str] = [f"{name}={value}" for name, value in line.items() if name not in _HEAD]
     at, level, event = (str(line.get(name, "")) for name in _HEAD)
-    text = " ".join((at[:19].replace("T", " "), f"{level:<7}", event, *facts))
-    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
+    return printable(" ".join((at[:19].replace("T", " "), f"{level:<7}", event, *facts)))

@@ -1,10 +1,10 @@
-"""Finds the word that an author meant."""
+"""Words for people: finds the one that an author meant, and makes a stranger's safe to print."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-__all__ = ["did_you_mean", "nearest"]
+__all__ = ["did_you_mean", "nearest", "printable"]
 
 
 def nearest(word: str, known: Iterable[str]) -> str | None:
@@ -20,3 +20,13 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Return `"; did you mean 'X'?"`, or nothing when no known word is near."""
     found = nearest(word, known)
     return f"; did you mean '{found}'?" if found else ""
+
+
+def printable(text: str, keep: str = "") -> str:
+    """Return text that cannot command a terminal: what is not printable, nor in `keep`, is escaped."""
+    if text.isprintable():
+        return text
+    return "".join(
+        sign if sign.isprintable() or sign in keep else sign.encode("unicode_escape").decode()
+        for sign in text
+    )

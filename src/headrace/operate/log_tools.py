@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from headrace.declare.words import printable
 from headrace.errors import RefusedError
 from headrace.log.backoff import Waiting, when_ready
 from headrace.log.between import clamped, read_between
@@ -26,6 +27,7 @@ __all__ = ["From", "Peeked", "describe_log", "peek", "settings_of"]
 
 _SAMPLE = 200
 _LAST_MAX = 100_000
+_LAYOUT = "\n\t"
 _FOLLOW_WAIT = timedelta(milliseconds=500)
 
 
@@ -141,7 +143,9 @@ class Peeked:
         """Return the value for people: JSON is indented."""
         if self.form == "tombstone":
             return "(a tombstone: no value)"
-        return _safe(dump_exact(self.parsed, indent=2)) if self.form == "json" else str(self.parsed)
+        return (
+            printable(dump_exact(self.parsed, indent=2), _LAYOUT) if self.form == "json" else str(self.parsed)
+        )
 
     def line(self) -> str:
         """Return the record as one line of JSON."""
@@ -269,12 +273,4 @@ def _text(value: bytes | None) -> str | None:
 
 def _escaped(value: bytes) -> str:
     """Return text; bytes that are none are written as in a Python literal."""
-    return _safe(value.decode("utf-8", "backslashreplace"))
-
-
-def _safe(text: str) -> str:
-    # A record must not be able to move the cursor or change the colours of a terminal.
-    return "".join(
-        each if each.isprintable() or each in "\n\t" else each.encode("unicode_escape").decode()
-        for each in text
-    )
+    return printable(value.decode("utf-8", "backslashreplace"), _LAYOUT)

@@ -7,6 +7,7 @@ from datetime import UTC, date, datetime
 from html import escape
 from typing import Any
 
+from headrace.declare.words import printable
 from headrace.operate.verify.comparing import Compared, Difference
 from headrace.operate.verify.verdict import Verdict
 
@@ -75,8 +76,7 @@ def _records_text(one: Difference) -> str:
 
 def _short(value: Any) -> str:
     """Return a value on one line that cannot move a terminal's cursor."""
-    text = _written(value)
-    safe = "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
+    safe = printable(_written(value))
     return safe if len(safe) <= _CELL_MAX else safe[: _CELL_MAX - 1] + "…"
 
 
