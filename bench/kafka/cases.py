@@ -39,7 +39,7 @@ class Scale:
 
 
 FULL = Scale(2_000_000, 100_000, 200_000, 10_000, 3, 20.0, 30.0, 1_500_000, 400_000)
-QUICK = Scale(200_000, 40_000, 20_000, 5_000, 1, 5.0, 5.0, 150_000, 100_000)
+QUICK = Scale(200_000, 40_000, 20_000, 5_000, 1, 5.0, 5.0, 400_000, 100_000)
 RATIO_BARS = {
     TYPE: {"consume": Bar(least=0.5), "spark": Bar(least=8), "flink": Bar(least=8)},
     USER: {"consume": Bar(least=0.5), "spark": Bar(least=6), "flink": Bar(least=6)},

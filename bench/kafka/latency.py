@@ -21,6 +21,7 @@ from bench.kafka.oracle import COMMERCE, TYPE
 from bench.kafka.running import Ground
 
 _WARM_S = 1.0
+_OFFERED_S = 3.0  # shorter than that, what is committed is what waited, when nothing is sent any more
 _OFFERED = {TYPE: 250_000.0, COMMERCE: 60_000.0}
 _NAMES = {TYPE: "one table", COMMERCE: "whole commerce"}
 
@@ -37,7 +38,7 @@ def percentiles(latency_s: np.ndarray) -> dict[str, float]:
 
 def sustained_rate(follower: Follower, case: str, scale: Scale, raw: list[dict[str, Any]]) -> float:
     """Offer more than the engine can take; return what it commits per second meanwhile."""
-    offered = _OFFERED[case]
+    offered = min(_OFFERED[case], scale.sent_max / _OFFERED_S)
     sent = follower.send([(offered, min(scale.follow_s, 10.0, scale.sent_max / offered))])
     times = np.array([moment for moment, _ in sent.commits])
     done = np.array([sum(positions) for _, positions in sent.commits])
