@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from dataclasses import replace
 from pathlib import Path
 
@@ -41,3 +42,26 @@ def test_rows_that_were_there_before_the_replica_are_replaced_removed_and_swept(
         again = [thing("ann", 1, generation=2)]
         writer.write(chunk(again, epoch=1, cursor=done, sweep_below=below, shape=PEOPLE))
     assert numbers(target) == {"ann": 1}
+
+
+def test_a_key_that_is_nan_goes_and_comes_again_with_whatever_bits(target: DeltaTarget) -> None:
+    shape = TableShape(name="ratios", columns=(NamedColumn("ratio", "DOUBLE"),), key=("ratio",))
+    # What 0.0 / 0.0 gives, and what is read back from JSON: the bits of their signs differ.
+    divided, read = (struct.unpack("<d", struct.pack("<Q", bits << 48))[0] for bits in (0xFFF8, 0x7FF8))
+
+    def keys(ratio: float, epoch: int) -> pa.Table:
+        return pa.table(
+            {"ratio": [ratio, None], "_version": pa.array([version_of(1, epoch)] * 2, pa.int64())}
+        )
+
+    sent, nothing = replace(chunk(), table=shape), keys(read, 1).slice(0, 0)
+    with opened(target, shape) as writer:
+        writer.take("ratios", None, FIRST)
+        for epoch, rows, removed, left in (
+            (1, keys(divided, 1), nothing, 2),
+            (2, keys(divided, 2), keys(read, 2), 2),
+            (3, nothing, keys(read, 3), 0),
+        ):
+            done = replace(FIRST, position=Position.at(epoch))
+            writer.write(replace(sent, rows=rows, removed=removed, cursor=done))
+            assert len(target.rows("ratios")) == left

@@ -13,9 +13,11 @@ import json
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from math import isnan, nan
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from deltalake import CommitProperties, DeltaTable, Transaction, WriterProperties, write_deltalake
 from deltalake.exceptions import CommitFailedError, TableNotFoundError
 from deltalake.schema import Schema
@@ -161,7 +163,7 @@ class DeltaWriter:
             return
         if not cursor.same_writer(there):
             raise fenced(name)
-        rows = self._dated(name, fitted(chunk.rows, self._schemas[name]))
+        rows = self._dated(name, self._fitted(chunk, chunk.rows))
         met = bool(chunk.table.key) and (self._options.mode == "update" or _overlaps(target))
         if chunk.sweep_below or chunk.removed.num_rows or (met and rows.num_rows):
             self._merge(target, chunk, rows)
@@ -175,6 +177,9 @@ class DeltaWriter:
                 commit_properties=_moved(cursor),
             )
 
+    def _fitted(self, chunk: Chunk, rows: pa.Table) -> pa.Table:
+        return _one_nan(fitted(rows, self._schemas[chunk.table.name]), chunk.table.key)
+
     def _dated(self, name: str, rows: pa.Table) -> pa.Table:
         column = self._partitions[name]
         return rows if column is None else dated(rows, column)
@@ -182,7 +187,7 @@ class DeltaWriter:
     def _merge(self, target: DeltaTable, chunk: Chunk, rows: pa.Table) -> None:
         """Meet rows of the chunk with those that are there, by key, in one commit."""
         key, names = chunk.table.key, rows.schema.names
-        gone = _without(fitted(chunk.removed, self._schemas[chunk.table.name]), rows, key)
+        gone = _without(self._fitted(chunk, chunk.removed), rows, key)
         changes = pa.concat_tables(
             [
                 rows.append_column(_GONE, pa.repeat(pa.scalar(False), rows.num_rows)),
@@ -241,10 +246,24 @@ def _without(gone: pa.Table, rows: pa.Table, key: tuple[str, ...]) -> pa.Table:
     """Return the keys that are not those of rows: a row that comes again replaces the one that went."""
     if not gone.num_rows or not rows.num_rows:
         return gone
-    known = {tuple(row.values()) for row in rows.select(list(key)).to_pylist()}
-    return gone.filter(
-        pa.array([tuple(row.values()) not in known for row in gone.select(list(key)).to_pylist()])
-    )
+    known = set(_keys_of(rows, key))
+    return gone.filter(pa.array([each not in known for each in _keys_of(gone, key)]))
+
+
+def _keys_of(rows: pa.Table, key: tuple[str, ...]) -> list[tuple[Any, ...]]:
+    """Return the key of each row. NaN is equal to itself."""
+    found = (row.values() for row in rows.select(list(key)).to_pylist())
+    return [tuple("NaN" if isinstance(v, float) and isnan(v) else v for v in values) for values in found]
+
+
+def _one_nan(rows: pa.Table, key: tuple[str, ...]) -> pa.Table:
+    """Return rows of which every NaN in the key has the same bits, which is what the library compares."""
+    for i, field in enumerate(rows.schema):
+        if field.name in key and pa.types.is_floating(field.type):
+            values = rows.column(i)
+            only = pc.if_else(pc.is_nan(values), pa.scalar(nan, field.type), values)
+            rows = rows.set_column(i, field, only)
+    return rows
 
 
 # --- the cursor in the table
