@@ -53,6 +53,18 @@ def test_the_most_rows_of_an_epoch_hold_from_the_first_one_on() -> None:
     assert pace.rows == 7
 
 
+def test_the_most_rows_of_an_epoch_may_change_on_the_way() -> None:
+    pace = Pace(125_000)
+    pace.rows_max = 100
+    assert pace.rows == 100
+    pace.learn(100, 0.001)
+    assert pace.rows == 100
+    pace.rows_max = 125_000
+    pace.learn(pace.rows, 0.001)
+    pace.learn(pace.rows, 0.001)
+    assert pace.rows > 1_000
+
+
 class _Reader:
     """Gives slices of `sizes`, one for each look, then empty ones."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -11,6 +12,7 @@ from headrace.errors import RefusedError
 from headrace.observe import Observer
 from headrace.observe.alerts import Alerts, Notice, rule_of
 from headrace.observe.rules import Limits, Rule, default_rules
+from headrace.store.history import SampleHistory, labels_text
 from headrace.testing import PipelineTest
 from observe.observed import START, Facts, observer_of, shop, step
 
@@ -227,3 +229,39 @@ def test_a_declared_alert_becomes_a_rule_with_its_words() -> None:
     assert (rule.name, rule.hold, rule.severity, rule.summary, rule.query) == (
         "many", timedelta(minutes=2), "critical", "Too many.", MANY,
     )  # fmt: skip
+
+
+# By rule: the series, whose it is, its values by the second where the rule holds, and where it just does not.
+SURROUNDINGS: dict[str, tuple[str, str, Callable[[int], float], Callable[[int], float]]] = {
+    "restarting": ("headrace_start_timestamp_seconds", "", lambda s: s // 240, lambda s: s // 900),
+    "lag_rising": ("headrace_lag_records", "stream", lambda s: 10_001 + s, lambda s: 20_000 - s),
+    "replica_behind": ("headrace_replica_lag_seconds", "replica", lambda s: 301, lambda s: 300),
+    "log_down": ("headrace_log_up", "stream", lambda s: 0, lambda s: 1),
+    # Full in 10,000 s and less at first; or, in the calm, in 20,000 s at least.
+    "disk_full": ("headrace_disk_free_bytes", "", lambda s: 1e9 - 1e5 * s, lambda s: 1e9 - 4e4 * s),
+    "clock_skew": ("headrace_clock_skew_seconds", "stream", lambda s: 31, lambda s: 30),
+}
+
+
+@pytest.mark.parametrize("bad", [True, False])
+def test_what_goes_wrong_around_a_run_fires_its_alert_and_what_just_does_not_fires_none(bad: bool) -> None:
+    with PipelineTest(shop(), start=START) as test:
+        kept = SampleHistory(test.store)
+        rules = [rule for rule in default_rules(Limits()) if rule.name in SURROUNDINGS]
+        alerts = Alerts(
+            test.store, rules, pipeline="shop", group=timedelta(seconds=10), repeat=timedelta(hours=1)
+        )
+        for second in range(0, 1_500, 30):
+            now = test.clock.time + timedelta(seconds=second)
+            found = []
+            for name, whose, wrong, calm in SURROUNDINGS.values():
+                labels = labels_text({whose: "it"} if whose else {})
+                found.append((name, labels, float((wrong if bad else calm)(second))))
+            kept.add(now, found)
+            kept.write(now)
+            alerts.look(now)
+        states = {each["name"]: each["state"] for each in alerts.states()}
+        assert states == dict.fromkeys(SURROUNDINGS, "firing" if bad else "ok")
+        named = {each["name"]: each["subject"] for each in alerts.states() if bad}
+        assert named == {name: "it" if line[1] else "" for name, line in SURROUNDINGS.items() if bad}
+        kept.close()

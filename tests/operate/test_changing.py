@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from headrace.blueprints import write_project
 from headrace.errors import RefusedError
+from headrace.log import APPEND_SCHEMA
 from headrace.operate import Runtime, load_project
-from headrace.operate.changing import rate_key
+from headrace.operate.changing import RunSettings, poller_key, rate_key
 from headrace.operate.producing import rate_of, serve_rate
 from headrace.produce.generator import Rate
 
@@ -171,3 +175,84 @@ def test_two_profiles_keep_their_changes_apart(folder: Path) -> None:
         other.close()
     with opened(folder) as run:
         assert run.settings.value("alerts.late_percent") == "7"
+
+
+def append(run: Runtime, records: int) -> None:
+    rows = [{"partition": 0, "key": None, "value": b"x" * 100} for _ in range(records)]
+    run.logs["events"].append(pa.Table.from_pylist(rows, schema=APPEND_SCHEMA))
+
+
+def records_of_epochs(run: Runtime) -> list[int]:
+    found = []
+    while (report := run.engine.step()) is not None:
+        found.append(report.records["events"])
+    return [records for records in found if records]
+
+
+def test_the_bounds_of_an_epoch_change_from_the_next_one_on_and_hold_in_the_next_run(folder: Path) -> None:
+    rows, size, linger = (
+        f"engine_settings.{name}" for name in ("epoch_rows_max", "epoch_bytes_max", "linger")
+    )
+    with opened(folder) as run:
+        before = [run.settings.value(key) for key in (rows, size, linger)]
+        assert before == ["125000", str(64 * 1024 * 1024), "120 ms"]
+        assert run.settings.preview(rows, "10").profile == f"{rows} = 10"
+        assert (
+            run.settings.preview(rows, "10").effect
+            == "the most records of one epoch: 10, from the next epoch on"
+        )
+        append(run, 25)
+        run.settings.change(rows, "10")
+        assert records_of_epochs(run) == [10, 10, 5]
+        run.settings.change(size, "500 B")
+        run.settings.change(linger, "1 s")
+        append(run, 8)
+    with opened(folder) as run:
+        assert [run.settings.value(key) for key in (rows, size, linger)] == ["10", "500", "1 second"]
+        assert run.engine._linger() <= 1
+        small = records_of_epochs(run)
+        assert (sum(small), len(small) > 1) == (8, True)
+        for _ in range(3):
+            run.settings.undo()
+        append(run, 25)
+        assert records_of_epochs(run) == [25]
+        assert [run.settings.value(key) for key in (rows, size, linger)] == before
+
+
+def test_on_spark_the_bounds_of_an_epoch_need_a_restart_and_memory_everywhere(folder: Path) -> None:
+    with opened(folder) as run:
+        with pytest.raises(RefusedError, match="cannot change while"):
+            run.settings.change("engine_settings.memory_limit", "2 GB")
+        spark = replace(run.project, profile=replace(run.project.profile, engine="spark"))
+        settings = RunSettings(spark, run.alerts, run.journal, run.engine, run.pollers)
+        with pytest.raises(RefusedError, match="cannot change while"):
+            settings.change("engine_settings.epoch_rows_max", "10")
+        settings.change("alerts.late_percent", "7")
+
+
+def test_a_poller_that_was_paused_pauses_in_the_next_run_until_it_is_undone(folder: Path) -> None:
+    def polls() -> bool:
+        return any(each.name == "headrace-poller-events" for each in threading.enumerate())
+
+    polling, key = (
+        'polling.events = { url = "http://127.0.0.1:9/", private_addresses = "yes" }',
+        poller_key("events"),
+    )
+    with opened(folder, polling) as run:
+        assert run.settings.value(key) == "polling"
+        assert run.settings.choices(key) == ("polling", "paused")
+        with pytest.raises(RefusedError, match="no such state of a poller"):
+            run.settings.change(key, "stopped")
+        run.settings.change(key, "paused")
+    with opened(folder, polling) as run:
+        assert (run.settings.value(key), run.settings.changed(key)) == ("paused", True)
+        run.pollers.start()
+        try:
+            assert not polls()
+            run.settings.undo()
+            assert polls()
+            assert not run.settings.changed(key)
+        finally:
+            run.pollers.stop()
+    with opened(folder) as run, pytest.raises(RefusedError, match="cannot change while"):
+        run.settings.change(poller_key("other"), "paused")

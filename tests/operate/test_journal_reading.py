@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from queue import Queue
 
+import headrace
 from headrace.operate.journal import Journal
-from headrace.operate.journal_reading import Line, follow_lines, kept, last_lines
+from headrace.operate.journal_reading import Line, Part, follow_lines, kept, last_lines, part_of
 
 
 def events(lines: list[Line]) -> list[str]:
@@ -75,3 +77,48 @@ def test_lines_are_followed_into_the_file_that_takes_the_place_of_a_full_one(tmp
         stop.set()
         thread.join(10)
     assert not thread.is_alive()
+
+
+def test_every_event_of_a_run_belongs_to_a_part_by_which_lines_are_found(tmp_path: Path) -> None:
+    told = re.compile(
+        r'journal\.(?:info|warning|failed)\(\s*"([^"]+)"|self\._tell\(\s*"((?:setting|dead)[^"]*)"'
+    )
+    rooms = Path(headrace.__file__).parent
+    found = {one or other for file in rooms.rglob("*.py") for one, other in told.findall(file.read_text())}
+    assert len(found) > 20
+    of_the_run = {event for event in found if part_of(event) is Part.RUN}
+    assert of_the_run == {
+        "run started", "run stopped", "run failed", "handing over", "declaration changed", "not observed",
+    }  # fmt: skip
+    assert {part_of(event) for event in found} == set(Part)
+    path = tmp_path / "headrace.log"
+    journal = Journal(path)
+    for event in ("run started", "poller", "replica told", "alert fires", "setting changed back"):
+        journal.info(event)
+    journal.close()
+    assert events(last_lines(path, 10, kept(part=Part.REPLICAS))) == ["replica told"]
+    assert events(last_lines(path, 10, kept(part=Part.SETTINGS, text="back"))) == ["setting changed back"]
+    assert events(last_lines(path, 10, kept(part=Part.RUN, level="warning"))) == []
+
+
+def test_no_line_is_lost_or_told_twice_between_the_last_ones_and_those_that_come(tmp_path: Path) -> None:
+    path, stop, asked = tmp_path / "headrace.log", threading.Event(), list[str]()
+    journal = Journal(path)
+    for event in ("first", "second"):
+        journal.info(event)
+
+    def keep(line: Line) -> bool:
+        if not asked:
+            journal.info("while the last ones are read")
+        asked.append(str(line["event"]))
+        return True
+
+    seen = []
+    for line in follow_lines(path, keep, stop, last=10):
+        if line["event"] == "second":
+            journal.info("before it is followed")
+        seen.append(line)
+        if line["event"] == "before it is followed":
+            stop.set()
+    journal.close()
+    assert events(seen) == ["first", "second", "while the last ones are read", "before it is followed"]

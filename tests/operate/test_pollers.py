@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -198,3 +199,35 @@ def test_a_poller_of_a_topic_with_fewer_partitions_than_asked_has_them_made(
             assert poller.run(pages=1).records == 3
             assert len(log.partitions()) == 3
         assert sorted(polled_ids(asked)) == ["1-0", "1-1", "1-2"]
+
+
+def test_a_poller_that_pauses_ends_and_goes_on_where_it_stood(tmp_path: Path) -> None:
+    def working() -> set[str]:
+        return {each.name for each in threading.enumerate() if each.name.startswith("headrace-poller-")}
+
+    def eventually(true: Callable[[], bool]) -> None:
+        end, pause = time.monotonic() + 60, threading.Event()
+        while not true():
+            assert time.monotonic() < end
+            pause.wait(0.02)
+
+    with pages(dict.fromkeys(range(1, 100_000), 1)) as url:
+        asked = polled(tmp_path, url)
+        journal = Journal(asked.journal_path)
+        pollers = Pollers(asked, journal)
+        try:
+            pollers.pause(frozenset({"users"}))
+            pollers.start()
+            assert working() == set()
+            for least in (3, 6):
+                pollers.pause(frozenset())
+                pollers.pause(frozenset())
+                eventually(lambda: len(polled_ids(asked)) >= least)  # noqa: B023 - asked within this round
+                assert working() == {"headrace-poller-users"}
+                pollers.pause(frozenset({"users"}))
+                eventually(lambda: not working())
+        finally:
+            pollers.stop()
+            journal.close()
+        found = sorted(int(each.partition("-")[0]) for each in polled_ids(asked))
+        assert found == list(range(1, len(found) + 1))

@@ -21,6 +21,7 @@ from headrace.blueprints import make_generator, write_project
 from headrace.log import APPEND_SCHEMA
 from headrace.operate import Project, Runtime, load_project, open_log
 from headrace.operate.page_options import PageOptions
+from headrace.operate.polling_options import PollingOptions
 from headrace.produce.generator import load_history
 from headrace.web.page.app import PAGE_FOLDER
 from headrace.web.page.serve import served_page
@@ -80,11 +81,17 @@ def eventually(true: Callable[[], bool], *, within_s: float = DEADLINE_S) -> Non
 
 @contextmanager
 def running_page(
-    folder: Path, *, events_hours: float = 0.1, replicas: dict[str, Any] | None = None, **options: Any
+    folder: Path,
+    *,
+    events_hours: float = 0.1,
+    replicas: dict[str, Any] | None = None,
+    polling: dict[str, PollingOptions] | None = None,
+    **options: Any,
 ) -> Iterator[RunningPage]:
     write_project("commerce", folder)
     project = load_project(folder)
-    profile = replace(project.profile, page=PageOptions(port=0, **options), replicas=replicas or {})
+    page = PageOptions(port=0, **options)
+    profile = replace(project.profile, page=page, replicas=replicas or {}, polling=polling or {})
     project = replace(project, profile=profile)
     log = open_log(project, "events")
     load_history(
@@ -93,13 +100,13 @@ def running_page(
     log.close()
     runtime, stop, told = Runtime.open(project), threading.Event(), list[str]()
     try:
-        with served_page(runtime, told.append) as page:
-            assert page.address, told
-            follow = page.epochs_too(lambda report: None)
+        with served_page(runtime, told.append) as served:
+            assert served.address, told
+            follow = served.epochs_too(lambda report: None)
             engine = threading.Thread(target=runtime.run, args=(stop,), kwargs={"on_epoch": follow})
             engine.start()
             try:
-                made = RunningPage(page.address, runtime, project)
+                made = RunningPage(served.address, runtime, project)
                 eventually(lambda: made.read() > 0 and made.runtime.answers.status()["epoch"] > 0)
                 yield made
             finally:

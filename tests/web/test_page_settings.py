@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from page_support import RunningPage, running_page
+from page_support import RunningPage, eventually, running_page
 
-from headrace.operate.changing import rate_key
+from headrace.operate.changing import poller_key, rate_key
+from headrace.operate.polling_options import PollingOptions
 from headrace.operate.producing import serve_rate
 from headrace.produce.generator import Rate
 
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningPage]:
-    with running_page(tmp_path_factory.mktemp("settings") / "commerce", events_hours=0.02) as made:
+    nobody = {"events": PollingOptions(url="http://127.0.0.1:9/", private_addresses="yes")}
+    folder = tmp_path_factory.mktemp("settings") / "commerce"
+    with running_page(folder, events_hours=0.02, polling=nobody) as made:
         yield made
 
 
@@ -78,8 +82,47 @@ def test_the_rate_of_a_generator_is_shown_while_it_runs_and_changes(page: Runnin
         assert (shown(page, key), rate.events_per_second) == ("paused", 0)
         assert [post(page, "undo")[0] for _ in range(2)] == [200, 200]
         assert (shown(page, key), origin(page, key), rate.events_per_second) == ("50", "producer", 50)
-    titles = [section["title"] for section in page.ask("GET", "/api/settings")[1]["sections"]]
-    assert "producers" not in titles
+    assert key not in str(page.ask("GET", "/api/settings")[1])
+
+
+def test_a_poller_pauses_and_goes_on(page: RunningPage) -> None:
+    def polls() -> bool:
+        return any(each.name == "headrace-poller-events" for each in threading.enumerate())
+
+    key = poller_key("events")
+    assert (shown(page, key), origin(page, key), polls()) == ("polling", "default", True)
+    assert (
+        post(page, "preview", key, "paused")[1]["effect"] == "nothing is polled for 'events' until it goes on"
+    )
+    assert polls()
+    assert post(page, "change", key, "paused")[0] == 200
+    assert (shown(page, key), origin(page, key)) == ("paused", "run")
+    eventually(lambda: not polls())
+    assert told(page, "setting changed")[-1]["after"] == "paused"
+    assert post(page, "undo")[0] == 200
+    assert (shown(page, key), origin(page, key), polls()) == ("polling", "default", True)
+
+
+def test_the_bounds_of_an_epoch_change_and_memory_needs_a_restart(page: RunningPage) -> None:
+    key = "engine_settings.epoch_rows_max"
+    assert (shown(page, key), origin(page, key)) == ("125000", "default")
+    assert post(page, "change", key, "7")[0] == 200
+    assert (shown(page, key), origin(page, key)) == ("7", "run")
+    read = page.read()
+    page.send(b"{}")  # ends the look at the log that was begun before
+    eventually(lambda: page.read() > read)
+    epoch = page.runtime.store.status().epoch
+    page.send(*[b"{}"] * 50)
+    eventually(lambda: page.read() > read + 50)
+
+    def sizes() -> list[int]:
+        epochs = page.ask("GET", "/api/epochs")[1]
+        return [each["records"] for each in epochs if each["epoch"] > epoch and each["records"]]
+
+    eventually(lambda: sum(sizes()) == 50)
+    assert max(sizes()) <= 7
+    assert post(page, "undo")[0] == 200
+    assert shown(page, key) == "125000"
 
 
 def test_a_quieter_journal_writes_no_infos_until_it_is_undone(page: RunningPage) -> None:
@@ -101,6 +144,9 @@ def test_the_journal_is_shown_for_a_part_of_time(page: RunningPage) -> None:
 
     assert "just now" in lines(at - 60, at + 60)
     assert lines(at - 7200, at - 3600) == []
+    found = page.ask("GET", "/api/journal?part=producers")[1]["lines"]
+    assert found and {each["event"] for each in found} == {"poller"}
+    assert page.ask("GET", "/api/journal?part=nobody")[0] == 422
 
 
 @pytest.mark.parametrize(
@@ -116,6 +162,14 @@ def test_the_journal_is_shown_for_a_part_of_time(page: RunningPage) -> None:
         ("alerts.delay", "${file:/etc/passwd}", "no reference"),
         ("journal.level", "loud", "no such level"),
         ("journal.level", "error", "no such level"),
+        ("producers.events.poller", "stopped", "no such state"),
+        ("producers.other.poller", "paused", "cannot change while the pipeline runs"),
+        ("engine_settings.memory_limit", "2 GB", "cannot change while the pipeline runs"),
+        ("engine_settings.epoch_rows_max", "0", "at least 1"),
+        ("engine_settings.epoch_rows_max", "9" * 30, "too large"),
+        ("engine_settings.epoch_bytes_max", "9" * 30 + " TB", "too large"),
+        ("engine_settings.linger", "700000 days", "too large"),
+        ("alerts.delay", "999999999999 days", "too large"),
     ],
 )
 def test_what_may_not_be_set_is_refused_and_nothing_changes(

@@ -65,7 +65,7 @@ export function findings(live: LiveState): Finding[] {
   const totals: Record<string, number> = {};
   let records = 0;
   for (const epoch of live.epochs) {
-    if (Date.parse(epoch.at) < since) continue;
+    if (epoch.time < since) continue;
     records += epoch.records;
     for (const [name, count] of Object.entries(epoch.outcomes)) totals[name] = (totals[name] ?? 0) + count;
   }

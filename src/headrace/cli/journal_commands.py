@@ -50,17 +50,17 @@ def logs(
     from headrace.operate.supervise import StopSignals
 
     path, keep = home_of(project, profile).journal_path, kept(level=level.value, text=text)
+    if follow:
+        stop = threading.Event()
+        with StopSignals(stop, lambda note: None):
+            for line in follow_lines(path, keep, stop, last=lines):
+                _print(line, as_json)
+        return
     found = last_lines(path, lines, keep)
     for line in found:
         _print(line, as_json)
-    if not follow:
-        if not found and lines:
-            typer.echo("no such line was written yet", err=True)
-        return
-    stop = threading.Event()
-    with StopSignals(stop, lambda note: None):
-        for line in follow_lines(path, keep, stop):
-            _print(line, as_json)
+    if not found and lines:
+        typer.echo("no such line was written yet", err=True)
 
 
 def _print(line: "Line", as_json: bool) -> None:

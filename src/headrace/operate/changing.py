@@ -1,4 +1,4 @@
-"""What of a run's settings may change while it runs: alerts' thresholds, the journal's level, rates.
+"""What of a run's settings may change while it runs: thresholds, bounds of an epoch, rates, who pauses.
 
 A change still holds when the pipeline starts again: it is kept in `settings.json` of the data folder, and the
 profile is never written. It ends when it is undone, or when somebody writes another value into the profile.
@@ -20,29 +20,42 @@ from headrace.declare.durations import format_duration
 from headrace.errors import ProfileError, RefusedError
 from headrace.operate.alert_options import AlertOptions
 from headrace.operate.alerting import rules_of
+from headrace.operate.engines import engine_settings
 from headrace.operate.options import Kind, read_options
 from headrace.operate.producing import change_rate, rate_from, rate_of, rate_text
+from headrace.operate.profiles import EngineOptions, Profile
 
 if TYPE_CHECKING:
+    from headrace.engine.local import LocalEngine
     from headrace.observe.alerts import Alerts
     from headrace.observe.rules import Rule
     from headrace.operate.journal import Journal
+    from headrace.operate.pollers import Pollers
     from headrace.operate.project import Project
 
-__all__ = ["CHANGEABLE", "JOURNAL_LEVEL", "Change", "RunSettings", "rate_key"]
+__all__ = ["JOURNAL_LEVEL", "Change", "RunSettings", "poller_key", "rate_key"]
 
 JOURNAL_LEVEL = "journal.level"
 _SCHEDULE = ("defaults", "every", "group", "repeat", "notify")  # how alerts are looked at and told
-CHANGEABLE = (
-    JOURNAL_LEVEL,
-    *(f"alerts.{each.name}" for each in dataclasses.fields(AlertOptions) if each.name not in _SCHEDULE),
+_ALERTS = tuple(
+    f"alerts.{each.name}" for each in dataclasses.fields(AlertOptions) if each.name not in _SCHEDULE
 )
-"""Dotted keys of what may change; everything else takes effect with the next run."""
+# Not its memory: DuckDB refuses a limit below what it holds, and the run would end by that.
+_BOUNDS = tuple(f"engine_settings.{name}" for name in ("epoch_rows_max", "epoch_bytes_max", "linger"))
+_SECTIONS: dict[str, Any] = {"alerts": AlertOptions, "engine_settings": EngineOptions}
 
 _PRODUCERS = "producers."
 _RATE = ".rate"
+_POLLER = ".poller"
 _LEVELS = ("info", "warning")  # a change is told as a warning, so there is no way to change something unheard
+_POLLING, _PAUSED = "polling", "paused"
 _PERCENT_MAX = 100
+_WHOLE_MAX = 1 << 53
+"""What a browser's numbers hold exactly; a log's own are not much larger."""
+
+_LENGTH_MAX = timedelta(days=366)
+"""Of a longer time, nobody can say any more when it began."""
+
 _KEPT_MAX = 100
 
 
@@ -51,10 +64,15 @@ def rate_key(stream: str) -> str:
     return f"{_PRODUCERS}{stream}{_RATE}"
 
 
-def _stream_of(key: str) -> str | None:
-    """Return the stream whose generator's rate the key is; None for another setting."""
-    fits = key.startswith(_PRODUCERS) and key.endswith(_RATE)
-    return key[len(_PRODUCERS) : -len(_RATE)] if fits else None
+def poller_key(stream: str) -> str:
+    """Return the key that says whether a stream's poller works: `polling` or `paused`."""
+    return f"{_PRODUCERS}{stream}{_POLLER}"
+
+
+def _stream_of(key: str, end: str = _RATE) -> str | None:
+    """Return the stream whose generator's rate, or poller, the key is; None for another setting."""
+    fits = key.startswith(_PRODUCERS) and key.endswith(end)
+    return key[len(_PRODUCERS) : -len(end)] if fits else None
 
 
 @dataclass(frozen=True)
@@ -70,26 +88,41 @@ class Change:
 
 
 @dataclass(frozen=True)
+class _State:
+    """What all settings are: those of the profile, the journal's level, the streams whose pollers pause."""
+
+    profile: Profile
+    level: str
+    paused: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
 class _Done:
     """A change, and what was before it."""
 
     change: Change
-    options: AlertOptions
-    level: str
+    before: _State
 
 
 class RunSettings:
     """The changeable settings of one run. Calls may come from any thread."""
 
-    def __init__(self, project: Project, alerts: Alerts, journal: Journal) -> None:
+    def __init__(
+        self, project: Project, alerts: Alerts, journal: Journal, engine: LocalEngine, pollers: Pollers
+    ) -> None:
         self._project = project
         self._alerts = alerts
         self._journal = journal
+        self._engine = engine
+        self._pollers = pollers
         self._path = project.data / "settings.json"
         self._lock = threading.Lock()
-        self._options: AlertOptions = project.profile.alerts
-        self._level_said = journal.level
+        self._state = self._said_state = _State(project.profile, journal.level)
         self._done: list[_Done] = []
+        # Spark's query is given its bounds when it starts.
+        bounds = _BOUNDS if project.profile.engine == "local" else ()
+        self.keys: tuple[str, ...] = (JOURNAL_LEVEL, *_ALERTS, *bounds, *map(poller_key, pollers.streams))
+        """Dotted keys of what may change beside rates; everything else takes effect with the next run."""
         self._restore()
 
     def rates(self) -> dict[str, str]:
@@ -97,11 +130,19 @@ class RunSettings:
         found = {each.name: rate_of(self._project.data, each.name) for each in self._project.pipeline.streams}
         return {stream: rate for stream, rate in found.items() if rate is not None}
 
+    def pollers(self) -> tuple[str, ...]:
+        """Return the streams whose pollers work beside the run, or pause."""
+        return self._pollers.streams
+
+    def choices(self, key: str) -> tuple[str, ...]:
+        """Return the words that a setting may be; nothing where it takes more than words."""
+        if key == JOURNAL_LEVEL:
+            return _LEVELS
+        return (_POLLING, _PAUSED) if key in self.keys and _stream_of(key, _POLLER) is not None else ()
+
     def value(self, key: str) -> str:
         """Return what a setting is now."""
-        if key == JOURNAL_LEVEL:
-            return self._journal.level
-        return _text(getattr(self._options, key.partition(".")[2]))
+        return self._value(key, self._state)
 
     def changed(self, key: str) -> bool:
         """Return whether a setting has another value than the profile gives it."""
@@ -146,7 +187,7 @@ class RunSettings:
             if stream is not None:
                 change_rate(self._project.data, stream, last.change.before)
             self._done.pop()
-            self._put(last.options, last.level)
+            self._put(last.before)
             self._save()
         change = last.change
         self._tell("setting changed back", change.key, change.after, change.before)
@@ -163,27 +204,37 @@ class RunSettings:
         self._done = [each for each in self._done if each.change.key not in ended]
 
     def _make(self, key: str, text: str, at: str) -> Change:
-        change, options = self._planned(key, text)
+        change, state = self._planned(key, text)
         stream = _stream_of(key)
         if stream is not None:
             change_rate(self._project.data, stream, change.after)
         change = replace(change, at=at)
-        self._done.append(_Done(change, self._options, self._journal.level))
-        self._put(options, change.after if key == JOURNAL_LEVEL else self._journal.level)
+        self._done.append(_Done(change, self._state))
+        self._put(state)
         return change
+
+    def _value(self, key: str, state: _State) -> str:
+        if key == JOURNAL_LEVEL:
+            return state.level
+        stream = _stream_of(key, _POLLER)
+        if stream is not None:
+            return _PAUSED if stream in state.paused else _POLLING
+        section, _, name = key.partition(".")
+        if section == "alerts":
+            return _text(getattr(state.profile.alerts, name))
+        # What the profile leaves open, the engine has a default for.
+        return _text(getattr(engine_settings(replace(self._project, profile=state.profile)), name))
 
     def _said(self, key: str) -> str:
         """Return what the profile, or its default, says of a setting."""
-        if key == JOURNAL_LEVEL:
-            return self._level_said
-        return _text(getattr(self._project.profile.alerts, key.partition(".")[2]))
+        return self._value(key, self._said_state)
 
     def _restore(self) -> None:
         """Make the changes of earlier runs again, but for those of which the profile says otherwise now."""
         for each in _saved(self._path, self._project.profile.name):
             key, value, said = each.get("key", ""), each.get("value", ""), each.get("said", "")
             try:
-                if key in CHANGEABLE and self._said(key) != said:
+                if key in self.keys and self._said(key) != said:
                     raise RefusedError(f"the profile says {self._said(key)} by now, and said {said}")
                 self._make(key, value, each.get("at", ""))
             except RefusedError as error:
@@ -201,7 +252,7 @@ class RunSettings:
                 "at": each.change.at,
             }
             for each in self._done
-            if each.change.key in CHANGEABLE
+            if each.change.key in self.keys
         ]
         kept = {**_document(self._path), self._project.profile.name: mine}
         with suppress(OSError):  # a full disk: the change holds in this run
@@ -215,77 +266,110 @@ class RunSettings:
     def _tell(self, event: str, key: str, before: str, after: str) -> None:
         self._journal.warning(event, setting=key, before=before, after=after, by="page")
 
-    def _put(self, options: AlertOptions, level: str) -> None:
-        self._alerts.retune(self._retuned(self._options, options))
-        self._options = options
-        self._journal.level = level
+    def _put(self, state: _State) -> None:
+        self._alerts.retune(self._retuned(self._state.profile, state.profile))
+        if state.profile.engine_settings != self._state.profile.engine_settings:
+            self._engine.bound(engine_settings(replace(self._project, profile=state.profile)))
+        self._pollers.pause(state.paused)
+        self._journal.level = state.level
+        self._state = state
 
-    def _planned(self, key: str, text: str) -> tuple[Change, AlertOptions]:
+    def _planned(self, key: str, text: str) -> tuple[Change, _State]:
         stream, rates = _stream_of(key), self.rates()
         if stream in rates:
-            try:
-                after = rate_text(rate_from(text))
-            except ProfileError as error:
-                raise RefusedError(error.message, fix=error.fix) from None
-            effect = f"the generator of '{stream}' makes {after} events a second, until it ends"
-            if rate_from(after) == 0:
-                effect = f"the generator of '{stream}' makes nothing until it is given another rate"
-            return Change(key, rates[stream], after, effect, ""), self._options
-        if key not in CHANGEABLE:
+            return _rate_change(stream, rates[stream], text), self._state
+        if key not in self.keys:
             raise RefusedError(
                 f"'{key[:100]}' cannot change while the pipeline runs",
-                fix="change it in headrace.toml and run again; at run time: " + ", ".join(CHANGEABLE),
+                fix="change it in headrace.toml and run again; at run time: " + ", ".join(self.keys),
             )
+        words = self.choices(key)
+        if words:
+            return self._planned_word(key, text.strip(), words)
+        section, _, name = key.partition(".")
+        options = replace(getattr(self._state.profile, section), **{name: _read(section, name, text)})
+        profile = replace(self._state.profile, **{section: options})
+        state = replace(self._state, profile=profile)
+        before, after = self.value(key), self._value(key, state)
+        if section == "alerts":
+            rules = self._retuned(self._state.profile, profile)
+            effect = "; ".join(f"{rule.name}: {rule.summary}" for rule in rules)
+            if not rules and after != before:
+                effect = "nothing: the pipeline's own alert stands in its place, or alerts are off"
+        else:
+            effect = "" if after == before else f"{_help(section, name)}: {after}, from the next epoch on"
+        line = f"{key} = {after if after.isdecimal() else repr(after).replace(chr(39), chr(34))}"
+        return Change(key, before, after, effect or "nothing: it is so already", line), state
+
+    def _planned_word(self, key: str, word: str, words: tuple[str, ...]) -> tuple[Change, _State]:
+        stream = _stream_of(key, _POLLER)
+        if word not in words:
+            what = "level" if stream is None else "state of a poller"
+            raise RefusedError(f"there is no such {what}", fix="one of: " + ", ".join(words))
         before = self.value(key)
-        if key == JOURNAL_LEVEL:
-            level = text.strip()
-            if level not in _LEVELS:
-                raise RefusedError("there is no such level", fix="one of: " + ", ".join(_LEVELS))
-            effect = (
-                f"lines below '{level}' are not written any more" if level != "info" else "all is written"
-            )
-            return Change(key, before, level, effect, ""), self._options
-        name = key.partition(".")[2]
-        options = replace(self._options, **{name: _read(name, text)})
-        rules = self._retuned(self._options, options)
-        words = "; ".join(f"{rule.name}: {rule.summary}" for rule in rules)
-        after = _text(getattr(options, name))
-        if not rules and after != before:
-            words = "nothing: the pipeline's own alert stands in its place, or alerts are off"
-        line = f"alerts.{name} = {after if after.isdecimal() else repr(after).replace(chr(39), chr(34))}"
-        return Change(key, before, after, words or "nothing: it is so already", line), options
+        if stream is None:
+            state = replace(self._state, level=word)
+            effect = f"lines below '{word}' are not written any more" if word != "info" else "all is written"
+        elif word == _PAUSED:
+            state = replace(self._state, paused=self._state.paused | {stream})
+            effect = f"nothing is polled for '{stream}' until it goes on"
+        else:
+            state = replace(self._state, paused=self._state.paused - {stream})
+            effect = f"the poller of '{stream}' goes on where it stood"
+        return Change(key, before, word, effect, ""), state
 
-    def _retuned(self, before: AlertOptions, after: AlertOptions) -> list[Rule]:
+    def _retuned(self, before: Profile, after: Profile) -> list[Rule]:
         """Return the rules of this run that are others after a change."""
-        project = self._project
-
-        def rules(options: AlertOptions) -> tuple[Rule, ...]:
-            return rules_of(replace(project, profile=replace(project.profile, alerts=options)))
-
-        old = rules(before)
+        old = rules_of(replace(self._project, profile=before))
+        new = rules_of(replace(self._project, profile=after))
         known = {each["name"] for each in self._alerts.states()}
-        return [rule for rule in rules(after) if rule not in old and rule.name in known]
+        return [rule for rule in new if rule not in old and rule.name in known]
 
 
-def _read(name: str, text: str) -> Any:
+def _rate_change(stream: str, before: str, text: str) -> Change:
+    try:
+        after = rate_text(rate_from(text))
+    except ProfileError as error:
+        raise RefusedError(error.message, fix=error.fix) from None
+    effect = f"the generator of '{stream}' makes {after} events a second, until it ends"
+    if rate_from(after) == 0:
+        effect = f"the generator of '{stream}' makes nothing until it is given another rate"
+    return Change(rate_key(stream), before, after, effect, "")
+
+
+def _help(section: str, name: str) -> str:
+    """Return what an option of the profile does, in the words of its declaration."""
+    lines = dataclasses.fields(_SECTIONS[section])
+    return str(next(each.metadata["help"] for each in lines if each.name == name))
+
+
+def _read(section: str, name: str, text: str) -> Any:
     """Read a value as the profile does, without its references: nobody reads a file through the page."""
     if "$" in text:
         raise RefusedError("a value from the page takes no reference", fix="write the value itself")
     problems: list[tuple[str, str]] = []
-    kind = next(each.metadata["kind"] for each in dataclasses.fields(AlertOptions) if each.name == name)
+    lines = dataclasses.fields(_SECTIONS[section])
+    kind = next(each.metadata["kind"] for each in lines if each.name == name)
     raw: object = int(text) if kind is Kind.WHOLE and text.strip().isdecimal() else text.strip()
-    read = read_options(
-        AlertOptions,
-        {name: raw},
-        path="alerts",
-        folder=Path(),
-        report=lambda key, wrong, fix: problems.append((f"{key} {wrong}", fix)),
-    )
+    try:
+        value = getattr(
+            read_options(
+                _SECTIONS[section],
+                {name: raw},
+                path=section,
+                folder=Path(),
+                report=lambda key, wrong, fix: problems.append((f"{key} {wrong}", fix)),
+            ),
+            name,
+        )
+    except OverflowError:
+        value = _WHOLE_MAX + 1
     if problems:
         raise RefusedError(problems[0][0], fix=problems[0][1] or "give another value")
-    value = getattr(read, name)
+    if value > (_LENGTH_MAX if isinstance(value, timedelta) else _WHOLE_MAX):
+        raise RefusedError(f"{section}.{name} is too large", fix="give a smaller value")
     if name.endswith("_percent") and value > _PERCENT_MAX:
-        raise RefusedError(f"alerts.{name} is a share of records", fix="give 1 to 100")
+        raise RefusedError(f"{section}.{name} is a share of records", fix="give 1 to 100")
     return value
 
 

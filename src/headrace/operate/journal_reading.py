@@ -8,11 +8,12 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
+from enum import StrEnum
 from io import TextIOWrapper
 from pathlib import Path
 from typing import Any
 
-__all__ = ["LEVELS", "Line", "NewLines", "follow_lines", "kept", "last_lines"]
+__all__ = ["LEVELS", "Line", "NewLines", "Part", "follow_lines", "kept", "last_lines", "part_of"]
 
 LEVELS = ("info", "warning", "error")
 _LOOK_S = 0.2
@@ -22,18 +23,54 @@ Line = Mapping[str, Any]
 """One line: `timestamp`, `level`, `event`, and the facts of the event."""
 
 
+class Part(StrEnum):
+    """The parts of a run that write into its journal."""
+
+    RUN = "run"
+    LOG = "log"
+    PRODUCERS = "producers"
+    RECORDS = "records"
+    REPLICAS = "replicas"
+    ALERTS = "alerts"
+    SETTINGS = "settings"
+    TELEMETRY = "telemetry"
+
+
+_BEGINNINGS = {
+    Part.LOG: ("log", "waiting", "ready again"),
+    Part.PRODUCERS: ("poller",),
+    Part.RECORDS: ("records", "dead"),
+    Part.REPLICAS: ("replica",),
+    Part.ALERTS: ("alert", "silence", "notifier"),
+    Part.SETTINGS: ("setting", "change of a setting"),
+    Part.TELEMETRY: ("telemetry",),
+}
+"""With what the events of each part begin; all others are the run's own."""
+
+
+def part_of(event: str) -> Part:
+    """Return which part of a run tells an event."""
+    return next((part for part, words in _BEGINNINGS.items() if event.startswith(words)), Part.RUN)
+
+
 def kept(
-    *, level: str = "info", text: str = "", between: tuple[datetime, datetime] | None = None
+    *,
+    level: str = "info",
+    text: str = "",
+    part: Part | None = None,
+    between: tuple[datetime, datetime] | None = None,
 ) -> Callable[[Line], bool]:
     """Return whether a line is of at least this level, holds the text, and was written between two instants.
 
-    The text is found in small letters or large.
+    The text is found in small letters or large. With `part`, it is also one of that part of the run.
     """
     least, wanted = LEVELS.index(level), text.lower()
 
     def keep(line: Line) -> bool:
         found = line.get("level")
         number = LEVELS.index(found) if found in LEVELS else len(LEVELS)
+        if part is not None and part_of(str(line.get("event", ""))) != part:
+            return False
         if between is not None and not _is_between(line.get("timestamp"), *between):
             return False
         return number >= least and wanted in json.dumps(line, ensure_ascii=False, default=str).lower()
@@ -106,12 +143,18 @@ class NewLines:
         self._file, self._unfinished = None, ""
 
 
-def follow_lines(path: Path, keep: Callable[[Line], bool], stop: threading.Event) -> Iterator[Line]:
-    """Give lines as they are written, from the end of the file on, until `stop`; see `NewLines`."""
+def follow_lines(
+    path: Path, keep: Callable[[Line], bool], stop: threading.Event, *, last: int = 0
+) -> Iterator[Line]:
+    """Give the `last` lines, and then those that are written, until `stop`; none is left out between them."""
     lines = NewLines(path)
     try:
+        shown = last_lines(path, last, keep)
+        yield from shown
         while not stop.is_set():
-            yield from (line for line in lines.read() if keep(line))
+            # What was written while the last lines were read was read twice.
+            yield from (line for line in lines.read() if keep(line) and line not in shown)
+            shown = []
             stop.wait(_LOOK_S)
     finally:
         lines.close()

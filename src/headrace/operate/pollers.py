@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from headrace.declare.words import did_you_mean
@@ -97,42 +98,90 @@ def _function(project: Project, place: str) -> Callable[..., Any]:
     return found  # type: ignore[no-any-return]
 
 
+@dataclass(frozen=True)
+class _Working:
+    """A poller's thread, and what ends it."""
+
+    thread: threading.Thread
+    stop: threading.Event
+
+
 class Pollers:
-    """The pollers that work beside a run, each in a thread. Nothing here may stop the pipeline."""
+    """The pollers that work beside a run, each in a thread. Nothing here may stop the pipeline.
+
+    Where a poller stands is kept in the log, so one that pauses ends, and one that goes on begins anew there.
+    """
 
     def __init__(self, project: Project, journal: Journal) -> None:
         self._project = project
         self._journal = journal
-        self._stop = threading.Event()
-        self._threads = [
-            threading.Thread(target=self._work, args=[stream], name=f"headrace-poller-{stream}", daemon=True)
-            for stream, options in project.profile.polling.items()
-            if options.with_run == "yes"
-        ]
+        self._lock = threading.Lock()
+        self._runs = False
+        self._paused: frozenset[str] = frozenset()
+        self._working: dict[str, _Working] = {}
+        self.streams = tuple(
+            stream for stream, options in project.profile.polling.items() if options.with_run == "yes"
+        )
+        """The streams whose pollers these are."""
         self.on_notice: Callable[[str], None] = lambda notice: None
         """Told in words when a poller stands still, waits, or goes on."""
 
     def start(self) -> None:
-        """Begin to poll."""
-        for thread in self._threads:
-            thread.start()
+        """Begin to poll, but for the pollers that pause."""
+        with self._lock:
+            self._runs = True
+            self._follow()
+
+    def pause(self, streams: frozenset[str]) -> None:
+        """Let the pollers of these streams pause, and those of all others work; any thread may call it.
+
+        A request that is on its way is answered first, and what it brings is appended.
+        """
+        with self._lock:
+            self._paused = streams
+            self._follow()
 
     def stop(self) -> None:
         """End all of them; one that hangs in a request is left behind, and what it polls is not lost."""
-        self._stop.set()
-        for thread in self._threads:
-            if thread.ident is not None:
-                thread.join(_JOIN_S)
+        with self._lock:
+            self._runs = False
+            self._follow()
+            working = tuple(self._working.values())
+        for each in working:
+            each.thread.join(_JOIN_S)
 
-    def _work(self, stream: str) -> None:
+    def _follow(self) -> None:
+        """Begin the pollers that should work and do not, and end the others."""
+        for stream in self.streams:
+            working = self._working.get(stream)
+            if not self._runs or stream in self._paused:
+                if working is not None:
+                    working.stop.set()
+            elif working is None or working.stop.is_set():
+                stop = threading.Event()
+                before = None if working is None else working.thread
+                thread = threading.Thread(
+                    target=self._work,
+                    args=[stream, stop, before],
+                    name=f"headrace-poller-{stream}",
+                    daemon=True,
+                )
+                self._working[stream] = _Working(thread, stop)
+                thread.start()
+
+    def _work(self, stream: str, stop: threading.Event, before: threading.Thread | None) -> None:
+        if before is not None:
+            before.join()  # two at once would poll the same page
+        if stop.is_set():
+            return
         try:
-            self._until_ready(stream)
+            self._until_ready(stream, stop)
         except HeadraceError as error:
-            self._failed(stream, error)
+            self._failed(stream, stop, error)
         except Exception as error:  # noqa: BLE001 - a poller's bug must not end the pipeline
-            self._failed(stream, InternalError(f"poller '{stream}': {type(error).__name__}: {error}"))
+            self._failed(stream, stop, InternalError(f"poller '{stream}': {type(error).__name__}: {error}"))
 
-    def _until_ready(self, stream: str) -> None:
+    def _until_ready(self, stream: str, stop: threading.Event) -> None:
         """Poll; a registry or a log that is not ready yet is waited for, as the API is."""
         from headrace.log.backoff import when_ready
 
@@ -147,17 +196,17 @@ class Pollers:
                 waiting.set()
 
         def work() -> None:
-            poller, log = open_poller(self._project, stream, self._stop, tell=tell)
+            poller, log = open_poller(self._project, stream, stop, tell=tell)
             try:
                 poller.run()
             finally:
                 with suppress(Exception):
                     log.close()
 
-        when_ready(work, self._stop, lambda pause: tell(pause.error if pause else None, 0.0))
+        when_ready(work, stop, lambda pause: tell(pause.error if pause else None, 0.0))
 
-    def _failed(self, stream: str, error: HeadraceError) -> None:
-        if not self._stop.is_set():
+    def _failed(self, stream: str, stop: threading.Event, error: HeadraceError) -> None:
+        if not stop.is_set():
             self._say(stream, f"has stopped: {error.message}" + (f" (fix: {error.fix})" if error.fix else ""))
 
     def _say(self, stream: str, what: str) -> None:

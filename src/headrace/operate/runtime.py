@@ -127,7 +127,7 @@ class Runtime:
         files.callback(self.observer.close)
         self.alerting = Alerting(project, store, self.journal)
         self.alerts = self.alerting.alerts
-        self.settings = RunSettings(project, self.alerts, self.journal)
+        self.settings = RunSettings(project, self.alerts, self.journal, engine, self.pollers)
         self.observer.alert_states = self.alerts.states
         self.telemetry = Telemetry(project, plan, self.journal)
         files.callback(self.telemetry.close)

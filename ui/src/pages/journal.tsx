@@ -1,7 +1,7 @@
-import { useQuery } from "@tanstack/react-query";
 import { useVirtualizer } from "@tanstack/react-virtual";
 import { useEffect, useMemo, useRef, useState } from "react";
 import { answered, api, type JournalLine } from "../api/client";
+import { useAsked } from "../asked";
 import { cell, clock, visible } from "../format";
 import { Head } from "../head";
 import { useLive } from "../live";
@@ -10,22 +10,21 @@ import { partOf, wordsOf } from "../parts/range";
 import { usePlace } from "../place";
 
 const LEVELS = ["info", "warning", "error"] as const;
+const PARTS = ["run", "log", "producers", "records", "replicas", "alerts", "settings", "telemetry"] as const;
 
 export default function Journal() {
   const live = useLive();
   const [level, setLevel] = usePlace("level", "info");
+  const [told, setTold] = usePlace("part", "");
   const [contains, setContains] = usePlace("contains", "");
   const [said, say] = usePlace("range", "");
   const [follow, setFollow] = useState(true);
   const part = useMemo(() => partOf(said), [said]);
   const known = LEVELS.find((each) => each === level) ?? "info";
-  const asked = useQuery({
-    queryKey: ["journal", known, contains, said, live.journal.length],
-    queryFn: async () => {
-      const between = part ? { since: part[0], until: part[1] } : {};
-      return answered(await api.GET("/api/journal", { params: { query: { level: known, contains, limit: 2000, ...between } } }));
-    },
-    placeholderData: (before) => before,
+  const by = PARTS.find((each) => each === told);
+  const asked = useAsked(["journal", known, by, contains, said], live.lines, async () => {
+    const between = part ? { since: part[0], until: part[1] } : {};
+    return answered(await api.GET("/api/journal", { params: { query: { level: known, part: by, contains, limit: 2000, ...between } } }));
   });
   const lines = useMemo(() => asked.data?.lines ?? [], [asked.data]);
   return (
@@ -36,6 +35,12 @@ export default function Journal() {
           <option value="info">everything</option>
           <option value="warning">warnings and errors</option>
           <option value="error">errors</option>
+        </select>
+        <select aria-label="Part" value={by ?? ""} onChange={(event) => setTold(event.target.value)}>
+          <option value="">of every part</option>
+          {PARTS.map((each) => (
+            <option key={each}>{each}</option>
+          ))}
         </select>
         <input type="search" placeholder="lines that contain…" aria-label="Lines that contain" value={contains} onChange={(event) => setContains(event.target.value)} />
         {part && (

@@ -2,8 +2,9 @@ import { useQuery } from "@tanstack/react-query";
 import { useMemo } from "react";
 import { Link } from "wouter";
 import { answered, api, type Ledger, type Status } from "../api/client";
+import { useAsked } from "../asked";
 import { findings } from "../findings";
-import { clock, decimal, duration, short, visible, whole } from "../format";
+import { clock, decimal, duration, rate, short, visible, whole } from "../format";
 import { Head, useOverview } from "../head";
 import { useLive, type Epoch, type LiveState } from "../live";
 import { Card, OUTCOMES, Swatch } from "../parts/bits";
@@ -16,11 +17,7 @@ const DELAY = "headrace_processing_delay_seconds";
 export function Pipeline() {
   const live = useLive();
   const overview = useOverview().data;
-  const ledger = useQuery({
-    queryKey: ["ledger", live.status?.epoch],
-    queryFn: async () => answered(await api.GET("/api/ledger")),
-    placeholderData: (before) => before,
-  }).data;
+  const ledger = useAsked(["ledger"], live.status?.epoch, async () => answered(await api.GET("/api/ledger"))).data;
   return (
     <>
       <Head title="Pipeline" />
@@ -62,6 +59,9 @@ function Spark({ facts }: { facts: NonNullable<Status["spark"]> }) {
         </span>
         <span>micro-batch {facts.batch === null ? "not yet" : whole(facts.batch)}</span>
         <span>{duration(all)} for the last one</span>
+        <span data-test="spark-rates">
+          <strong className="num">{perSecond(facts.input_rate)}</strong> come in, <strong className="num">{perSecond(facts.processing_rate)}</strong> can be processed
+        </span>
         <span className="soft small">
           {Object.entries(facts.seconds)
             .filter(([name]) => name !== "triggerExecution")
@@ -72,6 +72,8 @@ function Spark({ facts }: { facts: NonNullable<Status["spark"]> }) {
     </Card>
   );
 }
+
+const perSecond = (value: number | null) => (value === null ? "–" : `${rate(value)}/s`);
 
 function Wrong({ live }: { live: LiveState }) {
   const found = findings(live);
@@ -149,7 +151,9 @@ function Balance({ ledger }: { ledger: Ledger }) {
 }
 
 function Charts({ live }: { live: LiveState }) {
-  const { times, records, bad, stages } = useMemo(() => bySecond(live.epochs, live.status?.at), [live.epochs, live.status?.at]);
+  // Once a second, with the status: epochs come more often, and each new picture costs frames.
+  // eslint-disable-next-line react-hooks/exhaustive-deps
+  const { times, records, bad, stages } = useMemo(() => bySecond(live.epochs, live.status?.at), [live.status?.at]);
   const rates = useMemo(() => [
     { name: "read", values: records, colour: "flow" },
     { name: "set aside or late", values: bad, colour: "rejected" },
@@ -190,15 +194,15 @@ const STAGES = ["read", "rows", "duplicates", "compute", "write", "commit"];
 const STAGE_COLOURS = ["duplicate", "flow", "future", "late", "rejected", "accepted"];
 
 function bySecond(epochs: Epoch[], at: string | undefined) {
-  const last = Math.floor(Math.max(Date.parse(epochs.at(-1)?.at ?? "") || 0, at ? Date.parse(at) : 0) / 1000);
-  const first = Math.max(last - SHOWN_S, Math.floor(Date.parse(epochs[0]?.at ?? "") / 1000) || last);
+  const last = Math.floor(Math.max(epochs.at(-1)?.time ?? 0, at ? Date.parse(at) : 0) / 1000);
+  const first = Math.max(last - SHOWN_S, Math.floor((epochs[0]?.time ?? 0) / 1000) || last);
   const times = Array.from({ length: Math.max(0, last - first) }, (_, place) => first + place);
   const empty = () => times.map(() => 0);
   const records = empty();
   const bad = empty();
   const stages = STAGES.map((name, place) => ({ name, values: empty(), colour: STAGE_COLOURS[place] }));
   for (const epoch of epochs) {
-    const place = Math.floor(Date.parse(epoch.at) / 1000) - first;
+    const place = Math.floor(epoch.time / 1000) - first;
     if (place < 0 || place >= times.length) continue;
     records[place]! += epoch.records;
     for (const name of ["malformed", "rejected", "future", "late"]) bad[place]! += epoch.outcomes[name] ?? 0;

@@ -1,6 +1,7 @@
 import { useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
 import { useState } from "react";
 import { answered, api, type DeadLetter, type DeadLetterGroup, type Redrive } from "../api/client";
+import { useAsked } from "../asked";
 import { instant, share, visible, whole } from "../format";
 import { Head, useOverview } from "../head";
 import { useLive } from "../live";
@@ -41,11 +42,7 @@ const keyOf = (group: DeadLetterGroup) => `${group.stream} ${group.outcome} ${gr
 function Aside() {
   const [chosen, choose] = usePlace("group", "");
   const epoch = useLive().epochs.findLast((each) => ["malformed", "rejected", "future"].some((name) => each.outcomes[name]))?.epoch;
-  const asked = useQuery({
-    queryKey: ["groups", epoch],
-    queryFn: async () => answered(await api.GET("/api/dead-letters/groups")),
-    placeholderData: (before) => before,
-  });
+  const asked = useAsked(["groups"], epoch, async () => answered(await api.GET("/api/dead-letters/groups")));
   if (asked.error) return <Said error={asked.error} />;
   const groups = asked.data;
   if (!groups) return null;
@@ -81,16 +78,8 @@ function Aside() {
 
 function Group({ group }: { group: DeadLetterGroup }) {
   const [everything, setEverything] = useState(false);
-  const asked = useQuery({
-    queryKey: ["letters", keyOf(group), group.records],
-    queryFn: async () =>
-      answered(
-        await api.GET("/api/dead-letters", {
-          params: { query: { stream: group.stream, outcome: group.outcome, rule: group.rule || null, limit: 50 } },
-        }),
-      ),
-    placeholderData: (before) => before,
-  });
+  const query = { stream: group.stream, outcome: group.outcome, rule: group.rule || null, limit: 50 };
+  const asked = useAsked(["letters", keyOf(group)], group.records, async () => answered(await api.GET("/api/dead-letters", { params: { query } })));
   return (
     <section className="stack" aria-label="Records of this reason">
       <div className="row between">

@@ -153,7 +153,15 @@ function Editor({ line, done }: { line: SettingLine; done: () => void }) {
       }}
     >
       <div className="row">
-        <input aria-label={`New value of ${key}`} value={value} onChange={(event) => setValue(event.target.value)} />
+        {line.choices?.length ? (
+          <select aria-label={`New value of ${key}`} value={value} onChange={(event) => setValue(event.target.value)}>
+            {line.choices.map((each) => (
+              <option key={each}>{each}</option>
+            ))}
+          </select>
+        ) : (
+          <input aria-label={`New value of ${key}`} value={value} onChange={(event) => setValue(event.target.value)} />
+        )}
         <button className="button main" disabled={preview.isPending || change.isPending}>
           {seen ? "Change it" : "Preview"}
         </button>

@@ -16,7 +16,8 @@ const TABLES_SHOWN = 12;
 export function Flow({ overview, status, live }: Props) {
   const arriving = appended(live);
   const reading = recentRate(live.epochs, status.at);
-  const recent = live.epochs.filter((each) => Date.parse(each.at) > Date.parse(status.at) - 10_000);
+  const since = Date.parse(status.at) - 10_000;
+  const recent = live.epochs.filter((each) => each.time > since);
   const spent = recent.reduce((sum, each) => sum + Object.values(each.seconds).reduce((a, b) => a + b, 0), 0);
   const took = recent.length ? spent / recent.length : null;
   const written: Record<string, number> = {};
@@ -154,11 +155,12 @@ export function Flow({ overview, status, live }: Props) {
 
 function Channel({ speed }: { speed: number }) {
   const width = speed <= 0 ? 2 : Math.min(9, 2 + Math.log10(1 + speed) * 1.7);
-  const seconds = speed <= 0 ? 0 : Math.max(0.5, 3 - Math.log10(1 + speed) * 0.55);
+  // In steps: with each other length the water would jump.
+  const seconds = speed <= 0 ? 0 : Math.max(1, Math.round(12 - Math.log10(1 + speed) * 2.2) / 2);
   return (
     <div className={`channel ${speed <= 0 ? "dry" : ""}`} aria-hidden>
-      <svg viewBox="0 0 44 34" preserveAspectRatio="none">
-        <path d="M0 17 C 12 11, 20 23, 44 17" style={{ strokeWidth: width, animationDuration: `${seconds}s` }} />
+      <svg viewBox="0 0 88 34" preserveAspectRatio="none" style={{ animationDuration: `${seconds}s` }}>
+        <path d="M0 17 C 12 11, 32 23, 44 17 S 76 23, 88 17" pathLength={96} style={{ strokeWidth: width }} />
       </svg>
     </div>
   );

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
 
@@ -109,6 +110,20 @@ class LocalEngine:
             plan, store, self._queries, self._reader, self._writers, self._settings, self._on_step
         )
         self._publish()
+
+    def bound(self, settings: EngineSettings) -> None:
+        """Take the bounds of an epoch (rows, bytes, linger) from `settings`; what is read next keeps to them.
+
+        Any thread may call it, also while another one runs the engine.
+        """
+        self._settings = replace(
+            self._settings,
+            epoch_rows_max=settings.epoch_rows_max,
+            epoch_bytes_max=settings.epoch_bytes_max,
+            linger=settings.linger,
+        )
+        self._pace.rows_max = settings.epoch_rows_max
+        self._reader.epoch_bytes_max = settings.epoch_bytes_max
 
     # --- one epoch
 

@@ -18,12 +18,18 @@ class Pace:
     """Learns the number of rows from how long the longest stage of the last epoch took."""
 
     def __init__(self, rows_max: int) -> None:
-        self._rows_max = rows_max
-        self.rows = min(_FIRST, rows_max)
+        self.rows_max = rows_max
+        """The most that `rows` may be; another thread may set it."""
+        self._rows = _FIRST
+
+    @property
+    def rows(self) -> int:
+        """How many records the next epoch takes at most."""
+        return min(self._rows, self.rows_max)
 
     def learn(self, rows: int, seconds: float) -> None:
         """Take note that `rows` took `seconds`; an epoch that was not full says only whether it was slow."""
         if seconds <= 0 or (2 * rows < self.rows and seconds <= _SECONDS):
             return
         fitting = int(rows * _SECONDS / seconds)
-        self.rows = min(max(fitting, _LEAST), _GROWTH * self.rows, self._rows_max)
+        self._rows = min(max(fitting, _LEAST), _GROWTH * self.rows)

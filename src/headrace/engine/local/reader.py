@@ -66,6 +66,8 @@ class Reader:
     ) -> None:
         self._plan = plan
         self._settings = settings
+        self.epoch_bytes_max = settings.epoch_bytes_max
+        """The most bytes that a look takes of a lane; another thread may set it."""
         self.logs: dict[tuple[str, str], Log] = {}
         self._redrive_after: dict[str, float] = {}
         self._framings = framings
@@ -130,11 +132,14 @@ class Reader:
             found |= self._wait_for_first(positions, rows_max, wait, apart)
             if apart is not None and not found:
                 found = {(batch.stream, batch.lane): batch for batch in apart.taken(wait.total_seconds())}
-        if linger is not None and 0 < sum(b.slice.records.num_rows for b in found.values()) < FEW:
+        sizes = [batch.slice.records.num_rows for batch in found.values()]
+        # After a full slice there is more: nothing is waited for.
+        if linger is not None and 0 < sum(sizes) < FEW and max(sizes) < rows_max:
             linger(_age(found.values()))
             for place, batch in found.items():
                 if place[1] == "main":
-                    later = self._try(place, batch.slice.next, rows_max, timedelta(0), apart)
+                    room = rows_max - batch.slice.records.num_rows
+                    later = self._try(place, batch.slice.next, room, timedelta(0), apart)
                     found[place] = batch if later is None else _joined(batch, later)
         return list(found.values())
 
@@ -250,7 +255,7 @@ class Reader:
         return Batch(place[0], place[1], found, clock, lost=lost, seconds_read=time.perf_counter() - begun)
 
     def _slice(self, log: Log, positions: Mapping[int, int], rows_max: int, wait: timedelta) -> Slice:
-        return log.read(positions, rows_max=rows_max, bytes_max=self._settings.epoch_bytes_max, wait=wait)
+        return log.read(positions, rows_max=rows_max, bytes_max=self.epoch_bytes_max, wait=wait)
 
     def close(self) -> None:
         """Give back the row stages; the logs belong to whoever opened them."""

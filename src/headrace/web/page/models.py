@@ -194,7 +194,11 @@ class AlertLine(BaseModel):
 
 
 class SparkState(BaseModel):
-    """What Spark says of a run; `seconds` of the last micro-batch by the names that Spark gives its parts."""
+    """What Spark says of a run; `seconds` of the last micro-batch by the names that Spark gives its parts.
+
+    Its rates are in records a second, None while they are not known: by the time since the micro-batch before
+    it began (input), and by the time that it took (processing).
+    """
 
     master: str
     application: str
@@ -202,6 +206,9 @@ class SparkState(BaseModel):
     executors: int
     batch: int | None
     seconds: dict[str, float]
+    records: int
+    input_rate: float | None
+    processing_rate: float | None
 
 
 class TelemetryState(BaseModel):

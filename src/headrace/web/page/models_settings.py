@@ -28,7 +28,7 @@ class SettingLine(BaseModel):
     """An option; `changeable` is the key by which it may change while the pipeline runs, or nothing.
 
     `origin` says where its value comes from: a default, the profile, whoever started the producer, or a
-    change at run time.
+    change at run time. `choices` are the words that it may be; nothing where it takes more than words.
     """
 
     key: str
@@ -36,6 +36,7 @@ class SettingLine(BaseModel):
     origin: Literal["default", "profile", "producer", "run"]
     help: str
     changeable: str = ""
+    choices: list[str] = Field(default_factory=list)
 
 
 class SettingChange(BaseModel):

@@ -9,7 +9,8 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Path, Query
 
 from headrace.declare.durations import format_duration
-from headrace.operate.changing import CHANGEABLE, JOURNAL_LEVEL, Change, rate_key
+from headrace.operate.changing import JOURNAL_LEVEL, Change, RunSettings, poller_key, rate_key
+from headrace.operate.journal_reading import Part
 from headrace.operate.profiles import PROFILE_FILE, Profile
 from headrace.operate.secrets import Secret
 from headrace.web.page import models_settings as models
@@ -30,13 +31,14 @@ def settings_routes(sources: PageSources) -> APIRouter:
     def journal(
         level: Literal["info", "warning", "error"] = "info",
         contains: Annotated[str, Query(max_length=200)] = "",
+        part: Part | None = None,
         limit: Annotated[int, Query(ge=1, le=2_000)] = 500,
         since: Annotated[float, Query(ge=0, le=_LAST_SECOND)] = 0,
         until: Annotated[float, Query(ge=0, le=_LAST_SECOND)] = _LAST_SECOND,
     ) -> models.JournalPage:
-        """The last lines of the journal, oldest first; of this level or worse, between two Unix times."""
+        """The last lines of the journal, oldest first: of this level or worse, of one part, of some time."""
         between = (datetime.fromtimestamp(since, UTC), datetime.fromtimestamp(until, UTC))
-        lines = sources.journal(level=level, text=contains, limit=limit, between=between)
+        lines = sources.journal(level=level, text=contains, limit=limit, part=part, between=between)
         return models.JournalPage(lines=[models.JournalLine(**line) for line in lines])
 
     @router.get("/settings")
@@ -81,28 +83,17 @@ def _change(change: Change) -> models.SettingChange:
 
 
 def _sections(sources: PageSources, profile: Profile) -> list[models.SettingSection]:
+    settings = sources.runtime.settings
     level = models.SettingLine(
         key="level",
-        value=sources.runtime.settings.value(JOURNAL_LEVEL),
+        value=settings.value(JOURNAL_LEVEL),
         origin="default",
         help="the least level of lines that the run writes about itself",
-        changeable=JOURNAL_LEVEL,
     )
     found = [models.SettingSection(title="journal", lines=[level])]
-    changed = {each.key for each in sources.runtime.settings.changes()}
-    rates = [
-        models.SettingLine(
-            key=f"{stream}.rate",
-            value=rate,
-            origin="run" if rate_key(stream) in changed else "producer",
-            help="events a second of the generator, until it ends; unlimited: as many as the log takes; "
-            "paused: none",
-            changeable=rate_key(stream),
-        )
-        for stream, rate in sources.runtime.settings.rates().items()
-    ]
-    if rates:
-        found.append(models.SettingSection(title="producers", lines=rates))
+    producers = _producers(settings)
+    if producers:
+        found.append(models.SettingSection(title="producers", lines=producers))
     found += [_section(f"streams.{name}", profile.stream(name)) for name in sources.runtime.plan.streams]
     for line in dataclasses.fields(Profile):
         value = getattr(profile, line.name)
@@ -112,11 +103,38 @@ def _sections(sources: PageSources, profile: Profile) -> list[models.SettingSect
     for section in found:
         for shown in section.lines:
             key = f"{section.title}.{shown.key}"
-            if key in CHANGEABLE:
-                shown.changeable, shown.value = key, sources.runtime.settings.value(key)
-                if sources.runtime.settings.changed(key):
+            if key in settings.keys:
+                shown.changeable, shown.value = key, settings.value(key)
+                shown.choices = list(settings.choices(key))
+                if settings.changed(key):
                     shown.origin = "run"
     return found
+
+
+def _producers(settings: RunSettings) -> list[models.SettingLine]:
+    """Return the rates of the generators that run, and whether pollers work."""
+    changed = {each.key for each in settings.changes()}
+    rates = [
+        models.SettingLine(
+            key=f"{stream}.rate",
+            value=rate,
+            origin="run" if rate_key(stream) in changed else "producer",
+            help="events a second of the generator, until it ends; unlimited: as many as the log takes; "
+            "paused: none",
+            changeable=rate_key(stream),
+        )
+        for stream, rate in settings.rates().items()
+    ]
+    pollers = [
+        models.SettingLine(
+            key=f"{stream}.poller",
+            value=settings.value(poller_key(stream)),
+            origin="default",
+            help="whether the API of this stream is polled; paused: it goes on later where it stood",
+        )
+        for stream in settings.pollers()
+    ]
+    return rates + pollers
 
 
 def _section(title: str, options: Any) -> models.SettingSection:

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from headrace.errors import RefusedError
-from headrace.operate.journal_reading import NewLines, kept, last_lines
+from headrace.operate.journal_reading import NewLines, Part, kept, last_lines
 from headrace.web.page.live import Live
 from headrace.web.page.values import columns_of, journal_line, rows_of
 
@@ -49,10 +49,16 @@ class PageSources:
         return [journal_line(line) for line in self._lines.read()]
 
     def journal(
-        self, *, level: str, text: str, limit: int, between: tuple[datetime, datetime] | None = None
+        self,
+        *,
+        level: str,
+        text: str,
+        limit: int,
+        part: Part | None = None,
+        between: tuple[datetime, datetime] | None = None,
     ) -> list[dict[str, Any]]:
-        """Return the last lines of this level or worse that hold `text`, of that time, oldest first."""
-        keep = kept(level=level, text=text, between=between)
+        """Return the last lines of this level or worse that hold `text`, by part and time, oldest first."""
+        keep = kept(level=level, text=text, part=part, between=between)
         found = last_lines(self.runtime.project.journal_path, limit, keep)
         return [journal_line(line) for line in found]
 
