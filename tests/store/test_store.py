@@ -113,10 +113,11 @@ def test_a_changed_query_is_refused_by_name_and_an_unknown_rebuild_too(tmp_path:
     other = plan("SELECT id, count(*) AS n FROM events GROUP BY id")
     with pytest.raises(RefusedError, match="'counted'") as refused:
         Store.open(tmp_path / "s.duckdb", other, identities={"events": "log-1"})
-    assert "--rebuild counted" in str(refused.value)
+    assert "headrace run --rebuild counted" in str(refused.value)
     Store.open(tmp_path / "s.duckdb", other, identities={"events": "log-1"}, rebuild=("counted",)).close()
-    with pytest.raises(RefusedError, match="nowhere"):
-        Store.open(tmp_path / "s.duckdb", other, identities={"events": "log-1"}, rebuild=("nowhere",))
+    with pytest.raises(RefusedError, match="called 'countd'") as refused:
+        Store.open(tmp_path / "s.duckdb", other, identities={"events": "log-1"}, rebuild=("countd",))
+    assert "did you mean 'counted'" in refused.value.fix
 
 
 def declared(schema: str = "id VARCHAR, seen TIMESTAMP NOT NULL", **more: object) -> PipelinePlan:

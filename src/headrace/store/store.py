@@ -10,6 +10,7 @@ from typing import Any
 
 import duckdb
 
+from headrace.declare.words import did_you_mean
 from headrace.errors import IntegrityError, RefusedError
 from headrace.sql.plan import PipelinePlan, TableClass, TablePlan
 from headrace.sql.system import late_columns
@@ -234,15 +235,15 @@ class Store(StoreReading):
         unknown = [name for name in rebuild if name not in tables]
         if unknown:
             raise RefusedError(
-                f"no table with a state of its own is called {', '.join(unknown)}",
-                fix=f"one of: {', '.join(tables)}",
+                f"no table with a state of its own is called '{unknown[0]}'",
+                fix=f"one of: {', '.join(tables)}{did_you_mean(unknown[0], tables)}",
             )
         refused = [name for name in changed if name not in rebuild]
         if refused:
             raise RefusedError(
                 "the store holds another query's answers for " + ", ".join(f"'{name}'" for name in refused),
                 fix="compute them again from the log: "
-                + " ".join(["run", *(f"--rebuild {name}" for name in refused)]),
+                + " ".join(["headrace run", *(f"--rebuild {name}" for name in refused)]),
             )
         relations = self._relations_of_state()
         for name in list(self.progress.tables):
