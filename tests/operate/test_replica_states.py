@@ -1,0 +1,41 @@
+"""How far replicas are behind: asked of the store, whatever it has been through."""
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import headrace as hr
+from headrace.operate.replicas import replica_states
+from headrace.sql import plan_pipeline
+from headrace.store import Store
+
+
+def test_the_lag_of_replicas_is_right_behind_more_epochs_than_a_question_may_have_rows(
+    tmp_path: Path,
+) -> None:
+    pipeline = hr.Pipeline("p")
+    pipeline.stream("events", schema="id VARCHAR, seen TIMESTAMP NOT NULL", event_time="seen")
+    store = Store.open(tmp_path / "s.duckdb", plan_pipeline(pipeline), identities={"events": "log-1"})
+    options = SimpleNamespace(kind="stdout")
+    replicas = {"near": options, "far": options, "new": options, "there": options, "near2": options}
+    home = cast("Any", SimpleNamespace(profile=SimpleNamespace(replicas=replicas), data=tmp_path))
+    states = [
+        {"replica": name, "kind": "stdout", "state": "following", "epoch": epoch, "tables": []}
+        for name, epoch in (("near", 1_000_098), ("near2", 1_000_098), ("far", 100), ("there", 1_000_100))
+    ]
+    none = replica_states(home, states, store)
+    assert [(one["lag_epochs"], one["lag_seconds"], one["store_epoch"]) for one in none] == [(0, 0.0, 0)] * 5
+    first = datetime.now(UTC) - timedelta(hours=1)
+    store.connection.execute(
+        "INSERT INTO _headrace.epochs SELECT range, CASE range WHEN 1000099 THEN ?::TIMESTAMPTZ "
+        "ELSE now() END, 1, 0.1 FROM range(1, 1000101)",
+        [first],
+    )
+    found = {one["replica"]: one for one in replica_states(home, states, store)}
+    store.close()
+    assert {name: one["lag_epochs"] for name, one in found.items()} == {
+        "near": 2, "near2": 2, "far": 1_000_000, "new": 1_000_100, "there": 0,
+    }  # fmt: skip
+    assert {one["store_epoch"] for one in found.values()} == {1_000_100}
+    assert [found[name]["lag_seconds"] > 3_599 for name in ("near", "far", "there")] == [True, True, False]
