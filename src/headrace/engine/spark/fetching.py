@@ -164,7 +164,7 @@ class RangeReader:
             raise RefusedError(
                 f"{self._lane.place}, partition {partition}: reading stands at offset {at}, but the "
                 f"topic begins at {start}: retention deleted records",
-                fix='set on_data_loss = "continue" to go on without them, or bring them back',
+                fix='set engine_settings.on_data_loss = "continue" to go on without them, or bring them back',
             )
         return min(int(start), end)
 
