@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import re
@@ -17,6 +18,9 @@ from typer.main import get_command
 from headrace.cli.app import app, run
 from headrace.log import APPEND_SCHEMA
 from headrace.operate import load_project, open_log
+from headrace.sql import plan_pipeline
+from headrace.store import Store
+from headrace.store.progress import LaneProgress
 
 pytestmark = pytest.mark.slow
 
@@ -178,6 +182,24 @@ def test_the_ledger_counts_every_record(project: Path, capsys: pytest.CaptureFix
     assert document["streams"]["readings"]["outcomes"] == {"accepted": 4, "rejected": 1}
     ok("ledger", "-C", str(project))
     assert "the ledger balances" in capsys.readouterr().out
+
+
+def test_a_ledger_that_does_not_balance_ends_with_three_for_people_and_for_scripts(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ok("new", str(tmp_path / "weather"))
+    home = load_project(tmp_path / "weather")
+    with contextlib.closing(open_log(home, "readings")) as log:
+        identities = {"readings": log.identity}
+    store = Store.open(home.store_path, plan_pipeline(home.pipeline), identities=identities)
+    store.progress.lane("readings", "main")[0] = LaneProgress(0, 5, counts={"accepted": 4})
+    with store.transaction():
+        store.save(store.progress)
+    store.close()
+    assert run(["ledger", "-C", str(home.folder)]) == 3
+    assert "the ledger does NOT balance" in capsys.readouterr().out
+    assert run(["ledger", "--json", "-C", str(home.folder)]) == 3
+    assert json.loads(capsys.readouterr().out)["balanced"] is False
 
 
 def test_a_dead_letter_is_seen_corrected_and_accepted_once(

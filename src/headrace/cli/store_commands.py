@@ -182,7 +182,7 @@ def ledger(
         document = client.ledger()
     if as_json:
         print_json(document)
-        return
+        raise typer.Exit(0 if document["balanced"] else 3)
     for name, stream in document["streams"].items():
         typer.echo(f"stream {name}: {spell_number(stream['read'])} records read")
         console().print(
