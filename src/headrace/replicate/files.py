@@ -12,18 +12,21 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 from headrace.errors import ProfileError, RefusedError
 from headrace.replicate.folders import folder_failures, locked, make_folder, write_json
 from headrace.replicate.options import CommonOptions, setting
-from headrace.replicate.plain import changes_of, csv_line, json_bytes
+from headrace.replicate.plain import changes_of, csv_changes, csv_head, sound
 from headrace.replicate.protocol import Chunk, Cursor, ReplicaWriter, TableShape, Task, fenced
 
 __all__ = ["FilesReplica", "read_files"]
+
+_DIGITS_MAX = 4_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,6 +115,7 @@ class _FilesWriter:
                 return
             if not chunk.cursor.same_writer(there):
                 raise fenced(table)
+            chunk = sound(chunk, self._task.set_aside)
             path = self._folder / f"{table}.{'csv' if self._csv else 'ndjson'}"
             with path.open("ab") as file:
                 if file.tell() < length:
@@ -121,7 +125,10 @@ class _FilesWriter:
                         "written anew",
                     )
                 file.truncate(length)
-                file.writelines(_csv_lines(chunk, head=not length) if self._csv else _lines(chunk))
+                if self._csv and not length:
+                    file.write(csv_head(chunk.table).encode() + b"\n")
+                lines = csv_changes(chunk) if self._csv else changes_of(chunk)
+                file.writelines(line.encode() + b"\n" for line in lines)
                 file.flush()
                 os.fsync(file.fileno())
                 length = file.tell()
@@ -137,19 +144,9 @@ class _FilesWriter:
         """See `ReplicaWriter`."""
 
 
-def _lines(chunk: Chunk) -> Iterator[bytes]:
-    for change in changes_of(chunk):
-        yield json_bytes(change) + b"\n"
-
-
-def _csv_lines(chunk: Chunk, *, head: bool) -> Iterator[bytes]:
-    names = [column.name for column in chunk.table.columns]
-    if head:
-        yield csv_line(["_op", "_version", *names])
-    for change in changes_of(chunk):
-        cells = change.get("row", change.get("key", {}))
-        version = change.get("version", change.get("below"))
-        yield csv_line([change["op"], version, *(cells.get(name) for name in names)])
+def _number(digits: str) -> int | Decimal:
+    """Return a whole number; Python makes none of more digits than it has a limit for."""
+    return int(digits) if len(digits) < _DIGITS_MAX else Decimal(digits)
 
 
 def read_files(folder: Path, table: str) -> list[dict[str, Any]]:
@@ -161,7 +158,7 @@ def read_files(folder: Path, table: str) -> list[dict[str, Any]]:
         return []
     rows: dict[Any, tuple[int, dict[str, Any]]] = {}
     for number, line in enumerate(path.read_bytes()[: json.loads(facts.read_text())["length"]].splitlines()):
-        change = json.loads(line)
+        change = json.loads(line, parse_int=_number)
         if change["op"] == "sweep":
             rows = {k: row for k, row in rows.items() if row[0] >= change["below"]}
             continue

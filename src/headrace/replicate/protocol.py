@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol, runtime_checkable
 
+import duckdb
 import pyarrow as pa
 
 from headrace.errors import RefusedError
@@ -197,6 +198,14 @@ def fenced(table: str) -> RefusedError:
 def refusal_of(shape: TableShape, rows: pa.Table, index: int, reason: str) -> Refusal:
     """Return the refusal of a row of a chunk."""
     row = rows.slice(index, 1)
-    facts = row.select(list(shape.key) or [column.name for column in shape.columns]).to_pylist()[0]
+    known = row.select(list(shape.key) or [column.name for column in shape.columns])
+    try:
+        facts = known.to_pylist()[0]
+    except (OverflowError, ValueError):  # an instant that Python cannot hold, and a text can
+        with duckdb.connect() as connection:
+            connection.execute("SET TimeZone = 'UTC'")
+            connection.register("known", known)
+            texts = connection.execute("SELECT CAST(COLUMNS(*) AS VARCHAR) FROM known").fetchall()[0]
+        facts = dict(zip(known.column_names, texts, strict=True))
     key = json.dumps(facts, default=str, ensure_ascii=False)
     return Refusal(shape.name, key, row.column("_version")[0].as_py(), reason)

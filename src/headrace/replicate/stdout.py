@@ -6,6 +6,7 @@ asked for, so every run prints the tables from their beginning.
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Mapping
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 
 from headrace.errors import RefusedError
 from headrace.replicate.options import CommonOptions
-from headrace.replicate.plain import changes_of, json_bytes
+from headrace.replicate.plain import changes_of, sound
 from headrace.replicate.protocol import Chunk, Cursor, ReplicaWriter, Task, fenced
 
 __all__ = ["StdoutReplica"]
@@ -25,11 +26,12 @@ class StdoutReplica(CommonOptions):
 
     def open(self, task: Task) -> ReplicaWriter:
         """See `Replica`."""
-        return _StdoutWriter()
+        return _StdoutWriter(task)
 
 
 class _StdoutWriter:
-    def __init__(self) -> None:
+    def __init__(self, task: Task) -> None:
+        self._task = task
         self._cursors: dict[str, Cursor] = {}
 
     def cursors(self) -> Mapping[str, Cursor]:
@@ -50,8 +52,9 @@ class _StdoutWriter:
         if not chunk.cursor.same_writer(self._cursors.get(table)):
             raise fenced(table)
         try:
-            for change in changes_of(chunk):
-                sys.stdout.write(json_bytes({"table": table, **change}).decode() + "\n")
+            lead = f'"table":{json.dumps(table, ensure_ascii=False)},'
+            for change in changes_of(sound(chunk, self._task.set_aside), lead=lead):
+                sys.stdout.write(change + "\n")
             sys.stdout.flush()
         except BrokenPipeError:
             # What is still in the buffer has nobody to go to either, and Python would say so when it ends.

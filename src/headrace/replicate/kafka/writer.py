@@ -19,7 +19,7 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 from headrace.errors import RefusedError, TransientError
 from headrace.log.kafka.connection import Connection, callbacks
 from headrace.replicate.kafka.topics import ensure_topics, identities, records_of
-from headrace.replicate.plain import json_bytes, plain_rows
+from headrace.replicate.plain import json_bytes, objects, sound
 from headrace.replicate.protocol import (
     REFUSED_MAX,
     Chunk,
@@ -153,28 +153,30 @@ class KafkaWriter:
         if not cursor.same_writer(there):
             raise fenced(table)
         self._refuse_another_topic(table)
-        self._commit(table, producer, cursor, self._records(chunk))
+        self._commit(table, producer, cursor, self._records(sound(chunk, self._task.set_aside)))
 
     def _records(self, chunk: Chunk) -> Iterator[tuple[bytes, bytes | None, int]]:
         """Give key, value and version of a chunk's records; rows that make too large ones are set aside."""
         refusals: list[Refusal] = []
-        for row in plain_rows(chunk.removed, chunk.table):
-            version = row.pop("_version")
-            yield json_bytes(row), None, version
+        shape = chunk.table
+        gone = objects(chunk.removed, shape, shape.key)
+        for known, version in zip(gone, chunk.removed.column("_version").to_pylist(), strict=True):
+            yield known.encode(), None, version
         keys = set()
-        for number, row in enumerate(plain_rows(chunk.rows, chunk.table)):
-            key, value = _key(chunk, row, number), json_bytes(row)
+        values, versions = objects(chunk.rows, shape), chunk.rows.column("_version").to_pylist()
+        for known, text, version in zip(_keys(chunk), values, versions, strict=True):
+            key, value = known.encode(), text.encode()
             keys.add(key)
             if len(key) + len(value) + _OVERHEAD_BYTES > self._options.record_bytes_max:
                 reason = f"the record has {len(key) + len(value):,} bytes (record_bytes_max)"
-                refusals.append(Refusal(chunk.table.name, key.decode(), row["_version"], reason))
+                refusals.append(Refusal(chunk.table.name, known, version, reason))
                 if len(refusals) > REFUSED_MAX:
                     what = f"more than {REFUSED_MAX} rows of '{chunk.table.name}' are too large at once"
                     raise RefusedError(what, fix="raise record_bytes_max here and in the topic, then resume")
                 continue
-            yield key, value, row["_version"]
+            yield key, value, version
         if chunk.sweep_below:
-            for key, version in self._versions(chunk.table).items():
+            for key, version in self._versions(shape).items():
                 if version < chunk.sweep_below and key not in keys:
                     yield key, None, chunk.sweep_below
         if refusals:
@@ -258,9 +260,10 @@ class KafkaWriter:
             self._forget(table)
 
 
-def _key(chunk: Chunk, row: Mapping[str, Any], number: int) -> bytes:
-    """Return the key of a row's record: the table's key, in its order, else what no other chunk gives."""
+def _keys(chunk: Chunk) -> list[str]:
+    """Return the keys of the rows' records: the table's key, in its order, else what no other chunk gives."""
     if chunk.table.key:
-        return json_bytes({name: row[name] for name in chunk.table.key})
+        return objects(chunk.rows, chunk.table, chunk.table.key)
     at, generation = chunk.cursor.position, chunk.cursor.generation
-    return json_bytes({"_row": f"{generation}-{at.epoch}-{at.through}-{at.after}-{number}"})
+    place = f"{generation}-{at.epoch}-{at.through}-{at.after}"
+    return [f'{{"_row":"{place}-{number}"}}' for number in range(chunk.rows.num_rows)]

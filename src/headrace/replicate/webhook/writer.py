@@ -18,7 +18,7 @@ import httpx
 from headrace.errors import RefusedError, TransientError
 from headrace.replicate.columns import folder_name
 from headrace.replicate.folders import folder_failures, locked, make_folder, write_json
-from headrace.replicate.plain import json_bytes, plain_rows
+from headrace.replicate.plain import json_bytes, objects, sound
 from headrace.replicate.protocol import REFUSED_MAX, Chunk, Cursor, Refusal, Task, fenced
 
 if TYPE_CHECKING:
@@ -96,17 +96,22 @@ class WebhookWriter:
                 return
             if not cursor.same_writer(there):
                 raise fenced(table)
-            pending = {"cursor": cursor.facts(), "body": json_bytes(self._body(chunk)).decode()}
+            body = self._body(sound(chunk, self._task.set_aside))
+            pending = {"cursor": cursor.facts(), "body": body}
             write_json(self._file(table, "pending.json"), pending)
             self._finish(table)
 
     def _body(self, chunk: Chunk) -> dict[str, Any]:
+        """Return what a body says. A row is its version, its key, and itself: JSON that is not read again."""
+        shape = chunk.table
+        versions = chunk.rows.column("_version").to_pylist()
+        keys = objects(chunk.rows, shape, shape.key or [column.name for column in shape.columns])
         return {
             "pipeline": self._task.pipeline,
-            "table": chunk.table.name,
-            "key": list(chunk.table.key),
-            "removed": list(plain_rows(chunk.removed, chunk.table)),
-            "rows": list(plain_rows(chunk.rows, chunk.table)),
+            "table": shape.name,
+            "key": list(shape.key),
+            "removed": objects(chunk.removed, shape),
+            "rows": list(zip(versions, keys, objects(chunk.rows, shape), strict=True)),
             "sweep_below": chunk.sweep_below,
         }
 
@@ -118,7 +123,7 @@ class WebhookWriter:
         pending = json.loads(path.read_text())
         cursor = Cursor.of(pending["cursor"])
         at = cursor.position
-        body = json.loads(pending["body"])
+        body = pending["body"]
         last = "-last" if body["sweep_below"] else ""
         key = f"{quote(table)}/{cursor.generation}/{at.epoch}-{at.through}-{at.after}{last}"
         refusals: list[Refusal] = []
@@ -131,13 +136,12 @@ class WebhookWriter:
     def _post(self, body: dict[str, Any], key: str, refusals: list[Refusal]) -> None:
         """Post a body; of one that is not taken, post halves, until the rows to blame stand alone."""
         try:
-            self._send(json_bytes(body), key)
+            self._send(_bytes(body), key)
         except _RowsRefused as refused:
             rows, said = body["rows"], str(refused)
             if len(rows) == 1 and not body["removed"] and not body["sweep_below"]:
-                facts = {name: rows[0][name] for name in body["key"]} or rows[0]
-                told = json_bytes(facts).decode()
-                refusals.append(Refusal(body["table"], told, rows[0]["_version"], said))
+                version, told, _ = rows[0]
+                refusals.append(Refusal(body["table"], told, version, said))
                 if len(refusals) > REFUSED_MAX:
                     what = f"{self._place} refuses more than {REFUSED_MAX} rows of '{body['table']}' at once"
                     raise RefusedError(f"{what}: {said}", fix="correct the endpoint, then resume") from None
@@ -177,6 +181,13 @@ class WebhookWriter:
         """See `ReplicaWriter`."""
         with suppress(Exception):
             self._client.close()
+
+
+def _bytes(body: dict[str, Any]) -> bytes:
+    """Return a body as it is posted."""
+    lead = json_bytes({name: body[name] for name in ("pipeline", "table", "key")})[:-1].decode()
+    removed, rows = ",".join(body["removed"]), ",".join(row for _, _, row in body["rows"])
+    return f'{lead},"removed":[{removed}],"rows":[{rows}],"sweep_below":{body["sweep_below"]}}}'.encode()
 
 
 def _parts(body: dict[str, Any]) -> list[dict[str, Any]]:
