@@ -57,6 +57,13 @@ def test_every_page_of_the_api_answers_while_the_pipeline_runs(page: RunningPage
         assert page.ask("GET", f"/api/panels/{number}/rows")[0] == 200
 
 
+def test_prometheus_reads_the_metrics_of_a_run_at_the_pages_port(page: RunningPage) -> None:
+    status, text, headers = page.ask("GET", "/metrics")
+    assert (status, headers["content-type"].partition(";")[0]) == (200, "text/plain")
+    assert "headrace_up 1.0" in text
+    assert 'headrace_records_read_total{stream="events"}' in text
+
+
 def test_a_dead_letter_is_corrected_previewed_and_given_back(page: RunningPage) -> None:
     mark = "give me back"
     page.send(

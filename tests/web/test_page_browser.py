@@ -90,6 +90,9 @@ def test_what_spark_says_of_a_run_is_shown_and_leads_to_its_page(
         "executors": 3,
         "batch": 12,
         "seconds": {"triggerExecution": 1.5, "addBatch": 1.2},
+        "records": 3_000,
+        "input_rate": 1_000.0,
+        "processing_rate": None,
     }
     tab.goto("/pipeline")
     shown = tab.get_by_test_id("spark")
@@ -97,6 +100,7 @@ def test_what_spark_says_of_a_run_is_shown_and_leads_to_its_page(
     monkeypatch.setattr(running.runtime.answers, "_spark", lambda: facts)
     shown.get_by_text("3 executors").wait_for()
     shown.get_by_text("app-1<script>").wait_for()
+    assert tab.get_by_test_id("spark-rates").inner_text() == "1,000/s come in, – can be processed"
     assert shown.get_by_role("link").get_attribute("href") == "http://driver:4040"
     monkeypatch.setattr(running.runtime.answers, "_spark", lambda: facts | {"page": "javascript:alert(1)"})
     shown.get_by_text("spark.ui.enabled").wait_for()
@@ -206,6 +210,62 @@ def test_a_setting_is_changed_and_changed_back_from_the_page(running: RunningPag
     changes.get_by_role("button", name="Undo the last").click()
     changes.wait_for(state="detached")
     assert not any("11%" in each["summary"] for each in running.runtime.alerts.states())
+
+
+def test_the_lines_of_the_journal_come_as_long_as_the_page_is_open(running: RunningPage, tab: Page) -> None:
+    tab.goto("/logs")
+    for most in (1_100, 2_200, 3_300):  # more than the page shows at once
+        for number in range(most - 1_100, most):
+            running.runtime.journal.info("counted", number=number)
+        tab.get_by_text(f"number={most - 1:,}", exact=True).wait_for()
+    tab.get_by_label("Part", exact=True).select_option("log")
+    tab.get_by_text("No line like that.").wait_for()
+    tab.get_by_label("Part", exact=True).select_option("run")
+    tab.get_by_text(f"number={most - 1:,}", exact=True).wait_for()
+
+
+def test_an_alert_that_fires_is_silenced_and_told_again_from_the_page(
+    running: RunningPage, tab: Page
+) -> None:
+    def silent() -> bool:
+        (found,) = [each for each in running.runtime.alerts.states() if each["name"] == "bad_share"]
+        return found["silenced_until"] is not None
+
+    running.send(*[b"{broken"] * 2_000)
+    tab.goto("/alerts")
+    tab.get_by_role("button", name="Silence bad_share for 30 min").click()
+    eventually(silent)
+    told = tab.get_by_role("region", name="bad_share")
+    told.get_by_role("button", name="Tell again").click()
+    eventually(lambda: not silent())
+    told.get_by_role("button", name="Silence bad_share for 30 min").wait_for()
+
+
+def test_every_page_is_reached_and_used_by_keyboard_alone(tab: Page) -> None:
+    tab.goto("/pipeline")
+    tab.get_by_role("link", name="Dashboards").wait_for()
+    tab.keyboard.press("Tab")
+    assert tab.evaluate("document.activeElement.textContent") == "Skip to the content"
+    tab.keyboard.press("Enter")
+    tab.wait_for_function("document.activeElement.id === 'room'")
+    for place in (*PLACES[1:], PLACES[0]):
+        link = tab.locator(f"nav a[href='/{place}']")
+        link.focus()
+        assert tab.evaluate("getComputedStyle(document.activeElement).outlineStyle") != "none", place
+        tab.keyboard.press("Enter")
+        tab.wait_for_url(f"**/{place}")
+        tab.get_by_role("heading", level=1).wait_for()
+    tab.goto("/tables?table=event_counts")
+    tab.get_by_role("tab", name="Rows").focus()
+    tab.keyboard.press("ArrowRight")
+    tab.get_by_role("tab", name="Schema", selected=True).wait_for()
+    tab.keyboard.press("ArrowLeft")
+    tab.get_by_title("Why is this number this?").first.focus()
+    tab.keyboard.press("Enter")
+    asked = tab.get_by_role("dialog", name="Why is this number this?")
+    asked.wait_for()
+    tab.keyboard.press("Escape")
+    asked.wait_for(state="detached")
 
 
 PAYLOADS = (
