@@ -1,8 +1,9 @@
 """Alerts: each rule is looked at every few seconds, and changes are told in groups.
 
 A rule that becomes true is `pending`, and `firing` once it was true for its `hold`; what is not true any more
-is `resolved`, and `ok` an hour later. A rule that cannot be asked keeps its state and says why. Time is an
-argument; nothing here waits, sends or writes: notices go to `Notifying`, documents to whoever saves them.
+is `resolved`, and `ok` an hour later. A rule that cannot be asked keeps its state and says why; so does one
+whose figures are missing, for a quarter of an hour. Time is an argument; nothing here waits, sends or writes:
+notices go to `Notifying`, documents to whoever saves them.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Any
 from headrace.declare.values import SEVERITIES, Alert
 from headrace.declare.words import did_you_mean
 from headrace.errors import HeadraceError, RefusedError
-from headrace.observe.figures import Figures, figures_at
+from headrace.observe.figures import LOOKED_BACK, Figures, figures_at
 from headrace.observe.history import Queried
 from headrace.observe.rules import Rule, Verdict
 
@@ -69,6 +70,8 @@ class _Kept:
         self.value: float | None = None
         self.subject = ""
         self.problem = ""
+        self.known: datetime | None = None
+        """When figures of it were last seen, or first missed."""
 
     def document(self) -> dict[str, Any]:
         return {
@@ -163,6 +166,10 @@ class Alerts:
             with self._lock:
                 kept = self._kept[rule.name]
                 kept.problem = why
+                if verdict is None and not why:
+                    verdict = self._missed(kept, now)
+                elif not why:
+                    kept.known = now
                 if verdict is not None:
                     kept.value, kept.subject = verdict.value, verdict.subject
                     changes += self._enter(kept, verdict.active, now)
@@ -200,6 +207,16 @@ class Alerts:
         value = rows.column(0)[0].as_py() if rows.num_rows else None
         return Verdict(bool(value), float(value) if isinstance(value, int | float) else None), ""
 
+    def _missed(self, kept: _Kept, now: datetime) -> Verdict | None:
+        """Return what to think of a rule without figures: after a restart, or of what is there no more."""
+        if kept.known is None:
+            kept.known = now
+        if now - kept.known >= LOOKED_BACK:
+            return Verdict(False)
+        if kept.state in ("pending", "firing"):
+            kept.problem = "its figures are missing"
+        return None
+
     def _enter(self, kept: _Kept, active: bool, now: datetime) -> list[dict[str, Any]]:
         """Move a rule to its next state; return the change, if it is one."""
         before = kept.state
@@ -209,11 +226,11 @@ class Alerts:
             held = kept.since is None or now - kept.since >= kept.rule.hold
             if kept.state == "pending" and held:
                 kept.state, kept.since = "firing", now
-        elif before == "pending":
-            kept.state, kept.since = "ok", None
+        elif before == "pending":  # whoever was told that it fires is told its end
+            kept.state, kept.since = ("ok", None) if kept.told is None else ("resolved", now)
         elif before == "firing":
             kept.state, kept.since = "resolved", now
-        elif before == "resolved" and kept.since is not None and now - kept.since >= _RESOLVED_SHOWN:
+        elif before == "resolved" and kept.told is None and now - (kept.since or now) >= _RESOLVED_SHOWN:
             kept.state, kept.since = "ok", None
         if kept.state == before:
             return []
@@ -235,12 +252,11 @@ class Alerts:
                 self._to_tell.pop(kept.rule.name, None)
                 return
             kept.silenced_until = None
-        due = (
-            (kept.told is None or now - kept.told >= self._repeat)
-            if kept.state == "firing"
-            else (kept.told is not None)
-        )
-        if due and kept.state != "pending" and kept.rule.name not in self._to_tell:
+        if kept.state == "firing":
+            due = kept.told is None or now - kept.told >= self._repeat
+        else:
+            due = kept.told is not None and kept.state != "pending"
+        if due and kept.rule.name not in self._to_tell:
             self._to_tell[kept.rule.name] = None
             if self._tell_at is None:
                 self._tell_at = now + self._group

@@ -14,7 +14,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from headrace.errors import HeadraceError
 from headrace.observe.epochs import EpochFigures
 from headrace.observe.exposition import Exposition
 from headrace.observe.gather import (
@@ -27,6 +26,7 @@ from headrace.observe.gather import (
     state_rows,
 )
 from headrace.observe.metrics import Sample
+from headrace.observe.stream_lag import ASKED_EVERY_S, StreamLag
 from headrace.store.history import SampleHistory, labels_text
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ __all__ = ["Observer", "RunFacts", "utc_now"]
 _TICK_S = 1.0
 _WRITE_S = 5.0
 _SLOW_S = 15.0
+_STOP_S = 10.0
 _ASKING_SHARE = 50
 """Questions to the store pause for this many times as long as the last ones took: 2 % at most."""
 
@@ -100,6 +101,7 @@ class Observer:
         self._process = ProcessFigures(store.path, log_path)
         self._started = clock().timestamp()
         self._samples: list[Sample] = []
+        self._lags = [StreamLag(store, stream, facts.log_of) for stream in streams]
         self._asked: dict[str, list[Sample]] = {}
         self._due: dict[str, float] = {}
         self._seconds = 0.0
@@ -109,6 +111,7 @@ class Observer:
         self._texts: dict[tuple[tuple[str, str], ...], str] = {}
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
+        self._asking: list[threading.Thread] = []
 
     # --- told by the run
 
@@ -125,7 +128,15 @@ class Observer:
         """Begin to take metrics once a second."""
         self._ended.clear()
         self._thread = threading.Thread(target=self._run, name="headrace-observer", daemon=True)
-        self._thread.start()
+        guarded = partial(self._guarded, "lag")
+        self._asking = [
+            threading.Thread(
+                target=lag.ask_on, args=(self._ended, guarded), name=f"headrace-lag-{stream}", daemon=True
+            )
+            for stream, lag in zip(self._streams, self._lags, strict=True)
+        ]
+        for each in (*self._asking, self._thread):
+            each.start()
 
     def stop(self) -> None:
         """End the thread and write what was taken. Harmless when nothing runs."""
@@ -134,6 +145,10 @@ class Observer:
             self._ended.set()
             thread.join()
             self._guarded("metrics", self.tick)  # the last epochs are in the history, too
+            until = time.monotonic() + _STOP_S  # a log must not be closed while it is asked
+            for each in self._asking:
+                each.join(max(0.0, until - time.monotonic()))
+            self._asking = []
         self._guarded("history", lambda: self._history.write(self._clock()))
 
     def close(self) -> None:
@@ -189,11 +204,10 @@ class Observer:
         yield from self.epochs.samples()
         yield from self._process.samples()
         yield from from_spark(self.spark())
-        unread = {each.labels["stream"]: each.value for each in self._asked.get("lag", ()) if _is_lag(each)}
-        for stream in self._streams:
+        for stream, lag in zip(self._streams, self._lags, strict=True):
             waits = 0.0
             frontier = frontier_of(progress, stream)
-            if unread.get(stream) and frontier is not None:
+            if lag.unread and frontier is not None:
                 waits = max(0.0, now.timestamp() - frontier)
             yield Sample("headrace_lag_seconds", {"stream": stream}, waits)
             delay = max(waits, self.epochs.age(stream))
@@ -217,8 +231,12 @@ class Observer:
 
     def _answers(self, now_s: float) -> Iterator[Sample]:
         """Give what others have to be asked for: now, if it is due, or as they answered last time."""
+        if not self._asking and self._is_due("lag", now_s, ASKED_EVERY_S):
+            for lag in self._lags:
+                self._guarded("lag", lag.ask)
+        for lag in self._lags:
+            yield from lag.samples
         questions: tuple[tuple[str, float, Callable[[], list[Sample]]], ...] = (
-            ("lag", _WRITE_S, self._lag),
             ("counts", _WRITE_S, lambda: from_minutes(self._store)),
             ("state", _SLOW_S, lambda: state_rows(self._store, self._store.progress.tables)),
             ("disk", _SLOW_S, self._probe),
@@ -242,24 +260,6 @@ class Observer:
         self._due[name] = now_s + every_s - _TICK_S / 2
         return True
 
-    def _lag(self) -> list[Sample]:
-        found = []
-        progress = self._store.progress
-        for stream in self._streams:
-            up = 0.0
-            try:
-                log = self._facts.log_of(stream)
-                if log is not None:
-                    positions, unread = progress.positions(stream, "main"), 0
-                    for each in log.partitions():
-                        unread += max(0, each.end - positions.get(each.partition, each.start))
-                    up = 1.0
-                    found.append(Sample("headrace_lag_records", {"stream": stream}, unread))
-            except HeadraceError:  # the metric says it; the engine says why
-                up = 0.0
-            found.append(Sample("headrace_log_up", {"stream": stream}, up))
-        return found
-
     def _replicas(self, now_s: float) -> list[Sample]:
         return list(from_replicas(self._facts.replica_states(), self._store, now_s))
 
@@ -275,7 +275,3 @@ class Observer:
             if kind not in self._told:
                 self._told.add(kind)
                 self._facts.observing_failed(error)
-
-
-def _is_lag(sample: Sample) -> bool:
-    return sample.name == "headrace_lag_records"

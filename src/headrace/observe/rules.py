@@ -47,7 +47,8 @@ class Rule:
     """One alert.
 
     hold    how long it has to be true before it fires
-    check   gives the verdict of now; None: the rule is the pipeline's query, see `Alerts`
+    check   gives the verdict of now, or None while its figures are missing; no check: the rule is the
+            pipeline's query, see `Alerts`
     promql  the same for Prometheus, "" where it has no metric to look at
     help    what to do
     """
@@ -60,13 +61,13 @@ class Rule:
     help: str = ""
     promql: str = ""
     query: str = ""
-    check: Callable[[Figures, datetime], Verdict] | None = field(default=None, compare=False)
+    check: Callable[[Figures, datetime], Verdict | None] | None = field(default=None, compare=False)
 
 
-def _worst(found: Iterable[tuple[str, float]], limit: float) -> Verdict:
+def _worst(found: Iterable[tuple[str, float]], limit: float) -> Verdict | None:
     subject, value = max(found, key=lambda each: each[1], default=("", None))
     if value is None:
-        return Verdict(False)
+        return None
     return Verdict(value > limit, value, subject)
 
 
@@ -84,20 +85,23 @@ def default_rules(limits: Limits) -> tuple[Rule, ...]:
 
 
 def _work(limits: Limits) -> tuple[Rule, ...]:
-    def not_committing(figures: Figures, now: datetime) -> Verdict:
-        unread = sum(value for _, value in figures.each("headrace_lag_records"))
+    def not_committing(figures: Figures, now: datetime) -> Verdict | None:
+        waiting = [value for _, value in figures.each("headrace_lag_records")]
         moved = figures.difference("headrace_epochs_total", limits.not_committing)
-        return Verdict(unread > 0 and moved == 0, unread)
+        if not waiting or (any(waiting) and moved is None):
+            return None
+        return Verdict(any(waiting) and moved == 0, sum(waiting))
 
     def restarting(figures: Figures, now: datetime) -> Verdict:
         starts = figures.distinct("headrace_start_timestamp_seconds")
         return Verdict(starts >= 3, float(starts))
 
-    def lag_rising(figures: Figures, now: datetime) -> Verdict:
+    def lag_rising(figures: Figures, now: datetime) -> Verdict | None:
         found = []
         for stream, unread in figures.each("headrace_lag_records"):
             more = figures.difference("headrace_lag_records", timedelta(minutes=5), stream)
-            found.append((stream, unread if more is not None and more > 0 else 0.0))
+            if more is not None:
+                found.append((stream, unread if more > 0 else 0.0))
         return _worst(found, limits.lag_records)
 
     length = _promql_length(limits.not_committing)
@@ -150,8 +154,8 @@ def _work(limits: Limits) -> tuple[Rule, ...]:
 
 
 def _records(limits: Limits) -> tuple[Rule, ...]:
-    def share_of(outcomes: tuple[str, ...], limit: float) -> Callable[[Figures, datetime], Verdict]:
-        def check(figures: Figures, now: datetime) -> Verdict:
+    def share_of(outcomes: tuple[str, ...], limit: float) -> Callable[[Figures, datetime], Verdict | None]:
+        def check(figures: Figures, now: datetime) -> Verdict | None:
             found = []
             for stream, _ in figures.each("headrace_records_read_total"):
                 read = figures.increase("headrace_records_read_total", timedelta(minutes=5), stream) or 0.0
