@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
+import subprocess
+import sys
+import threading
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from textual.pilot import Pilot
 from textual.widgets import DataTable, Static
@@ -17,7 +22,9 @@ from textual.widgets import DataTable, Static
 from headrace.cli.app import run
 from headrace.cli.watch import WatchApp
 from headrace.cli.watch_facts import flow_of, line_of, questions_of
-from headrace.operate import find_home
+from headrace.log import APPEND_SCHEMA
+from headrace.operate import Runtime, find_home, load_project, open_log
+from headrace.operate.journal import Journal
 
 DEADLINE_S = 60
 
@@ -59,6 +66,62 @@ def test_watch_answers_the_four_questions(project: Path) -> None:
             await pilot.press("q")
 
     asyncio.run(look())
+
+
+def test_watch_follows_a_run_and_names_the_alert_that_fires(tmp_path: Path) -> None:
+    (tmp_path / "pipeline.py").write_text(
+        "import headrace as hr\n"
+        "pipeline = hr.Pipeline('shop')\n"
+        "pipeline.stream('events', schema='id VARCHAR NOT NULL')\n"
+        "pipeline.table('counted', 'SELECT count(*) AS n FROM events')\n"
+        "pipeline.alert('many', 'SELECT n > 2 FROM counted')\n"
+    )
+    (tmp_path / "headrace.toml").write_text('[profiles.local]\nalerts.every = "1 s"\npage.serve = "off"\n')
+    runtime, stop = Runtime.open(load_project(tmp_path)), threading.Event()
+    engine = threading.Thread(target=runtime.run, args=(stop,))
+
+    async def look() -> None:
+        app = WatchApp(find_home(tmp_path))
+        async with app.run_test(size=(120, 40)) as pilot:
+            many, errors, healthy = (
+                app.query_one(f"#{name}", Static) for name in ("many", "errors", "healthy")
+            )
+            await shown(pilot, lambda: "yes" in str(healthy.content))
+            log = open_log(runtime.project, "events")
+            rows = [{"value": value} for value in (b'{"id": "a"}', b'{"id": "b"}', b'{"id": "c"}', b"{")]
+            log.append(pa.Table.from_pylist(rows, schema=APPEND_SCHEMA))
+            log.close()
+            await shown(pilot, lambda: "\n4\n" in str(many.content))
+            assert "25.00 % set aside" in str(errors.content)
+            await shown(pilot, lambda: "alert many" in str(healthy.content))
+            assert "look here" in str(healthy.content)
+            await pilot.press("q")
+
+    engine.start()
+    try:
+        asyncio.run(look())
+    finally:
+        stop.set()
+        engine.join()
+        runtime.close()
+
+
+def test_logs_are_followed_until_somebody_stops_them(tmp_path: Path) -> None:
+    assert run(["new", str(tmp_path / "followed")]) == 0
+    journal = Journal(find_home(tmp_path / "followed").journal_path)
+    journal.info("of before")
+    command = [sys.executable, "-m", "headrace", "logs", "-f", "-C", str(tmp_path / "followed")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as followed:
+        try:
+            assert followed.stdout is not None
+            assert "of before" in followed.stdout.readline()
+            journal.warning("something new")
+            assert "warning something new" in followed.stdout.readline()
+        finally:
+            followed.send_signal(signal.SIGINT)
+        followed.communicate(timeout=DEADLINE_S)
+        assert followed.returncode == 0
+    journal.close()
 
 
 def test_watch_says_that_nothing_has_run_yet(tmp_path: Path) -> None:

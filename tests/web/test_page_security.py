@@ -50,6 +50,7 @@ def test_every_route_without_the_token_is_401(page: RunningPage) -> None:
         ("GET", "/pipeline"),
         ("GET", "/api/openapi.json"),
         ("GET", "/assets/x.js"),
+        ("GET", "/metrics"),
         ("PUT", "/"),
     ]
     for verb, path in routes() + others:
@@ -142,6 +143,14 @@ def test_a_path_cannot_leave_the_folder_of_the_page(page: RunningPage) -> None:
 def test_a_body_that_is_too_large_is_refused(page: RunningPage) -> None:
     big = {"sql": "SELECT 1 --" + "x" * 2_000_000}
     assert page.ask("POST", "/api/query", big, BEARER)[0] == 413
+
+
+def test_a_secret_of_the_profile_is_never_shown(page: RunningPage) -> None:
+    status, settings, _ = page.ask("GET", "/api/settings", headers=BEARER)
+    assert status == 200
+    [lines] = [section["lines"] for section in settings["sections"] if section["title"] == "page"]
+    assert [line["value"] for line in lines if line["key"] == "token"] == ["••••••"]
+    assert TOKEN not in json.dumps(settings)
 
 
 @pytest.mark.parametrize(

@@ -153,3 +153,17 @@ def test_a_replica_whose_server_is_killed_is_seen_within_three_seconds(
         return took
 
     assert fastest(killed) <= PROMISED_S
+
+
+def test_a_replica_pauses_and_goes_on_from_the_page(page: RunningPage, tab: Page) -> None:
+    def state() -> str:
+        return str(page.runtime.replicas.states()[0]["state"])
+
+    eventually(lambda: state() == "following")
+    tab.goto("/settings")
+    tab.get_by_role("button", name="Pause").click()
+    eventually(lambda: state() == "paused")
+    tab.get_by_role("button", name="Resume").click()
+    eventually(lambda: state() == "following")
+    told = page.ask("GET", "/api/journal?contains=replica%20told")[1]["lines"]
+    assert [line["facts"]["action"] for line in told] == ["pause", "resume"]
