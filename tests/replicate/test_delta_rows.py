@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import struct
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 
+import duckdb
 import pyarrow as pa
 import pytest
 from deltalake import write_deltalake
 from targets import DeltaTarget
 
-from headrace.replicate.protocol import NamedColumn, Position, TableShape, version_of
+from headrace.replicate.protocol import NamedColumn, Position, Refusal, TableShape, Task, version_of
 from headrace.testing.replica_writes import FIRST, chunk, gone, opened, thing
 
 PEOPLE = TableShape(
@@ -65,3 +67,55 @@ def test_a_key_that_is_nan_goes_and_comes_again_with_whatever_bits(target: Delta
             done = replace(FIRST, position=Position.at(epoch))
             writer.write(replace(sent, rows=rows, removed=removed, cursor=done))
             assert len(target.rows("ratios")) == left
+
+
+@pytest.mark.parametrize(
+    ("kind", "values"),
+    [
+        ("TIMESTAMP WITH TIME ZONE", ("infinity", "10000-01-01", "0001-12-31 (BC)")),
+        ("DATE", ("-infinity", "290000-01-01")),
+        ("TIMESTAMP_MS", ("infinity",)),
+    ],
+)
+def test_an_instant_that_delta_cannot_hold_sets_its_row_aside(
+    target: DeltaTarget, kind: str, values: tuple[str, ...]
+) -> None:
+    shape = TableShape(name="ends", columns=(NamedColumn("k", "BIGINT"), NamedColumn("at", kind)), key=("k",))
+    given = ["9999-12-31", "0001-01-01", *values]
+    with duckdb.connect() as connection:
+        connection.execute("SET TimeZone = 'UTC'")
+        cells = ", ".join(f"({k}::BIGINT, '{value}'::{kind}, 5::BIGINT)" for k, value in enumerate(given))
+        rows = connection.sql(f'SELECT * FROM (VALUES {cells}) r(k, "at", _version)').to_arrow_table()
+    refused: list[Refusal] = []
+    task = Task(replica="copy", pipeline="tests", tables=(shape,), set_aside=refused.extend)
+    writer = target.replica().open(task)
+    writer.take("ends", None, FIRST)
+    writer.write(replace(chunk(), table=shape, rows=rows, removed=rows.select(["k", "_version"]).slice(0, 0)))
+    writer.close()
+    assert sorted(row["k"] for row in target.rows("ends")) == [0, 1]
+    assert [each.key for each in refused] == [f'{{"k": {2 + i}}}' for i in range(len(values))]
+    assert "'at'" in refused[0].reason
+
+
+def test_a_key_beyond_the_years_of_python_is_replaced_and_removed(target: DeltaTarget) -> None:
+    shape = TableShape(name="ends", columns=(NamedColumn("at", "TIMESTAMP"),), key=("at",))
+    ends = pa.array([2**63 - 1, 300_000_000_000_000_000], pa.timestamp("us"))
+    rows = pa.table({"at": ends, "_version": pa.array([version_of(1, 1)] * 2, pa.int64())})
+    sent = replace(chunk(), table=shape, rows=rows, removed=rows.slice(0, 0))
+    with opened(target, shape, partition_by="none") as writer:
+        writer.take("ends", None, FIRST)
+        writer.write(sent)
+        writer.write(replace(sent, rows=rows.slice(0, 1), removed=rows, cursor=chunk(epoch=2).cursor))
+        assert target.table("ends").to_pyarrow_table().column("at").cast(pa.int64()).to_pylist() == [
+            2**63 - 1
+        ]
+
+
+def test_a_list_of_instants_makes_no_folders(target: DeltaTarget) -> None:
+    shape = TableShape(name="lists", columns=(NamedColumn("at", "TIMESTAMP[]"),), key=())
+    noon = datetime.fromisoformat("2026-03-01T12:00:00")
+    rows = pa.table({"at": [[noon]], "_version": pa.array([5], pa.int64())})
+    with opened(target, shape) as writer:
+        writer.take("lists", None, FIRST)
+        writer.write(replace(chunk(), table=shape, rows=rows, removed=rows.slice(0, 0)))
+    assert [row["at"] for row in target.rows("lists")] == [[noon]]

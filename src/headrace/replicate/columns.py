@@ -65,14 +65,18 @@ def time_column(shape: TableShape, asked: str) -> str | None:
     if asked == "none" or {"date", "hour"} & {name.lower() for name in names}:
         return None  # a folder's name would hide the table's own column
     if asked in names:
-        if not names[asked].startswith("TIMESTAMP"):
+        if not _is_instant(names[asked]):
             raise ProfileError(
                 f"column '{asked}' of table '{shape.name}' is {names[asked]}, and has no date and hour",
                 fix="name a column of type TIMESTAMP in partition_by",
             )
         return asked
-    instants = [name for name, kind in names.items() if kind.startswith("TIMESTAMP")]
+    instants = [name for name, kind in names.items() if _is_instant(kind)]
     return "window_start" if "window_start" in instants else next(iter(instants), None)
+
+
+def _is_instant(kind: str) -> bool:
+    return kind.startswith("TIMESTAMP") and not kind.endswith("]")
 
 
 def arrow_schema(shape: TableShape, *, signed: bool) -> pa.Schema:

@@ -25,7 +25,17 @@ from deltalake.schema import Schema
 from headrace.errors import RefusedError
 from headrace.replicate.columns import arrow_schema, dated, fitted, folder_name, time_column
 from headrace.replicate.delta.failures import delta_failures
-from headrace.replicate.protocol import Chunk, Cursor, Position, TableShape, Task, fenced
+from headrace.replicate.delta.instants import beyond
+from headrace.replicate.protocol import (
+    REFUSED_MAX,
+    Chunk,
+    Cursor,
+    Position,
+    TableShape,
+    Task,
+    fenced,
+    refusal_of,
+)
 
 if TYPE_CHECKING:
     from headrace.replicate.delta import DeltaReplica
@@ -51,6 +61,7 @@ class DeltaWriter:
 
     def __init__(self, options: DeltaReplica, task: Task) -> None:
         self._options = options
+        self._task = task
         self._storage = options.storage()
         self._tables: dict[str, DeltaTable] = {}
         self._schemas: dict[str, pa.Schema] = {}
@@ -163,6 +174,7 @@ class DeltaWriter:
             return
         if not cursor.same_writer(there):
             raise fenced(name)
+        chunk = self._held(chunk)
         rows = self._dated(name, self._fitted(chunk, chunk.rows))
         met = bool(chunk.table.key) and (self._options.mode == "update" or _overlaps(target))
         if chunk.sweep_below or chunk.removed.num_rows or (met and rows.num_rows):
@@ -176,6 +188,26 @@ class DeltaWriter:
                 writer_properties=_WRITING,
                 commit_properties=_moved(cursor),
             )
+
+    def _held(self, chunk: Chunk) -> Chunk:
+        """Return the chunk without the rows that Delta cannot hold, which are set aside."""
+        shape, folders = chunk.table, self._partitions[chunk.table.name]
+        odd = beyond(chunk.rows, folders)
+        refusals = [
+            refusal_of(shape, chunk.rows, i, f"'{column}' is not of the years 1 to 9999, which Delta takes")
+            for i, column in sorted(odd.items())
+        ]
+        if len(refusals) > REFUSED_MAX:
+            raise RefusedError(
+                f"Delta refuses {len(refusals)} rows of '{shape.name}' at once: {refusals[-1].reason}",
+                fix="write CAST(… AS VARCHAR), or NULL for such values, in the SQL of the table, then resume",
+            )
+        if refusals:
+            self._task.set_aside(refusals)
+        # A key that could not be written is not there to be removed.
+        return replace(
+            chunk, rows=_but(chunk.rows, odd), removed=_but(chunk.removed, beyond(chunk.removed, folders))
+        )
 
     def _fitted(self, chunk: Chunk, rows: pa.Table) -> pa.Table:
         return _one_nan(fitted(rows, self._schemas[chunk.table.name]), chunk.table.key)
@@ -250,10 +282,18 @@ def _without(gone: pa.Table, rows: pa.Table, key: tuple[str, ...]) -> pa.Table:
     return gone.filter(pa.array([each not in known for each in _keys_of(gone, key)]))
 
 
+def _but(rows: pa.Table, odd: Mapping[int, str]) -> pa.Table:
+    return rows.filter(pa.array([i not in odd for i in range(rows.num_rows)])) if odd else rows
+
+
 def _keys_of(rows: pa.Table, key: tuple[str, ...]) -> list[tuple[Any, ...]]:
-    """Return the key of each row. NaN is equal to itself."""
-    found = (row.values() for row in rows.select(list(key)).to_pylist())
-    return [tuple("NaN" if isinstance(v, float) and isnan(v) else v for v in values) for values in found]
+    """Return the key of each row, made comparable: NaN as a word, instants as numbers."""
+    columns = []
+    for name in key:
+        values = rows.column(name)
+        values = values.cast(pa.int64()) if pa.types.is_timestamp(values.type) else values
+        columns.append(["NaN" if isinstance(v, float) and isnan(v) else v for v in values.to_pylist()])
+    return list(zip(*columns, strict=True))
 
 
 def _one_nan(rows: pa.Table, key: tuple[str, ...]) -> pa.Table:
