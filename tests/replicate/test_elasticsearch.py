@@ -42,7 +42,7 @@ VALUES = {
     "TIME": ("23:59:59.123456", "23:59:59.123456"),
     "TIMESTAMP WITH TIME ZONE": ("1999-12-31 23:59:59.999999+00", "1999-12-31T23:59:59.999999Z"),
     "UUID": ("550e8400-e29b-41d4-a716-446655440000", "550e8400-e29b-41d4-a716-446655440000"),
-    "JSON": ('{"a": [1, 2, null], "b": "ü"}', {"a": [1, 2, None], "b": "ü"}),
+    "JSON": ('{"a": [1,\n2, null,], "b": "ü"}', {"a": [1, 2, None], "b": "ü"}),
     "VARCHAR": ('it\'s "ü" \\ \t\n', 'it\'s "ü" \\ \t\n'),
     "BLOB": ("ab", "YWI="),
     "BOOLEAN": ("true", True),
@@ -52,6 +52,8 @@ VALUES = {
         [{"city": "Rome", "seen": "2024-02-29T12:00:00.000000Z"}],
     ),
     "MAP(VARCHAR, INTEGER)": ("MAP {'k': 1}", {"k": 1}),
+    "DECIMAL(4,4)": ("-0.05", -0.05),
+    "DECIMAL(10,2)[]": ("[1.5, NULL]", [1.5, None]),
 }
 
 
@@ -113,7 +115,11 @@ def test_every_type_comes_back_and_can_be_searched(target: SearchTarget) -> None
 
 def _literal(kind: str) -> str:
     text = VALUES[kind][0]
-    return text if kind.startswith(("MAP", "STRUCT", "VARCHAR[")) else "'" + text.replace("'", "''") + "'"
+    return (
+        text
+        if kind.startswith(("MAP", "STRUCT")) or kind.endswith("]")
+        else "'" + text.replace("'", "''") + "'"
+    )
 
 
 def test_a_key_of_more_than_512_bytes_is_one_row_that_can_change_and_go(one: SearchTarget) -> None:

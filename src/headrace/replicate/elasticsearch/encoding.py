@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from headrace.replicate.elasticsearch.mapping import TIME, VERSION
+from headrace.replicate.plain import decimal_text, in_order
 from headrace.replicate.protocol import GENERATION, TableShape
 from headrace.store.names import quoted, text_literal
 
@@ -67,7 +68,7 @@ def lines_of_new(shape: TableShape, rows: pa.Table, *, column: str, rounds: int)
 
 def ids_of(shape: TableShape, rows: pa.Table, *, rounds: int) -> list[str]:
     """Return the ids that `lines_of_new` gives, in the order of the rows."""
-    found: list[str] = _made(rows, f"SELECT {_id_of(shape, rounds)} AS line FROM rows").to_pylist()
+    found: list[str] = in_order(rows, f"SELECT {_id_of(shape, rounds)} AS line FROM rows").to_pylist()
     return found
 
 
@@ -93,23 +94,10 @@ def lines_of_removed(shape: TableShape, removed: pa.Table) -> Lines:
 
 
 def _lines(rows: pa.Table, select: str, line: str) -> Lines:
-    column = _made(rows, f"SELECT {line} AS line FROM ({select})")
+    column = in_order(rows, f"SELECT {line} AS line FROM ({select})")
     _, offsets, text = column.buffers()
     ends = np.frombuffer(offsets, np.int64)[column.offset : column.offset + len(column) + 1]
     return Lines(memoryview(text) if text is not None else memoryview(b""), ends.tolist())
-
-
-def _made(rows: pa.Table, select: str) -> pa.Array:
-    """Return what a query over `rows` gives as `line`, in their order."""
-    connection = duckdb.connect(config={"threads": 1})  # which keeps the rows in their order
-    try:
-        connection.execute("SET TimeZone = 'UTC'")
-        connection.register("rows", rows)
-        made = connection.sql(select).to_arrow_table()
-    finally:
-        connection.close()
-    column = made.column("line").cast(pa.large_string()).combine_chunks()
-    return column.chunk(0) if isinstance(column, pa.ChunkedArray) else column
 
 
 def _action(word: str) -> str:
@@ -141,8 +129,8 @@ def _value(expression: str, kind: str) -> str:
 def _json(expression: str, kind: str) -> str:
     if kind == "JSON" or kind in _AS_THEY_ARE:
         return expression
-    if kind.startswith("DECIMAL"):
-        return expression  # every digit, which a JSON function would shorten
+    if kind.startswith("DECIMAL(") and kind.endswith(")"):
+        return decimal_text(expression)  # every digit, which a JSON function would shorten
     return f"to_json({_plain(expression, kind)})"
 
 

@@ -33,6 +33,7 @@ from headrace.replicate.elasticsearch.encoding import (
 )
 from headrace.replicate.elasticsearch.mapping import VERSION, index_names, mapping_of, missing_fields
 from headrace.replicate.elasticsearch.streams import DataStream, Seen, Standing, time_columns
+from headrace.replicate.plain import sound
 from headrace.replicate.protocol import (
     REFUSED_MAX,
     Chunk,
@@ -236,6 +237,7 @@ class ElasticsearchWriter:
             raise fenced(table)
         if table not in self._targets:
             self._own_target(table, chunk.cursor.generation)
+        chunk = sound(chunk, self._task.set_aside)  # one value that is no line would spoil them all
         refusals: list[Refusal] = []
         standing = None
         if table in self._streams:
