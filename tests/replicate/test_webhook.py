@@ -18,13 +18,25 @@ from headrace.testing.replicas import ReplicaConformance
 pytestmark = pytest.mark.slow
 
 
-class TestWebhook(ReplicaConformance):
-    @pytest.fixture
-    def target(self, tmp_path: Path) -> Iterator[WebhookTarget]:
-        target = WebhookTarget(tmp_path / "cursors")
-        yield target
-        target.stop()
+@pytest.fixture
+def target(tmp_path: Path) -> Iterator[WebhookTarget]:
+    target = WebhookTarget(tmp_path / "cursors")
+    yield target
+    target.stop()
 
+
+def test_two_pipelines_post_to_one_endpoint_under_keys_of_their_own(
+    target: WebhookTarget, tmp_path: Path
+) -> None:
+    theirs = replace(FIRST, store_id="another-store")
+    for folder, cursor, who in (("ours", FIRST, "ann"), ("theirs", theirs, "bob")):
+        with opened(target, path=str(tmp_path / folder)) as writer:
+            writer.take(THINGS.name, None, cursor)
+            writer.write(chunk([thing(who, 1)], epoch=1, cursor=cursor))
+    assert {row["who"] for row in target.rows(THINGS.name)} == {"ann", "bob"}
+
+
+class TestWebhook(ReplicaConformance):
     test_a_column_of_another_type_is_refused_with_what_to_do = None  # an endpoint has no types
     test_a_hundred_thousand_rows_are_caught_up_in_bounded_chunks = None  # a million are, in the soak
 
@@ -39,7 +51,7 @@ class TestWebhook(ReplicaConformance):
                 writer.write(chunk([thing("ann", 1)], epoch=1))
         with opened(target) as writer:  # another writer, which nobody gave the chunk to
             assert writer.cursors()[THINGS.name].position == Position.at(1)
-        assert target.posts == ["some%20%22things%22/1/1-1--1"] * 2
+        assert target.posts == ["a-store/copy/some%20%22things%22/1/1-1--1"] * 2
         assert len(target.rows(THINGS.name)) == 1
 
     @pytest.mark.parametrize("code", [302, 401, 404])

@@ -125,7 +125,9 @@ class WebhookWriter:
         at = cursor.position
         body = pending["body"]
         last = "-last" if body["sweep_below"] else ""
-        key = f"{quote(table)}/{cursor.generation}/{at.epoch}-{at.through}-{at.after}{last}"
+        # An endpoint may be posted to by several pipelines, or by two replicas of one.
+        whose = "/".join(quote(name, safe="") for name in (cursor.store_id, cursor.replica, table))
+        key = f"{whose}/{cursor.generation}/{at.epoch}-{at.through}-{at.after}{last}"
         refusals: list[Refusal] = []
         self._post(body, key, refusals)
         if refusals:
