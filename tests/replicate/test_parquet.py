@@ -236,6 +236,21 @@ def test_a_folder_that_is_taken_away_while_a_writer_is_open_costs_no_row_that_co
             writer.write(windows(3))
 
 
+def test_a_file_that_somebody_put_into_a_folder_that_the_table_had_not_is_told_and_kept(
+    target: ParquetTarget,
+) -> None:
+    history = target.folder / "counts" / "date=2026-02-28" / "hour=12" / "history.parquet"
+    with opened(target, WINDOWS, mode="append") as writer:
+        writer.take("counts", None, FIRST)
+        writer.write(windows(1))
+        history.parent.mkdir(parents=True)
+        history.write_bytes(b"theirs")
+        writer.write(windows(2))
+        with pytest.raises(RefusedError, match=r"history.parquet is not listed"):
+            writer.write(windows(3, at=NOON - timedelta(days=1)))
+    assert history.read_bytes() == b"theirs"
+
+
 def test_files_of_which_no_manifest_tells_are_not_written_to(target: ParquetTarget) -> None:
     with opened(target, WINDOWS, mode="append") as writer:
         writer.take("counts", None, FIRST)

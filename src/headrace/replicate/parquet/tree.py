@@ -12,7 +12,7 @@ import ctypes
 import errno
 import os
 import shutil
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
@@ -88,20 +88,18 @@ class Tree:
             if len(name.parts) == deep:
                 self._settle_folder(staged / name, self.data / name, wanted.get(str(name), set()))
 
-    def check(self, manifest: Manifest, folders: Container[str] | None = None) -> dict[str, DataFile]:
+    def check(self, manifest: Manifest, folders: Collection[str] | None = None) -> dict[str, DataFile]:
         """Return the files that are listed, without those of folders that somebody has taken away.
 
-        With `folders`, only those are looked at. Raises RefusedError for a folder in which a file is
-        missing, or one that is not listed.
+        With `folders`, only those are looked at, also where the table has no file in them. Raises
+        RefusedError for a folder in which a file is missing, or one that is not listed.
         """
-        gone = set()
-        for name, wanted in manifest.folders().items():
-            if folders is not None and name not in folders:
-                continue
-            there = _names(self.data / name)
+        gone, listed = set(), manifest.folders()
+        for name in listed if folders is None else folders:
+            there, wanted = _names(self.data / name), listed.get(name, set())
             if there and there != wanted:
                 what = "is gone" if wanted - there else "is not listed in the manifest"
-                odd = self.data / name / min((wanted - there) or there)
+                odd = self.data / name / min((wanted - there) or (there - wanted))
                 raise RefusedError(
                     f"{odd} {what}: somebody else has changed the table's files",
                     fix=f"put it right; or move {self.data} and {self.books} away and restart: the table is "
