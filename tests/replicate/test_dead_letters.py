@@ -56,6 +56,7 @@ class Shop:
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / "topic.db"
+        self.place_file = folder / "place.json"
         self.letters = Letters()
         self.store_id = "store-1"
         self.said: list[tuple[str, str]] = []
@@ -74,7 +75,7 @@ class Shop:
 
     def follower(self, opened: Any = None) -> DeadLetterTopic:
         topics = {"events": "shop-events", "orders": "shop-orders"}
-        target = DeadLetterTarget("dead", topics, "shop", self.store_id, opened or self.open)
+        target = DeadLetterTarget("dead", topics, "shop", self.store_id, self.place_file, opened or self.open)
         return DeadLetterTopic(target, self.letters, tell=self.tell)
 
     def copied(self, drain_s: float = DEADLINE_S) -> DeadLetterTopic:
@@ -147,6 +148,15 @@ def test_a_later_run_goes_on_where_the_topic_says(shop: Shop) -> None:
     shop.copied()
     assert shop.values()[1200:] == [b'{"n":1200}', b'{"n":0}']
     assert len(shop.topic()) == 1202
+
+
+def test_letters_that_retention_took_from_the_topic_are_not_copied_again(shop: Shop) -> None:
+    shop.letters.add(1, 1)
+    shop.copied()
+    shop.path.unlink()
+    shop.letters.add(2, 2)
+    shop.copied()
+    assert shop.values() == [b'{"n":2}']
 
 
 def test_letters_of_other_stores_in_the_topic_do_not_move_ours(shop: Shop) -> None:

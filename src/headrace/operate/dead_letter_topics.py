@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from headrace.declare.words import did_you_mean
@@ -46,12 +48,13 @@ class DeadLetterTopics:
                     topics={stream: binding.topic or stream for stream, binding in streams.items()},
                     pipeline=project.pipeline.name,
                     store_id=store_id,
+                    place_file=_place_file(project, brokers, topic),
                     open=_opener(streams, topic),
                 ),
                 store,
                 tell=lambda event, why: journal.warning(event, why=why),
             )
-            for (_, topic), streams in bound.items()
+            for (brokers, topic), streams in bound.items()
         ]
 
     def start(self) -> None:
@@ -74,6 +77,12 @@ class DeadLetterTopics:
     def states(self) -> list[dict[str, Any]]:
         """Return how each stands, as plain values."""
         return [follower.facts() for follower in self._followers]
+
+
+def _place_file(project: Project, brokers: str, topic: str) -> Path:
+    """Return the file beside the store that says how far letters were copied to a topic."""
+    whose = hashlib.sha256(f"{brokers} {topic}".encode()).hexdigest()[:16]
+    return project.store_path.parent / f"dead-letters-{whose}.json"
 
 
 def _opener(streams: dict[str, KafkaBinding], topic: str) -> Callable[[], Log]:

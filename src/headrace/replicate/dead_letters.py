@@ -2,17 +2,20 @@
 
 It follows the store as every replica does, and never holds up the pipeline: a topic that is down is waited
 for with growing pauses. Where it stands is written in the topic itself: the headers of the last record of
-this store. So a letter may arrive twice, after an append whose answer was lost; its address tells.
+this store. So a letter may arrive twice, after an append whose answer was lost; its address tells. It is also
+written in a file beside the store: retention takes letters out of the topic, and none out of the store.
 
 The headers are those of Kafka Connect (KIP-298), so that tools which know them read these too, and ours.
 """
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import pyarrow as pa
@@ -22,6 +25,7 @@ from headrace.log.backoff import Waiting, when_ready
 from headrace.log.between import read_between
 from headrace.log.headers import CONNECT_PREFIX, LETTER_HEADER
 from headrace.log.protocol import APPEND_SCHEMA, Log, settles_after
+from headrace.replicate.folders import write_json
 
 if TYPE_CHECKING:
     from headrace.log.protocol import PartitionRange
@@ -58,12 +62,16 @@ class _Figures:
 
 @dataclass(frozen=True)
 class DeadLetterTarget:
-    """Where the letters of some streams go. `topics` has the topic that each stream is read from."""
+    """Where the letters of some streams go.
+
+    `topics` has the topic that each stream is read from; `place_file` keeps how far they were copied.
+    """
 
     name: str
     topics: Mapping[str, str]
     pipeline: str
     store_id: str
+    place_file: Path
     open: Callable[[], Log] = field(compare=False)
 
 
@@ -164,7 +172,7 @@ class DeadLetterTopic:
         self._tell("dead-letter topic waits", f"{self.target.name}: {why}")
 
     def _follow(self, topic: Log) -> None:
-        place = self._patiently(lambda: _place_in(topic, self.target.store_id))
+        place = self._patiently(lambda: self._place(topic))
         while not self._stop.is_set():
             wakes = self._wakes  # looked at before the store is: a later letter wakes us again
             letters = self._letters(place)
@@ -177,6 +185,17 @@ class DeadLetterTopic:
             self._append(topic, letters)
             self._figures.waiting = ""
             place = _place_of(letters[-1])
+            write_json(self.target.place_file, {"store_id": self.target.store_id, "place": place})
+
+    def _place(self, topic: Log) -> Place | None:
+        """Return the place behind which letters are copied: the later one of the topic's and the file's."""
+        places = [_place_in(topic, self.target.store_id)]
+        if self.target.place_file.exists():
+            kept = json.loads(self.target.place_file.read_text())
+            if kept["store_id"] == self.target.store_id:
+                epoch, stream, lane, partition, offset = kept["place"]
+                places.append((epoch, stream, lane, partition, offset))
+        return max((place for place in places if place is not None), default=None)
 
     def _letters(self, place: Place | None) -> list[dict[str, Any]]:
         streams = ", ".join(_quoted(name) for name in self.target.topics)
