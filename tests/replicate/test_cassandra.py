@@ -455,3 +455,21 @@ def test_a_table_that_was_dropped_is_begun_anew(target: CassandraTarget) -> None
     target.execute(f"DROP TABLE {target.name(THINGS.name)}")
     with opened(target) as writer:
         assert writer.cursors() == {}
+
+
+@pytest.mark.parametrize("rows", [1, 7])
+def test_a_table_that_is_dropped_under_a_writer_sets_no_row_aside(target: CassandraTarget, rows: int) -> None:
+    set_aside: list[Any] = []
+    task = Task(replica="copy", pipeline="tests", tables=(THINGS,), set_aside=set_aside.extend)
+    writer = target.replica().open(task)
+    try:
+        writer.take(THINGS.name, None, FIRST)
+        writer.write(chunk([thing("ann", 1)], epoch=1))
+        target.execute(f"DROP TABLE {target.name(THINGS.name)}")
+        with pytest.raises(TransientError, match="dropped"):
+            writer.write(chunk([thing(f"user {at}", at) for at in range(rows)], epoch=2))
+    finally:
+        writer.close()
+    assert set_aside == []
+    with opened(target) as again:
+        assert again.cursors() == {}

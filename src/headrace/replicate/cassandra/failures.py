@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,12 +18,17 @@ __all__ = ["is_of_a_row", "reason_of", "typed", "typed_failures"]
 _OF_A_VALUE = (TypeError, ValueError, OverflowError, struct.error)
 _FULL = "disk usage exceeds failure threshold"
 """How a node whose `data_disk_usage_percentage_fail_threshold` is reached says no to a write."""
+_GONE = re.compile(r"unconfigured table|(table|keyspace) \S+ does not exist", re.IGNORECASE)
+"""How a server says of a statement, in the class for what is wrong with a row, that a table was dropped."""
 _RIGHTS = "grant the user CREATE, ALTER, SELECT and MODIFY on the keyspace"
 
 
 def is_of_a_row(error: BaseException) -> bool:
     """Return whether one row is to blame: the others may be written."""
-    return isinstance(error, (cassandra.InvalidRequest, *_OF_A_VALUE)) and _FULL not in str(error)
+    if isinstance(error, _OF_A_VALUE):
+        return True
+    text = str(error)
+    return isinstance(error, cassandra.InvalidRequest) and _FULL not in text and not _GONE.search(text)
 
 
 def reason_of(error: BaseException) -> str:
@@ -49,6 +55,9 @@ def typed(error: BaseException) -> HeadraceError:
     if _FULL in str(error):
         fix = "make room on the disks of the nodes; it is tried again"
         return TransientError(f"Cassandra takes no writes: {reason_of(error)}", fix=fix)
+    if isinstance(error, cassandra.InvalidRequest) and _GONE.search(str(error)):
+        what = f"something was dropped in Cassandra while it was written to: {reason_of(error)}"
+        return TransientError(what, fix="it is made and filled anew")
     if isinstance(error, cassandra.RequestValidationException | SyntaxException):
         fix = "look at the message, correct the target, then `headrace replicas resume`"
         return RefusedError(f"Cassandra refuses: {reason_of(error)}", fix=fix)
