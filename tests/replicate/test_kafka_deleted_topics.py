@@ -37,7 +37,7 @@ def delete(target: KafkaTarget, topic: str, *, make_again: bool = False) -> None
     admin.delete_topics([name])[name].result(30)
     wait_until(lambda: name not in admin.list_topics(timeout=10).topics, what="it is gone", seconds=30)
     if make_again:
-        admin.create_topics([NewTopic(name, 1)])[name].result(30)
+        admin.create_topics([NewTopic(name, 1, config={"cleanup.policy": "compact"})])[name].result(30)
         wait_until(lambda: name in admin.list_topics(timeout=10).topics, what="it is there", seconds=30)
 
 

@@ -25,15 +25,25 @@ def ranges(connection: Connection, partitions: int) -> tuple[PartitionRange, ...
     return tuple(PartitionRange(number, starts[number], ends[number]) for number in numbers)
 
 
-def end_offsets(connection: Connection, partitions: Iterable[int], *, committed: bool) -> Mapping[int, int]:
-    """Return the next offset to be written of each partition; `committed`: before open transactions."""
-    return _asked(connection, partitions, OffsetSpec.latest(), committed=committed)
+def end_offsets(
+    connection: Connection, partitions: Iterable[int], *, committed: bool, topic: str | None = None
+) -> Mapping[int, int]:
+    """Return the next offset to be written of each partition; `committed`: before open transactions.
+
+    Of the connection's topic, or of another one.
+    """
+    return _asked(connection, partitions, OffsetSpec.latest(), committed=committed, topic=topic)
 
 
 def _asked(
-    connection: Connection, partitions: Iterable[int], what: OffsetSpec, *, committed: bool
+    connection: Connection,
+    partitions: Iterable[int],
+    what: OffsetSpec,
+    *,
+    committed: bool,
+    topic: str | None = None,
 ) -> dict[int, int]:
-    topic = connection.settings.topic
+    topic = connection.settings.topic if topic is None else topic
     level = IsolationLevel.READ_COMMITTED if committed else IsolationLevel.READ_UNCOMMITTED
     wanted = {TopicPartition(topic, number): what for number in partitions}
     end = time.monotonic() + _SETTLED_S_MAX

@@ -7,15 +7,17 @@ from collections.abc import Generator, Iterable, Iterator, Mapping
 from typing import Any
 
 from confluent_kafka import Consumer, KafkaException, TopicCollection, TopicPartition
-from confluent_kafka.admin import NewTopic
+from confluent_kafka.admin import ConfigResource, NewTopic
 from confluent_kafka.error import KafkaError
 
 from headrace.errors import TransientError
 from headrace.log.kafka.connection import Connection
+from headrace.log.kafka.offsets import end_offsets
 
-__all__ = ["ensure_topics", "identities", "records_of"]
+__all__ = ["ensure_topics", "identities", "policies", "records_of"]
 
 _READ_S = 40.0
+_OPEN_S = 5.0
 _POLL_S = 0.2
 _SEEN_S = 10.0
 
@@ -56,10 +58,24 @@ def identities(connection: Connection, names: Iterable[str]) -> dict[str, str]:
     return found
 
 
+def policies(connection: Connection, names: Iterable[str]) -> dict[str, str]:
+    """Return the cleanup.policy of each topic; without those of which the user may not ask."""
+    asked = [ConfigResource(ConfigResource.Type.TOPIC, name) for name in names]
+    found = {}
+    for resource, answer in connection.admin.describe_configs(asked).items():
+        try:
+            found[resource.name] = str(connection.ask({resource: answer})[resource]["cleanup.policy"].value)
+        except KafkaException as error:
+            if error.args[0].code() != KafkaError.TOPIC_AUTHORIZATION_FAILED:
+                raise connection.error_of(error.args[0]) from None
+    return found
+
+
 def records_of(connection: Connection, topic: str) -> Generator[Any, None, None]:
     """Give the committed records of a topic, up to its end as it is now, each partition in order.
 
-    Raises TransientError when a transaction that began before is not ended in time.
+    Raises TransientError when a transaction that began before has not ended: what was committed behind it
+    is not to be seen, and who took what is seen for all would send it again.
     """
     consumer: Consumer = connection.made(
         Consumer,
@@ -82,11 +98,9 @@ def records_of(connection: Connection, topic: str) -> Generator[Any, None, None]
 
 def _read(connection: Connection, consumer: Consumer, topic: str) -> Iterator[Any]:
     partitions = consumer.list_topics(topic, timeout=8).topics[topic].partitions
-    ends = {}
-    for partition in partitions:
-        low, high = consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=8)
-        if high > low:
-            ends[partition] = high
+    # With open transactions: to a consumer of committed records the topic ends before the first of them.
+    found = end_offsets(connection, partitions, committed=False, topic=topic)
+    ends = {partition: end for partition, end in found.items() if end}
     consumer.assign([TopicPartition(topic, partition, 0) for partition in ends])
     deadline = time.monotonic() + _READ_S
     while ends:
@@ -96,9 +110,10 @@ def _read(connection: Connection, consumer: Consumer, topic: str) -> Iterator[An
             deadline = time.monotonic() + _READ_S
             yield message
         elif message is not None and error is not None and error.code() == KafkaError._PARTITION_EOF:
-            # Short of the end: what follows belongs to a transaction that is still open.
             if message.offset() >= ends.get(message.partition(), 0):
                 ends.pop(message.partition(), None)
+            else:  # what follows belongs to a transaction that is still open, or is behind one
+                deadline = min(deadline, time.monotonic() + _OPEN_S)
         elif error is not None:
             raise connection.error_of(error)
         elif time.monotonic() > deadline:

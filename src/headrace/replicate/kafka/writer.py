@@ -9,16 +9,17 @@ is copied, whatever the cursor says.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from confluent_kafka import KafkaError, KafkaException, Producer
 
-from headrace.errors import RefusedError, TransientError
+from headrace.errors import ProfileError, RefusedError, TransientError
 from headrace.log.kafka.connection import Connection, callbacks
-from headrace.replicate.kafka.topics import ensure_topics, identities, records_of
+from headrace.replicate.kafka.topics import ensure_topics, identities, policies, records_of
 from headrace.replicate.plain import json_bytes, objects, sound
 from headrace.replicate.protocol import (
     REFUSED_MAX,
@@ -42,6 +43,7 @@ VERSION_HEADER = "headrace.version"
 _FENCED = (KafkaError._FENCED, KafkaError.PRODUCER_FENCED, KafkaError.INVALID_PRODUCER_EPOCH)
 _PURGED = (KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT)
 """What a record gets that was not sent because its transaction had failed before."""
+_FOR_EVER = {"cleanup.policy": "delete", "retention.ms": "-1"}
 _ANSWER_S = 30.0
 _OVERHEAD_BYTES = 256
 _TRANSACTION_MS = 60_000
@@ -58,12 +60,29 @@ class KafkaWriter:
         self._producers: dict[str, Producer] = {}
         self._known: dict[str, Cursor | None] = {}
         self._cursors = f"{options.prefix}cursors"
-        kept = {"cleanup.policy": "compact"}
-        if options.mode == "append":
-            kept = {"cleanup.policy": "delete", "retention.ms": "-1"}
-        wanted = {self._topic(shape.name): (options.partitions, kept) for shape in task.tables}
-        wanted[self._cursors] = (1, {"cleanup.policy": "compact"})
+        kept = _FOR_EVER if options.mode == "append" else {"cleanup.policy": "compact"}
+        wanted = {self._cursors: (1, {"cleanup.policy": "compact"})}
+        for shape in task.tables:
+            name = self._topic(shape.name)
+            if name in wanted:
+                raise ProfileError(
+                    f"replica '{task.replica}': the topic '{name}' of the table '{shape.name}' is that of "
+                    f"{'the cursors' if name == self._cursors else 'another table'}",
+                    fix="leave the table out (tables = …), or give it another name",
+                )
+            wanted[name] = (options.partitions, kept)
         self._identities = ensure_topics(self._connection, wanted, options.replication)
+        self._refuse_forgetful(name for name, (_, config) in wanted.items() if config != _FOR_EVER)
+
+    def _refuse_forgetful(self, names: Iterable[str]) -> None:
+        """Raise RefusedError when a topic, which somebody else has made, loses rows that have not changed."""
+        for name, policy in policies(self._connection, names).items():
+            if "compact" not in policy:
+                raise RefusedError(
+                    f"the topic '{name}' deletes old records, also of rows that stand "
+                    f"(cleanup.policy={policy})",
+                    fix="set cleanup.policy=compact for it; or delete the topic: it is made and filled anew",
+                )
 
     def _topic(self, table: str) -> str:
         name = self._options.prefix + table
@@ -153,10 +172,18 @@ class KafkaWriter:
         if not cursor.same_writer(there):
             raise fenced(table)
         self._refuse_another_topic(table)
-        self._commit(table, producer, cursor, self._records(sound(chunk, self._task.set_aside)))
+        # Before the transaction begins: brokers give one up that is open for long.
+        standing = self._versions(chunk.table) if chunk.sweep_below else {}
+        records = self._records(sound(chunk, self._task.set_aside), standing)
+        self._commit(table, producer, cursor, records)
 
-    def _records(self, chunk: Chunk) -> Iterator[tuple[bytes, bytes | None, int]]:
-        """Give key, value and version of a chunk's records; rows that make too large ones are set aside."""
+    def _records(
+        self, chunk: Chunk, standing: Mapping[bytes, int]
+    ) -> Iterator[tuple[bytes, bytes | None, int]]:
+        """Give key, value and version of a chunk's records; rows that make too large ones are set aside.
+
+        `standing` has the versions of the rows in the topic, of which some may be swept out.
+        """
         refusals: list[Refusal] = []
         shape = chunk.table
         gone = objects(chunk.removed, shape, shape.key)
@@ -176,7 +203,7 @@ class KafkaWriter:
                 continue
             yield key, value, version
         if chunk.sweep_below:
-            for key, version in self._versions(shape).items():
+            for key, version in standing.items():
                 if version < chunk.sweep_below and key not in keys:
                     yield key, None, chunk.sweep_below
         if refusals:
@@ -193,7 +220,7 @@ class KafkaWriter:
         return found
 
     def _commit(self, table: str, producer: Producer, cursor: Cursor, records: Any) -> None:
-        topic, failed = self._topic(table), list[KafkaError]()
+        topic, failed, began = self._topic(table), list[KafkaError](), time.monotonic()
 
         def delivered(error: KafkaError | None, _: Any) -> None:
             if error is not None:
@@ -222,7 +249,7 @@ class KafkaWriter:
             if failed:
                 raise KafkaException(failed[0])
         except KafkaException as error:
-            self._raise(table, error.args[0])
+            self._raise(table, error.args[0], seconds=time.monotonic() - began)
         except BaseException:
             self._give_up(table)
             raise
@@ -237,9 +264,12 @@ class KafkaWriter:
             with suppress(KafkaException):
                 producer.abort_transaction(_ANSWER_S)
 
-    def _raise(self, table: str, error: KafkaError) -> NoReturn:
+    def _raise(self, table: str, error: KafkaError, *, seconds: float = 0) -> NoReturn:
         if error.code() in _FENCED:
             self._forget(table)
+            if seconds * 1000 >= _TRANSACTION_MS:  # the brokers gave it up, in the same words
+                what = f"a transaction of '{self._topic(table)}' took longer than the brokers allow"
+                raise TransientError(what, fix="it is tried again; a lower chunk_bytes_max takes less time")
             raise fenced(table) from None
         self._give_up(table)
         self._connection.raise_refused()
