@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -30,6 +31,7 @@ __all__ = [
     "sound",
 ]
 
+_OF_THREAD = threading.local()
 _INTEGERS = frozenset(
     {"TINYINT", "UTINYINT", "SMALLINT", "USMALLINT", "INTEGER", "UINTEGER", "BIGINT", "UBIGINT"}
 )
@@ -174,13 +176,16 @@ def json_bytes(facts: Mapping[str, Any]) -> bytes:
 
 def in_order(rows: pa.Table, select: str) -> pa.Array:
     """Return the only column of a query over `rows`, as large_string, in the order of the rows."""
-    connection = duckdb.connect(config={"threads": 1})  # which keeps the rows in their order
-    try:
+    connection: duckdb.DuckDBPyConnection | None = getattr(_OF_THREAD, "connection", None)
+    if connection is None:  # kept: to make one takes longer than to write a thousand rows
+        connection = duckdb.connect(config={"threads": 1})  # which keeps the rows in their order
         connection.execute("SET TimeZone = 'UTC'")
-        connection.register("rows", rows)
+        _OF_THREAD.connection = connection
+    connection.register("rows", rows)
+    try:
         made = connection.sql(select).to_arrow_table()
     finally:
-        connection.close()
+        connection.unregister("rows")
     column = made.column(0).cast(pa.large_string()).combine_chunks()
     return column.chunk(0) if isinstance(column, pa.ChunkedArray) else column
 
