@@ -58,6 +58,7 @@ def observed(
             alertmanager=alertmanager.address,
         )
         written[0].write_text(written[0].read_text().replace("15s", "1s"))
+        written[1].write_text(written[1].read_text().replace('for: "60s"', 'for: "1s"'))
         run = headrace(folder, "run")
         files.callback(run.stop)
         spoiled = ("--rate", "50", "--set", "malformed_share=0.3", "--metrics-port", str(generating))
@@ -78,7 +79,7 @@ def scraped(prometheus: PrometheusServer) -> dict[str, int]:
 
 
 @pytest.mark.slow
-def test_targets_are_up_counters_survive_a_kill_panels_have_data_and_an_alert_arrives(
+def test_targets_are_up_counters_survive_a_kill_panels_have_data_and_alerts_fire_and_end(
     tmp_path: Path, prometheus_here: None, alertmanager_here: None
 ) -> None:
     with observed(tmp_path) as (folder, run, producer, prometheus, alertmanager, files):
@@ -93,8 +94,13 @@ def test_targets_are_up_counters_survive_a_kill_panels_have_data_and_an_alert_ar
             lambda: (prometheus.value("events_processed_total") or 0) > 100, what="reading", seconds=60
         )
         run.kill()
+        gone = "an alert that the run is gone"
+        wait_until(lambda: prometheus.alerts().get("down") == "firing", what=gone, seconds=60)
+        wait_until(lambda: "down" in alerts_of(alertmanager), what=f"{gone}, at Alertmanager", seconds=60)
         again = headrace(folder, "run")
         files.callback(again.stop)
+        wait_until(lambda: "down" not in prometheus.alerts(), what="its end", seconds=90, process=again)
+        wait_until(lambda: "down" not in alerts_of(alertmanager), what="its end told", seconds=60)
         wait_until(lambda: alerts_of(alertmanager) >= {"bad_share"}, what="the alert arrives", seconds=120)
         assert prometheus.alerts()["bad_share"] == "firing"
         assert prometheus.value("events_failed_total") == 0
