@@ -17,6 +17,8 @@ _BAD = ("malformed", "rejected", "future")
 _JOB = '{job="headrace"}'
 _FEW_RECORDS = 20
 """A share of fewer records than this in 5 minutes says nothing."""
+_FULL_BYTES = 512 * 1024 * 1024
+"""A disk with less than this is full, however slowly it fills: one epoch may need as much."""
 
 
 @dataclass(frozen=True)
@@ -194,14 +196,19 @@ def _records(limits: Limits) -> tuple[Rule, ...]:
 
 
 def _surroundings(limits: Limits) -> tuple[Rule, ...]:
-    def disk_full(figures: Figures, now: datetime) -> Verdict:
+    def disk_full(figures: Figures, now: datetime) -> Verdict | None:
         over = timedelta(minutes=10)
         for _, free in figures.each("headrace_disk_free_bytes"):
+            if free < _FULL_BYTES:
+                return Verdict(True, 0.0)
             less = figures.difference("headrace_disk_free_bytes", over)
-            if less is not None and less < 0:
+            if less is None:
+                return None
+            if less < 0:
                 left = free / -less * over.total_seconds()
                 return Verdict(left < limits.disk_full.total_seconds(), left)
-        return Verdict(False)
+            return Verdict(False)
+        return None
 
     return (
         Rule(
@@ -236,10 +243,11 @@ def _surroundings(limits: Limits) -> tuple[Rule, ...]:
         Rule(
             name="disk_full",
             severity="critical",
-            summary=f"The disk will be full within {_seconds(limits.disk_full)} s, if it goes on like this.",
+            summary=f"The disk is full, or will be within {_seconds(limits.disk_full)} s at this rate.",
             hold=timedelta(minutes=10),
             help="Make room, shorten `keep` of tables or the retention of logs.",
-            promql=f"predict_linear(headrace_disk_free_bytes[30m], {_seconds(limits.disk_full)}) < 0",
+            promql=f"predict_linear(headrace_disk_free_bytes[30m], {_seconds(limits.disk_full)}) < 0 "
+            f"or headrace_disk_free_bytes < {_FULL_BYTES}",
             check=disk_full,
         ),
         Rule(
