@@ -156,3 +156,24 @@ def test_a_notice_never_says_pending_and_an_end_is_told_though_it_began_anew_mea
     with shop_with(rule) as watched:
         watched.live(90)
         assert watched.told() == ["firing", "resolved"]
+
+
+def test_a_disk_that_is_full_and_stays_so_fires_and_goes_on_firing() -> None:
+    with shop_with(default("disk_full")) as watched:
+        watched.live(1_500, "headrace_disk_free_bytes", 100e6, "{}")
+        assert watched.state == "firing"
+        watched.live(1_000, "headrace_disk_free_bytes", 50e9, "{}")
+        assert watched.state == "resolved"
+
+
+def test_a_clock_that_is_set_back_holds_up_neither_alerts_nor_the_minutes_of_the_history() -> None:
+    with shop_with(default("log_down")) as watched:
+        watched.test.clock.move(timedelta(hours=3))
+        watched.live(80, "headrace_log_up", 0)
+        watched.test.clock.move(timedelta(hours=-2))
+        watched.live(30, "headrace_log_up", 1)
+        watched.live(80, "headrace_log_up", 0)
+        assert watched.told() == ["firing", "resolved", "firing"]
+        minutes = watched.test.store.query("SELECT max(minute) AS last FROM metrics_by_minute")
+        (found,) = minutes.to_pylist()
+        assert watched.test.clock.time - timedelta(minutes=3) < found["last"] <= watched.test.clock.time

@@ -160,6 +160,7 @@ class Alerts:
         figures, problem = self._figures(now)
         changes = []
         with self._lock:
+            self._set_back(now)
             rules = [kept.rule for kept in self._kept.values()]
         for rule in rules:
             verdict, why = self._ask(rule, figures, now, problem)
@@ -186,6 +187,15 @@ class Alerts:
                 self._saved()
         if notice is not None and notice.alerts:
             self._notify(notice)
+
+    def _set_back(self, now: datetime) -> None:
+        """Let nothing wait for a time that a clock was ahead by, and that is to come again."""
+        for kept in self._kept.values():
+            kept.since = kept.since and min(kept.since, now)
+            kept.told = kept.told and min(kept.told, now)
+            kept.known = kept.known and min(kept.known, now)
+        if self._tell_at is not None:
+            self._tell_at = min(self._tell_at, now + self._group)
 
     def _figures(self, now: datetime) -> tuple[Figures | None, str]:
         try:

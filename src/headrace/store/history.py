@@ -109,6 +109,13 @@ class SampleHistory:
 
     def _fold(self, now: datetime) -> None:
         minute = now.replace(second=0, microsecond=0)
+        if self._minutes_through is not None and self._minutes_through >= minute:
+            # The clock was set back: what it was ahead by has yet to come.
+            self._cursor.execute("DELETE FROM _headrace.samples WHERE time > ?", [now])
+            self._cursor.execute("DELETE FROM _headrace.sample_minutes WHERE minute >= ?", [minute])
+            self._minutes_through = minute - _MINUTE
+        if self._retire_at is not None and self._retire_at > now + _RETIRE_EVERY:
+            self._retire_at = None
         if self._minutes_through is None or self._minutes_through < minute - _MINUTE:
             since = "" if self._minutes_through is None else "time >= ? AND "
             bounds = [minute] if self._minutes_through is None else [self._minutes_through + _MINUTE, minute]
