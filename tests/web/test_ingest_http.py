@@ -54,13 +54,13 @@ def ask(port: int, method: str, path: str, body: bytes = b"", headers: dict[str,
 
 
 @contextmanager
-def served(folder: Path, **limits: Any) -> Iterator[Server]:
+def served(folder: Path, *, token: str | None = TOKEN, **limits: Any) -> Iterator[Server]:
     logs = {name: open_embedded_log(folder / "log.db", name, partitions=2) for name in ("events", "orders")}
     answered = AnsweredKeys(folder / "ingest.db", kept_us=3_600_000_000, keys_max=100)
     ingest = Ingest(logs, answered=answered, limits=IngestLimits(**limits))
     told: list[str] = []
     fields = {"events": "user", "orders": None}
-    app = ingest_app(ingest, key_fields=fields, token=TOKEN, tell=told.append)
+    app = ingest_app(ingest, key_fields=fields, token=token, tell=told.append)
     listening = bound_socket("127.0.0.1", 0)
     try:
         with serving(app, listening):
@@ -90,6 +90,17 @@ def test_an_answer_counts_what_is_durable(server: Server, tmp_path: Path) -> Non
     log = open_embedded_log(tmp_path / "log.db", "events")
     assert [each.end for each in log.partitions() if each.partition == place["partition"]] == [4]
     log.close()
+
+
+def test_without_a_token_only_an_address_or_localhost_is_a_host_name(tmp_path: Path) -> None:
+    with served(tmp_path, token=None) as open_server:
+        for host, status in (
+            ("127.0.0.1:8080", 200),
+            ("localhost", 200),
+            ("[::1]:80", 200),
+            ("evil.example", 421),
+        ):
+            assert open_server.post(b'{"user": "a"}', {"Host": host})[0] == status
 
 
 def test_a_field_that_the_sender_names_chooses_the_partition(server: Server) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Container
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 from headrace.errors import ProfileError
 
-__all__ = ["Exposure"]
+__all__ = ["Exposure", "leads_here"]
 
 _TOKEN_CHARACTERS_MIN = 16
 
@@ -62,6 +64,22 @@ class Exposure:
                 fix=f"add {section}.certificate and {section}.certificate_key; behind a proxy that ends TLS: "
                 f'{section}.plain_http = "anywhere"',
             )
+
+
+def leads_here(host: str, names: Container[str] = ()) -> bool:
+    """Return whether a request's `Host` is localhost, an IP address, or one of `names` (in small letters).
+
+    Any other name may be a stranger's that was made to lead here (DNS rebinding), so that a browser lets
+    the stranger's page ask what only we may be asked.
+    """
+    try:
+        name = (urlsplit(f"//{host}").hostname or "").lower()
+        if name == "localhost" or name in names:
+            return True
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
 
 
 def _is_loopback(host: str) -> bool:

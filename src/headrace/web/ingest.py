@@ -22,6 +22,7 @@ from headrace.produce.ingest_body import (
     read_records,
     too_large,
 )
+from headrace.web.exposure import leads_here
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -40,7 +41,7 @@ def ingest_app(
 ) -> FastAPI:
     """Return the app. `key_fields` has each stream's key field; `tell` is given what an operator must know.
 
-    `token` None: whoever reaches the port may append.
+    `token` None: whoever reaches the port may append, but not under a stranger's host name.
     """
     app = FastAPI(title="Headrace ingest", docs_url=None, redoc_url=None, openapi_url=None)
     secret = None if token is None else token.encode()
@@ -49,6 +50,10 @@ def ingest_app(
         name = request.path_params["name"]
         if secret is not None:
             _require_token(request, secret)
+        elif not leads_here(request.headers.get("host", "")):
+            raise RefusedRequest(
+                421, "this host name is not ours", fix="send to the address or localhost, or set ingest.token"
+            )
         ingest.require_stream(name)
         headers = request.headers
         kind = content_type_of(headers.get("content-type", ""))

@@ -8,13 +8,14 @@ from __future__ import annotations
 import hashlib
 import hmac
 import html
-import ipaddress
 import json
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
 from http.cookies import CookieError, SimpleCookie
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
+
+from headrace.web.exposure import leads_here
 
 __all__ = ["BODY_BYTES_MAX", "Guard", "GuardRules"]
 
@@ -62,7 +63,7 @@ class Guard:
     def __init__(self, app: Any, rules: GuardRules) -> None:
         self._app = app
         self._rules = rules
-        self._names = {"localhost", *(name.lower() for name in rules.names)}
+        self._names = {name.lower() for name in rules.names}
         secret = (rules.token or "").encode()
         self._token = secret
         # What the cookie holds opens the page, but does not tell the token.
@@ -90,7 +91,7 @@ class Guard:
 
     def _refusal(self, scope: Scope, headers: dict[str, str]) -> tuple[int, bytes] | None:
         host = headers.get("host", "")
-        if not self._is_ours(host):
+        if not leads_here(host, self._names):
             document = _error(
                 "this host name is not one of the page's",
                 "open the page by its address, or add the name to page.names in the profile",
@@ -105,19 +106,6 @@ class Guard:
         if not length.isdecimal() or int(length) > BODY_BYTES_MAX:
             return 413, _error("the body is larger than 1 MiB", "send less")
         return None
-
-    def _is_ours(self, host: str) -> bool:
-        try:
-            name = (urlsplit(f"//{host}").hostname or "").lower()
-        except ValueError:
-            return False
-        if name in self._names:
-            return True
-        try:
-            ipaddress.ip_address(name)  # a name that leads here by DNS is no address
-        except ValueError:
-            return False
-        return True
 
     def _known(self, headers: dict[str, str]) -> bool:
         kind, _, given = headers.get("authorization", "").partition(" ")
