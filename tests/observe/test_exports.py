@@ -14,6 +14,7 @@ from grafana_foundation_sdk.models.dashboard import Dashboard
 
 from headrace.errors import ProfileError, RefusedError
 from headrace.observe.export_grafana import charts, metrics_dashboard
+from headrace.observe.grafana_tables import tables_dashboard
 from headrace.observe.metrics import METRICS
 from headrace.operate import Project, load_project
 from headrace.operate.alerting import rules_of
@@ -152,6 +153,19 @@ def test_grafanas_sdk_reads_every_panel_of_the_dashboard(project: Project, tmp_p
     for panel, wanted in zip(read["panels"], document["panels"], strict=True):
         for name in ("id", "type", "title", "gridPos", "datasource", "targets"):
             assert panel[name] == wanted[name] or {**panel[name], **wanted[name]} == panel[name]
+
+
+def test_long_names_of_which_only_the_end_differs_have_uids_of_their_own(tmp_path: Path) -> None:
+    long = "a_pipeline_of_a_name_of_forty_characters"
+    (tmp_path / "pipeline.py").write_text(PIPELINE.replace('"shop"', f'"{long}"'))
+    (tmp_path / "headrace.toml").write_text("")
+    written, _ = write_grafana(load_project(tmp_path), tmp_path, prometheus="http://prometheus:9090")
+    (group,) = yaml.safe_load(written[-1].read_text())["groups"]
+    found = {made["uid"] for made in group["rules"]}
+    assert len(found) == len(group["rules"]) > 2
+    tables = {tables_dashboard(long, replica, [])["uid"] for replica in ("one", "two")}
+    assert len(tables) == 2
+    assert {len(uid) for uid in found | tables} == {40}
 
 
 def test_grafana_has_every_alert_that_prometheus_has(project: Project, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from headrace.observe.grafana_sources import uid_of
 from headrace.observe.metrics import METRICS, Kind, Metric
 
 __all__ = [
@@ -162,7 +163,7 @@ def _panels(found: Iterable[Chart]) -> Iterator[dict[str, Any]]:
 
 
 def _uid(text: str) -> str:
-    return "".join(sign if sign.isalnum() else "-" for sign in text.lower())[:40]
+    return uid_of("".join(sign if sign.isalnum() else "-" for sign in text.lower()))
 
 
 def dashboards_provider() -> dict[str, Any]:

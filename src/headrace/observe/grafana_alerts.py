@@ -10,13 +10,13 @@ from collections.abc import Iterable
 from typing import Any
 
 from headrace.observe.export_prometheus import annotations_of, labels_of, promql_of
+from headrace.observe.grafana_sources import uid_of
 from headrace.observe.rules import Rule
 
 __all__ = ["alert_groups"]
 
 _INTERVAL_S = 15
 _LOOKED_BACK_S = 1_800
-_UID_CHARACTERS = 40
 
 
 def alert_groups(rules: Iterable[Rule], pipeline: str, source: str) -> dict[str, Any]:
@@ -38,7 +38,7 @@ def _rule(rule: Rule, pipeline: str, source: str) -> dict[str, Any]:
     judged = {"refId": "B", "type": "threshold", "expression": "A", "conditions": [over]}
     hold = round(rule.hold.total_seconds()) if rule.promql else 0
     return {
-        "uid": re.sub(r"[^a-z0-9-]+", "-", f"headrace-{pipeline}-{rule.name}".lower())[:_UID_CHARACTERS],
+        "uid": uid_of(re.sub(r"[^a-z0-9-]+", "-", f"headrace-{pipeline}-{rule.name}".lower())),
         "title": f"{pipeline}: {rule.name}",
         "condition": "B",
         "data": [

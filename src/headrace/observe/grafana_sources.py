@@ -6,6 +6,7 @@ No secret is in them: Grafana puts its own environment variables in the place of
 from __future__ import annotations
 
 import shlex
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from headrace.replicate.elasticsearch import ElasticsearchReplica
     from headrace.replicate.postgresql import PostgresReplica
 
-__all__ = ["TYPES", "cassandra_source", "postgresql_source", "reference_to", "search_source"]
+__all__ = ["TYPES", "cassandra_source", "postgresql_source", "reference_to", "search_source", "uid_of"]
 
 TYPES = {
     "postgresql": "grafana-postgresql-datasource",
@@ -25,6 +26,16 @@ TYPES = {
 """Grafana's name of what reads a kind of replica; the last two are plugins that have to be installed."""
 
 Source = dict[str, Any]
+
+_UID_CHARACTERS = 40
+
+
+def uid_of(text: str) -> str:
+    """Return a uid of a length that Grafana takes; what was cut off a longer text still tells it apart."""
+    if len(text) <= _UID_CHARACTERS:
+        return text
+    rest = "-" + sha256(text.encode()).hexdigest()[:8]
+    return text[: _UID_CHARACTERS - len(rest)] + rest
 
 
 def reference_to(source: Source) -> dict[str, str]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from headrace.declare import Panel
+from headrace.observe.grafana_sources import uid_of
 from headrace.observe.panel_search import PanelSearch
 from headrace.sql.panel_query import PanelQuery
 from headrace.sql.syntax import QueryError
@@ -136,7 +137,7 @@ def tables_dashboard(pipeline: str, replica: str, panels: Sequence[TablePanel]) 
     """Return the dashboard of a replica's panels."""
     name = "".join(sign if sign.isalnum() else "-" for sign in f"headrace-{pipeline}-{replica}".lower())
     return {
-        "uid": name[:40],
+        "uid": uid_of(name),
         "title": f"{pipeline}: {replica}",
         "tags": ["headrace"],
         "timezone": "browser",

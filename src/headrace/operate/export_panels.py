@@ -176,7 +176,7 @@ def _cassandra_panels(
 def _search_panels(
     project: Project, replica: str, uid: str
 ) -> tuple[list[TablePanel], list[dict[str, Any]], list[LeftOut]]:
-    from headrace.observe.grafana_sources import reference_to, search_source
+    from headrace.observe.grafana_sources import reference_to, search_source, uid_of
     from headrace.observe.grafana_tables import search_panel
     from headrace.observe.panel_search import panel_search
 
@@ -191,7 +191,7 @@ def _search_panels(
             raise QueryError("Grafana asks for a range of time, and its table has no instant")
         time = query.time or times[-1]
         search = panel_search(query, panel.kind)
-        identity = f"{uid}-{index}-{time}"
+        identity = uid_of(f"{uid}-{index}-{time}")
         source = sources.setdefault(
             identity, search_source(f"{index} by {time}", identity, options, options.kind, index, time)
         )
