@@ -95,6 +95,14 @@ def test_what_cannot_be_set_says_what_to_do() -> None:
         assert "--with" in raised.value.fix
 
 
+def test_a_value_of_more_brackets_than_can_be_read_is_refused() -> None:
+    with pytest.raises(RefusedError, match="nested too deeply"):
+        set_fields(["a=" + "[" * 100_000])
+    deep = "[" * 600 + "]" * 600  # read by C, which goes deeper than what writes it
+    with pytest.raises(RefusedError, match="nested too deeply"):
+        set_fields([f"a={deep}"])(b"{}")
+
+
 def test_a_corrected_file_loses_only_its_last_line_break() -> None:
     assert replace_bytes(b'{"a": 1}\r\n')(b"") == b'{"a": 1}'
     assert replace_bytes(b"a\n\n")(b"") == b"a\n"

@@ -125,6 +125,12 @@ def events(page: RunningPage, last: str = "") -> tuple[http.client.HTTPConnectio
     return connection, each()
 
 
+def test_a_path_that_no_file_can_have_is_a_place_of_the_page(page: RunningPage) -> None:
+    for path in ("/" + "x" * 300, "/a%00b"):
+        status, text, _ = page.ask("GET", path)
+        assert (status, type(text)) == (200, str)
+
+
 def test_records_of_the_log_are_chosen_by_a_condition_in_sql(page: RunningPage) -> None:
     def peeked(where: str) -> tuple[int, Any]:
         status, answer, _ = page.ask("GET", f"/api/log/events/records?last=500&where={quote(where)}")

@@ -232,7 +232,10 @@ def set_fields(assignments: Iterable[str]) -> Change:
             )
         for path, new in fields:
             _set(record, path, new)
-        return dump_exact(record).encode("utf-8", "surrogatepass")
+        try:
+            return dump_exact(record).encode("utf-8", "surrogatepass")
+        except RecursionError:
+            raise _too_deep() from None
 
     return change
 
@@ -251,3 +254,9 @@ def _json_or_text(text: str) -> Any:
         return load_exact(text)
     except ValueError:
         return text
+    except RecursionError:
+        raise _too_deep() from None
+
+
+def _too_deep() -> RefusedError:
+    return RefusedError("the record would be nested too deeply", fix="set values with fewer brackets")

@@ -74,8 +74,12 @@ def _file(path: str) -> Response:
         return JSONResponse({"error": "there is nothing here", "fix": "see /api/openapi.json"}, 404)
     if not (PAGE_FOLDER / "index.html").is_file():
         return HTMLResponse(_NOT_BUILT)
-    asked = (PAGE_FOLDER / path).resolve() if "\0" not in path else PAGE_FOLDER
-    if asked.is_relative_to(PAGE_FOLDER.resolve()) and asked.is_file():
+    try:
+        asked = (PAGE_FOLDER / path).resolve()
+        ours = asked.is_relative_to(PAGE_FOLDER.resolve()) and asked.is_file()
+    except (OSError, ValueError):  # a name that no file can have
+        ours = False
+    if ours:
         # The names of built files change with what is in them.
         return _whole(asked, {"Cache-Control": _FOR_EVER} if path.startswith("assets/") else None)
     if path.startswith("assets/"):
