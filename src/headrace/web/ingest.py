@@ -48,12 +48,7 @@ def ingest_app(
 
     async def append(request: Request) -> JSONResponse:
         name = request.path_params["name"]
-        if secret is not None:
-            _require_token(request, secret)
-        elif not leads_here(request.headers.get("host", "")):
-            raise RefusedRequest(
-                421, "this host name is not ours", fix="send to the address or localhost, or set ingest.token"
-            )
+        _require_sender(request, secret)
         ingest.require_stream(name)
         headers = request.headers
         kind = content_type_of(headers.get("content-type", ""))
@@ -110,7 +105,13 @@ def ingest_app(
     return app
 
 
-def _require_token(request: Request, secret: bytes) -> None:
+def _require_sender(request: Request, secret: bytes | None) -> None:
+    if secret is None:
+        if not leads_here(request.headers.get("host", "")):
+            raise RefusedRequest(
+                421, "this host name is not ours", fix="send to the address or localhost, or set ingest.token"
+            )
+        return
     kind, _, given = request.headers.get("authorization", "").partition(" ")
     # Compared in constant time: how long a wrong guess takes must not say how much of it was right.
     if not hmac.compare_digest(given.strip().encode("latin-1"), secret) or kind.lower() != "bearer":
