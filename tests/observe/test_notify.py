@@ -184,6 +184,33 @@ def test_a_server_that_fails_for_a_while_is_tried_again(monkeypatch: pytest.Monk
     assert failures == []
 
 
+def test_the_end_of_an_alert_is_told_though_the_receiver_was_away_for_long(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(notify, "_PAUSE_FIRST_S", 0.01)
+    monkeypatch.setattr(notify, "_PAUSE_LONGEST_S", 0.01)
+    failures: list[tuple[str, str]] = []
+    with web([503] * (2 * notify.TRIES_MAX) + [200]) as (url, got):
+        telling = Notifying([("hook", Webhook(url), "info")], lambda name, why: failures.append((name, why)))
+        telling.tell(notice())
+        telling.tell(notice("resolved"))
+        told = [got.get(timeout=10)[1]["status"] for _ in range(2 * notify.TRIES_MAX + 2)]
+        telling.stop()
+    assert told[-2:] == ["firing", "resolved"]
+    assert failures == [("hook", "not told after 4 tries: ConnectionError: status 503")]
+
+
+def test_a_notice_that_is_refused_keeps_nobody_from_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(notify, "_PAUSE_FIRST_S", 0.01)
+    with web([503] + [400] * (notify.TRIES_MAX - 1) + [200]) as (url, got):
+        telling = Notifying([("hook", Webhook(url), "info")], lambda name, why: None)
+        telling.tell(notice())
+        telling.tell(notice("resolved"))
+        told = [got.get(timeout=10)[1]["status"] for _ in range(notify.TRIES_MAX + 1)]
+        telling.stop()
+    assert told == ["firing"] * notify.TRIES_MAX + ["resolved"]
+
+
 def test_one_that_is_away_is_told_in_the_journal_without_its_address(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(notify, "_PAUSE_FIRST_S", 0.01)
     failures: Queue[tuple[str, str]] = Queue()

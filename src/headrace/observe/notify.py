@@ -1,14 +1,17 @@
 """Tells people of alerts: by webhook, in Slack's shape, or by e-mail. Bounded, and never in anybody's way.
 
-Each notifier has a thread and a short queue. What cannot be told after several tries is dropped and said in
-the journal; the alert itself is shown all the while, and told again when it is due.
+Each notifier has a thread and a short queue. A receiver that is away is said in the journal after several
+tries, and gets what waits once it is back; when too much waits, the oldest is dropped, and so is what a
+receiver refuses.
 """
 
 from __future__ import annotations
 
+import itertools
 import queue
 import threading
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from email.message import EmailMessage
 from typing import Any, Protocol
@@ -20,9 +23,17 @@ __all__ = ["Email", "Notifying", "Sends", "Slack", "Webhook", "notice_text"]
 QUEUE_MAX = 100
 TRIES_MAX = 4
 _PAUSE_FIRST_S = 1.0
+_PAUSE_LONGEST_S = 60.0
 _TIMEOUT_S = 10.0
 _STOP_S = 2.0
 _ICONS = {"firing": ":red_circle:", "resolved": ":large_green_circle:"}
+
+
+_LATER = (408, 425, 429)
+
+
+class _NotTakenError(ConnectionError):
+    """The receiver answered that it does not take this, which another try does not change."""
 
 
 class Sends(Protocol):
@@ -107,7 +118,10 @@ def _post(url: str, token: str | None, document: dict[str, Any]) -> None:
     except (httpx.HTTPError, httpx.InvalidURL) as error:  # its text may hold the address, which is a secret
         raise ConnectionError(type(error).__name__) from None
     if answer.status_code >= 300:
-        raise ConnectionError(f"status {answer.status_code}")
+        kind = (
+            ConnectionError if answer.status_code in _LATER or answer.status_code >= 500 else _NotTakenError
+        )
+        raise kind(f"status {answer.status_code}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,7 +177,11 @@ class _Told:
             return
         try:
             self._queue.put_nowait(mine)
-        except queue.Full:
+        except queue.Full:  # what is newest says where things stand
+            with suppress(queue.Empty):
+                self._queue.get_nowait()
+            with suppress(queue.Full):
+                self._queue.put_nowait(mine)
             self._failed(self.name, f"{QUEUE_MAX} notices wait already; one was dropped")
 
     def stop(self) -> None:
@@ -184,19 +202,30 @@ class _Told:
 
     def _send(self, notice: Notice) -> None:
         pause = _PAUSE_FIRST_S
-        for attempt in range(1, TRIES_MAX + 1):
+        for attempt in itertools.count(1):
             try:
                 self._sends.send(notice)
             except Exception as error:  # noqa: BLE001 - nobody may be kept from the next notice
                 why = (
                     f"{type(error).__name__}: {error}" if isinstance(error, OSError) else type(error).__name__
                 )
-                if attempt == TRIES_MAX or self._ended.wait(pause):
+                if attempt == TRIES_MAX:
                     self._failed(self.name, f"not told after {attempt} tries: {why}")
+                if attempt >= TRIES_MAX and _is_final(error):
                     return
-                pause *= 2
+                if self._ended.wait(pause):
+                    if attempt < TRIES_MAX:
+                        self._failed(self.name, f"not told after {attempt} tries: {why}")
+                    return
+                pause = min(2 * pause, _PAUSE_LONGEST_S)
             else:
                 return
+
+
+def _is_final(error: Exception) -> bool:
+    """Return whether the receiver will not take it later either; a password is not tried for ever."""
+    refused = isinstance(error, _NotTakenError) or getattr(error, "smtp_code", 0) >= 500
+    return refused or not isinstance(error, OSError)
 
 
 class Notifying:
