@@ -15,7 +15,14 @@ from headrace.store.lock import holder_of
 from headrace.store.memory import return_freed_memory
 from headrace.store.names import text_literal
 
-__all__ = ["MEMORY_LIMIT", "READER_PATIENCE_S", "connect", "connect_engine", "prepare_session"]
+__all__ = [
+    "MEMORY_LIMIT",
+    "READER_PATIENCE_S",
+    "connect",
+    "connect_engine",
+    "memory_is_full",
+    "prepare_session",
+]
 
 MEMORY_LIMIT = "192MiB"
 """What DuckDB may use for the store; beyond it, it spills to the folder beside the file."""
@@ -86,6 +93,11 @@ def connect(path: Path, *, read_only: bool = False) -> Any:
 def prepare_session(connection: Any) -> None:
     """Give a connection or a cursor the settings that belong to it: instants are shown and read in UTC."""
     connection.execute("SET TimeZone = 'UTC'")
+
+
+def memory_is_full(error: Exception) -> bool:
+    """Whether DuckDB found no room within its limit; a commit and Arrow only pass on what it said."""
+    return isinstance(error, duckdb.OutOfMemoryException) or "Out of Memory Error" in str(error)
 
 
 def _refused(path: Path, said: str) -> RefusedError:

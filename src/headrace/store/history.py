@@ -40,6 +40,7 @@ class SampleHistory:
     def __init__(self, store: Store) -> None:
         self.dropped = 0
         """Series that came when there were as many as may be."""
+        self._store = store
         self._cursor = store.cursor_beside()
         found = self._cursor.execute("SELECT name, labels, series FROM _headrace.series").fetchall()
         self._series: dict[tuple[str, str], int] = {(name, labels): number for name, labels, number in found}
@@ -96,9 +97,11 @@ class SampleHistory:
                 cursor.register("_samples", pa.Table.from_arrays(arrays, schema=_SCHEMA))
                 cursor.execute("INSERT INTO _headrace.samples SELECT * FROM _samples")
             self._fold(now)
-            cursor.execute("COMMIT")
+            with self._store.ample():
+                cursor.execute("COMMIT")
         except duckdb.Error:
-            with suppress(duckdb.Error):  # a commit that failed has rolled back by itself
+            # A commit that failed has rolled back by itself.
+            with self._store.ample(always=True), suppress(duckdb.Error):
                 cursor.execute("ROLLBACK")
             for number, name, labels in new:
                 self._series.pop((name, labels), number)

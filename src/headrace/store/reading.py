@@ -43,7 +43,8 @@ _WAITING = f"""(
     ) USING (stream, lane, partition, "offset"))"""
 _ADDRESSES = 'STRUCT(stream VARCHAR, lane VARCHAR, partition INTEGER, "offset" BIGINT)[]'
 
-_CLOSE_LOOK_S = 0.05
+_LOOK_S = 0.05
+_CROWDED_LOOKS_MAX = 40
 _CLOSE_LOOKS_MAX = 200
 """So often is a reader interrupted who does not give his cursor back; then the store is closed regardless."""
 
@@ -56,22 +57,20 @@ class StoreReading:
         self._root = connection
         self._root_lock = threading.Condition()
         self._given: set[Any] = set()
-        self._closing = False
+        self._refusal: tuple[str, str] | None = None
 
     @contextmanager
     def _cursor(self) -> Iterator[Any]:
-        """Give a cursor for the block. Raises TransientError when the store is closed, or meanwhile."""
+        """Give a cursor for the block. Raises TransientError when nobody may read, or meanwhile no more."""
         with self._root_lock:
-            if self._closing:
-                raise self._closed()
+            self._check_open()
             cursor = self._root.cursor()
             self._given.add(cursor)
         try:
             prepare_session(cursor)
             yield cursor
-        except (duckdb.Error, OSError, RefusedError, TransientError) as error:
-            if self._closing:
-                raise self._closed() from error
+        except (duckdb.Error, OSError, RefusedError, TransientError):
+            self._check_open()
             raise
         finally:
             with self._root_lock:
@@ -79,23 +78,42 @@ class StoreReading:
                 self._given.remove(cursor)
                 self._root_lock.notify_all()
 
-    def _closed(self) -> TransientError:
-        return TransientError(
-            f"the store {self.path} was closed before it had answered", fix="ask again: the pipeline stopped"
-        )
+    def _check_open(self) -> None:
+        if self._refusal is not None:
+            raise TransientError(self._refusal[0], fix=self._refusal[1])
+
+    def _interrupt(self, *, looks_max: int) -> None:
+        """Interrupt all who read, until they have given their cursors back; the lock is held."""
+        for _ in range(looks_max):
+            if not self._given:
+                return
+            for cursor in self._given:
+                cursor.interrupt()
+            self._root_lock.wait(_LOOK_S)  # who is between two statements is interrupted in the next
+
+    @contextmanager
+    def without_readers(self) -> Iterator[None]:
+        """Interrupt all who read, and refuse others until the block ends: the engine needs their memory."""
+        with self._root_lock:
+            before = self._refusal
+            self._refusal = (
+                "the query was stopped: the pipeline needed its memory",
+                "ask for less: filter by a key or a time, and leave out what collects many rows in one",
+            )
+            self._interrupt(looks_max=_CROWDED_LOOKS_MAX)
+        try:
+            yield
+        finally:
+            self._refusal = before
 
     def _close_root(self) -> None:
         # DuckDB refuses to close a connection while one of its cursors is busy, and then keeps the file.
         with self._root_lock:
-            self._closing = True
-            for _ in range(_CLOSE_LOOKS_MAX):
-                if not self._given:
-                    break
-                for cursor in self._given:
-                    cursor.interrupt()
-                self._root_lock.wait(
-                    _CLOSE_LOOK_S
-                )  # who is between two statements is interrupted in the next
+            self._refusal = (
+                f"the store {self.path} was closed before it had answered",
+                "ask again: the pipeline stopped",
+            )
+            self._interrupt(looks_max=_CLOSE_LOOKS_MAX)
             with suppress(duckdb.Error):
                 self._root.close()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import uuid
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -15,7 +16,7 @@ from headrace.errors import IntegrityError, RefusedError
 from headrace.sql.plan import PipelinePlan, TableClass, TablePlan
 from headrace.sql.system import late_columns
 from headrace.store.changes import REBUILT
-from headrace.store.database import connect_engine, prepare_session
+from headrace.store.database import MEMORY_LIMIT, connect_engine, prepare_session, setting
 from headrace.store.declared import adopt_streams, drop_views_of_old
 from headrace.store.lock import StoreLock
 from headrace.store.names import late_name, quoted, side_name, state_name
@@ -51,6 +52,10 @@ class Store(StoreReading):
         self.notices: list[str] = []  # what opening changed, to be told to whoever runs the pipeline
         self.asked: tuple[str, ...] = ()
         self._lock = lock
+        self._memory_limit = MEMORY_LIMIT
+        self._settings = connection.cursor()
+        self._lifted = 0
+        self._lifting = threading.Lock()
 
     @staticmethod
     def open(
@@ -99,11 +104,45 @@ class Store(StoreReading):
         self.connection.execute("BEGIN")
         try:
             yield
-            self.connection.execute("COMMIT")
+            with self.ample():
+                self.connection.execute("COMMIT")
         except BaseException:
-            with suppress(duckdb.Error):  # a commit that failed has rolled back by itself
-                self.connection.execute("ROLLBACK")
+            self.roll_back()
             raise
+
+    def roll_back(self) -> None:
+        """Undo the transaction of `connection`, if there still is one."""
+        with self.ample(always=True), suppress(duckdb.Error):  # a commit that failed has done it by itself
+            self.connection.execute("ROLLBACK")
+
+    @contextmanager
+    def ample(self, *, always: bool = False) -> Iterator[None]:
+        """Lift the limit of memory for the block, a commit or a rollback, when others read meanwhile.
+
+        Of one that finds no memory, DuckDB makes the end of the whole database, not of a statement.
+        """
+        if not always and not self._given:
+            yield
+            return
+        with self._lifting:
+            self._lifted += 1
+            self._settings.execute(setting("memory_limit", "none"))
+        try:
+            yield
+        finally:
+            with self._lifting:
+                self._lifted -= 1
+                if not self._lifted:
+                    self.limit_memory(self._memory_limit)
+
+    def limit_memory(self, size: str) -> None:
+        """Let engine and readers have so much memory; who reads is interrupted when more is in use."""
+        self._memory_limit = size
+        try:
+            self._settings.execute(setting("memory_limit", size))
+        except duckdb.OutOfMemoryException:
+            with self.without_readers(), suppress(duckdb.OutOfMemoryException):  # or else after the next one
+                self._settings.execute(setting("memory_limit", size))
 
     def cursor_beside(self) -> Any:
         """Give a cursor for relations that the engine does not write; the caller closes it before the store.
@@ -128,6 +167,7 @@ class Store(StoreReading):
             self._close_root()
         finally:
             try:
+                self._settings.close()
                 self.connection.close()
             finally:
                 self._lock.release()

@@ -84,6 +84,7 @@ def compute_delta(queries: Queries, writer: TableWriter, rows: pa.Table) -> Delt
     try:
         return writer.compute(queries, rows.num_rows)
     except (duckdb.Error, HeadraceError) as error:
+        queries.raise_crowded(error)
         first = error
     good, failed = set_aside(queries, writer.plan.row_sql, rows)
     if not failed:
@@ -94,6 +95,7 @@ def compute_delta(queries: Queries, writer: TableWriter, rows: pa.Table) -> Delt
     try:
         delta = writer.compute(queries, good.num_rows)
     except (duckdb.Error, HeadraceError) as error:
+        queries.raise_crowded(error)
         raise InternalError(
             f"table '{writer.plan.name}': {type(error).__name__}: {reason_of(error)}"
         ) from error

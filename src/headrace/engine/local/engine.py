@@ -9,6 +9,9 @@ from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
+from typing import TypeVar
+
+import duckdb
 
 from headrace.engine.local.ahead import ReadAhead
 from headrace.engine.local.appended import RowsTable
@@ -31,12 +34,14 @@ from headrace.rows.framing import Framing
 from headrace.rows.functions import register_functions
 from headrace.sql.plan import PipelinePlan, TableClass, TablePlan
 from headrace.store import Store
-from headrace.store.database import setting
+from headrace.store.database import memory_is_full
 from headrace.store.duplicates import RememberedKeys
 from headrace.store.instants import instant_of, micros_of
 from headrace.store.names import keys_name
 
 __all__ = ["LocalEngine", "table_writer"]
+
+_Worked = TypeVar("_Worked")
 
 _SMALL_ROWS = 2_000
 _FORGET_EVERY = timedelta(hours=1)
@@ -88,28 +93,39 @@ class LocalEngine:
         self._forgotten: datetime | None = None
         self._pace = Pace(self._settings.epoch_rows_max)
         connection = store.connection
-        connection.execute(setting("memory_limit", self._settings.memory_limit))
+        store.limit_memory(self._settings.memory_limit)
         functions = {f.name: f for stream in plan.streams.values() for f in stream.functions}
         register_functions(connection, functions.values())
-        self._queries = Queries(connection)
         begin_lanes(plan, self._reader.logs, store)
         begin_rebuilds(plan, self._reader.logs, store)
         self._references = References(plan, store, self._reader.logs)
+        self._learn_state()
+        self._publish()
+
+    def _learn_state(self) -> None:
+        """Make what keeps in mind what the store has; a transaction that failed may have misled it."""
+        connection, progress = self._store.connection, self._store.progress
+        self._queries = Queries(connection)
         self._writers = {
             table.name: table_writer(table, self._settings)
-            for table in plan.tables
+            for table in self._plan.tables
             if table.kind is not TableClass.VIEW
         }
         self._keys = {
             name: RememberedKeys(connection, keys_name(name), stream.stream.unique)
-            for name, stream in plan.streams.items()
+            for name, stream in self._plan.streams.items()
             if stream.stream.unique
         }
-        self._closings = Closings(plan, connection, store.progress)
+        self._closings = Closings(self._plan, connection, progress)
         self._rebuild = Rebuild(
-            plan, store, self._queries, self._reader, self._writers, self._settings, self._on_step
+            self._plan,
+            self._store,
+            self._queries,
+            self._reader,
+            self._writers,
+            self._settings,
+            self._on_step,
         )
-        self._publish()
 
     def bound(self, settings: EngineSettings) -> None:
         """Take the bounds of an epoch (rows, bytes, linger) from `settings`; what is read next keeps to them.
@@ -148,7 +164,7 @@ class LocalEngine:
         if not self._rebuild.pending:
             return None
         begun = time.perf_counter()
-        report = self._rebuild.step(rows_max or self._pace.rows)
+        report = self._with_memory(lambda: self._rebuild.step(rows_max or self._pace.rows))
         self._pace.learn(sum(report.records.values()), time.perf_counter() - begun)
         self._publish()
         if not self._rebuild.pending:
@@ -156,29 +172,54 @@ class LocalEngine:
         return report
 
     def _epoch(self, batches: list[Batch]) -> EpochReport | None:
+        begun = time.perf_counter()
+        epoch = self._with_memory(partial(self._committed, batches))
+        if epoch is None:
+            return None
+        self._publish()
+        self._on_step("publish")
+        self._learn(batches, time.perf_counter() - begun)
+        self._forget(max(batch.clock for batch in batches))
+        return self._report(epoch, batches)
+
+    def _committed(self, batches: list[Batch]) -> Epoch | None:
+        """Take the batches through the store; None when there is nothing to write."""
         self._references.refresh()
         epoch = Epoch(
             self._plan, self._store, self._queries, self._writers, self._keys, self._closings, self._on_step
         )
         self._set_threads(sum(batch.slice.records.num_rows for batch in batches))
-        begun = time.perf_counter()
         epoch.take(batches)
         if not any(batch.moved for batch in batches) and not self._closings.due(epoch.progress):
             return None
-        clock = max(batch.clock for batch in batches)
-        epoch.commit(clock)
-        self._publish()
-        self._on_step("publish")
-        self._learn(batches, time.perf_counter() - begun)
-        self._forget(clock)
-        return self._report(epoch, batches)
+        epoch.commit(max(batch.clock for batch in batches))
+        return epoch
+
+    def _with_memory(self, work: Callable[[], _Worked]) -> _Worked:
+        """Return what `work` gives, which writes in one transaction at its end.
+
+        Readers share the store's memory: when it is full, they are interrupted, and it is done once more.
+        """
+        try:
+            return work()
+        except (duckdb.Error, OSError) as error:
+            if not memory_is_full(error):
+                raise
+        with self._store.without_readers():
+            self._store.roll_back()  # also what DuckDB began by itself for a query that did not end
+            self._learn_state()
+            self._queries.alone = True
+            try:
+                return work()
+            finally:
+                self._queries.alone = False
 
     def _forget(self, clock: datetime) -> None:
         """Let go of what retention made useless, once an hour of the log's clock."""
         if self._forgotten is not None and clock - self._forgotten < _FORGET_EVERY:
             return
         if self._forgotten is not None:  # a start has just done it
-            forget_taken(self._reader.logs, self._store)
+            self._with_memory(partial(forget_taken, self._reader.logs, self._store))
         self._forgotten = clock
 
     def _set_threads(self, rows: int) -> None:

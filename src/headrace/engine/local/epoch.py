@@ -12,11 +12,10 @@ import errno
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
 
-import duckdb
 import pyarrow as pa
 
 from headrace.engine.local.closing import Closings
@@ -170,7 +169,7 @@ class Epoch:
             self.connection.execute("BEGIN")
             try:
                 self._write(clock)
-                with self.watch.stage("commit"):
+                with self.watch.stage("commit"), self.store.ample():
                     self.connection.execute("COMMIT")
             except BaseException as error:
                 self._roll_back()
@@ -186,8 +185,7 @@ class Epoch:
 
     def _roll_back(self) -> None:
         self._closings.rolled_back()
-        with suppress(duckdb.Error):  # a commit that failed has rolled back by itself
-            self.connection.execute("ROLLBACK")
+        self.store.roll_back()
 
     def _write(self, clock: datetime) -> None:
         epoch = self.progress.epoch

@@ -45,8 +45,8 @@ def set_aside(queries: Queries, row_sql: str, rows: pa.Table) -> tuple[pa.Table,
     if probe is not None:
         try:
             found = queries.table(probe)
-        except (duckdb.Error, HeadraceError):
-            pass
+        except (duckdb.Error, HeadraceError) as error:
+            queries.raise_crowded(error)
         else:
             certain = found.column("_certain")
             good, rest = _parted(rows, found)
@@ -152,6 +152,7 @@ def _look(queries: Queries, row_sql: str, rows: pa.Table) -> FailedRow | None:
     try:
         queries.table(row_sql)
     except (duckdb.Error, HeadraceError) as error:
+        queries.raise_crowded(error)
         address = rows.slice(0, 1).select(["_partition", "_offset"]).to_pylist()[0]
         return FailedRow(address["_partition"], address["_offset"], reason_of(error))
     return None

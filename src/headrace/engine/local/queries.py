@@ -9,6 +9,7 @@ import pyarrow as pa
 from headrace.rows.carried import casts, restored
 from headrace.rows.database import arrow_of
 from headrace.sql.syntax import quoted
+from headrace.store.database import memory_is_full
 
 __all__ = ["Queries"]
 
@@ -37,9 +38,16 @@ class Queries:
 
     def __init__(self, connection: Any) -> None:
         self.connection = connection
+        self.alone = False
+        """Whether nobody else uses the memory that these queries have."""
         self._feeds: dict[tuple[str, pa.Schema, Casts], _Feed] = {}
         self._registered: dict[str, _Feed] = {}
         self._names: dict[tuple[str, tuple[int, ...]], str] = {}
+
+    def raise_crowded(self, error: Exception) -> None:
+        """Raise `error` when it is that the memory is full and others have filled it: no row is to blame."""
+        if not self.alone and memory_is_full(error):
+            raise error
 
     def batch(self, rows: pa.Table) -> None:
         """Put the rows of a batch in place, as "_rows"."""
