@@ -179,9 +179,17 @@ def test_a_wrong_line_of_a_file_is_named(tmp_path: Path, line: Any, told: str) -
     assert told in refused.value.message
 
 
-def test_offsets_of_a_file_grow_and_a_file_is_not_empty_nor_too_long(tmp_path: Path) -> None:
+def test_records_of_a_file_may_stand_in_the_order_of_their_times(tmp_path: Path) -> None:
+    lines = [{"record_time": AT, "value": str(offset), "offset": offset} for offset in (1, 120, 2)]
+    found = read_file(_file(tmp_path, *lines, {"record_time": AT, "value": "121"}), ("events",))
+    [(_, records)] = found.records()
+    assert records.column("offset").to_pylist() == [1, 2, 120, 121]
+    assert found.spans == {"events": {0: (1, 122)}}
+
+
+def test_no_offset_of_a_file_comes_twice_and_a_file_is_not_empty_nor_too_long(tmp_path: Path) -> None:
     record = {"record_time": AT, "value": "x", "offset": 3}
-    with pytest.raises(RefusedError, match="offset 3 comes after 3"):
+    with pytest.raises(RefusedError, match="offset 3 of partition 0 comes twice"):
         read_file(_file(tmp_path, record, record), ("events",))
     with pytest.raises(RefusedError, match="no record"):
         read_file(_file(tmp_path, ""), ("events",))

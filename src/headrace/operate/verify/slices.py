@@ -4,7 +4,7 @@ A file has one JSON object per line, as `headrace log peek --json` prints record
 
     stream       the stream's name; may be left out where the pipeline has one
     partition    0 when it is left out
-    offset       growing within a partition; when it is left out, the line after
+    offset       in any order, none twice; when it is left out, the one after the greatest of its partition
     record_time  ISO 8601, UTC where it names no zone
     key, headers text; may be left out
     value        an object is written as JSON, a text is taken as it is, {"base64": "…"} are bytes, null is a
@@ -204,6 +204,7 @@ def read_file(path: Path, streams: tuple[str, ...], *, records_max: int = RECORD
     """Read records from a file. Raises RefusedError that names the line which is wrong."""
     rows: dict[str, list[dict[str, Any]]] = {name: [] for name in streams}
     ends: dict[tuple[str, int], int] = {}
+    places: set[tuple[str, int, int]] = set()
     try:
         with path.open("rb") as lines:
             for number, line in enumerate(lines, start=1):
@@ -212,7 +213,7 @@ def read_file(path: Path, streams: tuple[str, ...], *, records_max: int = RECORD
                 if number > records_max:
                     raise RefusedError(f"{path} has more than {records_max:,} lines", fix="--records-max N")
                 try:
-                    stream, row = _row(load_exact(line), streams, ends)
+                    stream, row = _row(load_exact(line), streams, ends, places)
                 except (ValueError, RecursionError) as error:
                     raise RefusedError(
                         f"{path}:{number}: {error}", fix="see `headrace verify --help` for what a line holds"
@@ -222,17 +223,32 @@ def read_file(path: Path, streams: tuple[str, ...], *, records_max: int = RECORD
         raise RefusedError(f"{path} cannot be read: {error.strerror}") from error
     if not ends:
         raise RefusedError(f"{path} holds no record", fix="name another file")
-    tables = {name: pa.Table.from_pylist(found, RECORD_SCHEMA) for name, found in rows.items() if found}
+    tables = {
+        name: pa.Table.from_pylist(_by_offset(found), RECORD_SCHEMA) for name, found in rows.items() if found
+    }
     spans: dict[str, dict[int, tuple[int, int]]] = {name: {} for name in streams}
     for name, table in tables.items():
         for each in table.group_by("partition").aggregate([("offset", "min"), ("offset", "max")]).to_pylist():
             spans[name][each["partition"]] = (each["offset_min"], each["offset_max"] + 1)
-    partitions = {name: max(places, default=0) + 1 for name, places in spans.items()}
+    partitions = {name: max(known, default=0) + 1 for name, known in spans.items()}
     total = sum(table.num_rows for table in tables.values())
     return Recorded(partitions, total, lambda: iter(tables.items()), spans)
 
 
-def _row(line: Any, streams: tuple[str, ...], ends: dict[tuple[str, int], int]) -> tuple[str, dict[str, Any]]:
+def _by_offset(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return rows with those of each partition in the order of their offsets, where rows of it were."""
+    left: dict[int, list[dict[str, Any]]] = {}
+    for row in sorted(rows, key=lambda row: -int(row["offset"])):
+        left.setdefault(row["partition"], []).append(row)
+    return [left[row["partition"]].pop() for row in rows]
+
+
+def _row(
+    line: Any,
+    streams: tuple[str, ...],
+    ends: dict[tuple[str, int], int],
+    places: set[tuple[str, int, int]],
+) -> tuple[str, dict[str, Any]]:
     if not isinstance(line, dict):
         raise ValueError("a line is not a JSON object")
     stream = line.get("stream", streams[0] if len(streams) == 1 else None)
@@ -245,9 +261,10 @@ def _row(line: Any, streams: tuple[str, ...], ends: dict[tuple[str, int], int]) 
         raise ValueError(f"a partition is {_PARTITION_MAX} at most")
     following = ends.get((stream, partition), 0)
     offset = _whole(line, "offset", following)
-    if offset < following:
-        raise ValueError(f"offset {offset} comes after {following - 1}: offsets grow within a partition")
-    ends[stream, partition] = offset + 1
+    if (stream, partition, offset) in places:
+        raise ValueError(f"offset {offset} of partition {partition} comes twice")
+    places.add((stream, partition, offset))
+    ends[stream, partition] = max(following, offset + 1)
     return stream, {
         "partition": partition,
         "offset": offset,
