@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import mimetypes
 from pathlib import Path
 from typing import Any, cast
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import HTMLResponse, JSONResponse, Response
+from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, Response
 
 from headrace.errors import HeadraceError, IntegrityError, TransientError
 from headrace.web.page import models
@@ -81,16 +80,11 @@ def _file(path: str) -> Response:
         ours = False
     if ours:
         # The names of built files change with what is in them.
-        return _whole(asked, {"Cache-Control": _FOR_EVER} if path.startswith("assets/") else None)
+        kept = {"Cache-Control": _FOR_EVER} if path.startswith("assets/") else None
+        return FileResponse(asked, headers=kept)
     if path.startswith("assets/"):
         return JSONResponse({"error": "there is no such file", "fix": "load the page anew"}, 404)
-    return _whole(PAGE_FOLDER / "index.html")  # the page itself knows its places
-
-
-def _whole(path: Path, headers: dict[str, str] | None = None) -> Response:
-    """Answer with a file at once: in pieces, each would wait for its turn beside the engine."""
-    kind = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
-    return Response(path.read_bytes(), media_type=kind, headers=headers)
+    return FileResponse(PAGE_FOLDER / "index.html")  # the page itself knows its places
 
 
 def openapi_document() -> dict[str, Any]:
