@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import io
+import json
 import sys
 from datetime import UTC, datetime
 
+import pyarrow as pa
 import pytest
 from rich.console import Console
 
+from headrace.cli.arguments import Format
+from headrace.cli.output import print_rows
 from headrace.cli.view import RunFigures, RunView
 from headrace.engine.local import EpochReport
 
@@ -66,3 +70,14 @@ def test_elsewhere_a_line_is_told_when_there_is_something_new(capsys: pytest.Cap
         view.draw()
     (line,) = capsys.readouterr().out.splitlines()
     assert all(words in line for words in SAID)
+
+
+def test_two_columns_of_one_name_are_both_shown_in_every_form(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = pa.Table.from_arrays([pa.array([n]) for n in (1, 2, 3)], names=["a", "a", "a_1"])
+    print_rows(rows, Format.JSON)
+    assert json.loads(capsys.readouterr().out) == [{"a": 1, "a_2": 2, "a_1": 3}]
+    print_rows(rows, Format.CSV)
+    assert capsys.readouterr().out == "a,a,a_1\n1,2,3\n"
+    print_rows(rows, Format.TABLE)
+    names, *_, values = capsys.readouterr().out.strip().splitlines()
+    assert (names.split(), values.split()) == (["a", "a", "a_1"], ["1", "2", "3"])

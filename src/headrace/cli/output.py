@@ -57,17 +57,32 @@ def error_console() -> Console:
 
 def print_rows(table: pa.Table, form: Format) -> None:
     """Print a table of rows to standard output."""
-    rows = table.to_pylist()
+    columns = [column.to_pylist() for column in table.columns]
+    rows = list(zip(*columns, strict=True))
     if form is Format.JSON:
-        typer.echo("[" + ",\n ".join(json_text(row) for row in rows) + "]")
+        names = _apart(table.column_names)
+        shown = (json_text(dict(zip(names, row, strict=True))) for row in rows)
+        typer.echo("[" + ",\n ".join(shown) + "]")
     elif form is Format.CSV:
         import csv
 
         writer = csv.writer(sys.stdout, lineterminator="\n")
         writer.writerow(table.column_names)
-        writer.writerows(["" if value is None else _csv(value) for value in row.values()] for row in rows)
+        writer.writerows(["" if value is None else _csv(value) for value in row] for row in rows)
     else:
-        console().print(rows_table(table.column_names, (list(row.values()) for row in rows)))
+        console().print(rows_table(table.column_names, rows))
+
+
+def _apart(names: Sequence[str]) -> list[str]:
+    """Return names of which each is there once: a second `a` is `a_1`, as DuckDB calls it."""
+    found: list[str] = []
+    for name in names:
+        number, other = 0, name
+        while other in found or (number and other in names):
+            number += 1
+            other = f"{name}_{number}"
+        found.append(other)
+    return found
 
 
 def rows_table(names: Sequence[str], rows: Iterable[Sequence[Any]], *, title: str | None = None) -> Table:
