@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import socket
 import stat
 import tempfile
@@ -51,6 +52,19 @@ def test_a_question_is_answered_in_json_or_in_arrow(server: ControlServer) -> No
     assert ask(server.path, "echo", timeout_s=5, word="ü") == {"ask": "echo", "word": "ü"}
     assert ask(server.path, "table", timeout_s=5, rows=100_000).num_rows == 100_000
     assert ask(server.path, "table", timeout_s=5, rows=0).num_rows == 0
+
+
+def test_a_moment_without_a_file_to_open_does_not_end_the_answers(server: ControlServer) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(10)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+        try:
+            connection.connect(str(server.path))
+            server._thread.join(0.5)  # it would end here
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert ask(server.path, "echo", timeout_s=10) == {"ask": "echo"}
 
 
 def test_an_error_of_the_server_arrives_with_its_kind_and_fix(server: ControlServer) -> None:

@@ -98,8 +98,10 @@ class ControlServer:
                 continue
             try:
                 connection, _ = self._socket.accept()
-            except OSError:
-                return
+            except OSError:  # too many open files, or `close`: look again in a moment
+                self._slots.release()
+                self._closed.wait(_BUSY_S)
+                continue
             threading.Thread(
                 target=self._serve, args=(connection,), name="headrace-control-answer", daemon=True
             ).start()
