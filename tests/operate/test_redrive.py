@@ -64,7 +64,16 @@ class Client:
 def test_an_address_is_read_as_it_is_written() -> None:
     for text in ("events:0:1234", "events@redrive:2:7"):
         assert str(Address.parse(text)) == text
-    for wrong in ("", "events", "events:0", "events:a:1", ":0:1", "events:0:-1"):
+    for wrong in (
+        "",
+        "events",
+        "events:0",
+        "events:a:1",
+        ":0:1",
+        "events:0:-1",
+        "events:2147483648:1",
+        "events:0:9223372036854775808",
+    ):
         with pytest.raises(RefusedError, match="not the address"):
             Address.parse(wrong)
 

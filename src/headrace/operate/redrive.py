@@ -6,6 +6,7 @@ engine accepts an address at most once, so that twice is harmless.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -57,7 +58,8 @@ class Address:
         place, _, numbers = text.partition(":")
         partition, _, offset = numbers.partition(":")
         stream, _, lane = place.partition("@")
-        if not (stream and partition.isdecimal() and offset.isdecimal()):
+        known = re.fullmatch("[0-9]{1,10}:[0-9]{1,19}", numbers)
+        if not (stream and known and int(partition) < 2**31 and int(offset) < 2**63):
             raise RefusedError(
                 f"'{text}' is not the address of a dead letter",
                 fix="write STREAM:PARTITION:OFFSET as `headrace dead-letters list` shows it",
