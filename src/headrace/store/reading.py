@@ -166,8 +166,9 @@ class StoreReading:
             )  # fmt: skip
         views = [name for place, kind in meta.items() if kind == "view" and (name := _table_in(place))]
         tables += [TableStatus(name, "view", None, None, None, None, 0, 0, False) for name in sorted(views)]
-        files = [self.path, self.path.with_name(self.path.name + ".wal")]
-        size = sum(file.stat().st_size for file in files if file.exists())
+        size = self.path.stat().st_size
+        with suppress(FileNotFoundError):  # a checkpoint takes it away, at any moment
+            size += self.path.with_name(self.path.name + ".wal").stat().st_size
         return StoreStatus(meta["store_id"], progress.epoch, partitions_of(progress), tuple(tables), size)
 
     def dead_letters(
