@@ -11,10 +11,18 @@ import pytest
 
 import headrace as hr
 from headrace.engine.local import EngineSettings, LocalEngine
+from headrace.engine.local.failing import set_aside
+from headrace.engine.local.queries import Queries
 from headrace.errors import TransientError
 from headrace.log import APPEND_SCHEMA, open_embedded_log
 from headrace.sql import plan_pipeline
-from headrace.store import Store
+from headrace.store import Store, reading
+
+
+def opened(folder: Path) -> Store:
+    pipeline = hr.Pipeline("p")
+    pipeline.stream("events", schema="id VARCHAR, seen TIMESTAMP NOT NULL", event_time="seen")
+    return Store.open(folder / "s.duckdb", plan_pipeline(pipeline), identities={"events": "log"})
 
 
 @pytest.mark.parametrize("step", ["duplicates", "table:counted", "table:days", "ledger"])
@@ -68,3 +76,56 @@ def test_an_epoch_for_which_readers_left_no_memory_is_written_once_they_are_inte
     engine.close()
     store.close()
     log.close()
+
+
+def test_passes_without_readers_that_overlap_leave_the_store_open(tmp_path: Path) -> None:
+    store = opened(tmp_path)
+    first, second = store.without_readers(), store.without_readers()
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    with pytest.raises(TransientError, match="needed its memory"):
+        store.query("SELECT 1 AS one")
+    second.__exit__(None, None, None)
+    assert store.query("SELECT 1 AS one").to_pylist() == [{"one": 1}]
+    store.close()
+
+
+def test_a_reader_that_notices_late_is_told_why_it_was_interrupted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reading, "_CROWDED_LOOKS_MAX", 1)
+    store = opened(tmp_path)
+    with pytest.raises(TransientError, match="needed its memory"), store.snapshot():
+        with store.without_readers():
+            pass
+        raise duckdb.InterruptException("INTERRUPT Error: Interrupted!")
+    store.close()
+
+
+def test_what_stopped_a_transaction_is_told_though_the_database_is_gone(tmp_path: Path) -> None:
+    store = opened(tmp_path)
+    with pytest.raises(duckdb.IOException, match="No space left"), store.transaction():
+        store._settings.close()
+        raise duckdb.IOException("IO Error: No space left on device")
+    store.close()
+
+
+def test_a_row_that_finds_no_memory_is_set_aside_where_nobody_reads_beside(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    queries = Queries(duckdb.connect())  # as in the executors of Spark
+    table = queries.table
+
+    def with_little_memory(sql: str) -> pa.Table:
+        if "huge" in queries.once("SELECT value FROM _rows").column("value").to_pylist():
+            raise duckdb.OutOfMemoryException("Out of Memory Error: could not allocate block")
+        return table(sql)
+
+    monkeypatch.setattr(queries, "table", with_little_memory)
+    values = ["small", "huge", "small"]
+    addresses = {"_partition": pa.array([0] * 3, pa.int32()), "_offset": pa.array(range(3), pa.int64())}
+    rows = pa.table({**addresses, "value": values})
+    good, failed = set_aside(queries, "SELECT _partition, _offset, value FROM _rows", rows)
+    assert good.column("value").to_pylist() == ["small", "small"]
+    assert [row.offset for row in failed] == [1]

@@ -101,7 +101,7 @@ class SampleHistory:
                 cursor.execute("COMMIT")
         except duckdb.Error:
             # A commit that failed has rolled back by itself.
-            with self._store.ample(always=True), suppress(duckdb.Error):
+            with suppress(duckdb.Error), self._store.ample(always=True):
                 cursor.execute("ROLLBACK")
             for number, name, labels in new:
                 self._series.pop((name, labels), number)

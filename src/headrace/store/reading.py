@@ -46,7 +46,13 @@ _ADDRESSES = 'STRUCT(stream VARCHAR, lane VARCHAR, partition INTEGER, "offset" B
 _LOOK_S = 0.05
 _CROWDED_LOOKS_MAX = 40
 _CLOSE_LOOKS_MAX = 200
-"""So often is a reader interrupted who does not give his cursor back; then the store is closed regardless."""
+"""So often is a reader interrupted who does not give his cursor back; then the engine goes on regardless."""
+
+_Reason = tuple[str, str]
+_CROWDED: _Reason = (
+    "the query was stopped: the pipeline needed its memory",
+    "ask for less: filter by a key or a time, and leave out what collects many rows in one",
+)
 
 
 class StoreReading:
@@ -56,38 +62,36 @@ class StoreReading:
         self.path = path
         self._root = connection
         self._root_lock = threading.Condition()
-        self._given: set[Any] = set()
-        self._refusal: tuple[str, str] | None = None
+        self._given: dict[Any, _Reason | None] = {}  # who reads, and why he was interrupted
+        self._crowded = 0
+        self._closed: _Reason | None = None
 
     @contextmanager
     def _cursor(self) -> Iterator[Any]:
         """Give a cursor for the block. Raises TransientError when nobody may read, or meanwhile no more."""
         with self._root_lock:
-            self._check_open()
+            _refuse(self._closed or (_CROWDED if self._crowded else None))
             cursor = self._root.cursor()
-            self._given.add(cursor)
+            self._given[cursor] = None
         try:
             prepare_session(cursor)
             yield cursor
         except (duckdb.Error, OSError, RefusedError, TransientError):
-            self._check_open()
+            _refuse(self._given[cursor])
             raise
         finally:
             with self._root_lock:
                 cursor.close()
-                self._given.remove(cursor)
+                del self._given[cursor]
                 self._root_lock.notify_all()
 
-    def _check_open(self) -> None:
-        if self._refusal is not None:
-            raise TransientError(self._refusal[0], fix=self._refusal[1])
-
-    def _interrupt(self, *, looks_max: int) -> None:
+    def _interrupt(self, reason: _Reason, *, looks_max: int) -> None:
         """Interrupt all who read, until they have given their cursors back; the lock is held."""
         for _ in range(looks_max):
             if not self._given:
                 return
             for cursor in self._given:
+                self._given[cursor] = reason
                 cursor.interrupt()
             self._root_lock.wait(_LOOK_S)  # who is between two statements is interrupted in the next
 
@@ -95,25 +99,23 @@ class StoreReading:
     def without_readers(self) -> Iterator[None]:
         """Interrupt all who read, and refuse others until the block ends: the engine needs their memory."""
         with self._root_lock:
-            before = self._refusal
-            self._refusal = (
-                "the query was stopped: the pipeline needed its memory",
-                "ask for less: filter by a key or a time, and leave out what collects many rows in one",
-            )
-            self._interrupt(looks_max=_CROWDED_LOOKS_MAX)
+            self._crowded += 1
         try:
+            with self._root_lock:
+                self._interrupt(_CROWDED, looks_max=_CROWDED_LOOKS_MAX)
             yield
         finally:
-            self._refusal = before
+            with self._root_lock:
+                self._crowded -= 1
 
     def _close_root(self) -> None:
         # DuckDB refuses to close a connection while one of its cursors is busy, and then keeps the file.
         with self._root_lock:
-            self._refusal = (
+            self._closed = (
                 f"the store {self.path} was closed before it had answered",
                 "ask again: the pipeline stopped",
             )
-            self._interrupt(looks_max=_CLOSE_LOOKS_MAX)
+            self._interrupt(self._closed, looks_max=_CLOSE_LOOKS_MAX)
             with suppress(duckdb.Error):
                 self._root.close()
 
@@ -235,3 +237,8 @@ def open_store_readonly(path: Path) -> ReadStore:
     Raises RefusedError when a pipeline is running on it.
     """
     return ReadStore(path, connect(path, read_only=True))
+
+
+def _refuse(reason: _Reason | None) -> None:
+    if reason is not None:
+        raise TransientError(reason[0], fix=reason[1])

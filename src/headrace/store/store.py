@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import uuid
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -112,7 +112,7 @@ class Store(StoreReading):
 
     def roll_back(self) -> None:
         """Undo the transaction of `connection`, if there still is one."""
-        with self.ample(always=True), suppress(duckdb.Error):  # a commit that failed has done it by itself
+        with suppress(duckdb.Error), self.ample(always=True):  # a commit that failed has done it by itself
             self.connection.execute("ROLLBACK")
 
     @contextmanager
@@ -125,12 +125,13 @@ class Store(StoreReading):
             yield
             return
         with self._lifting:
-            self._lifted += 1
             self._settings.execute(setting("memory_limit", "none"))
+            self._lifted += 1
         try:
             yield
         finally:
-            with self._lifting:
+            # What went wrong in the block must be told, and not that a dead database has no limit.
+            with self._lifting, suppress(duckdb.Error):
                 self._lifted -= 1
                 if not self._lifted:
                     self.limit_memory(self._memory_limit)
@@ -163,14 +164,11 @@ class Store(StoreReading):
 
         Who reads at this moment is interrupted with a TransientError.
         """
-        try:
+        with ExitStack() as ending:
+            ending.callback(self._lock.release)
+            ending.callback(self.connection.close)
+            ending.callback(self._settings.close)
             self._close_root()
-        finally:
-            try:
-                self._settings.close()
-                self.connection.close()
-            finally:
-                self._lock.release()
 
     # --- opening
 

@@ -106,6 +106,7 @@ class LocalEngine:
         """Make what keeps in mind what the store has; a transaction that failed may have misled it."""
         connection, progress = self._store.connection, self._store.progress
         self._queries = Queries(connection)
+        self._queries.alone = False
         self._writers = {
             table.name: table_writer(table, self._settings)
             for table in self._plan.tables

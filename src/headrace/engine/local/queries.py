@@ -38,8 +38,8 @@ class Queries:
 
     def __init__(self, connection: Any) -> None:
         self.connection = connection
-        self.alone = False
-        """Whether nobody else uses the memory that these queries have."""
+        self.alone = True
+        """Whether nobody else uses the memory that these queries have: a row that finds none is to blame."""
         self._feeds: dict[tuple[str, pa.Schema, Casts], _Feed] = {}
         self._registered: dict[str, _Feed] = {}
         self._names: dict[tuple[str, tuple[int, ...]], str] = {}
