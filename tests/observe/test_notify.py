@@ -61,9 +61,15 @@ def web(statuses: list[int]) -> Iterator[tuple[str, Queue[tuple[dict[str, str], 
 
 
 @contextmanager
-def mail(tls: ssl.SSLContext | None = None) -> Iterator[tuple[int, Queue[tuple[list[str], bytes]]]]:
-    """A mail server that takes everything (RFC 5321, the part that a client without STARTTLS uses)."""
+def mail(
+    tls: ssl.SSLContext | None = None, unknown: int = 0
+) -> Iterator[tuple[int, Queue[tuple[list[str], bytes]]]]:
+    """A mail server that knows all but the first `unknown` receivers it is told.
+
+    It speaks the part of RFC 5321 that a client without STARTTLS uses.
+    """
     got: Queue[tuple[list[str], bytes]] = Queue()
+    left = [unknown]
 
     class Handler(socketserver.StreamRequestHandler):
         def setup(self) -> None:
@@ -80,6 +86,10 @@ def mail(tls: ssl.SSLContext | None = None) -> Iterator[tuple[int, Queue[tuple[l
             to: list[str] = []
             while line := self.rfile.readline():
                 verb = line.split(maxsplit=1)[0].upper()
+                if verb == b"RCPT" and left[0]:
+                    left[0] -= 1
+                    self.say("550 nobody of that name")
+                    continue
                 if verb == b"RCPT":
                     to.append(line.decode().split("<")[1].split(">")[0])
                 if verb == b"DATA":
@@ -209,6 +219,19 @@ def test_a_notice_that_is_refused_keeps_nobody_from_the_next(monkeypatch: pytest
         told = [got.get(timeout=10)[1]["status"] for _ in range(notify.TRIES_MAX + 1)]
         telling.stop()
     assert told == ["firing"] * notify.TRIES_MAX + ["resolved"]
+
+
+def test_a_mail_that_no_receiver_is_known_for_keeps_nobody_from_the_next(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(notify, "_PAUSE_FIRST_S", 0.01)
+    with mail(unknown=2 * notify.TRIES_MAX) as (port, got):
+        telling = Notifying([("mail", email_to(port), "info")], lambda name, why: None)
+        telling.tell(notice())
+        telling.tell(notice("resolved"))
+        _, body = got.get(timeout=30)
+        telling.stop()
+    assert b"resolved: many" in body
 
 
 def test_one_that_is_away_is_told_in_the_journal_without_its_address(monkeypatch: pytest.MonkeyPatch) -> None:

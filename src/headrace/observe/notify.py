@@ -224,8 +224,13 @@ class _Told:
 
 def _is_final(error: Exception) -> bool:
     """Return whether the receiver will not take it later either; a password is not tried for ever."""
-    refused = isinstance(error, _NotTakenError) or getattr(error, "smtp_code", 0) >= 500
-    return refused or not isinstance(error, OSError)
+    import ssl
+
+    if isinstance(error, (_NotTakenError, ssl.SSLCertVerificationError)) or not isinstance(error, OSError):
+        return True
+    recipients: dict[str, tuple[int, bytes]] = getattr(error, "recipients", {})
+    codes = [getattr(error, "smtp_code", 0)] if not recipients else [code for code, _ in recipients.values()]
+    return min(codes) >= 500
 
 
 class Notifying:
