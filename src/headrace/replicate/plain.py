@@ -41,7 +41,7 @@ _FRACTIONS = {
     "TIMESTAMP WITH TIME ZONE": _MICROS,
     "TIMESTAMP_NS": ("nanosecond", 1_000_000_000, ".%n"),
 }
-_SPACE = re.compile(r"[ \t\r\n]")
+_LINE_END = re.compile(r"[\r\n]")
 _LAX = re.compile(
     r'(?P<text>"[^"\\]*(?:\\.[^"\\]*)*")|(?P<sign>-?)(?P<word>nan|inf(?:inity)?)'
     r"|[ \t\r\n]+|,(?=[ \t\r\n]*[\]}])",
@@ -84,7 +84,7 @@ def _sound_rows(rows: pa.Table, shape: TableShape) -> tuple[pa.Table, Mapping[in
 
 def _strict(text: str) -> str:
     """Return JSON on one line, with the digits that it had. Raises ValueError and RecursionError."""
-    if not _SPACE.search(text):
+    if not _LINE_END.search(text):
         try:
             _check(text)
         except ValueError:
