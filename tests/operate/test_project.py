@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -48,13 +49,13 @@ def test_a_reference_is_the_file_beside_the_pipeline_wherever_the_command_is_typ
 
 
 def test_a_project_is_loaded_while_another_thread_imports(tmp_path: Path) -> None:
-    made: list[str] = []
+    names = (f"imported_meanwhile_{number}" for number in itertools.count())
 
     def imports(phase: str, _: dict[str, int]) -> None:
         """Add a module, as an import in another thread does, whenever memory is looked after."""
         if phase == "start":
-            made.append(f"imported_meanwhile_{len(made)}")
-            sys.modules[made[-1]] = ModuleType(made[-1])
+            name = next(names)
+            sys.modules[name] = ModuleType(name)
 
     write(tmp_path)
     before = gc.get_threshold()
@@ -65,6 +66,7 @@ def test_a_project_is_loaded_while_another_thread_imports(tmp_path: Path) -> Non
     finally:
         gc.set_threshold(*before)
         gc.callbacks.remove(imports)
+        made = [name for name in sys.modules.copy() if name.startswith("imported_meanwhile_")]
         for name in made:
             del sys.modules[name]
     assert project.pipeline.name == "shop"

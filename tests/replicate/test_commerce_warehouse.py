@@ -63,7 +63,10 @@ def headrace(project: Path, *words: str) -> str:
 def history(project: Path, part: int = 0, parts: int = 1) -> None:
     """Put some hours of a shop, or a part of them, into the log, as they were recorded then."""
     began = datetime.now(UTC) - timedelta(hours=HOURS + 2) + part * timedelta(hours=HOURS) / parts
-    made = make_generator("commerce", seed=part).batch(began, EVENTS // parts, rate=EVENTS / (HOURS * 3600))
+    # A copy that comes long behind the record times around it may find its original forgotten: cuts decide.
+    made = make_generator("commerce", seed=part, settings=["late_share=0"]).batch(
+        began, EVENTS // parts, rate=EVENTS / (HOURS * 3600)
+    )
     path = project / "events.ndjson"
     path.write_bytes(b"".join(value + b"\n" for value in made["value"].to_pylist()))
     headrace(project, "produce", "events", str(path), "--record-time", "event")
