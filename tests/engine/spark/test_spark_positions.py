@@ -79,6 +79,34 @@ def test_batches_reach_the_end_and_a_quiet_log_is_looked_at_now_and_then(kafka_b
         assert eager.latest(offset, 20)["asked"] > offset["asked"]
 
 
+def sized(sizes: list[int], partition: int) -> pa.Table:
+    return values(*[b"x" * size for size in sizes], partition=pa.array([partition] * len(sizes), pa.int32()))
+
+
+@pytest.mark.parametrize("sizes", [[50_000] * 60, [10] * 400 + [50_000] * 100], ids=["all", "the last"])
+def test_a_first_batch_is_bounded_by_the_bytes_of_the_records_that_it_may_read(
+    kafka_broker: str, sizes: list[int]
+) -> None:
+    with opened(kafka_broker, topic_name(), partitions=2) as log:
+        log.append(sized(sizes, 0))
+        log.append(sized([10] * 300, 1))
+        positions = positions_of(log, batch_bytes_max=1_000_000)
+        offset = positions.latest(positions.first(), 20_000)
+        assert 0 < sum(at(offset).values()) <= 20
+        # Those after it are judged by what was read.
+        assert at(positions.latest(offset, 20_000)) == {"0": len(sizes), "1": 300}
+
+
+def test_a_first_batch_of_small_records_is_bounded_by_their_number_alone(kafka_broker: str) -> None:
+    topic = topic_name()
+    with opened(kafka_broker, topic, partitions=1) as log:
+        log.append(numbered(500, 0))
+        positions, narrow = positions_of(log, batch_bytes_max=10_000), positions_of(log, batch_bytes_max=1)
+        delete_before(kafka_broker, topic, 40)  # what retention took is the executors' to tell
+        assert at(positions.latest(positions.first(), 1000)) == {"0": 500}
+        assert at(narrow.latest(narrow.first(), 1000)) == {"0": 1}
+
+
 def test_a_log_that_lost_its_end_stops_the_run(kafka_broker: str) -> None:
     with opened(kafka_broker, topic_name(), partitions=1) as log:
         log.append(numbered(40, 0))

@@ -20,6 +20,7 @@ from confluent_kafka import KafkaException, TopicPartition
 from confluent_kafka.admin import OffsetSpec
 
 from headrace.engine.spark.cutting import Place, cut
+from headrace.engine.spark.sizing import rows_within
 from headrace.engine.spark.task import Lane, Task
 from headrace.errors import IntegrityError
 from headrace.log.kafka.connection import Connection
@@ -59,6 +60,7 @@ class Positions:
         self._clock = clock
         self._connections = {name: Connection(lane.settings, lane.place) for name, lane in task.lanes.items()}
         self._topics = {name: Topic(lane.identity, 0, 0) for name, lane in task.lanes.items()}
+        self._sized = False
         self._groups = {
             name: Groups(self._connections[name]) for name, lane in task.lanes.items() if lane.loading
         }
@@ -71,7 +73,9 @@ class Positions:
     def latest(self, start: Offset, rows_max: int) -> Offset:
         """Return where the next batch ends; `start` itself when there is nothing to do.
 
-        Raises IntegrityError when a topic was made again, TransientError when no broker answers.
+        The first one has about `batch_bytes_max` bytes at most, as well; those after it are the caller's to
+        judge by the one before. Raises IntegrityError when a topic was made again, TransientError when no
+        broker answers.
         """
         now = self._clock()
         loading = [name[0] for name, groups in self._groups.items() if groups.loading()]
@@ -82,6 +86,10 @@ class Positions:
             if start["asked"] is not None and asked - start["asked"] < quiet:
                 return start
             return self._offset(starts, seen, ends, asked, loading, start["moment"])
+        if not self._sized:
+            spans = {p: (at, min(ends[p], at + rows_max)) for p, at in starts.items() if ends[p] > at}
+            rows_max = rows_within(self._task.lanes, spans, rows_max, self._task.spark.batch_bytes_max)
+            self._sized = True
         lanes = {place: at for place, at in starts.items() if place[1] == _REDRIVE}
         chosen = {place: min(ends[place], at + rows_max) for place, at in lanes.items()}
         main = {place: at for place, at in starts.items() if place not in lanes}
