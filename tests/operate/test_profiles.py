@@ -11,7 +11,7 @@ from headrace.operate.options import describe_options
 from headrace.operate.profiles import (
     EngineOptions,
     Profile,
-    check_stream_names,
+    check_streams,
     read_profile,
     read_profile_names,
 )
@@ -117,10 +117,10 @@ def test_an_unknown_profile_names_the_nearest_one(tmp_path: Path) -> None:
 
 
 def test_what_is_not_toml_or_not_a_profile_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ProfileError, match="not TOML"):
-        read_profile(write(tmp_path, "[profiles.local\n"), None)
+    with pytest.raises(ProfileError, match=r"headrace.toml:2: the file: it is not TOML"):
+        read_profile(write(tmp_path, "\n[profiles.local\n"), None)
     with pytest.raises(
-        ProfileError, match=r"headrace.toml:1: unknown section 'profile'; did you mean 'profiles'"
+        ProfileError, match=r"headrace.toml:1: section 'profile': it is not known; did you mean 'profiles'"
     ):
         read_profile(write(tmp_path, "[profile.local]\n"), None)
     with pytest.raises(ProfileError, match="not a section"):
@@ -136,7 +136,7 @@ def test_a_binding_of_a_stream_that_does_not_exist_is_found(tmp_path: Path) -> N
     write(tmp_path, "[profiles.local]\nstreams.evnts = { partitions = 3 }\n")
     profile = read_profile(tmp_path, None)
     with pytest.raises(ProfileError, match=r"headrace.toml:2: .*no stream 'evnts'; did you mean 'events'"):
-        check_stream_names(profile, tmp_path, ("events",))
+        check_streams(profile, tmp_path, ("events",))
 
 
 def test_references_are_resolved_from_the_environment_and_from_files(

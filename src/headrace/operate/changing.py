@@ -358,7 +358,7 @@ def _read(section: str, name: str, text: str) -> Any:
                 {name: raw},
                 path=section,
                 folder=Path(),
-                report=lambda key, wrong, fix: problems.append((f"{key} {wrong}", fix)),
+                report=lambda key, wrong, fix, *, absent=False: problems.append((f"{key} {wrong}", fix)),
             ),
             name,
         )

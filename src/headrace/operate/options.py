@@ -8,21 +8,29 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from headrace.declare.durations import format_duration, parse_duration
 from headrace.declare.words import did_you_mean
 from headrace.errors import ProfileError
-from headrace.operate.secrets import Secret, resolve_references
+from headrace.operate.secrets import AbsentError, Secret, resolve_references
 
 __all__ = ["Kind", "OptionLine", "Report", "describe_options", "option", "option_names", "read_options"]
 
-Report = Callable[[str, str, str], None]
-"""Takes (dotted key, what is wrong, fix)."""
+
+class Report(Protocol):
+    """Is told what is wrong with a profile, one thing at a time."""
+
+    def __call__(self, key: str, what: str, fix: str, *, absent: bool = False) -> None:
+        """Take a dotted key, what is wrong there, and the fix.
+
+        `absent`: what is written may be right, and what it needs is not on this machine.
+        """
+
 
 T = TypeVar("T")
 _SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?i?b)?\s*", re.IGNORECASE)
@@ -117,6 +125,10 @@ def read_options(kind: type[T], raw: object, *, path: str, folder: Path, report:
             continue
         try:
             values[name] = _read_value(line.metadata, value, folder)
+        except AbsentError as error:
+            report(f"{path}.{name}", error.message, error.fix, absent=True)
+            if line.metadata["kind"] in (Kind.TEXT, Kind.PATH):
+                values[name] = value  # so that nobody takes the option for one that was left out
         except ProfileError as error:
             report(f"{path}.{name}", error.message, error.fix)
         except ValueError as error:

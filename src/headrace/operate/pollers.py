@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from headrace.operate.project import Project
     from headrace.produce.polling import Poller, PollSettings
 
-__all__ = ["Pollers", "open_poller"]
+__all__ = ["Pollers", "flatten_of", "open_poller"]
 
 _JOIN_S = 2.0
 
@@ -62,7 +62,7 @@ def _settings(project: Project, stream: str) -> PollSettings:
     return PollSettings(
         url=options.url,
         items=options.items,
-        flatten=None if options.flatten is None else _function(project, options.flatten),
+        flatten=None if options.flatten is None else flatten_of(project, options.flatten),
         key=declared.key,
         every_s=options.every.total_seconds(),
         timeout_s=options.timeout.total_seconds(),
@@ -74,8 +74,11 @@ def _settings(project: Project, stream: str) -> PollSettings:
     )
 
 
-def _function(project: Project, place: str) -> Callable[..., Any]:
-    """Return the function `file:name` of a project. Raises ProfileError when there is none."""
+def flatten_of(project: Project, place: str) -> Callable[..., Any]:
+    """Return the function `file:name` of a project, which makes records of items.
+
+    Raises ProfileError when there is none.
+    """
     file, _, name = place.partition(":")
     path = project.folder / f"{file}.py"
     found: Any = None

@@ -4,9 +4,7 @@
 
 from __future__ import annotations
 
-import re
-import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -18,25 +16,28 @@ from headrace.operate.alert_options import AlertOptions, read_alerts
 from headrace.operate.bindings import EmbeddedBinding, StreamBinding, read_binding
 from headrace.operate.ingest_options import IngestOptions
 from headrace.operate.metrics_options import MetricsOptions
-from headrace.operate.options import Kind, option, read_options
+from headrace.operate.options import Kind, Report, option, read_options
 from headrace.operate.page_options import PageOptions
 from headrace.operate.polling_options import PollingOptions, read_polling
+from headrace.operate.profile_file import PROFILE_FILE, ProfileFile, read_profile_file
 from headrace.operate.replica_options import read_replicas
 from headrace.operate.spark_options import SparkOptions, read_spark
 from headrace.operate.telemetry_options import TelemetryOptions, read_telemetry
 
 __all__ = [
+    "DEFAULT_PROFILE",
     "PROFILE_FILE",
     "EngineOptions",
     "Profile",
+    "ReadProfile",
     "StoreBinding",
-    "check_formats",
-    "check_stream_names",
+    "check_streams",
+    "examine_profile",
+    "problems_of_streams",
     "read_profile",
     "read_profile_names",
 ]
 
-PROFILE_FILE = "headrace.toml"
 DEFAULT_PROFILE = "local"
 
 
@@ -116,114 +117,112 @@ _SECTIONS = (
 )
 
 
+@dataclass(frozen=True)
+class ReadProfile:
+    """A profile, with everything that is wrong with it. An option that is wrong has its default."""
+
+    profile: Profile
+    problems: tuple[Problem, ...]
+    absent: tuple[Problem, ...]
+    """What is written as it should be, and leads to something that is not on this machine."""
+
+
 def read_profile(folder: Path, name: str | None) -> Profile:
     """Return the profile `name` of the project in `folder`; None: `local`, or the defaults.
 
     Raises ProfileError that holds every problem with its place.
     """
-    profiles, lines = _read_sections(folder)
+    file = read_profile_file(folder)
+    _raise_all(file.problems)
     wanted = DEFAULT_PROFILE if name is None else name
-    if wanted not in profiles:
-        if name is None or (name == DEFAULT_PROFILE and not profiles):
+    if wanted not in file.profiles:
+        if name is None or (name == DEFAULT_PROFILE and not file.profiles):
             return Profile()
-        known = ", ".join(f"'{each}'" for each in profiles) or "none"
-        raise ProfileError(
-            f"there is no profile '{name}' in {PROFILE_FILE}{did_you_mean(name, profiles)}",
-            fix=f"write a section [profiles.{name}], or use one of: {known}",
-        )
+        what, fix = _no_profile(file, name)
+        raise ProfileError(what, fix=fix)
+    read = examine_profile(file, wanted, folder)
+    _raise_all((*read.problems, *read.absent))
+    return read.profile
+
+
+def examine_profile(file: ProfileFile, name: str, folder: Path) -> ReadProfile:
+    """Read the profile `name` of a file of the project in `folder`, whatever is wrong with it.
+
+    One that the file does not have is a problem, but for the profile of a file without any.
+    """
     problems: list[Problem] = []
+    missing: list[Problem] = []
 
-    def report(key: str, what: str, fix: str) -> None:
-        subject = f"profile '{wanted}': '{key.removeprefix(f'profiles.{wanted}.')}'"
-        problems.append(Problem(PROFILE_FILE, _line_of(lines, key), subject, what, fix))
+    def report(key: str, what: str, fix: str, *, absent: bool = False) -> None:
+        key = key.removeprefix(f"profiles.{name}").removeprefix(".")
+        (missing if absent else problems).append(file.problem(name, key, what, fix))
 
-    profile = _read_section(wanted, profiles[wanted], folder, report)
-    _raise_all(problems)
-    return profile
+    if name in file.profiles:
+        profile = _read_section(name, file.profiles[name], folder, report)
+    else:
+        profile = Profile(name)
+        if file.profiles or name != DEFAULT_PROFILE:
+            what, fix = _no_profile(file, name)
+            problems.append(Problem(PROFILE_FILE, 1, "the file", what, fix))
+    return ReadProfile(profile, tuple(problems), tuple(missing))
+
+
+def _no_profile(file: ProfileFile, name: str) -> tuple[str, str]:
+    known = ", ".join(f"'{each}'" for each in file.profiles) or "none"
+    return (
+        f"there is no profile '{name}' in {PROFILE_FILE}{did_you_mean(name, file.profiles)}",
+        f"write a section [profiles.{name}], or use one of: {known}",
+    )
 
 
 def read_profile_names(folder: Path) -> tuple[str, ...]:
     """Return the names of the profiles that are written down, in the order of the file."""
-    return tuple(_read_sections(folder)[0])
+    file = read_profile_file(folder)
+    _raise_all(file.problems)
+    return tuple(file.profiles)
 
 
-def check_stream_names(profile: Profile, folder: Path, streams: tuple[str, ...]) -> None:
-    """Raise ProfileError when the profile binds a stream that the pipeline does not have."""
+def check_streams(profile: Profile, folder: Path, streams: tuple[str, ...]) -> None:
+    """Raise ProfileError when the profile cannot be the one of a pipeline with these streams."""
+    _raise_all(problems_of_streams(profile, read_profile_file(folder), streams))
+
+
+def problems_of_streams(profile: Profile, file: ProfileFile, streams: tuple[str, ...]) -> tuple[Problem, ...]:
+    """Return what is wrong: streams that the pipeline does not have, formats without a registry."""
     bound = [
         *(("streams", name) for name in profile.streams),
         *(("polling", name) for name in profile.polling),
     ]
-    unknown = [(section, name) for section, name in bound if name not in streams]
-    if unknown:
-        lines = _read_sections(folder)[1]
-        _raise_all(
-            [
-                Problem(
-                    PROFILE_FILE,
-                    _line_of(lines, f"profiles.{profile.name}.{section}.{name}"),
-                    f"profile '{profile.name}'",
-                    f"the pipeline has no stream '{name}'{did_you_mean(name, streams)}",
-                    "it has: " + ", ".join(streams),
-                )
-                for section, name in unknown
-            ]
+    unknown = [
+        file.problem(
+            profile.name,
+            f"{section}.{name}",
+            f"the pipeline has no stream '{name}'{did_you_mean(name, streams)}",
+            "it has: " + (", ".join(streams) or "none"),
         )
-
-
-def check_formats(profile: Profile, folder: Path) -> None:
-    """Raise ProfileError when a stream's format needs a registry and the profile names none."""
-    without = [
-        name for name, binding in profile.streams.items() if binding.format != "json" and not binding.registry
+        for section, name in bound
+        if name not in streams
     ]
-    if without:
-        lines = _read_sections(folder)[1]
-        _raise_all(
-            [
-                Problem(
-                    PROFILE_FILE,
-                    _line_of(lines, f"profiles.{profile.name}.streams.{name}.format"),
-                    f"profile '{profile.name}': 'streams.{name}.format'",
-                    f"{profile.stream(name).format} needs a schema registry",
-                    'add registry = "http://localhost:8081" (headrace registry serve runs one)',
-                )
-                for name in without
-            ]
+    without = [
+        file.problem(
+            profile.name,
+            f"streams.{name}.format",
+            f"{binding.format} needs a schema registry",
+            'add registry = "http://localhost:8081" (headrace registry serve runs one)',
         )
+        for name, binding in profile.streams.items()
+        if binding.format != "json" and not binding.registry
+    ]
+    return (*unknown, *without)
 
 
-def _raise_all(problems: list[Problem]) -> None:
-    if problems:
-        raise ProfileError("\n".join(str(each) for each in sorted(problems, key=lambda each: each.line)))
+def _raise_all(problems: Iterable[Problem]) -> None:
+    told = [str(each) for each in sorted(problems, key=lambda each: each.line)]
+    if told:
+        raise ProfileError("\n".join(told))
 
 
-def _read_sections(folder: Path) -> tuple[dict[str, Any], dict[str, int]]:
-    path = folder / PROFILE_FILE
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        return {}, {}
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise ProfileError(f"{path} cannot be read: {reason}") from None
-    try:
-        document = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ProfileError(f"{PROFILE_FILE} is not TOML: {error}", fix="correct that line") from None
-    lines: dict[str, int] = {}
-    for path_of_key, line in _lines_of_keys(text):
-        lines.setdefault(path_of_key, line)
-    for key in document:
-        if key != "profiles":
-            place = f"{PROFILE_FILE}:{_line_of(lines, key)}"
-            hint = did_you_mean(key, ("profiles",))
-            raise ProfileError(f"{place}: unknown section '{key}'{hint}", fix="write [profiles.NAME]")
-    profiles = document.get("profiles", {})
-    if not isinstance(profiles, dict):
-        raise ProfileError(f"{PROFILE_FILE}: 'profiles' is not a section", fix="write [profiles.local]")
-    return profiles, lines
-
-
-def _read_section(name: str, raw: object, folder: Path, report: Any) -> Profile:
+def _read_section(name: str, raw: object, folder: Path, report: Report) -> Profile:
     prefix = f"profiles.{name}"
     if not isinstance(raw, Mapping):
         report(prefix, "is not a section", f"write [profiles.{name}]")
@@ -284,35 +283,3 @@ def _read_section(name: str, raw: object, folder: Path, report: Any) -> Profile:
         spark,
         telemetry,
     )
-
-
-_HEADER = re.compile(r"\s*\[\s*([^\[\]]+?)\s*\]\s*(?:#.*)?$")
-_KEY = re.compile(r"\s*([A-Za-z0-9_.\"' -]+?)\s*=")
-_INNER_KEY = re.compile(r"[{,]\s*([A-Za-z0-9_-]+)\s*=")
-
-
-def _lines_of_keys(text: str) -> Iterator[tuple[str, int]]:
-    """Give (dotted key, line): TOML's own reader keeps no places."""
-    prefix = ""
-    for number, line in enumerate(text.splitlines(), start=1):
-        if header := _HEADER.match(line):
-            prefix = _dotted(header.group(1))
-            yield prefix, number
-        elif key := _KEY.match(line):
-            path = ".".join(part for part in (prefix, _dotted(key.group(1))) if part)
-            for parents in range(key.group(1).count("."), -1, -1):
-                yield path.rsplit(".", parents)[0], number
-            for inner in _INNER_KEY.finditer(line):
-                yield f"{path}.{inner.group(1)}", number
-
-
-def _dotted(key: str) -> str:
-    return ".".join(part.strip().strip("\"'") for part in key.split("."))
-
-
-def _line_of(lines: Mapping[str, int], key: str) -> int:
-    while key:
-        if key in lines:
-            return lines[key]
-        key = key.rpartition(".")[0]
-    return 1

@@ -12,9 +12,18 @@ from types import ModuleType
 
 from headrace.declare import Pipeline
 from headrace.errors import DeclarationError, HeadraceError, Problem, ProfileError
-from headrace.operate.profiles import Profile, check_formats, check_stream_names, read_profile
+from headrace.operate.profiles import Profile, check_streams, read_profile
 
-__all__ = ["PIPELINE_FILE", "Home", "Project", "find_home", "load_pipeline", "load_project"]
+__all__ = [
+    "PIPELINE_FILE",
+    "Home",
+    "Project",
+    "declared_pipeline",
+    "find_folder",
+    "find_home",
+    "load_pipeline",
+    "load_project",
+]
 
 PIPELINE_FILE = "pipeline.py"
 
@@ -66,12 +75,18 @@ class Project(Home):
 
 def find_home(folder: Path, *, profile: str | None = None) -> Home:
     """Return the project that `folder` lies in. Raises ProfileError when there is none."""
+    found = find_folder(folder)
+    return Home(found, read_profile(found, profile))
+
+
+def find_folder(folder: Path) -> Path:
+    """Return the folder of the project that `folder` lies in. Raises ProfileError when there is none."""
     start = folder.expanduser().resolve()
     if not start.is_dir():
         raise ProfileError(f"there is no folder {folder}", fix="name a folder that holds a pipeline.py")
     for candidate in (start, *start.parents):
         if (candidate / PIPELINE_FILE).is_file():
-            return Home(candidate, read_profile(candidate, profile))
+            return candidate
     raise ProfileError(
         f"there is no {PIPELINE_FILE} in {start} or above it",
         fix="go to a project's folder, or make one: headrace new my-pipeline",
@@ -86,14 +101,17 @@ def load_project(folder: Path, *, profile: str | None = None) -> Project:
     exactly one pipeline. What is wrong inside the pipeline is found by the planner.
     """
     home = find_home(folder, profile=profile)
-    pipeline = load_pipeline(home.folder / PIPELINE_FILE)
-    # A project means the same wherever the command is typed: its files lie beside its pipeline.
-    pipeline.references = tuple(
-        replace(each, path=str(home.folder / each.path)) for each in pipeline.references
-    )
-    check_stream_names(home.profile, home.folder, tuple(each.name for each in pipeline.streams))
-    check_formats(home.profile, home.folder)
+    pipeline = declared_pipeline(home.folder)
+    check_streams(home.profile, home.folder, tuple(each.name for each in pipeline.streams))
     return Project(home.folder, home.profile, pipeline)
+
+
+def declared_pipeline(folder: Path) -> Pipeline:
+    """Return the pipeline of the project in `folder`. Raises as `load_pipeline` does."""
+    pipeline = load_pipeline(folder / PIPELINE_FILE)
+    # A project means the same wherever the command is typed: its files lie beside its pipeline.
+    pipeline.references = tuple(replace(each, path=str(folder / each.path)) for each in pipeline.references)
+    return pipeline
 
 
 def load_pipeline(path: Path) -> Pipeline:

@@ -41,6 +41,7 @@ def _read_replica(name: str, raw: object, path: str, folder: Path, report: Repor
     try:
         described = replica_kind(kind)
     except ProfileError as error:
-        report(f"{path}.kind", error.message, error.fix)
+        missing_package = isinstance(error.__cause__, ImportError)
+        report(f"{path}.kind", error.message, error.fix, absent=missing_package)
         return None
     return read_options(described, raw, path=path, folder=folder, report=report)

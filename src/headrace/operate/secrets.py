@@ -8,10 +8,17 @@ from pathlib import Path
 
 from headrace.errors import ProfileError
 
-__all__ = ["Secret", "resolve_references"]
+__all__ = ["AbsentError", "Secret", "resolve_references"]
 
 _REFERENCE = re.compile(r"\$\{([^}]*)\}")
 _FILE_BYTES_MAX = 64 * 1024
+
+
+class AbsentError(ProfileError):
+    """A reference is written as it should be, and what it leads to is not on this machine.
+
+    Whoever runs the pipeline must act; `headrace check`, which may run elsewhere, only warns.
+    """
 
 
 class Secret:
@@ -64,7 +71,7 @@ def resolve_references(text: str, folder: Path) -> str:
 def _from_environment(name: str) -> str:
     value = os.environ.get(name)
     if value is None:
-        raise ProfileError(
+        raise AbsentError(
             f"the environment variable '{name}' is not set",
             fix=f"set it before the command: {name}=... headrace run",
         )
@@ -80,7 +87,8 @@ def _from_file(name: str, folder: Path) -> str:
         return path.read_text(encoding="utf-8").rstrip("\r\n")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise ProfileError(
+        absent = isinstance(error, FileNotFoundError | PermissionError)
+        raise (AbsentError if absent else ProfileError)(
             f"the file '{name}' cannot be read: {reason}",
             fix="write the secret into that file, or correct the path",
         ) from None

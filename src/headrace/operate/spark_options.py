@@ -11,7 +11,7 @@ from pathlib import Path
 
 from headrace.errors import ProfileError
 from headrace.operate.options import Kind, Report, option, option_names, read_options
-from headrace.operate.secrets import resolve_references
+from headrace.operate.secrets import AbsentError, resolve_references
 
 __all__ = ["SparkOptions", "read_spark"]
 
@@ -69,7 +69,7 @@ def read_spark(section: Mapping[str, object], prefix: str, folder: Path, report:
             try:
                 conf[name] = _text(value, folder)
             except ProfileError as error:
-                report(place, error.message, error.fix)
+                report(place, error.message, error.fix, absent=isinstance(error, AbsentError))
     return replace(options, conf=conf)
 
 

@@ -47,7 +47,7 @@ def read_telemetry(raw: object, path: str, folder: Path, report: Report) -> Tele
     options = read_options(TelemetryOptions, raw, path=path, folder=folder, report=report)
     for name in ("traces", "lineage"):
         address = getattr(options, name)
-        if address is None:
+        if address is None or "${" in address:  # a reference that leads nowhere, which is told
             continue
         problem = _problem_of(address)
         if problem:

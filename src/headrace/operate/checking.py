@@ -1,0 +1,179 @@
+"""What is wrong with a project: its pipeline and its profiles, everything at once, and nothing connected."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, fields, is_dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from headrace.declare.words import did_you_mean
+from headrace.errors import DeclarationError, HeadraceError, Problem, ProfileError
+from headrace.operate.engines import check_engine
+from headrace.operate.profile_file import ProfileFile, read_profile_file
+from headrace.operate.profiles import DEFAULT_PROFILE, Profile, examine_profile, problems_of_streams
+from headrace.operate.project import PIPELINE_FILE, Project, declared_pipeline, find_folder
+from headrace.operate.secrets import AbsentError, Secret
+
+if TYPE_CHECKING:
+    from headrace.declare import Pipeline
+    from headrace.sql.plan import PipelinePlan
+
+__all__ = ["Checked", "Looks", "check_project"]
+
+Looks = Callable[[Profile], Iterable[tuple[str, ProfileError]]]
+"""Gives what else is wrong with a profile: a dotted key without `profiles.NAME.`, and the error."""
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A project that nothing is wrong with."""
+
+    plan: PipelinePlan
+    profiles: tuple[str, ...]
+    warnings: tuple[str, ...]
+    """What may be meant, and what this machine lacks: unset variables, files of secrets, packages."""
+
+
+def check_project(folder: Path, *, profile: str | None = None, looks: Looks = lambda profile: ()) -> Checked:
+    """Check the project that `folder` lies in: its pipeline, and one profile or all that are written down.
+
+    Raises ProfileError or DeclarationError that holds every problem of both files. What a profile needs and
+    this machine lacks is a warning: where the check runs is not where the pipeline does.
+    """
+    home = find_folder(folder)
+    file = read_profile_file(home)
+    found = _Found(home, file, looks)
+    pipeline, plan, wrong = _planned(home)
+    names = tuple(file.profiles) or (DEFAULT_PROFILE,) if profile is None else (profile,)
+    if file.profiles or not file.problems:  # else nobody knows which there are
+        for name in names:
+            found.examine(name, pipeline, plan)
+    problems = (*file.problems, *found.problems)
+    if wrong:
+        raise DeclarationError((*problems, *wrong))
+    if problems or plan is None:
+        raise ProfileError("\n".join(str(each) for each in sorted(problems, key=lambda each: each.line)))
+    return Checked(plan, names, (*(str(each) for each in plan.warnings), *_lacking(found.absent)))
+
+
+def _lacking(absent: Iterable[Problem]) -> list[str]:
+    """Return what this machine lacks in the order of the file; a variable once for each profile."""
+    once: dict[tuple[str, str], Problem] = {}
+    for each in absent:
+        once.setdefault((each.subject.partition(": ")[0], each.what), each)
+    return [str(each) for each in sorted(once.values(), key=lambda each: each.line)]
+
+
+def _planned(home: Path) -> tuple[Pipeline | None, PipelinePlan | None, tuple[Problem, ...]]:
+    """Return the pipeline and its plan, as far as there are any, and what is wrong with them."""
+    from headrace.sql import plan_pipeline
+
+    pipeline = None
+    try:
+        pipeline = declared_pipeline(home)
+        return pipeline, plan_pipeline(pipeline), ()
+    except DeclarationError as error:
+        return pipeline, None, error.problems
+    except HeadraceError as error:  # what pipeline.py calls may raise anything of ours
+        path = str(home / PIPELINE_FILE)
+        return pipeline, None, (Problem(path, 1, PIPELINE_FILE, error.message, error.fix),)
+
+
+class _Found:
+    """Collects what is wrong with profiles."""
+
+    def __init__(self, home: Path, file: ProfileFile, looks: Looks) -> None:
+        self._home = home
+        self._file = file
+        self._looks = looks
+        self.problems: list[Problem] = []
+        self.absent: list[Problem] = []
+
+    def examine(self, name: str, pipeline: Pipeline | None, plan: PipelinePlan | None) -> None:
+        """Examine one profile, against the pipeline as far as there is one."""
+        read = examine_profile(self._file, name, self._home)
+        self.problems.extend(read.problems)
+        self.absent.extend(read.absent)
+        self._tell(read.profile, self._looks(read.profile))
+        self._tell(read.profile, _secrets(read.profile))
+        if pipeline is not None:
+            streams = tuple(each.name for each in pipeline.streams)
+            self.problems.extend(problems_of_streams(read.profile, self._file, streams))
+            project = Project(self._home, read.profile, pipeline)
+            for look in (_engine, _schemas, _pollers):
+                self._tell(read.profile, look(project))
+            self._tell(read.profile, _replicas(project, plan))
+
+    def _tell(self, profile: Profile, errors: Iterable[tuple[str, ProfileError]]) -> None:
+        for key, error in errors:
+            problem = self._file.problem(profile.name, key, error.message, error.fix)
+            (self.absent if isinstance(error, AbsentError) else self.problems).append(problem)
+
+
+def _secrets(value: Any, path: str = "") -> Iterator[tuple[str, ProfileError]]:
+    """Give every secret below `value` that cannot be read."""
+    if isinstance(value, Secret):
+        try:
+            value.reveal()
+        except ProfileError as error:
+            yield path, error
+    elif is_dataclass(value):
+        for field in fields(value):
+            yield from _secrets(getattr(value, field.name), _joined(path, field.name))
+    elif isinstance(value, Mapping):
+        for name, each in value.items():
+            yield from _secrets(each, _joined(path, str(name)))
+    elif isinstance(value, tuple):  # a notifier: its kind, its options
+        for each in value:
+            yield from _secrets(each, path)
+
+
+def _joined(path: str, name: str) -> str:
+    return f"{path}.{name}" if path else name
+
+
+def _engine(project: Project) -> Iterator[tuple[str, ProfileError]]:
+    try:
+        check_engine(project)
+    except ProfileError as error:
+        yield "engine", error
+
+
+def _schemas(project: Project) -> Iterator[tuple[str, ProfileError]]:
+    for stream, binding in project.profile.streams.items():
+        schema = binding.registry_schema
+        if schema is not None and "${" not in schema and not (project.folder / schema).is_file():
+            error = ProfileError(f"there is no file '{schema}'", fix="name the file of the schema")
+            yield f"streams.{stream}.registry_schema", error
+
+
+def _pollers(project: Project) -> Iterator[tuple[str, ProfileError]]:
+    from headrace.operate.pollers import flatten_of
+
+    streams = {each.name for each in project.pipeline.streams}
+    for stream, options in project.profile.polling.items():
+        place = options.flatten or ""
+        if stream in streams and all(place.partition(":")) and "${" not in place:
+            try:
+                flatten_of(project, place)
+            except ProfileError as error:
+                yield f"polling.{stream}.flatten", error
+
+
+def _replicas(project: Project, plan: PipelinePlan | None) -> Iterator[tuple[str, ProfileError]]:
+    """Give replicas of tables that the pipeline does not have, or not in this way."""
+    from headrace.replicate.shapes import tables_of
+
+    known = [table.name for table in project.pipeline.tables]
+    for name, options in project.profile.replicas.items():
+        unknown = [table for table in options.tables if table != "*" and table not in known]
+        for table in unknown:
+            what = f"the pipeline has no table '{table}'{did_you_mean(table, known)}"
+            fix = "it has: " + (", ".join(known) or "none")
+            yield f"replicas.{name}.tables", ProfileError(what, fix=fix)
+        if plan is not None and not unknown:
+            try:
+                tables_of(plan, options, name)
+            except ProfileError as error:
+                yield f"replicas.{name}", error
