@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import threading
 from collections.abc import Iterator
@@ -112,9 +113,8 @@ def test_too_large_too_many_and_unknown_kinds_have_their_own_status() -> None:
         with pytest.raises(RefusedRequest) as refused:
             body(content, **changes)
         assert refused.value.status == 413
-    import gzip
-
     assert decompressed(gzip.compress(b"12"), "gzip", bytes_max=2) == b"12"
+    assert decompressed(gzip.compress(b""), "gzip", bytes_max=2) == b""
     for sent, encoding, status in (
         (gzip.compress(b"1" * 100_000), "gzip", 413),
         (gzip.compress(b"1" * 50)[:-3], "gzip", 400),
@@ -127,6 +127,19 @@ def test_too_large_too_many_and_unknown_kinds_have_their_own_status() -> None:
     assert content_type_of("Application/JSON; charset=utf-8") == "json"
     with pytest.raises(RefusedRequest, match="text/plain"):
         content_type_of("text/plain")
+
+
+def test_a_body_says_how_it_grows_before_it_has_grown() -> None:
+    told: list[int] = []
+
+    def grows(size: int) -> None:
+        told.append(size)
+        if size > 1_000_000:
+            raise RefusedRequest(429, "enough")
+
+    with pytest.raises(RefusedRequest, match="enough"):
+        decompressed(gzip.compress(b" " * 8_000_000), "gzip", bytes_max=8_000_000, grows=grows)
+    assert told[-1] < 2_000_000 and told == sorted(told)
 
 
 def test_a_key_has_the_bytes_that_produce_would_take() -> None:
@@ -339,7 +352,17 @@ def test_too_much_in_flight_is_refused_until_it_is_answered(tmp_path: Path) -> N
             assert (refused.value.status, refused.value.retry_after) == (429, 1)
         with opened.ingest.admitted(1), pytest.raises(RefusedRequest), opened.ingest.admitted(1):
             pass
-    with opened.ingest.admitted(100):
+    with opened.ingest.admitted(1000) as alone:  # it would never be taken otherwise
+        alone.holds(2000)
+        with pytest.raises(RefusedRequest), opened.ingest.admitted(1):
+            pass
+        alone.holds(50)
+        with opened.ingest.admitted(10) as other:
+            other.holds(50)
+            with pytest.raises(RefusedRequest):
+                other.holds(51)
+            other.holds(0)
+    with opened.ingest.admitted(99), opened.ingest.admitted(1):
         pass
     opened.close()
     with pytest.raises(RefusedRequest, match="stopping"):

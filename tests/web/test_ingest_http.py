@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import http.client
 import json
 import os
@@ -171,10 +172,25 @@ def test_a_body_that_is_cut_off_appends_nothing(server: Server) -> None:
 
 
 def test_too_much_in_flight_says_when_to_come_again(tmp_path: Path) -> None:
-    with served(tmp_path, waiting_bytes_max=10) as server:
+    with served(tmp_path, waiting_bytes_max=10) as server, server.ingest.admitted(1):
         status, answer, headers = server.post(b'{"user": "abc"}')
         assert (status, headers["Retry-After"]) == (429, "1")
         assert "too much waits" in answer["error"]
+
+
+def test_what_waits_is_counted_as_it_is_held_and_not_as_it_was_sent(tmp_path: Path) -> None:
+    body = b"[" + b",".join(b'{"user": "%d"}' % number for number in range(1000)) + b"]"
+    packed = gzip.compress(b" " * 200_000 + body)
+    tiny = b"[" + b",".join([b"1"] * 1000) + b"]"
+    assert len(packed) < 20_000 and len(tiny) < 10_000
+    with served(tmp_path, waiting_bytes_max=40_000) as server:
+        assert server.post(packed, {"Content-Encoding": "gzip"})[0] == 200  # it waits alone
+        with server.ingest.admitted(100):
+            status, answer, _ = server.post(packed, {"Content-Encoding": "gzip"})
+            assert (status, answer["error"]) == (429, "too much waits to be appended")
+            assert server.post(tiny)[0] == 429  # a record takes more than its one byte
+            assert server.post(b"[1]")[0] == 200
+        assert server.post(tiny)[0] == 200  # and nothing of what was refused is counted any more
 
 
 def test_health_says_whether_the_log_answers_and_needs_no_token(server: Server, tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ from headrace.produce.ingest_body import RefusedRequest
 if TYPE_CHECKING:
     from headrace.log.answered import AnsweredKeys
 
-__all__ = ["KEYS_KEPT", "KEYS_MAX", "REQUEST_HEADER", "Ingest", "IngestAnswer", "IngestLimits"]
+__all__ = ["KEYS_KEPT", "KEYS_MAX", "REQUEST_HEADER", "Admitted", "Ingest", "IngestAnswer", "IngestLimits"]
 
 REQUEST_HEADER = "headrace.request"
 """Header of a record that came with an idempotency key: `KEY#NUMBER`, its number in the request."""
@@ -62,7 +62,8 @@ _RETRY_SOON_S, _RETRY_LATER_S = 1, 5
 class IngestLimits:
     """What is taken at most; everything beyond is refused with a status that says so.
 
-    waiting_requests_max, waiting_bytes_max   requests that are not answered yet, over all streams
+    waiting_requests_max, waiting_bytes_max   requests that are not answered yet, over all streams; the bytes
+        are those that they hold in memory, so without compression. One that waits alone is always taken
     behind_records_max   how many records the slowest reader of a stream may be behind; None: any number
     """
 
@@ -112,6 +113,59 @@ class _Request:
         return sum(map(len, self.values))
 
 
+class Admitted:
+    """What one request holds in memory, as part of all that wait."""
+
+    def __init__(self, waiting: _Waiting) -> None:
+        self._waiting = waiting
+        self._size = 0
+
+    def holds(self, size: int) -> None:
+        """Say how many bytes it holds from now on. Raises RefusedRequest (429) when too much waits then."""
+        self._waiting.change(self._size, size)
+        self._size = size
+
+
+class _Waiting:
+    """Counts the requests that are not answered yet, and what they hold."""
+
+    def __init__(self, limits: IngestLimits) -> None:
+        self._limits = limits
+        self._lock = threading.Lock()
+        self._requests = 0
+        self._bytes = 0
+
+    @contextmanager
+    def one_more(self) -> Iterator[Admitted]:
+        """Count a request that holds nothing yet. Raises RefusedRequest (429) when too many wait."""
+        with self._lock:
+            if self._requests >= self._limits.waiting_requests_max:
+                raise _too_much_waits()
+            self._requests += 1
+        admitted = Admitted(self)
+        try:
+            yield admitted
+        finally:
+            admitted.holds(0)
+            with self._lock:
+                self._requests -= 1
+
+    def change(self, before: int, size: int) -> None:
+        """Count `size` bytes in place of `before`. Raises RefusedRequest (429), and counts as before then."""
+        with self._lock:
+            others = self._bytes - before
+            # What waits alone is bounded by the limit of a body, and refused it would be refused for ever.
+            if size > before and others and others + size > self._limits.waiting_bytes_max:
+                raise _too_much_waits()
+            self._bytes = others + size
+
+
+def _too_much_waits() -> RefusedRequest:
+    return RefusedRequest(
+        429, "too much waits to be appended", fix="send it again", retry_after=_RETRY_SOON_S
+    )
+
+
 class Ingest:
     """Takes requests for several streams. `close` answers what was taken and gives back nothing else."""
 
@@ -128,9 +182,7 @@ class Ingest:
             name: _StreamWriter(log, answered, self.limits.behind_records_max, reader)
             for name, log in logs.items()
         }
-        self._lock = threading.Lock()
-        self._waiting_requests = 0
-        self._waiting_bytes = 0
+        self._waiting = _Waiting(self.limits)
         self._closed = False
 
     def require_stream(self, name: str) -> None:
@@ -143,24 +195,11 @@ class Ingest:
             )
 
     @contextmanager
-    def admitted(self, size: int) -> Iterator[None]:
+    def admitted(self, size: int) -> Iterator[Admitted]:
         """Count a request of so many bytes as waiting. Raises RefusedRequest (429) when too much waits."""
-        with self._lock:
-            if (
-                self._waiting_requests >= self.limits.waiting_requests_max
-                or self._waiting_bytes + size > self.limits.waiting_bytes_max
-            ):
-                raise RefusedRequest(
-                    429, "too much waits to be appended", fix="send it again", retry_after=_RETRY_SOON_S
-                )
-            self._waiting_requests += 1
-            self._waiting_bytes += size
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._waiting_requests -= 1
-                self._waiting_bytes -= size
+        with self._waiting.one_more() as admitted:
+            admitted.holds(size)
+            yield admitted
 
     def submit(
         self, stream: str, values: list[bytes], keys: pa.Array | None, *, idempotency_key: str | None

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -39,6 +39,9 @@ _TYPES = {
     "application/x-jsonlines": _LINES,
 }
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_PIECE = 256 * 1024
+_VALUE_BYTES = 41
+"""What a record takes in memory beside its bytes: Python's object, and its place in the list."""
 _SPACE = re.compile(r"[ \t\n\r]*")
 
 
@@ -61,6 +64,11 @@ class RequestRecords:
     values: list[bytes]
     keys: list[Any] | None
 
+    @property
+    def memory(self) -> int:
+        """About how many bytes the values take in memory."""
+        return sum(map(len, self.values)) + _VALUE_BYTES * len(self.values)
+
 
 def content_type_of(header: str) -> ContentType:
     """Return `json` or `ndjson`. Raises RefusedRequest for another content type."""
@@ -76,23 +84,35 @@ def content_type_of(header: str) -> ContentType:
     return found
 
 
-def decompressed(body: bytes, encoding: str, *, bytes_max: int) -> bytes:
-    """Return the body without its content encoding, of which gzip is known; 413 when it grows too large."""
+def decompressed(
+    body: bytes, encoding: str, *, bytes_max: int, grows: Callable[[int], None] = lambda size: None
+) -> bytes:
+    """Return the body without its content encoding, of which gzip is known; 413 when it grows too large.
+
+    `grows` is told how many bytes there are so far, before there are more; what it raises ends this.
+    """
     name = encoding.strip().lower()
     if name in ("", "identity"):
         return body
     if name != "gzip":
         raise RefusedRequest(415, f"the content encoding '{name[:80]}' is not known", fix="use gzip or none")
     inflater = zlib.decompressobj(wbits=31)
-    try:
-        plain = inflater.decompress(body, bytes_max + 1)
-    except zlib.error:
-        raise RefusedRequest(400, "the body is not gzip", fix="compress it again, or send it plain") from None
-    if len(plain) > bytes_max:
-        raise too_large(bytes_max)
+    pieces: list[bytes] = []
+    size, rest = 0, body
+    while rest and not inflater.eof:
+        try:
+            pieces.append(inflater.decompress(rest, min(_PIECE, bytes_max + 1 - size)))
+        except zlib.error:
+            what = "the body is not gzip"
+            raise RefusedRequest(400, what, fix="compress it again, or send it plain") from None
+        rest = inflater.unconsumed_tail
+        size += len(pieces[-1])
+        if size > bytes_max:
+            raise too_large(bytes_max)
+        grows(size)
     if not inflater.eof or inflater.unused_data:
         raise RefusedRequest(400, "the body is not one whole gzip file", fix="compress and send it again")
-    return plain
+    return b"".join(pieces)
 
 
 def too_large(bytes_max: int) -> RefusedRequest:

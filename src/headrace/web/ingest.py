@@ -15,7 +15,6 @@ from headrace.errors import HeadraceError
 from headrace.produce.ingest import Ingest, IngestAnswer
 from headrace.produce.ingest_body import (
     RefusedRequest,
-    RequestRecords,
     content_type_of,
     decompressed,
     key_bytes,
@@ -53,24 +52,33 @@ def ingest_app(
         headers = request.headers
         kind = content_type_of(headers.get("content-type", ""))
         limits = ingest.limits
-        with ingest.admitted(_announced(request, limits.body_bytes_max)):
-            body = await _body(request, limits.body_bytes_max)
+        with ingest.admitted(_announced(request, limits.body_bytes_max)) as admitted:
             packed = headers.get("content-encoding", "")
             key_field = request.query_params.get("key") or key_fields.get(name)
 
-            def read() -> tuple[RequestRecords, pa.Array | None]:
+            def read(body: bytes) -> tuple[list[bytes], pa.Array | None]:
+                plain = decompressed(
+                    body,
+                    packed,
+                    bytes_max=limits.body_bytes_max,
+                    grows=lambda size: admitted.holds(len(body) + size),
+                )
                 records = read_records(
-                    decompressed(body, packed, bytes_max=limits.body_bytes_max),
+                    plain,
                     kind,
                     key=key_field,
                     record_bytes_max=limits.record_bytes_max,
                     records_max=limits.records_max,
                 )
-                return records, None if key_field is None else key_bytes(records, key_field)
+                keys = None if key_field is None else key_bytes(records, key_field)
+                admitted.holds(records.memory + (0 if keys is None else keys.nbytes))
+                return records.values, keys
 
+            body = await _body(request, limits.body_bytes_max)
             small = len(body) <= _INLINE_BYTES_MAX and not packed
-            records, keys = read() if small else await run_in_threadpool(read)
-            future = ingest.submit(name, records.values, keys, idempotency_key=headers.get("idempotency-key"))
+            values, keys = read(body) if small else await run_in_threadpool(read, body)
+            del body  # what waits are the records: what they came in is not counted any more
+            future = ingest.submit(name, values, keys, idempotency_key=headers.get("idempotency-key"))
             answer: IngestAnswer = await asyncio.wrap_future(future)
         again = {"Idempotent-Replayed": "true"} if answer.repeated else None
         return JSONResponse(answer.to_json(), headers=again)
