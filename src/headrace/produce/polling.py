@@ -27,6 +27,7 @@ import pyarrow as pa
 from headrace.errors import RefusedError, TransientError
 from headrace.log.between import read_between
 from headrace.log.protocol import APPEND_SCHEMA, Log, LogFullError, RecordTooLargeError
+from headrace.produce.polled_json import Digits, Item, read_items, write_record
 from headrace.produce.polling_http import Answer, Guard, fetch
 
 __all__ = ["LANE", "PAGE", "Flatten", "PollReport", "PollSettings", "Poller"]
@@ -136,10 +137,10 @@ class Poller:
             if pause > 0 and self._wait(pause):
                 break
             due = time.monotonic() + self._settings.every_s
-            answer = self._answer(page, end)
-            if answer is None:
+            items = self._answer(page, end)
+            if items is None:
                 break
-            count = self._take(answer, taken)
+            count = self._take(items, taken)
             if count >= (self._settings.page_items or 1):
                 page, taken = page + 1, 0
                 self._remember(page, taken)
@@ -152,18 +153,19 @@ class Poller:
 
     # --- asking
 
-    def _answer(self, page: int, end: float | None) -> Answer | None:
-        """Ask until there is an answer that can be used; None: stopped."""
+    def _answer(self, page: int, end: float | None) -> list[Item] | None:
+        """Ask until there is an answer that can be used, and return its items; None: stopped."""
         url = self._settings.url.replace(PAGE, str(page))
         pause, failed, malformed = _RETRY_FIRST_S, False, 0
         while not self._stop.is_set():
             seconds = pause
             try:
                 answer = self._asked(url)
-                if self._items(answer) is not None:
+                items = self._items(answer)
+                if items is not None:
                     if failed:
                         self._tell(None, 0.0)
-                    return answer
+                    return items
                 malformed += 1
                 if malformed == _MALFORMED_TRIES:
                     self._append([answer.body], [None])
@@ -193,26 +195,26 @@ class Poller:
             )
         return answer
 
-    def _items(self, answer: Answer) -> list[Any] | None:
+    def _items(self, answer: Answer) -> list[Item] | None:
         """Return the items of an answer; None when it is not what an answer looks like."""
-        return [] if answer.status == _NO_CONTENT else _items(answer.body, self._settings.items)
+        return [] if answer.status == _NO_CONTENT else read_items(answer.body, self._settings.items)
 
     # --- appending
 
-    def _take(self, answer: Answer, taken: int) -> int:
+    def _take(self, items: list[Item], taken: int) -> int:
         """Append the items of an answer, but for the first `taken`; return how many it has."""
         settings, now = self._settings, self._log.now()
         values, keys = [], []
-        items = self._items(answer) or []
         for item in items[taken:]:
             try:
-                record = item if settings.flatten is None else settings.flatten(item, now)
-                values.append(json.dumps(record, default=str).encode())
+                record = item.value if settings.flatten is None else settings.flatten(item.value, now)
+                value = item.text if settings.flatten is None else write_record(record)
                 key = record.get(settings.key) if settings.key and isinstance(record, Mapping) else None
-                keys.append(None if key is None else str(key).encode(errors="replace"))
+                keys.append(None if key is None else _key(key))
+                values.append(value)
                 self.report.records += 1
             except Exception:  # noqa: BLE001 - whatever it is, the item is kept as it came and set aside
-                values.append(json.dumps(item).encode())
+                values.append(item.text)
                 keys.append(None)
                 self.report.malformed += 1
         if values:
@@ -282,6 +284,10 @@ class Poller:
         return self._log.lane(LANE, latest=True)
 
 
+def _key(value: Any) -> bytes:
+    return (value.text if isinstance(value, Digits) else str(value)).encode(errors="replace")
+
+
 def _name_of(url: str) -> str:
     """Return what tells a URL from others; not the URL, which may hold a key."""
     return hashlib.sha256(url.encode()).hexdigest()[:16]
@@ -297,17 +303,6 @@ def _records(values: list[bytes], keys: list[bytes | None], partition: int | Non
 def _in_order(records: pa.Table) -> list[bytes]:
     found: list[bytes] = records.sort_by("offset").column("value").to_pylist()
     return found
-
-
-def _items(body: bytes, path: str) -> list[Any] | None:
-    """Return the items of an answer; None when it is not what an answer looks like."""
-    try:
-        found = json.loads(body)
-    except (ValueError, RecursionError):
-        return None
-    for name in filter(None, path.split(".")):
-        found = found.get(name) if isinstance(found, dict) else None
-    return found if isinstance(found, list) else None
 
 
 def _retry_after(said: str | None, now: datetime) -> float:
