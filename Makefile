@@ -11,7 +11,7 @@ PARITY_CASES ?=
 
 PAGE := src/headrace/web/static/index.html
 
-.PHONY: help demo page client compiled test check bench bench-peers soak parity servers clean
+.PHONY: help demo page client compiled test check bench bench-peers bench-spark soak parity servers clean
 
 help:
 	@echo "make demo    run the commerce pipeline until Ctrl-C (DEMO_SECONDS=30: for 30 seconds)"
@@ -20,6 +20,7 @@ help:
 	@echo "make check   formatting, types, and the rules that hold the house together"
 	@echo "make bench   the benchmarks, as ratios within one run (BENCH_ARGS=--quick for a look)"
 	@echo "make bench-peers  Headrace and its peers on one real Kafka (BENCH_ARGS=--quick for a look; Java, Maven)"
+	@echo "make bench-spark  the Spark engine beside PySpark by hand (BENCH_ARGS=--quick for a look; Java, Maven)"
 	@echo "make servers fetch the servers that tests use (Kafka; Java and Maven are needed), once"
 	@echo "make soak    the long tests: all crash points, all cuts, 20 kills"
 	@echo "make parity  200 random pipelines on both engines (PARITY_SEED=17: that one again; Java, Kafka)"
@@ -69,6 +70,9 @@ bench: .venv/.ready-dev
 bench-peers: .venv/.ready-dev
 	@UV_PROJECT_ENVIRONMENT=.venv $(BIN)/uv sync --quiet --frozen --inexact --group bench
 	@$(BIN)/python -m bench.kafka $(BENCH_ARGS)
+
+bench-spark: .venv/.ready-dev
+	@$(BIN)/python -m bench.spark $(BENCH_ARGS)
 
 soak: .venv/.ready-dev
 	@$(BIN)/python -m pytest -m soak --timeout=3600 $(PYTEST_ARGS)

@@ -7,7 +7,6 @@ Prints a table and writes everything that was measured, with machine, versions a
 from __future__ import annotations
 
 import argparse
-import json
 import signal
 import sys
 from dataclasses import asdict
@@ -15,13 +14,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from bench.__main__ import machine, show
+from bench.__main__ import show
 from bench.cases import Line
-from bench.kafka.broker import JVM, ROOT, one_broker
+from bench.kafka.broker import ROOT, one_broker
 from bench.kafka.cases import FULL, QUICK, TITLES, Scale, load, throughput
-from bench.kafka.data import COMPRESSION, PARTITIONS, RATE, Stream, generate, produce
+from bench.kafka.data import Stream, generate, produce
 from bench.kafka.latency import LATENCY_CASES
-from bench.kafka.peers import CONTESTANTS, versions
+from bench.kafka.peers import CONTESTANTS
+from bench.kafka.results import clear, write
 from bench.kafka.running import Failed, Ground, end_leftovers
 
 
@@ -95,41 +95,6 @@ def prepared(broker: Any, work: Path, scale: Scale, raw: list[dict[str, Any]]) -
         generate(file, events, seed=seed)
         streams[topic] = produce(broker.bootstrap, topic, file)
     return Ground(broker, work, streams, scale.batch_rows, raw)
-
-
-def clear(file: Path) -> None:
-    """Remove a stream of an earlier run with its answers: record times lie near today."""
-    for each in sorted(file.with_suffix("").rglob("*"), reverse=True):
-        each.rmdir() if each.is_dir() else each.unlink()
-    file.unlink(missing_ok=True)
-
-
-def write(
-    facts: dict[str, Any], lines: list[Line], failures: dict[str, str], raw: list[dict[str, Any]]
-) -> Path:
-    """Write the results and return where."""
-    folder = ROOT / "bench" / "results"
-    folder.mkdir(exist_ok=True)
-    path = folder / f"kafka-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.json"
-    rows = [
-        {"case": line.case, "what": line.what.strip(), "value": line.value, "bar": str(line.bar or ""),
-         "pass": line.bar.holds(line.value) if line.bar else None, "detail": line.detail}
-        for line in lines
-    ]  # fmt: skip
-    config = {"rate": RATE, "partitions": PARTITIONS, "compression": COMPRESSION, "broker_jvm": JVM}
-    packages = {name: versions(each) for name, each in CONTESTANTS.items()}
-    everything = {
-        **facts, "load_after": load(), "machine": machine(), "config": config, "lines": rows,
-        "failures": {name: tidied(text) for name, text in failures.items()}, "runs": raw,
-        "packages": packages,
-    }  # fmt: skip
-    path.write_text(json.dumps(everything, indent=1))
-    return path.relative_to(ROOT)
-
-
-def tidied(text: str) -> str:
-    """Return an error's text without the folders of this machine."""
-    return text.replace(str(ROOT), "").replace(str(Path.home()), "~")
 
 
 if __name__ == "__main__":

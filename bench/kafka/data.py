@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from headrace.blueprints.commerce.generator import CommerceGenerator
+from headrace.log.headers import RECORD_TIME_HEADER
 
 PARTITIONS = 2
 COMPRESSION = "lz4"
@@ -44,10 +45,13 @@ class Stream:
         return {"topic": self.topic, "events": self.events, "ends": self.ends}
 
 
-def generate(file: Path, events: int, *, seed: int = 1, start: datetime | None = None) -> pa.Table:
+def generate(
+    file: Path, events: int, *, seed: int = 1, start: datetime | None = None, unit: str = "millisecond"
+) -> pa.Table:
     """Write `events` records and the last one to `file`, and return them, mapped.
 
     Without `start` the last record lies a minute ago, so that nothing is older than what tables keep.
+    Record times are whole ones of `unit`: with "second" there are always as many at once as `RATE` says.
     """
     span = timedelta(seconds=events / RATE) + TAIL
     start = start or (datetime.now(UTC) - span - timedelta(minutes=1)).replace(second=0, microsecond=0)
@@ -56,7 +60,7 @@ def generate(file: Path, events: int, *, seed: int = 1, start: datetime | None =
     with pa.ipc.new_file(str(file), _SCHEMA) as writer:
         for done in range(0, events, _PIECE):
             at = start + timedelta(seconds=done / RATE)
-            writer.write_table(_in_millis(generator.batch(at, min(_PIECE, events - done), rate=RATE)))
+            writer.write_table(_floored(generator.batch(at, min(_PIECE, events - done), rate=RATE), unit))
         writer.write_table(_last(start + span))
     return mapped(file)
 
@@ -66,9 +70,9 @@ def mapped(file: Path) -> pa.Table:
     return pa.ipc.open_file(pa.memory_map(str(file))).read_all()
 
 
-def _in_millis(table: pa.Table) -> pa.Table:
-    millis = pc.floor_temporal(table["record_time"], unit="millisecond")
-    return pa.table([millis, table["key"], table["value"]], schema=_SCHEMA).combine_chunks()
+def _floored(table: pa.Table, unit: str) -> pa.Table:
+    times = pc.floor_temporal(table["record_time"], unit=unit)
+    return pa.table([times, table["key"], table["value"]], schema=_SCHEMA).combine_chunks()
 
 
 def _last(at: datetime) -> pa.Table:
@@ -90,8 +94,11 @@ def create_topic(brokers: str, topic: str, **settings: str) -> None:
     made[topic].result(30)
 
 
-def produce(brokers: str, topic: str, file: Path) -> Stream:
-    """Create `topic` and write the records of `file` to it, by key and in order."""
+def produce(brokers: str, topic: str, file: Path, *, headers: bool = False) -> Stream:
+    """Create `topic` and write the records of `file` to it, by key and in order.
+
+    With `headers` their record times stand in headers, too: Headrace on Spark believes no producer's clock.
+    """
     from confluent_kafka import Consumer, Producer, TopicPartition
 
     create_topic(brokers, topic)
@@ -102,7 +109,8 @@ def produce(brokers: str, topic: str, file: Path) -> Stream:
         for at, key, value in zip(times, batch["key"].to_pylist(), batch["value"].to_pylist(), strict=True):
             while True:
                 try:
-                    producer.produce(topic, value, key, timestamp=at // 1000)
+                    given = [(RECORD_TIME_HEADER, b"%d" % at)] if headers else None
+                    producer.produce(topic, value, key, timestamp=at // 1000, headers=given)
                     break
                 except BufferError:
                     producer.poll(0.05)

@@ -1,7 +1,8 @@
 """What the tables must hold: DuckDB in one go over the same bytes, and the comparison with it.
 
 The two small tables are compared as rows of (window's start in ms, key, count, sum in cents). The tables of
-the commerce pipeline are the queries of `bench/peers.py`.
+the commerce pipeline are the queries of `bench/peers.py`. What is only taken in, judged and written is
+compared as rows: the records of the shop that count, with copies (`FILTER`) or without them (`INTAKE`).
 """
 
 from __future__ import annotations
@@ -15,8 +16,11 @@ import duckdb
 from bench.kafka.data import mapped
 from bench.peers import COMMERCE_TABLES, commerce_rows
 
-TYPE, USER, COMMERCE = "type", "user", "commerce"
-CASES = {TYPE: "event_type", USER: "user_id", COMMERCE: ""}
+TYPE, USER, COMMERCE, INTAKE, FILTER = "type", "user", "commerce", "intake", "filter"
+CASES = {TYPE: "event_type", USER: "user_id", COMMERCE: "", INTAKE: "", FILTER: ""}
+"""By case, what a small table is grouped by."""
+TABLES = {COMMERCE: tuple(COMMERCE_TABLES), **dict.fromkeys((INTAKE, FILTER), ("events_clean",))}
+"""By case, the tables of the shop that it computes."""
 # Two events of a user in one millisecond are a tie, which DuckDB decides by chance.
 LEFT_OUT = {"user_activity": ("last_event",)}
 _ACCEPTED = "event_time BETWEEN record_time - INTERVAL 5 MINUTES AND record_time + INTERVAL 1 MINUTE"
@@ -30,7 +34,7 @@ def expected(case: str, file: Path, folder: Path) -> dict[str, Any]:
     folder.mkdir(parents=True, exist_ok=True)
     con = connect()
     con.register("records", mapped(file))
-    accepted = _commerce(con, folder) if case == COMMERCE else _small(con, CASES[case], folder)
+    accepted = _commerce(con, case, folder) if case in TABLES else _small(con, CASES[case], folder)
     facts.write_text(json.dumps({"accepted": accepted}))
     return {"accepted": accepted}
 
@@ -59,15 +63,17 @@ def _small(con: duckdb.DuckDBPyConnection, key: str, folder: Path) -> int:
     return _count(con)
 
 
-def _commerce(con: duckdb.DuckDBPyConnection, folder: Path) -> int:
+def _commerce(con: duckdb.DuckDBPyConnection, case: str, folder: Path) -> int:
     con.execute(f"CREATE TEMP TABLE accepted AS {commerce_rows(filled=False)}")
-    con.execute("""
-        DELETE FROM accepted WHERE rowid IN (
-            SELECT rowid FROM accepted
-            QUALIFY row_number() OVER (PARTITION BY event_id, timestamp ORDER BY rowid) > 1)""")
+    if case != FILTER:
+        con.execute("""
+            DELETE FROM accepted WHERE rowid IN (
+                SELECT rowid FROM accepted
+                QUALIFY row_number() OVER (PARTITION BY event_id, timestamp ORDER BY rowid) > 1)""")
     clean = {"events_clean": "SELECT event_id, timestamp, items_total FROM accepted"}
-    for table, query in {**COMMERCE_TABLES, **clean}.items():
-        con.execute(f"COPY (SELECT {_columns(table)} FROM ({query})) TO '{folder}/{table}.parquet'")
+    queries = {**COMMERCE_TABLES, **clean}
+    for table in TABLES[case]:
+        con.execute(f"COPY (SELECT {_columns(table)} FROM ({queries[table]})) TO '{folder}/{table}.parquet'")
     return _count(con)
 
 
@@ -87,13 +93,13 @@ def differences(case: str, oracle: Path, found: Path) -> dict[str, str]:
     moments are not added up: a file holds each group once. A table of commerce is NAME.parquet.
     """
     con, differ = connect(), {}
-    if case != COMMERCE:
+    if case not in TABLES:
         con.execute(f"""CREATE TEMP VIEW f AS SELECT * FROM read_csv('{found}/result.csv', header = false,
             columns = {{'window_ms': 'BIGINT', 'key': 'VARCHAR', 'events': 'BIGINT', 'cents': 'BIGINT'}})""")
         con.execute(f"CREATE TEMP VIEW o AS FROM '{oracle}/result.parquet'")
         text = _difference(con, "window_ms, key, events, cents", "events")
         return {"result": text} if text else {}
-    for table in COMMERCE_TABLES:
+    for table in TABLES[case]:
         file = found / f"{table}.parquet"
         if not file.exists():
             differ[table] = "is missing"

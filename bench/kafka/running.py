@@ -28,13 +28,17 @@ class Failed(Exception):
 
 @dataclass
 class Ground:
-    """Where runs take place: broker, folder, the streams, and every raw result so far."""
+    """Where runs take place: broker, folder, the streams, and every raw result so far.
+
+    run_s_max   how long one run may take, with its warm-up
+    """
 
     broker: Any
     work: Path
     streams: dict[str, Stream]
     batch_rows: int
     raw: list[dict[str, Any]] = field(default_factory=list)
+    run_s_max: float = RUN_S_MAX
 
     def stream_for(self, contestant: Contestant) -> Stream:
         """Return the stream that a contestant reads."""
@@ -64,7 +68,8 @@ def run(ground: Ground, contestant: Contestant, case: str) -> dict[str, Any]:
             oracle, task["accepted"] = ground.oracle(case, stream)
             _, task["warm_accepted"] = ground.oracle(case, warm)
         script = HERE / "contestants" / f"run_{contestant.name}.py"
-        result = Watched([python, str(script), json.dumps(task)], ground.broker, Path(folder)).run()
+        command = [python, str(script), json.dumps(task)]
+        result = Watched(command, ground.broker, Path(folder), ground.run_s_max).run()
         result |= {"contestant": contestant.name, "case": case, "events": stream.events}
         result["events_per_s"] = stream.events / result["seconds"]
         result["cpu_s_per_million"] = result["cpu_s"] / stream.events * 1e6
@@ -79,9 +84,10 @@ def run(ground: Ground, contestant: Contestant, case: str) -> dict[str, Any]:
 class Watched:
     """A process that prints when its measured part begins and ends; its whole tree is measured."""
 
-    def __init__(self, command: list[str], broker: Any, folder: Path) -> None:
+    def __init__(self, command: list[str], broker: Any, folder: Path, run_s_max: float = RUN_S_MAX) -> None:
         self._command, self._broker = command, broker
         self._output = folder / "stderr"
+        self._run_s_max = run_s_max
 
     def run(self) -> dict[str, Any]:
         """Return seconds, processor time and peak memory between the marks, once the process has ended."""
@@ -97,7 +103,7 @@ class Watched:
             late.set()
             end_tree(process.pid)
 
-        timer = threading.Timer(RUN_S_MAX, give_up)
+        timer = threading.Timer(self._run_s_max, give_up)
         timer.start()
         try:
             result = self._read(process)
@@ -111,7 +117,11 @@ class Watched:
         if result is None or code:
             said = self._output.read_text(errors="replace").strip()
             at = max(said.find("Traceback"), 0)  # a JVM says much after it
-            how = f"was not done in {RUN_S_MAX} s" if late.is_set() else f"ended with {process.returncode}"
+            how = (
+                f"was not done in {self._run_s_max:.0f} s"
+                if late.is_set()
+                else f"ended with {process.returncode}"
+            )
             raise Failed(f"{how}: {said[at : at + 2500]} … {said[-500:]}")
         return result
 

@@ -27,6 +27,11 @@ def begin() -> None:
     _began = time.perf_counter()
 
 
+def passed() -> float:
+    """Return the seconds since the measured part began."""
+    return time.perf_counter() - _began
+
+
 def end(**facts: Any) -> None:
     """Say that the measured part ended; `facts` are kept with the result."""
     seconds = time.perf_counter() - _began

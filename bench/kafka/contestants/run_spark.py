@@ -2,7 +2,7 @@
 
 Two partitions of shuffle for two cores; as few fields decoded as the tables need; large micro-batches; no
 web page. Every table is a query of its own, as Spark wants it; they share the two cores. What changed goes
-to the driver as Arrow, and that is all that is done with it.
+to the driver as Arrow, and that is all that is done with it. Rows as such are files that executors write.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ os.environ["SPARK_LOCAL_IP"] = "127.0.0.1"
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from marks import TASK, begin, end, write
+from marks import TASK, begin, end, passed, write
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
@@ -76,16 +76,20 @@ def rows(spark: SparkSession, stream: dict, columns: str) -> DataFrame:
     )
 
 
-def accepted(spark: SparkSession, stream: dict, columns: str) -> DataFrame:
-    """Return the records of the shop that count: known type and device, each once."""
-    known = "'user_login', 'page_view', 'item_click', 'cart_add', 'purchase', 'search'"
+def known(spark: SparkSession, stream: dict, columns: str) -> DataFrame:
+    """Return the records of the shop with a known type and device, copies too."""
+    types = "'user_login', 'page_view', 'item_click', 'cart_add', 'purchase', 'search'"
     return (
         rows(spark, stream, f"event_id STRING, device STRING, rating INT, {columns}")
-        .where(f"event_type IN ({known}) AND device IN ('mobile', 'desktop', 'tablet')")
+        .where(f"event_type IN ({types}) AND device IN ('mobile', 'desktop', 'tablet')")
         .where("rating IS NULL OR rating BETWEEN 1 AND 5")
-        .withWatermark("at", WATERMARK)
-        .dropDuplicates(["event_id", "at"])
     )
+
+
+def accepted(spark: SparkSession, stream: dict, columns: str) -> DataFrame:
+    """Return the records of the shop that count, each once."""
+    frame = known(spark, stream, columns).withWatermark("at", WATERMARK)
+    return frame.dropDuplicates(["event_id", "at"])
 
 
 def windowed(frame: DataFrame, size: str, slide: str | None, keys: list[str], *sums: F.Column) -> DataFrame:
@@ -203,8 +207,8 @@ def start(frame: DataFrame, place: str, keep: Callable[[DataFrame, int], None], 
     )
 
 
-def small(spark: SparkSession, stream: dict, place: str) -> list[pa.Table]:
-    """Count and add up a topic from start to end; return what each batch changed."""
+def small(spark: SparkSession, stream: dict, place: str) -> tuple[list[pa.Table], list[float]]:
+    """Count and add up a topic from start to end; return what each batch changed, and when it ended."""
     frame = rows(spark, stream, "user_id STRING, total_amount DECIMAL(12,2)").withWatermark("at", WATERMARK)
     grouped = frame.groupBy(F.window("at", "1 minute").alias("window"), F.col(KEY).alias("name")).agg(
         events(), F.sum("total_amount").alias("revenue")
@@ -214,8 +218,27 @@ def small(spark: SparkSession, stream: dict, place: str) -> list[pa.Table]:
         F.coalesce((F.col("revenue") * 100).cast("long"), F.lit(0)).alias("cents"),
     )  # fmt: skip
     kept: list[pa.Table] = []
-    start(result, place, lambda batch, number: kept.append(batch.toArrow())).awaitTermination()
-    return kept
+    ends: list[float] = []
+
+    def keep(batch: DataFrame, number: int) -> None:
+        kept.append(batch.toArrow())
+        ends.append(passed())
+
+    start(result, place, keep).awaitTermination()
+    return kept, ends
+
+
+def clean(frame: DataFrame, place: str):
+    """Start the query that writes rows as files."""
+    added = "CAST(total + item.quantity * item.price AS DECIMAL(30,2))"
+    items_total = F.expr(f"aggregate(items, CAST(0 AS DECIMAL(30,2)), (total, item) -> {added})")
+    files = str(OUT / f"clean-{place}")
+    return start(
+        frame.withColumn("items_total", items_total),
+        f"{place}-clean",
+        lambda batch, number: batch.write.mode("append").parquet(files),
+        "append",
+    )
 
 
 def commerce(spark: SparkSession, stream: dict, place: str) -> dict[str, list[pa.Table]]:
@@ -230,15 +253,7 @@ def commerce(spark: SparkSession, stream: dict, place: str) -> dict[str, list[pa
                 "append" if name == "sessions" else "update",
             )
         )  # fmt: skip
-    added = "CAST(total + item.quantity * item.price AS DECIMAL(30,2))"
-    items_total = F.expr(f"aggregate(items, CAST(0 AS DECIMAL(30,2)), (total, item) -> {added})")
-    clean = accepted(spark, stream, CLEAN).withColumn("items_total", items_total)
-    files = str(OUT / f"clean-{place}")
-    queries.append(
-        start(
-            clean, f"{place}-clean", lambda batch, number: batch.write.mode("append").parquet(files), "append"
-        )
-    )
+    queries.append(clean(accepted(spark, stream, CLEAN), place))
     for query in queries:
         query.awaitTermination()
     return kept
@@ -254,27 +269,41 @@ def write_commerce(kept: dict[str, list[pa.Table]], spark: SparkSession) -> None
             last = whole.group_by(keys).aggregate([("_n", "max")]).rename_columns([*keys, "_n"])
             whole = whole.join(last, keys=[*keys, "_n"], join_type="inner")
         pq.write_table(whole.drop_columns(["_n"]), OUT / f"{name}.parquet")
-    clean = spark.read.parquet(str(OUT / "clean-measured")).selectExpr(
-        "event_id", "at AS timestamp", "items_total"
-    )
-    pq.write_table(clean.toArrow(), OUT / "events_clean.parquet")
+    write_clean(spark)
+
+
+def write_clean(spark: SparkSession) -> None:
+    """Write of the rows what is compared."""
+    files = spark.read.parquet(str(OUT / "clean-measured"))
+    rows = files.selectExpr("event_id", "at AS timestamp", "items_total")
+    pq.write_table(rows.toArrow(), OUT / "events_clean.parquet")
     shutil.rmtree(OUT / "clean-measured")
 
 
 def main() -> None:
     """Warm up, measure, write."""
     spark = session()
-    if TASK["case"] == "commerce":
+    java = spark.sparkContext._jvm.java.lang.System.getProperty("java.version")
+    facts = {"spark": spark.version, "java": java}
+    if TASK["case"] in ("intake", "filter"):
+        taken = accepted if TASK["case"] == "intake" else known
+        clean(taken(spark, TASK["warm"], CLEAN), "warm").awaitTermination()
+        begin()
+        query = clean(taken(spark, TASK["stream"], CLEAN), "measured")
+        query.awaitTermination()
+        end(batches=len(query.recentProgress), **facts)
+        write_clean(spark)
+    elif TASK["case"] == "commerce":
         commerce(spark, TASK["warm"], "warm")
         begin()
         kept = commerce(spark, TASK["stream"], "measured")
-        end(batches=max(len(tables) for tables in kept.values()))
+        end(batches=max(len(tables) for tables in kept.values()), **facts)
         write_commerce(kept, spark)
     else:
         small(spark, TASK["warm"], "warm")
         begin()
-        changed = small(spark, TASK["stream"], "measured")
-        end(batches=len(changed))
+        changed, ends = small(spark, TASK["stream"], "measured")
+        end(batches=len(changed), batch_ends=ends, **facts)
         last: dict = {}
         for table in changed:
             for window, name, count, total in zip(
