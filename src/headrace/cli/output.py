@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from headrace.cli.arguments import Format
+from headrace.cli.arrow_values import Instant, values_of
 from headrace.declare.words import printable
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def error_console() -> Console:
 
 def print_rows(table: pa.Table, form: Format) -> None:
     """Print a table of rows to standard output."""
-    columns = [column.to_pylist() for column in table.columns]
+    columns = [values_of(column) for column in table.columns]
     rows = list(zip(*columns, strict=True))
     if form is Format.JSON:
         names = _apart(table.column_names)
@@ -106,8 +107,12 @@ def cell(value: Any) -> str:
     if isinstance(value, datetime):
         text = value.isoformat(sep=" ", timespec="auto")
         return text.removesuffix("+00:00")
+    if isinstance(value, Instant):
+        return value.replace("T", " ").removesuffix("+00:00")
     if isinstance(value, bool):
         return "true" if value else "false"
+    if isinstance(value, Decimal):
+        return format(value, "f")
     if isinstance(value, float):
         return f"{value:.6g}" if abs(value) < 1e15 else repr(value)
     if isinstance(value, dict | list):
@@ -165,7 +170,7 @@ def _csv(value: Any) -> Any:
         return value.total_seconds()
     if isinstance(value, bytes):
         return _text(value)
-    return json_text(value) if isinstance(value, dict | list) else str(value)
+    return json_text(value) if isinstance(value, dict | list | Decimal) else str(value)
 
 
 def _text(value: bytes) -> str:

@@ -18,6 +18,7 @@ from headrace.operate.replicas import replica_states, tell_stopped
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from headrace.store import ReadStore
 
 __all__ = ["StoreClient", "connect", "is_running", "running_process", "tell_replica"]
 
@@ -154,6 +155,25 @@ class _RunningClient:
         """Every question has a connection of its own: there is nothing to give back."""
 
 
+def _require_ours(store: ReadStore, path: Path) -> None:
+    """Raise RefusedError for a database that no run has made, or made only as a file."""
+    tables = set(
+        store.query("SELECT concat_ws('.', schema_name, table_name) FROM duckdb_tables()")
+        .column(0)
+        .to_pylist()
+    )
+    if {"_headrace.meta", "_headrace.progress"} <= tables:
+        return
+    if not tables:
+        raise RefusedError(
+            f"the store {path} is an empty DuckDB file: no run has written to it", fix="run it: headrace run"
+        )
+    raise RefusedError(
+        f"{path} is a DuckDB file, but no store of a pipeline",
+        fix="name the store's file in headrace.toml (store.path), or ask this one with DuckDB itself",
+    )
+
+
 class _StoppedClient:
     running = False
 
@@ -163,6 +183,11 @@ class _StoppedClient:
         self._files = ExitStack()
         store = open_store_readonly(home.store_path)
         self._files.callback(store.close)
+        try:
+            _require_ours(store, home.store_path)
+        except BaseException:
+            store.close()
+            raise
         logs = LogsForQuestions(home)
         self._files.callback(logs.close)
         self._answers = Answers(
