@@ -14,6 +14,7 @@ __all__ = [
     "SCHEMA_VERSION",
     "create_table",
     "drop_table",
+    "finished_columns",
     "groups_sql",
     "key_columns",
     "removal_key",
@@ -24,7 +25,7 @@ __all__ = [
     "table_view",
 ]
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 TIME = "TIMESTAMP WITH TIME ZONE"
 
@@ -118,6 +119,15 @@ def state_columns(plan: TablePlan) -> list[tuple[str, str]]:
     return columns
 
 
+def finished_columns(plan: TablePlan) -> list[tuple[str, str]]:
+    """Return the columns in which a table keeps what closed windows had in its side tables (name and type).
+
+    The first one says whether the others hold. A table that has no windows with an end has none.
+    """
+    kept = [(aggregate.name, aggregate.type) for aggregate in plan.aggregates if aggregate.side is not None]
+    return [("_finished", "BOOLEAN"), *kept] if kept and plan.kind is TableClass.WINDOWED else []
+
+
 def key_columns(plan: TablePlan) -> list[str]:
     """Return the quoted columns of the state by which its rows are told apart."""
     start = ["window_start"] if plan.window is not None else []
@@ -137,7 +147,8 @@ def create_table(plan: TablePlan) -> Iterator[str]:
         return
     columns = "".join(f"{quoted(name)} {kind}, " for name, kind in state_columns(plan))
     shown = ", _shown BOOLEAN" if plan.having_sql else ""
-    yield f"CREATE TABLE {state_name(plan.name)} ({columns}_epoch BIGINT, _revision INTEGER{shown})"
+    finished = "".join(f", {quoted(name)} {kind}" for name, kind in finished_columns(plan))
+    yield f"CREATE TABLE {state_name(plan.name)} ({columns}_epoch BIGINT, _revision INTEGER{shown}{finished})"
     start = f"window_start {TIME}, " if plan.window is not None else ""
     keys = "".join(f"{quoted(key.name)} {key.type}, " for key in plan.keys)
     for aggregate in plan.aggregates:
@@ -174,7 +185,10 @@ def drop_table(plan_name: str, relations: list[str]) -> Iterator[str]:
 
 
 def groups_sql(plan: TablePlan, *, where: str = "") -> str:
-    """Return the query that gives `_groups`: keys, bounds and the values of all aggregates, and `_epoch`."""
+    """Return the query that gives `_groups`: keys, bounds and the values of all aggregates, and `_epoch`.
+
+    `where` is a condition over the state `t`.
+    """
     columns = []
     if plan.kind is TableClass.WINDOWED and plan.window is not None:
         size = micros_of_length(plan.window.size)
@@ -188,27 +202,38 @@ def groups_sql(plan: TablePlan, *, where: str = "") -> str:
             columns.append(f"{aggregate.value} AS {quoted(aggregate.name)}")
             continue
         alias = quoted(f"s_{aggregate.name}")
-        columns.append(f"{_side_value(aggregate, alias)} AS {quoted(aggregate.name)}")
-        matches = (
-            " AND ".join(f"{alias}.{key} IS NOT DISTINCT FROM t.{key}" for key in key_columns(plan)) or "true"
-        )
-        joins += f" LEFT JOIN ({_side_groups(plan, aggregate)}) {alias} ON {matches}"
+        columns.append(f"{_side_value(plan, aggregate, alias)} AS {quoted(aggregate.name)}")
+        joins += f" LEFT JOIN ({_side_groups(plan, aggregate, where)}) {alias} ON {_same(plan, alias, 't')}"
     hidden = ["t._epoch", "t._revision"] + (["t._shown"] if plan.having_sql else [])
     condition = f" WHERE {where}" if where else ""
     return f"SELECT {', '.join(columns + hidden)} FROM {state_name(plan.name)} t{joins}{condition}"
 
 
-def _side_value(aggregate: Aggregate, alias: str) -> str:
+def _same(plan: TablePlan, left: str, right: str) -> str:
+    """Return the condition that rows of two relations are of one group."""
+    conditions = [f"{left}.{key} IS NOT DISTINCT FROM {right}.{key}" for key in key_columns(plan)]
+    if plan.window is not None:
+        # Never NULL; and only by an equality is a scan bounded to the times of the other relation.
+        conditions[0] = f"{left}.window_start = {right}.window_start"
+    return " AND ".join(conditions) or "true"
+
+
+def _side_value(plan: TablePlan, aggregate: Aggregate, alias: str) -> str:
     assert aggregate.side is not None  # noqa: S101 - the caller looked
-    empty = aggregate.side.empty
-    return f"CASE WHEN {alias}._there THEN {alias}._of_side ELSE {empty} END"
+    kept = f"WHEN t._finished THEN t.{quoted(aggregate.name)} " if finished_columns(plan) else ""
+    return f"CASE {kept}WHEN {alias}._there THEN {alias}._of_side ELSE {aggregate.side.empty} END"
 
 
-def _side_groups(plan: TablePlan, aggregate: Aggregate) -> str:
-    """Return the value of every group of a side table; its rows are partial counts that add up."""
+def _side_groups(plan: TablePlan, aggregate: Aggregate, where: str) -> str:
+    """Return the value of the groups of a side table that are asked for; its rows are counts that add up."""
     assert aggregate.side is not None  # noqa: S101 - the caller looked
     keys = "".join(f"{key}, " for key in key_columns(plan))
     source = f"{side_name(plan.name, aggregate.name)} x"
+    asked = ["t._finished IS NULL"] if finished_columns(plan) else []
+    asked += [f"({where})"] if where else []
+    if asked and keys and plan.kind is not TableClass.SESSION:
+        groups = f"SELECT {keys.rstrip(', ')} FROM {state_name(plan.name)} t WHERE {' AND '.join(asked)}"
+        source = f"(SELECT x.* FROM {source} SEMI JOIN ({groups}) o ON {_same(plan, 'x', 'o')})"
     if plan.kind is TableClass.SESSION:
         # A side row stands at the start of a piece of a session, which lies within the session whatever it
         # grows to.

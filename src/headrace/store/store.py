@@ -18,6 +18,7 @@ from headrace.sql.system import late_columns
 from headrace.store.changes import REBUILT
 from headrace.store.database import MEMORY_LIMIT, connect_engine, prepare_session, setting
 from headrace.store.declared import adopt_streams, drop_views_of_old
+from headrace.store.finished import add_finished_columns
 from headrace.store.lock import StoreLock
 from headrace.store.names import late_name, quoted, side_name, state_name
 from headrace.store.progress import Progress, RebuildProgress, TableProgress
@@ -34,6 +35,9 @@ from headrace.store.schema import (
 )
 
 __all__ = ["Store"]
+
+_LAYOUT_BEFORE = 2
+"""Of stores whose closed windows keep no values of side tables; such a store is taken over."""
 
 
 class Store(StoreReading):
@@ -183,8 +187,8 @@ class Store(StoreReading):
                 self.connection.execute(statement)
             meta = dict(self.connection.execute("SELECT name, value FROM _headrace.meta").fetchall())
             if not meta:
-                self._insert_meta({"store_id": uuid.uuid4().hex, "schema_version": str(SCHEMA_VERSION)})
-                self._insert_meta({"duckdb_version": duckdb.__version__, "pipeline": self.plan.pipeline.name})
+                self._insert_meta({"store_id": uuid.uuid4().hex, "duckdb_version": duckdb.__version__})
+                self._insert_meta({"pipeline": self.plan.pipeline.name})
                 self.connection.execute(
                     "INSERT INTO _headrace.progress VALUES (?)", [self.progress.to_json()]
                 )
@@ -199,7 +203,8 @@ class Store(StoreReading):
                 self._keep_late_of_other_columns(stream.stream.name)
                 for statement in stream_relations(stream):
                     self.connection.execute(statement)
-            self._adopt_tables(rebuild)
+            self._adopt_tables(rebuild, of_before=meta.get("schema_version") == str(_LAYOUT_BEFORE))
+            self._insert_meta({"schema_version": str(SCHEMA_VERSION)})
             if expired is not None:
                 self._tell_expired(expired)
             self.save(self.progress)
@@ -210,7 +215,7 @@ class Store(StoreReading):
             self.connection.execute("INSERT INTO _headrace.meta VALUES (?, ?)", [name, value])
 
     def _check_version(self, meta: Mapping[str, str]) -> None:
-        if int(meta["schema_version"]) != SCHEMA_VERSION:
+        if int(meta["schema_version"]) not in (SCHEMA_VERSION, _LAYOUT_BEFORE):
             raise RefusedError(
                 f"the store {self.path} has layout {meta['schema_version']}; this version "
                 f"writes layout {SCHEMA_VERSION}",
@@ -263,7 +268,7 @@ class Store(StoreReading):
                 f"ALTER TABLE {late_name(stream)} RENAME TO {quoted(f'late_{stream}__until_{number}')}"
             )
 
-    def _adopt_tables(self, rebuild: tuple[str, ...]) -> None:
+    def _adopt_tables(self, rebuild: tuple[str, ...], *, of_before: bool) -> None:
         tables = {table.name: table for table in plan_tables(self.plan)}
         changed = [
             name
@@ -294,6 +299,8 @@ class Store(StoreReading):
         staying = [
             table for name, table in tables.items() if name in self.progress.tables and name not in changed
         ]
+        for table in staying if of_before else ():
+            add_finished_columns(self.connection, table)
         self.notices += adopt_results(self.connection, staying, self.progress)
         self.asked = tuple(name for name in dict.fromkeys(rebuild) if name in self.progress.tables)
         for table in self.plan.tables:

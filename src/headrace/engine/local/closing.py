@@ -7,16 +7,18 @@ more of them may come, and each would be a correction.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from headrace.engine.local.compute import Delta
 from headrace.engine.local.frontier import closed_end, held, table_frontier
 from headrace.sql.plan import PipelinePlan, TableClass, TablePlan
+from headrace.store.finished import finish_windows, first_unfinished
 from headrace.store.instants import micros_of_length
 from headrace.store.names import side_name, state_name
 from headrace.store.progress import Progress, TableProgress
 from headrace.store.results import log_expired
+from headrace.store.schema import finished_columns
 
 __all__ = ["Closings"]
 
@@ -26,10 +28,14 @@ _STEPS_OF_KEEP = 16
 
 @dataclass(slots=True)
 class _Ends:
-    """What is in a table's state, at least: the first end that is open, and the first end at all."""
+    """What is in a table's state, at least: the first end that is open, and the first end at all.
+
+    `unfinished` is the first start of a window that keeps no values of its side tables yet.
+    """
 
     open: int | None = None
     oldest: int | None = None
+    unfinished: int | None = None
 
 
 class Closings:
@@ -74,10 +80,10 @@ class Closings:
         end = self._end(table)
         closed = progress.closed_through
         still = "true" if closed is None else f"NOT ({self._until(table, closed)})"
-        row = connection.execute(
+        first, oldest = connection.execute(
             f"SELECT min({end}) FILTER (WHERE {still}), min({end}) FROM {state_name(table.name)}"
         ).fetchall()[0]
-        return _Ends(*row)
+        return _Ends(first, oldest, first_unfinished(connection, table))
 
     # --- what an epoch does with it
 
@@ -95,6 +101,7 @@ class Closings:
         ends = self._ends[name]
         lowest = delta.lowest + size
         ends.oldest = lowest if ends.oldest is None else min(ends.oldest, lowest)
+        ends.unfinished = delta.lowest if ends.unfinished is None else min(ends.unfinished, delta.lowest)
         closed = progress.closed_through
         if closed is not None and lowest <= closed:
             # Something open may be among what was written as well: its end is the next after what is closed.
@@ -166,7 +173,13 @@ class Closings:
             f"FILTER (WHERE {expression} > {end}) "
             f"FROM {state_name(table.name)} WHERE {lowest}"
         ).fetchall()[0]
-        self._ends[table.name].open = following
+        ends = self._ends[table.name]
+        ends.open = following
+        if finished_columns(table) and ends.unfinished is not None:
+            finish_windows(connection, table, start=ends.unfinished, end=end)
+            ends.unfinished = None if following is None or table.window is None else (
+                following - micros_of_length(table.window.size)
+            )  # fmt: skip
         if count:
             connection.execute(
                 "INSERT INTO _headrace._closings VALUES (?, make_timestamptz(?), ?)", [table.name, end, epoch]
@@ -205,7 +218,7 @@ class Closings:
 
     def _keep_copy(self) -> None:
         if self._before is None:
-            self._before = {name: _Ends(ends.open, ends.oldest) for name, ends in self._ends.items()}
+            self._before = {name: replace(ends) for name, ends in self._ends.items()}
 
     def committed(self) -> None:
         """The transaction is in the file."""

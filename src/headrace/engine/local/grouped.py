@@ -19,7 +19,7 @@ from headrace.sql.plan import Aggregate, TablePlan
 from headrace.store.instants import micros_of_length
 from headrace.store.names import quoted, state_name
 from headrace.store.results import log_unfit
-from headrace.store.schema import key_columns
+from headrace.store.schema import finished_columns, key_columns
 
 __all__ = ["GroupedTable", "log_removals"]
 
@@ -152,6 +152,7 @@ class GroupedTable:
         if closed is not None:
             late = f"CAST(b.window_start <= {_instant(closed - self._size)} AS INTEGER)"
             revision, new_revision = f", _revision = t._revision + {late}", late
+            revision += ", _finished = NULL" if finished_columns(self.plan) else ""
         names = [*self._keys, *(quoted(column.name) for column in self._columns)]
         if not self._keys:
             yield f"UPDATE {state} AS t SET {sets}_epoch = {epoch} FROM {quoted(self._part)} b"
