@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -136,24 +136,64 @@ def test_watch_says_that_nothing_has_run_yet(tmp_path: Path) -> None:
     asyncio.run(look())
 
 
-def test_what_is_wrong_is_said_in_words() -> None:
-    now = datetime(2026, 1, 1, 12, 1, tzinfo=UTC)
-    place = {"lane": "main", "frontier": "2026-01-01T12:00:00+00:00"}
-    status: dict[str, Any] = {
+def status_of(*, lag: int, waits_s: float | None, records: int) -> dict[str, Any]:
+    """A run that read nothing wrong: so many records wait, the oldest for so long; so many read in a minute.
+
+    Nobody has sent anything for an hour before those that wait, so the frontier is an hour old.
+    """
+    frontier = (datetime.now(UTC) - timedelta(hours=1)).isoformat()
+    place = {"lane": "main", "frontier": frontier, "lag_records": lag, "lag_seconds": waits_s}
+    events = {"outcomes": {"accepted": 90}, "lag_records": lag, "lag_seconds": waits_s, "partitions": [place]}
+    return {
         "running": True,
         "waiting": "",
         "log_problem": "",
-        "streams": {
-            "events": {"outcomes": {"accepted": 90, "malformed": 10}, "lag_records": 7, "partitions": [place]}
-        },
+        "throughput": {"records": records, "records_per_second": records / 60},
+        "streams": {"events": events},
         "tables": [],
-        "replicas": [{"replica": "pg", "state": "waiting"}],
-        "alerts": [{"name": "disk_full", "state": "firing"}],
+        "replicas": [],
+        "alerts": [],
     }
-    many, errors, delay, healthy = questions_of(status, 12.0, now)
+
+
+def test_an_idle_source_is_healthy_and_late_for_nothing() -> None:
+    _, _, delay, healthy = questions_of(status_of(lag=0, waits_s=0.0, records=0), 0.0)
+    assert (delay.answer, delay.beside, delay.grade) == ("0.0 s", "0 records to read", "good")
+    assert (healthy.answer, healthy.grade) == ("yes", "good")
+
+
+def test_what_comes_after_a_pause_does_not_make_a_run_ill() -> None:
+    _, _, delay, healthy = questions_of(status_of(lag=3, waits_s=0.2, records=0), 0.0)
+    assert (delay.answer, delay.grade, healthy.answer) == ("0.2 s", "good", "yes")
+
+
+def test_a_run_that_catches_up_is_late_and_healthy() -> None:
+    _, _, delay, healthy = questions_of(status_of(lag=10**6, waits_s=3_000.0, records=5_000), 80.0)
+    assert (delay.answer, delay.grade) == ("3000.0 s", "warn")
+    assert (healthy.answer, healthy.grade) == ("yes", "good")
+
+
+def test_a_run_that_does_not_read_what_waits_is_ill() -> None:
+    _, _, delay, healthy = questions_of(status_of(lag=7, waits_s=61.0, records=0), 0.0)
+    assert (delay.grade, healthy.answer, healthy.grade) == ("warn", "look here", "warn")
+    assert healthy.beside == "records wait, and none was read in the last minute"
+
+
+def test_a_log_that_does_not_say_gives_no_delay() -> None:
+    status = {**status_of(lag=0, waits_s=None, records=0), "log_problem": "stream 'events': no broker"}
+    _, _, delay, healthy = questions_of(status, 0.0)
+    assert (delay.answer, healthy.answer, healthy.beside) == ("-", "look here", "stream 'events': no broker")
+
+
+def test_what_is_wrong_is_said_in_words() -> None:
+    status = status_of(lag=7, waits_s=60.0, records=0)
+    status["streams"]["events"]["outcomes"] = {"accepted": 90, "malformed": 10}
+    status["replicas"] = [{"replica": "pg", "state": "waiting"}]
+    status["alerts"] = [{"name": "disk_full", "state": "firing"}]
+    many, errors, delay, healthy = questions_of(status, 12.0)
     assert (many.answer, errors.answer, errors.grade) == ("100", "10", "warn")
     assert (delay.answer, delay.grade) == ("60.0 s", "warn")
-    for words in ("replica pg is waiting", "alert disk_full", "dead-letters"):
+    for words in ("replica pg is waiting", "alert disk_full", "dead-letters", "records wait"):
         assert words in healthy.beside
     assert "0 of 1 replicas follow" in flow_of(status, 12.0)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from rich.text import Text
@@ -110,9 +109,8 @@ class WatchApp(App[None]):
 
     def _show(self, status: dict[str, Any], lines: list[Line]) -> None:
         rate = self._rate(status)
-        for place, question in zip(
-            ("many", "errors", "delay", "healthy"), questions_of(status, rate, datetime.now(UTC)), strict=True
-        ):
+        places = ("many", "errors", "delay", "healthy")
+        for place, question in zip(places, questions_of(status, rate), strict=True):
             self.query_one(f"#{place}", Static).update(_picture(question))
         self.query_one("#flow", Static).update(Text(flow_of(status, rate)))
         self._fill("outcomes", outcome_rows(status))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
 from headrace.cli.output import spell_number
@@ -29,14 +28,14 @@ class Question:
     grade: str = "good"
 
 
-def questions_of(status: Mapping[str, Any], rate: float, now: datetime) -> tuple[Question, ...]:
+def questions_of(status: Mapping[str, Any], rate: float) -> tuple[Question, ...]:
     """Return how many, any errors, what delay, is it healthy. `rate` is in records a second."""
     totals = _totals(status)
     read = sum(totals.values())
     aside = sum(totals.get(name, 0) for name in _SET_ASIDE)
     lag = sum(each["lag_records"] or 0 for each in status["streams"].values())
-    behind = _behind(status, now) if status["running"] else None
-    problems = _problems(status, aside, read, behind)
+    waits = _waits(status) if status["running"] else None
+    problems = _problems(status, aside, read)
     return (
         Question(
             "how many", spell_number(read), f"{spell_number(rate)}/s, {spell_number(rate * 3600)} an hour"
@@ -49,9 +48,9 @@ def questions_of(status: Mapping[str, Any], rate: float, now: datetime) -> tuple
         ),
         Question(
             "what delay",
-            "-" if behind is None else f"{behind:.1f} s",
+            "-" if waits is None else f"{waits:.1f} s",
             f"{spell_number(lag)} records to read",
-            "warn" if (behind or 0) > _BEHIND_S else "good",
+            "warn" if (waits or 0) > _BEHIND_S else "good",
         ),
         Question(
             "is it healthy",
@@ -70,18 +69,16 @@ def _totals(status: Mapping[str, Any]) -> dict[str, int]:
     return totals
 
 
-def _behind(status: Mapping[str, Any], now: datetime) -> float | None:
-    """Return how far the least frontier lies behind the clock."""
-    frontiers = [
-        datetime.fromisoformat(place["frontier"])
-        for stream in status["streams"].values()
-        for place in stream["partitions"]
-        if place["lane"] == "main" and place["frontier"]
-    ]
-    return max(0.0, (now - min(frontiers)).total_seconds()) if frontiers else None
+def _waits(status: Mapping[str, Any]) -> float | None:
+    """Return how long the oldest record waits to be read; None where no log says. Of an idle source, 0.
+
+    Not how far a frontier lies behind the clock: one that nobody sends to stands still, and nothing is late.
+    """
+    said = [each["lag_seconds"] for each in status["streams"].values() if each["lag_seconds"] is not None]
+    return max(said, default=None)
 
 
-def _problems(status: Mapping[str, Any], aside: int, read: int, behind: float | None) -> list[str]:
+def _problems(status: Mapping[str, Any], aside: int, read: int) -> list[str]:
     found = [status[name] for name in ("waiting", "log_problem") if status[name]]
     found += [
         f"replica {each['replica']} is {each['state']}"
@@ -91,8 +88,8 @@ def _problems(status: Mapping[str, Any], aside: int, read: int, behind: float | 
     found += [f"alert {each['name']}" for each in status["alerts"] if each["state"] == "firing"]
     if read and aside / read > _BAD_SHARE:
         found.append("many records are set aside: headrace dead-letters list")
-    if (behind or 0) > _BEHIND_S:
-        found.append("it is behind")
+    if (_waits(status) or 0) > _BEHIND_S and not status["throughput"]["records"]:
+        found.append("records wait, and none was read in the last minute")
     return found
 
 
