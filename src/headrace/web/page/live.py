@@ -1,7 +1,8 @@
 """`Live`: what happens in a run, told to every open page in one stream of events.
 
 Engine and journal add; pages read at their own pace. Nobody waits for a page: what it has not taken from a
-bounded memory by the time that it is full is gone for it, and it is told to ask anew.
+bounded memory by the time that it is full is gone for it, and it is told to ask anew. Of what says how things
+stand (`status`, `waiting`) only the last is kept, and of `status` none while nobody looks.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ __all__ = ["EPOCHS_KEPT", "Live", "PageFullError"]
 
 EPOCHS_KEPT = 1_200
 _EVENTS_KEPT = 2_000
+_CHARACTERS_KEPT = 4_000_000
+_STATES = ("status", "waiting")
 _READERS_MAX = 32
 _TICK_S = 0.25
 _STATUS_EVERY_S = 1.0
@@ -60,8 +63,11 @@ class Live:
         self._lines = lines
         self._lock = threading.Lock()
         self._number = 0
-        self._events: deque[_Event] = deque(maxlen=_EVENTS_KEPT)
-        self._latest: _Event | None = None
+        self._events: deque[_Event] = deque()
+        self._characters = 0
+        self._forgotten = 0
+        """The number of the newest event that had to make room."""
+        self._states: dict[str, _Event] = {}
         self._history: deque[dict[str, Any]] = deque(maxlen=EPOCHS_KEPT)
         self._new: list[dict[str, Any]] = []
         self._wake: dict[int, tuple[asyncio.AbstractEventLoop, asyncio.Event]] = {}
@@ -103,8 +109,8 @@ class Live:
         try:
             at = self._position(last_id)
             yield f"retry: 1000\nevent: hello\ndata: {json.dumps({'run': self.run, 'fresh': at is None})}\n\n"
-            latest = self._latest
             if at is None:
+                latest = self._states.get("status")
                 at = self._number if latest is None else latest.number - 1
             while not self._closed.is_set():
                 wake.clear()
@@ -124,23 +130,22 @@ class Live:
         finally:
             with self._lock:
                 self._wake.pop(id(wake), None)
+                if not self._wake:  # it is not asked for any more, and the next page must not see an old one
+                    self._states.pop("status", None)
 
     def _position(self, last_id: str) -> int | None:
         run, _, number = last_id.partition("-")
         if run != self.run or not number.isdecimal():
             return None
         with self._lock:
-            oldest = self._events[0].number if self._events else self._number + 1
-            return int(number) if oldest - 1 <= int(number) <= self._number else None
+            return int(number) if self._forgotten <= int(number) <= self._number else None
 
     def _after(self, number: int) -> list[_Event] | None:
         with self._lock:
-            if self._events and self._events[0].number > number + 1:
+            if self._forgotten > number:
                 return None
-            found = [event for event in self._events if event.number > number]
-        # Of several states only the last one says anything.
-        states = [event.number for event in found if event.kind == "status"]
-        return [event for event in found if event.kind != "status" or event.number == states[-1]]
+            found = [event for event in (*self._events, *self._states.values()) if event.number > number]
+        return sorted(found, key=lambda event: event.number)
 
     # --- the thread
 
@@ -173,9 +178,15 @@ class Live:
         with self._lock:
             self._number += 1
             event = _Event(self._number, kind, text)
-            self._events.append(event)
-            if kind == "status":
-                self._latest = event
+            if kind in _STATES:
+                self._states[kind] = event
+            else:
+                self._events.append(event)
+                self._characters += len(text)
+            while len(self._events) > _EVENTS_KEPT or self._characters > _CHARACTERS_KEPT:
+                gone = self._events.popleft()
+                self._characters -= len(gone.body)
+                self._forgotten = gone.number
         self._tell_readers()
 
     def _tell_readers(self) -> None:
