@@ -6,16 +6,18 @@ import http.client
 import json
 import re
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 import pytest
 from page_support import DEADLINE_S, RunningPage, eventually, running_page
 
 from headrace.errors import RefusedError
+from headrace.operate import open_log
+from headrace.web.page import giving_back
 from headrace.web.page.describe import description
-from headrace.web.page.live import Live
 from headrace.web.page.values import plain
 from headrace.web.serving import bound_socket
 
@@ -89,6 +91,110 @@ def test_a_dead_letter_is_corrected_previewed_and_given_back(page: RunningPage) 
     counted = "SELECT count(*) AS n FROM events_clean WHERE event_id = 'x1'"
     eventually(lambda: query(page, counted)[1]["rows"] == [[1]])
     assert page.ask("GET", "/api/ledger")[1]["balanced"]
+
+
+def broken(page: RunningPage, name: str, **facts: Any) -> bytes:
+    """An event that is right but for `facts`."""
+    when = page.runtime.logs["events"].now().isoformat()
+    known = {"event_id": name, "event_type": "search", "user_id": "u", "device": "mobile", "timestamp": when}
+    return json.dumps(known | facts).encode()
+
+
+def test_a_group_holds_shows_and_gives_back_the_records_that_broke_its_rule_first(page: RunningPage) -> None:
+    both = {"device": "toaster", "rating": 9}
+
+    def groups() -> dict[str, int]:
+        found = page.ask("GET", "/api/dead-letters/groups")[1]
+        return {each["rule"]: each["records"] for each in found if each["outcome"] == "rejected"}
+
+    assert not {"expect:known_device", "expect:rating_in_range"} & set(groups())
+    page.send(*(broken(page, f"both-{n}", **both) for n in range(3)), broken(page, "one", rating=9))
+    eventually(lambda: groups().get("expect:known_device") == 3)
+    assert groups()["expect:rating_in_range"] == 1
+    for rule, records in (("expect:known_device", 3), ("expect:rating_in_range", 1)):
+        chosen = {"stream": "events", "outcome": "rejected", "rule": rule}
+        listed = page.ask("GET", "/api/dead-letters?" + urlencode(chosen))[1]["letters"]
+        assert [each["reasons"][0]["rule"] for each in listed] == [rule] * records
+        assert page.ask("POST", "/api/dead-letters/preview", chosen)[1]["records"] == records
+    given = chosen | {"assignments": ["rating=5"]}
+    assert page.ask("POST", "/api/dead-letters/redrive", given)[1] == {"records": 1}
+    counted = "SELECT event_id FROM events_clean WHERE event_id = 'one' OR event_id LIKE 'both-%'"
+    eventually(lambda: query(page, counted)[1]["rows"] == [["one"]])
+
+
+def test_a_large_group_is_given_back_in_parts_and_each_record_once_though_it_fails_again(
+    page: RunningPage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(giving_back, "LETTERS_AT_ONCE", 4)
+    held: list[int] = []
+    asked = page.runtime.store.dead_letters
+
+    def counted(**wanted: Any) -> Any:
+        found = asked(**wanted)
+        held.append(found.num_rows if "value" in found.column_names else 0)
+        return found
+
+    monkeypatch.setattr(page.runtime.store, "dead_letters", counted)
+    chosen = {"stream": "events", "outcome": "rejected", "rule": "expect:known_type"}
+    page.send(*(broken(page, f"part-{n}", event_type="dance") for n in range(10)))
+    eventually(lambda: page.ask("POST", "/api/dead-letters/preview", chosen)[1]["records"] == 10)
+    status, said, _ = page.ask("POST", "/api/dead-letters/redrive", chosen)
+    assert (status, said) == (200, {"records": 10})
+    lane = "SELECT count(*) AS n FROM dead_letters WHERE lane = 'redrive' AND reasons[1].rule = "
+    eventually(lambda: query(page, lane + "'expect:known_type'")[1]["rows"] == [[10]])
+    given = chosen | {"assignments": ["event_type=search"]}
+    assert page.ask("POST", "/api/dead-letters/redrive", given)[1] == {"records": 10}
+    taken = (
+        "SELECT count(*) AS n, count(DISTINCT event_id) AS m FROM events_clean WHERE event_id LIKE 'part-%'"
+    )
+    eventually(lambda: query(page, taken)[1]["rows"] == [[10, 10]])
+    assert 0 < max(held) <= 4
+    assert page.ask("POST", "/api/dead-letters/preview", chosen)[1]["records"] == 0
+
+
+def test_no_record_is_given_back_where_one_of_them_cannot_be_changed(
+    page: RunningPage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(giving_back, "LETTERS_AT_ONCE", 1)
+
+    def given_back() -> int:
+        log = open_log(page.project, "events")
+        try:
+            return sum(each.end for each in log.lane("redrive").partitions())
+        finally:
+            log.close()
+
+    before, read = given_back(), page.read()
+    page.send(broken(page, "odd", user_id=5), b"{broken", broken(page, "odder", user_id=5))
+    eventually(lambda: page.read() >= read + 3)
+    asked = {"stream": "events", "outcome": "malformed", "assignments": ["user_id=u5"]}
+    status, said, _ = page.ask("POST", "/api/dead-letters/redrive", asked)
+    assert (status, "not a JSON object" in said["error"]) == (422, True)
+    assert given_back() == before
+
+
+def test_late_rows_are_grouped_by_how_much_too_late_they_came(page: RunningPage) -> None:
+    def groups() -> list[tuple[float, float | None, int]]:
+        found = page.ask("GET", "/api/late/groups")[1]
+        return [(each["over_seconds"], each["below_seconds"], each["records"]) for each in found]
+
+    before = {over: records for over, _, records in groups()}
+    now, allowed = page.runtime.logs["events"].now(), page.runtime.plan.streams["events"].stream
+    for seconds in (30, 300, 300, 1_800, 90_000):
+        at = (now - allowed.allowed_lateness - timedelta(seconds=seconds)).isoformat()
+        page.send(broken(page, f"late-by-{seconds}", timestamp=at))
+    more = {0: 1, 60: 2, 600: 1, 3_600: 1}
+    after = {over: before.get(over, 0) + more[over] for over in more}
+    eventually(lambda: {over: records for over, _, records in groups()} == after)
+    assert [(over, below) for over, below, _ in groups()] == [(0, 60), (60, 600), (600, 3_600), (3_600, None)]
+    ledger = page.runtime.store.ledger().outcomes("events")
+    assert sum(records for _, _, records in groups()) == ledger["late"]
+    rows = page.ask("GET", "/api/late/events/rows?over_seconds=60&below_seconds=600&limit=500")[1]
+    names = [each["name"] for each in rows["columns"]]
+    assert (names[0], "event_id" in names, len(rows["rows"])) == ("_too_late_seconds", True, after[60])
+    assert all(60 <= row[0] < 600 for row in rows["rows"])
+    assert [row[names.index("event_id")] for row in rows["rows"]][:2] == ["late-by-300"] * 2
+    assert page.ask("GET", "/api/late/nothing/rows")[0] == 422
 
 
 def test_what_cannot_be_given_back_is_refused_in_words(page: RunningPage) -> None:
@@ -222,17 +328,6 @@ def test_values_reach_a_browser_unchanged_or_as_text() -> None:
 def test_a_port_is_taken_from_the_moment_on_at_which_it_was_given() -> None:
     with bound_socket("127.0.0.1", 0) as first, pytest.raises(RefusedError, match="in use"):
         bound_socket("127.0.0.1", first.getsockname()[1])
-
-
-def test_what_nobody_takes_is_forgotten_and_a_broken_status_ends_nothing() -> None:
-    def broken() -> dict[str, Any]:
-        raise RuntimeError("the store is closing")
-
-    live = Live(broken, lambda: [])
-    for _ in range(2_100):
-        live.waiting(None)
-    live.close()
-    assert live._after(0) is None
 
 
 def test_the_types_of_the_page_are_made_of_the_api_as_it_is() -> None:

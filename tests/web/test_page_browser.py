@@ -80,6 +80,21 @@ def test_malformed_records_lead_to_themselves(running: RunningPage, tab: Page) -
     tab.get_by_text("{broken").first.wait_for()
 
 
+def test_late_records_are_shown_by_how_much_too_late_they_came(running: RunningPage, tab: Page) -> None:
+    old = "2020-01-01T00:00:00Z"
+    facts = {"event_id": old, "timestamp": old, "event_type": "search", "user_id": "u", "device": "mobile"}
+    running.send(json.dumps(facts).encode())
+    tab.goto("/records?tab=late")
+    tab.get_by_role("button", name=re.compile(r"^1 h or more too late")).click()
+    band = tab.get_by_role("region", name="Rows of this band")
+    band.get_by_role("heading", name="1 h or more too late").wait_for()
+    band.get_by_role("cell", name=old, exact=True).wait_for()
+    tab.reload()
+    band.get_by_role("heading", name="1 h or more too late").wait_for()
+    tab.evaluate(AXE.read_text() + ";0")
+    assert tab.evaluate("async () => (await axe.run('main')).violations.map(each => each.id)") == []
+
+
 def test_what_spark_says_of_a_run_is_shown_and_leads_to_its_page(
     running: RunningPage, tab: Page, monkeypatch: pytest.MonkeyPatch
 ) -> None:

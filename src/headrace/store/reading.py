@@ -183,11 +183,14 @@ class StoreReading:
         after: Address | None = None,
         addresses: Sequence[Address] | None = None,
         waiting: bool = False,
+        first_rule: str | None = None,
+        columns: Sequence[str] = (),
     ) -> pa.Table:
         """Return dead letters in the order of their addresses.
 
         At most `limit`, behind the address `after`; with `addresses`, of those only. `waiting` leaves out
-        letters of records that were accepted since, and all but the latest of a record.
+        letters of records that were accepted since, and all but the latest of a record. `rule` is one of
+        those that a record broke, `first_rule` the first of them (empty: none). `columns`: all, or these.
         """
         conditions: list[str] = ["true"]
         values: list[object] = []
@@ -198,6 +201,9 @@ class StoreReading:
         if rule is not None:
             conditions.append("list_contains(list_transform(reasons, lambda r: r.rule), ?)")
             values.append(rule)
+        if first_rule is not None:
+            conditions.append("coalesce(reasons[1].rule, '') = ?")
+            values.append(first_rule)
         if after is not None:
             conditions.append('(stream, lane, partition, "offset") > (?, ?, ?, ?)')
             values.extend(after)
@@ -211,7 +217,8 @@ class StoreReading:
             )
         with self._cursor() as cursor:
             table: pa.Table = cursor.sql(
-                f"SELECT * FROM {_WAITING if waiting else 'dead_letters'} WHERE {' AND '.join(conditions)} "
+                f"SELECT {', '.join(map(quoted, columns)) or '*'} "
+                f"FROM {_WAITING if waiting else 'dead_letters'} WHERE {' AND '.join(conditions)} "
                 f'ORDER BY stream, lane, partition, "offset" LIMIT {int(limit)}',
                 params=values,
             ).to_arrow_table()

@@ -11,6 +11,7 @@ export type Column = Schemas["Column"];
 export type PanelLine = Schemas["PanelLine"];
 export type DeadLetter = Schemas["DeadLetter"];
 export type DeadLetterGroup = Schemas["DeadLetterGroup"];
+export type LateGroup = Schemas["LateGroup"];
 export type Redrive = Schemas["Redrive"];
 export type JournalLine = Schemas["JournalLine"];
 export type LogStream = Schemas["LogStream"];

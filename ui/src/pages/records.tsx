@@ -1,8 +1,8 @@
 import { useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
 import { useState } from "react";
-import { answered, api, type DeadLetter, type DeadLetterGroup, type Redrive } from "../api/client";
+import { answered, api, type DeadLetter, type DeadLetterGroup, type LateGroup, type Redrive } from "../api/client";
 import { useAsked } from "../asked";
-import { instant, share, visible, whole } from "../format";
+import { duration, instant, share, visible, whole } from "../format";
 import { Head, useOverview } from "../head";
 import { useLive } from "../live";
 import { Outcome, Said, Swatch, Tab, Tabs } from "../parts/bits";
@@ -78,7 +78,7 @@ function Aside() {
 
 function Group({ group }: { group: DeadLetterGroup }) {
   const [everything, setEverything] = useState(false);
-  const query = { stream: group.stream, outcome: group.outcome, rule: group.rule || null, limit: 50 };
+  const query = { stream: group.stream, outcome: group.outcome, rule: group.rule, limit: 50 };
   const asked = useAsked(["letters", keyOf(group)], group.records, async () => answered(await api.GET("/api/dead-letters", { params: { query } })));
   return (
     <section className="stack" aria-label="Records of this reason">
@@ -101,7 +101,7 @@ function Group({ group }: { group: DeadLetterGroup }) {
           Give all back…
         </button>
       </div>
-      {everything && <GiveBack asked={{ addresses: [], assignments: [], stream: group.stream, outcome: group.outcome, rule: group.rule || null }} many />}
+      {everything && <GiveBack asked={{ addresses: [], assignments: [], stream: group.stream, outcome: group.outcome, rule: group.rule }} many />}
       <Said error={asked.error} />
       {asked.data?.letters.map((each) => <Letter key={each.address} letter={each} />)}
       {asked.data?.more && <p className="faint small">The first 50. The command line lists all: headrace dead-letters list</p>}
@@ -252,40 +252,75 @@ function GiveBack({ asked, many = false }: { asked: Redrive; many?: boolean }) {
   );
 }
 
+const bandOf = (group: LateGroup) => `${group.stream} ${group.over_seconds}`;
+const bound = (seconds: number) => (seconds < 3600 ? `${seconds / 60} min` : `${seconds / 3600} h`);
+
+function tooLate(group: LateGroup): string {
+  if (group.below_seconds === null) return `${bound(group.over_seconds)} or more too late`;
+  if (!group.over_seconds) return `less than ${bound(group.below_seconds)} too late`;
+  return `${bound(group.over_seconds)} to ${bound(group.below_seconds)} too late`;
+}
+
 function Late() {
-  const overview = useOverview().data;
-  const [stream, setStream] = usePlace("stream", "");
-  const names = overview?.streams.map((each) => each.name) ?? [];
-  const name = names.includes(stream) ? stream : names[0];
-  const line = overview?.streams.find((each) => each.name === name);
-  const asked = useQuery({
-    queryKey: ["late", name],
-    queryFn: async () =>
-      answered(
-        await api.GET("/api/tables/{name}/rows", {
-          params: { path: { name: `late_${name}` }, query: { limit: 500, order: "_record_time", descending: true } },
-        }),
-      ),
-    enabled: Boolean(name),
-    refetchInterval: 3000,
-    placeholderData: (before) => before,
-  });
+  const [chosen, choose] = usePlace("band", "");
+  const epoch = useLive().epochs.findLast((each) => each.outcomes["late"])?.epoch;
+  const asked = useAsked(["late"], epoch, async () => answered(await api.GET("/api/late/groups")));
+  if (asked.error) return <Said error={asked.error} />;
+  const groups = asked.data;
+  if (!groups) return null;
+  if (!groups.length)
+    return (
+      <div className="empty">
+        <strong>Nothing came late.</strong>
+        <p>A record whose event time lies further before the time at which it reached the log than its stream allows would stand here, by how much it came too late. It counts in no window.</p>
+      </div>
+    );
+  const all = groups.reduce((sum, each) => sum + each.records, 0);
+  const group = groups.find((each) => bandOf(each) === chosen) ?? groups[0]!;
   return (
-    <section className="stack" aria-label="Late rows">
-      <div className="row">
-        {names.length > 1 && (
-          <select aria-label="Stream" value={name} onChange={(event) => setStream(event.target.value)}>
-            {names.map((each) => (
-              <option key={each}>{each}</option>
-            ))}
-          </select>
-        )}
-        <p className="soft">
-          Records whose event time lay more than {line ? `${whole(line.allowed_lateness_seconds)} s` : "the allowed lateness"} before they reached the log. They are kept here and count in no window.
+    <div className="split">
+      <nav className="list" aria-label="How late">
+        {groups.map((each) => (
+          <button key={bandOf(each)} aria-pressed={each === group} onClick={() => choose(bandOf(each))}>
+            <span className="row" style={{ flexWrap: "nowrap", gap: "0.45rem", minWidth: 0 }}>
+              <Swatch of="late" />
+              <span className="cut">{tooLate(each)}</span>
+            </span>
+            <span className="num small">{whole(each.records)}</span>
+            <span className="under">
+              {share(each.records, all)}, {visible(each.stream)}
+            </span>
+          </button>
+        ))}
+      </nav>
+      <Band key={bandOf(group)} group={group} />
+    </div>
+  );
+}
+
+function Band({ group }: { group: LateGroup }) {
+  const line = useOverview().data?.streams.find((each) => each.name === group.stream);
+  const query = { over_seconds: group.over_seconds, below_seconds: group.below_seconds, limit: 100 };
+  const asked = useAsked(["late", bandOf(group)], group.records, async () =>
+    answered(await api.GET("/api/late/{stream}/rows", { params: { path: { stream: group.stream }, query } })),
+  );
+  return (
+    <section className="stack" aria-label="Rows of this band">
+      <div>
+        <div className="row">
+          <Outcome name="late" />
+          <h2>{tooLate(group)}</h2>
+        </div>
+        <p className="soft small" style={{ marginTop: "0.25rem" }}>
+          <bdi>{visible(group.stream)}</bdi> allows {line ? duration(line.allowed_lateness_seconds) : "less"} between event time and the log. These {whole(group.records)} rows are kept here and count in no window; {duration(group.most_seconds)} more would have taken them all.
+        </p>
+        <p className="faint small">
+          {whole(group.records)} rows, from {instant(group.first)} to {instant(group.last)}
         </p>
       </div>
       <Said error={asked.error} />
-      {asked.data && (asked.data.rows.length ? <Grid data={asked.data} label="Late rows" /> : <p className="empty">Nothing came late.</p>)}
+      {asked.data && <Grid data={asked.data} label="Late rows" />}
+      {asked.data?.cut && <p className="faint small">The last 100. All of them: SELECT * FROM late_{group.stream}</p>}
     </section>
   );
 }

@@ -12,6 +12,7 @@ from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, Response
 from headrace.errors import HeadraceError, IntegrityError, TransientError
 from headrace.web.page import models
 from headrace.web.page.guard import Guard, GuardRules
+from headrace.web.page.routes_letters import letter_routes
 from headrace.web.page.routes_observe import observe_routes
 from headrace.web.page.routes_records import record_routes
 from headrace.web.page.routes_run import run_routes
@@ -40,7 +41,7 @@ def api_app(sources: PageSources) -> FastAPI:
         openapi_url="/api/openapi.json",
         responses={500: {"model": models.Failure}},
     )
-    for routes in (run_routes, table_routes, record_routes, observe_routes, settings_routes):
+    for routes in (run_routes, table_routes, letter_routes, record_routes, observe_routes, settings_routes):
         app.include_router(routes(sources))
 
     @app.exception_handler(HeadraceError)

@@ -10,9 +10,6 @@ __all__ = [
     "REFUSED",
     "Alerts",
     "Column",
-    "DeadLetter",
-    "DeadLetterGroup",
-    "DeadLetterPage",
     "EpochLine",
     "Failure",
     "Ledger",
@@ -22,9 +19,6 @@ __all__ = [
     "PanelLine",
     "PeekedRecord",
     "Query",
-    "Redrive",
-    "RedrivePreview",
-    "RedriveResult",
     "Rows",
     "Silence",
     "Status",
@@ -221,8 +215,18 @@ class TelemetryState(BaseModel):
     problem: str
 
 
+class LatencySums(BaseModel):
+    """How many records were committed since the run began, and how long they were under way in all."""
+
+    records: float
+    seconds: float
+
+
 class Status(BaseModel):
-    """Where everything stands; what `headrace status --json` prints, and the time at which it was asked."""
+    """Where everything stands; what `headrace status --json` prints, and the time at which it was asked.
+
+    `latencies` by stream, and since when: event time (`event`), record time (`record`) or reading (`read`).
+    """
 
     at: str
     running: bool
@@ -238,6 +242,7 @@ class Status(BaseModel):
     spark: SparkState | None = None
     telemetry: list[TelemetryState]
     alerts: list[AlertLine]
+    latencies: dict[str, dict[str, LatencySums]]
 
 
 class LedgerStream(BaseModel):
@@ -330,80 +335,6 @@ class Why(BaseModel):
     left_out: list[WhyLeftOut]
     scanned: int
     notes: list[str]
-
-
-class DeadLetterGroup(BaseModel):
-    """Dead letters of one stream, outcome and rule; `sample` is the address of the newest."""
-
-    stream: str
-    outcome: str
-    rule: str
-    records: int
-    first: str
-    last: str
-    detail: str
-    sample: str
-
-
-class Reason(BaseModel):
-    rule: str
-    detail: str
-
-
-class DeadLetter(BaseModel):
-    """A record that was set aside; what is no UTF-8 is shown as in a Python literal."""
-
-    address: str
-    stream: str
-    outcome: str
-    record_time: str
-    event_time: str | None
-    reasons: list[Reason]
-    key: str | None
-    value: str | None
-    text: bool
-
-
-class DeadLetterPage(BaseModel):
-    """Records that were set aside; `more`: there are others."""
-
-    letters: list[DeadLetter]
-    more: bool
-
-
-class Redrive(BaseModel):
-    """What is given back: addresses, or all of a group.
-
-    `value` stands in the place of one record, `assignments` (`field=value`) set fields of JSON records.
-    """
-
-    addresses: list[str] = Field(default=[], max_length=10_000)
-    stream: str | None = None
-    outcome: str | None = None
-    rule: str | None = None
-    value: str | None = Field(default=None, max_length=1_000_000)
-    assignments: list[str] = Field(default=[], max_length=100)
-
-
-class RedriveSample(BaseModel):
-    address: str
-    outcome: str
-    before: str | None
-    after: str | None
-    changed: bool
-
-
-class RedrivePreview(BaseModel):
-    """What would be given back; `samples` are the first of them."""
-
-    records: int
-    samples: list[RedriveSample]
-
-
-class RedriveResult(BaseModel):
-    """How many records went to the redrive lane; the ledger says what becomes of them."""
-
-    records: int
 
 
 class PanelLine(BaseModel):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -15,9 +15,10 @@ from headrace.web.page.live import Live
 from headrace.web.page.values import columns_of, journal_line, rows_of
 
 if TYPE_CHECKING:
+    from headrace.observe import Sample
     from headrace.operate import Runtime
 
-__all__ = ["QUERIES_MAX", "PageSources"]
+__all__ = ["QUERIES_MAX", "PageSources", "latencies_of"]
 
 QUERIES_MAX = 2
 """Queries of pages that run at once: the store's memory is the engine's too."""
@@ -26,6 +27,18 @@ _STATUS_KEPT_S = 0.8
 _FRESH_S = 0.1
 """What is told of itself, once a second, is not as old as what many pages may ask for."""
 _QUEUE_S = 5.0
+_LATENCIES = {"headrace_latency_seconds_count": "records", "headrace_latency_seconds_sum": "seconds"}
+
+
+def latencies_of(samples: Iterable[Sample]) -> dict[str, dict[str, dict[str, float]]]:
+    """Return the sums of latencies as `models.Status` has them."""
+    found: dict[str, dict[str, dict[str, float]]] = {}
+    for sample in samples:
+        name = _LATENCIES.get(sample.name)
+        if name is not None:
+            stream = found.setdefault(sample.labels["stream"], {})
+            stream.setdefault(sample.labels["since"], {})[name] = sample.value
+    return found
 
 
 class PageSources:
@@ -67,7 +80,11 @@ class PageSources:
         with self._lock:
             if self._kept is None or time.monotonic() - self._kept[0] > kept_s:
                 at = datetime.now(UTC).isoformat()
-                self._kept = (time.monotonic(), {"at": at, **self.runtime.answers.status()})
+                facts = {
+                    **self.runtime.answers.status(),
+                    "latencies": latencies_of(self.runtime.observer.samples()),
+                }
+                self._kept = (time.monotonic(), {"at": at, **facts})
             return self._kept[1]
 
     def rows(self, sql: str, *, rows_max: int, seconds_max: float = 5.0) -> dict[str, Any]:
