@@ -13,6 +13,13 @@ const BAD = ["malformed", "rejected", "future"];
 const BAD_SHARE = 0.02;
 const LATE_SHARE = 0.02;
 const OVER_EPOCHS_S = 300;
+const BEHIND_S = 30;
+const FAR_BEHIND_S = 300;
+
+/** How it stands with what waits for so long. */
+export function graded(behind_s: number): "" | Finding["grade"] {
+  return behind_s > FAR_BEHIND_S ? "bad" : behind_s > BEHIND_S ? "warn" : "";
+}
 
 export function findings(live: LiveState): Finding[] {
   const found: Finding[] = [];
@@ -29,9 +36,10 @@ export function findings(live: LiveState): Finding[] {
   if (status.log_problem) found.push({ grade: "warn", what: "A log does not answer.", fix: status.log_problem, at: "/log" });
   for (const [name, stream] of Object.entries(status.streams)) {
     const lag = stream.lag_seconds ?? 0;
-    if (lag > 30 && (stream.lag_records ?? 0) > 0)
+    const grade = graded(lag);
+    if (grade && (stream.lag_records ?? 0) > 0)
       found.push({
-        grade: lag > 300 ? "bad" : "warn",
+        grade,
         what: `${name} is ${duration(lag)} behind (${whole(stream.lag_records ?? 0)} records).`,
         fix: "It is catching up if the number falls. If it rises, see which stage takes the time under Epochs.",
       });

@@ -3,7 +3,7 @@ import type { ReactNode } from "react";
 import { answered, api } from "./api/client";
 import { findings } from "./findings";
 import { decimal, duration, rate, short, whole } from "./format";
-import { recentRate, useLive } from "./live";
+import { recentRate, standing, useLive } from "./live";
 
 export function useOverview() {
   return useQuery({
@@ -31,7 +31,7 @@ export function Head({ title, children }: { title: string; children?: ReactNode 
   const streams = Object.values(status?.streams ?? {});
   const read = streams.reduce((sum, each) => sum + Object.values(each.outcomes).reduce((a, b) => a + b, 0), 0);
   const perSecond = recentRate(live.epochs, status?.at);
-  const last = live.samples.at(-1);
+  const last = status ? standing(status) : null;
   const words = !live.begun
     ? "connecting"
     : !live.connected

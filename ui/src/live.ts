@@ -13,13 +13,6 @@ export interface Epoch {
   rows: Record<string, number>;
 }
 
-export interface Sample {
-  at: number;
-  lag: number | null;
-  behind: number | null;
-  ends: number | null;
-}
-
 export interface LiveState {
   connected: boolean;
   /** Whether a connection was ever made: before, nothing is wrong yet. */
@@ -27,14 +20,16 @@ export interface LiveState {
   run: string;
   status: Status | null;
   epochs: Epoch[];
-  samples: Sample[];
+  /** The statuses of the last ten seconds, oldest first: rates are told by how they differ. */
+  recent: Status[];
   /** How many lines of the journal have come. */
   lines: number;
   waiting: string;
 }
 
 const EPOCHS_KEPT = 1200;
-const SAMPLES_KEPT = 900;
+const RECENT_MS = 10_500;
+const RECENT_MAX = 12;
 
 let state: LiveState = {
   connected: false,
@@ -42,7 +37,7 @@ let state: LiveState = {
   run: "",
   status: null,
   epochs: [],
-  samples: [],
+  recent: [],
   lines: 0,
   waiting: "",
 };
@@ -72,18 +67,22 @@ async function begin() {
   set({ epochs: [...lines, ...state.epochs.filter((each) => !known.has(each.epoch))].slice(-EPOCHS_KEPT) });
 }
 
-function sampleOf(status: Status): Sample {
+/** How many records wait to be read (null: not every log says), and how far record time is behind the clock. */
+export function standing(status: Status): { lag: number | null; behind: number | null } {
   const streams = Object.values(status.streams);
   const known = streams.every((each) => each.lag_records !== null);
   const frontiers = streams.flatMap((each) => each.partitions).filter((each) => each.lane === "main" && each.frontier);
   const least = Math.min(...frontiers.map((each) => Date.parse(each.frontier!)));
-  const ends = streams.flatMap((each) => each.partitions).reduce((sum, each) => sum + (each.end ?? 0), 0);
   return {
-    at: Date.parse(status.at),
     lag: known ? streams.reduce((sum, each) => sum + (each.lag_records ?? 0), 0) : null,
     behind: Number.isFinite(least) ? Math.max(0, (Date.parse(status.at) - least) / 1000) : null,
-    ends: known ? ends : null,
   };
+}
+
+/** The statuses of the last ten seconds; two at least, for a log that is away makes them rare. */
+function recently(statuses: Status[]): Status[] {
+  const last = Date.parse(statuses.at(-1)!.at);
+  return statuses.filter((each, place) => place >= statuses.length - 2 || last - Date.parse(each.at) <= RECENT_MS);
 }
 
 function connect(): () => void {
@@ -91,12 +90,12 @@ function connect(): () => void {
   const on = (kind: string, take: (body: any) => void) =>
     events.addEventListener(kind, (event) => take(JSON.parse((event as MessageEvent<string>).data)));
   on("hello", (body: { run: string; fresh: boolean }) => {
-    if (state.run && state.run !== body.run) set({ epochs: [], samples: [], waiting: "" });
+    if (state.run && state.run !== body.run) set({ epochs: [], recent: [], waiting: "" });
     set({ connected: true, begun: true, run: body.run });
     if (body.fresh) void begin();
   });
   on("status", (status: Status) =>
-    set({ status, waiting: status.waiting, samples: added(state.samples, [sampleOf(status)], SAMPLES_KEPT) }),
+    set({ status, waiting: status.waiting, recent: recently(added(state.recent, [status], RECENT_MAX)) }),
   );
   on("epochs", (body: { epochs: any[] }) => {
     const last = state.epochs.at(-1)?.epoch ?? -1;
@@ -126,8 +125,8 @@ export function useLive(): LiveState {
   );
 }
 
-/** Records a second over the last `seconds` before `at`, told by the epochs. */
-export function recentRate(epochs: Epoch[], at: string | undefined, seconds = 10): number {
+/** Records a second over the last `seconds` before `at`, told by the epochs; `counted` says which of an epoch's. */
+export function recentRate(epochs: Epoch[], at: string | undefined, seconds = 10, counted = (epoch: Epoch) => epoch.records): number {
   const last = epochs.at(-1);
   if (!last) return 0;
   const until = Math.max(last.time, at ? Date.parse(at) : 0);
@@ -135,7 +134,7 @@ export function recentRate(epochs: Epoch[], at: string | undefined, seconds = 10
   for (let place = epochs.length - 1; place >= 0; place -= 1) {
     const each = epochs[place]!;
     if (each.time < until - seconds * 1000) break;
-    records += each.records;
+    records += counted(each);
   }
   return records / seconds;
 }
