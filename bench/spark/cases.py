@@ -113,11 +113,22 @@ def _run_once(
         print(f"   {key}: FAILED {failure}", flush=True)
         return
     result |= {"measured": name, "repetition": repetition}
-    if result["differences"]:
+    if not _is_equal(side, result["differences"]):
         failures[key] = f"differs: {result['differences']}"
     speed = f"{result['events_per_s']:,.0f} events/s, load {result['load_after']:.1f}"
     print(f"   {name} {repetition + 1}: {told(side)}: {speed}", flush=True)
     runs.setdefault((contestant.name, case), []).append(result)
+
+
+def _is_equal(side: Side, differences: dict[str, str]) -> bool:
+    """Say whether an answer is right; by hand, the session of the last record is still to come.
+
+    Spark tells of a session when it is closed, and no later record closes that one.
+    """
+    contestant, case = side
+    if contestant == BY_HAND and case == COMMERCE and [*differences] == ["sessions"]:
+        return differences["sessions"].startswith("1 of ") and " 0 are others" in differences["sessions"]
+    return not differences
 
 
 def _ratio(name: str, race: Race, ours: list[dict[str, Any]], theirs: list[dict[str, Any]]) -> Line:
