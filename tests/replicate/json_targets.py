@@ -168,7 +168,8 @@ class WebhookTarget:
                 if word == "rows":
                     there[known] = row
         if body["sweep_below"]:
-            for known in [k for k, row in there.items() if row["_version"] < body["sweep_below"]]:
+            swept = range(body["sweep_from"], body["sweep_below"])
+            for known in [k for k, row in there.items() if row["_version"] in swept]:
                 del there[known]
 
     def replica(self, **options: Any) -> WebhookReplica:

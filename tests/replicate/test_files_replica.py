@@ -68,8 +68,9 @@ def applied(changes: list[dict[str, Any]], key: list[str]) -> list[dict[str, Any
     rows: dict[Any, dict[str, Any]] = {}
     for number, change in enumerate(changes):
         op, version = change.pop("_op"), change["_version"]
-        if op == "sweep":
-            rows = {known: row for known, row in rows.items() if row["_version"] >= version}
+        if op.startswith("sweep"):
+            swept = range(int(op.removeprefix("sweep").removeprefix(" from ") or 0), version)
+            rows = {known: row for known, row in rows.items() if row["_version"] not in swept}
             continue
         known = tuple(str(change[name]) for name in key) if key else number
         if known in rows and rows[known]["_version"] > version:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -53,6 +54,47 @@ class TestWebhook(ReplicaConformance):
             assert writer.cursors()[THINGS.name].position == Position.at(1)
         assert target.posts == ["a-store/copy/some%20%22things%22/1/1-1--1"] * 2
         assert len(target.rows(THINGS.name)) == 1
+
+    @pytest.mark.parametrize("written", ["an older build", "another build", "half a file"])
+    def test_a_body_that_another_build_wrote_down_is_not_posted_and_its_changes_are(
+        self, target: WebhookTarget, written: str
+    ) -> None:
+        rows = [thing("ann", 1)]
+        with opened(target) as writer:
+            writer.take(THINGS.name, None, FIRST)
+            target.answers = [503]
+            with pytest.raises(TransientError):
+                writer.write(chunk(rows, epoch=1))
+        (path,) = target.folder.glob("*.pending.json")
+        facts = json.loads(path.read_text())
+        if written == "an older build":
+            facts["body"] = json.dumps({**facts["body"], "rows": [{"who": "ann", "_version": 1}]})
+        else:
+            facts["body"]["rows"] = [{"who": "ann", "_version": 1}]
+        path.write_text(json.dumps(facts)[: 20 if written == "half a file" else None])
+        with opened(target) as writer:
+            assert writer.cursors() == {THINGS.name: FIRST}
+            assert len(target.posts) == 1
+            second = replace(FIRST, generation=2)
+            writer.take(THINGS.name, FIRST, second)
+            writer.write(chunk(rows, epoch=1, cursor=second))
+        assert target.posts[1] == "a-store/copy/some%20%22things%22/2/1-1--1"
+        assert len(target.rows(THINGS.name)) == 1
+        assert not path.exists()
+
+    def test_a_body_of_the_build_before_sweeps_had_a_beginning_is_posted(self, target: WebhookTarget) -> None:
+        with opened(target) as writer:
+            writer.take(THINGS.name, None, FIRST)
+            target.answers = [503]
+            with pytest.raises(TransientError):
+                writer.write(chunk([thing("ann", 1)], epoch=1))
+        (path,) = target.folder.glob("*.pending.json")
+        facts = json.loads(path.read_text())
+        del facts["body"]["sweep_from"], facts["cursor"]["kept_below"]
+        path.write_text(json.dumps(facts))
+        with opened(target) as writer:
+            assert writer.cursors()[THINGS.name].position == Position.at(1)
+        assert target.posts == ["a-store/copy/some%20%22things%22/1/1-1--1"] * 2
 
     @pytest.mark.parametrize("code", [302, 401, 404])
     def test_what_an_operator_must_see_to_stands_still(self, target: WebhookTarget, code: int) -> None:

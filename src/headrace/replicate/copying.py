@@ -119,14 +119,21 @@ class _Copy:
 def _first_cursor(replica: str, seen: Cursor | None, head: Head, again: str | None) -> Cursor:
     """Return the cursor with which a writer begins."""
     generation = 1 if seen is None else seen.generation + 1
+    ours = version_of(generation, 0)
     anew = Cursor(
-        store_id=head.store_id, replica=replica, generation=generation, position=Position(), begun=head.epoch
+        store_id=head.store_id,
+        replica=replica,
+        generation=generation,
+        position=Position(),
+        begun=head.epoch,
+        kept_below=ours,  # a view is swept whenever it is sent as a whole: what others wrote is not its own
     )
     if seen is None:
         return anew
+    if again == "rebuild":
+        return replace(anew, sweep_below=ours, kept_below=0, rounds=seen.rounds + 1)
     if again is not None:
-        sweep_below = version_of(generation, 0) if again == "rebuild" else 0
-        return replace(anew, sweep_below=sweep_below, rounds=seen.rounds + 1)
+        return replace(anew, rounds=seen.rounds + 1)
     return replace(seen, generation=generation)
 
 

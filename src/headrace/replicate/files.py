@@ -2,10 +2,10 @@
 
 For people, for `tail -f`, and as the smallest replica there is. A line of JSON is
 `{"op": "put", "version": 5, "row": {…}}`, `{"op": "remove", "version": 6, "key": {…}}` or
-`{"op": "sweep", "below": 7}`; the last line of a key holds. In CSV, `_op` and `_version` are the first two
-columns: of a row that went, the key follows, of a sweep, nothing does. The cursor stands in
-`TABLE.cursor.json`, with the length that the file had: what is behind that length was not finished, and is
-cut off.
+`{"op": "sweep", "below": 7}`; the last line of a key holds. A sweep may say from which version on rows go:
+`"from": 3`, in CSV `sweep from 3`. There, `_op` and `_version` are the first two columns: of a row that went,
+the key follows, of a sweep, nothing does. The cursor stands in `TABLE.cursor.json`, with the length that the
+file had: what is behind that length was not finished, and is cut off.
 """
 
 from __future__ import annotations
@@ -160,7 +160,8 @@ def read_files(folder: Path, table: str) -> list[dict[str, Any]]:
     for number, line in enumerate(path.read_bytes()[: json.loads(facts.read_text())["length"]].splitlines()):
         change = json.loads(line, parse_int=_number)
         if change["op"] == "sweep":
-            rows = {k: row for k, row in rows.items() if row[0] >= change["below"]}
+            swept = range(change.get("from", 0), change["below"])
+            rows = {k: row for k, row in rows.items() if row[0] not in swept}
             continue
         row = change.get("row", change.get("key"))
         known = json.dumps([row.get(name) for name in key]) if key else number

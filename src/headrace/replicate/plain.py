@@ -17,7 +17,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from headrace.replicate.protocol import Chunk, Refusal, TableShape, refusal_of
+from headrace.replicate.protocol import GENERATION, Chunk, Refusal, TableShape, refusal_of
 from headrace.store.names import quoted, text_literal
 
 __all__ = [
@@ -29,6 +29,7 @@ __all__ = [
     "json_bytes",
     "objects",
     "sound",
+    "swept_from",
 ]
 
 _OF_THREAD = threading.local()
@@ -142,7 +143,16 @@ def changes_of(chunk: Chunk, *, lead: str = "") -> Iterator[str]:
         for version, text in zip(rows.column("_version").to_pylist(), texts, strict=True):
             yield f'{{{lead}"op":"{op}","version":{version},"{word}":{text}}}'
     if chunk.sweep_below:
-        yield f'{{{lead}"op":"sweep","below":{chunk.sweep_below}}}'
+        first = f'"from":{first},' if (first := swept_from(chunk)) else ""
+        yield f'{{{lead}"op":"sweep",{first}"below":{chunk.sweep_below}}}'
+
+
+def swept_from(chunk: Chunk) -> int:
+    """Return the version from which a sweep takes rows out, for targets that hold what replicas wrote only.
+
+    0: from the first one. In the first generation nothing was there before.
+    """
+    return kept if (kept := chunk.cursor.kept_below) > GENERATION else 0
 
 
 def csv_head(shape: TableShape) -> str:
@@ -166,7 +176,8 @@ def csv_changes(chunk: Chunk) -> Iterator[str]:
         line = f"concat_ws(',', '\"{op}\"', \"_version\", {', '.join(cells)})"
         yield from in_order(rows, f"SELECT {line} FROM rows").to_pylist()
     if chunk.sweep_below:
-        yield f'"sweep",{chunk.sweep_below}' + "," * len(columns)
+        op = f"sweep from {first}" if (first := swept_from(chunk)) else "sweep"
+        yield f'"{op}",{chunk.sweep_below}' + "," * len(columns)
 
 
 def json_bytes(facts: Mapping[str, Any]) -> bytes:

@@ -76,6 +76,7 @@ class Cursor:
     sweep_below  when the copying has come to the store's end, rows with a version below are taken out;
                  0: none are
     rounds       how often the copying began anew over rows that were there
+    kept_below   rows with a version below were there before this copying, and no sweep takes them out
     """
 
     store_id: str
@@ -85,6 +86,7 @@ class Cursor:
     begun: int = 0
     sweep_below: int = 0
     rounds: int = 0
+    kept_below: int = 0
 
     def facts(self) -> dict[str, Any]:
         """Return this cursor as JSON has it."""
@@ -108,7 +110,8 @@ class Chunk:
                  is greater. It comes before the rows
     rows         rows that are new or changed: the shape's columns, then `_version` BIGINT. No two with a key
     cursor       what the target says once this is durable
-    sweep_below  when not 0: at the end, rows of the table with a version below go
+    sweep_below  when not 0: at the end, rows of the table with a version below go, except those with a
+                 version below the cursor's `kept_below`
     """
 
     table: TableShape

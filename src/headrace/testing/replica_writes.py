@@ -211,6 +211,22 @@ class WriterConformance:
             writer.write(chunk(epoch=1, cursor=done, sweep_below=version_of(2, 0)))
         assert self.notes(target) == {"bob": "again"}
 
+    def test_a_sweep_spares_what_was_there_before_the_target_was_adopted(self, target: ReplicaTarget) -> None:
+        before = [thing("ann", 1), thing("bob", 2), thing(self.nobody, 3)]
+        adopted = replace(FIRST, generation=2, kept_below=version_of(2, 0))
+        with opened(target) as writer:
+            writer.take(THINGS.name, None, FIRST)
+            writer.write(chunk(before, epoch=9))
+            writer.take(THINGS.name, replace(FIRST, position=Position.at(9)), adopted)
+            rows = [thing("bob", 4, "ours", epoch=2, generation=2), thing("cyd", 5, epoch=2, generation=2)]
+            writer.write(chunk(rows, epoch=2, cursor=adopted, sweep_below=version_of(2, 2)))
+        assert self.notes(target) == {"ann": "", self.nobody: "", "bob": "ours", "cyd": ""}
+        with opened(target) as writer:
+            assert writer.cursors()[THINGS.name] == replace(adopted, position=Position.at(2))
+            again = [thing("bob", 6, "again", epoch=3, generation=2)]
+            writer.write(chunk(again, epoch=3, cursor=adopted, sweep_below=version_of(2, 3)))
+        assert self.notes(target) == {"ann": "", self.nobody: "", "bob": "again"}
+
     def test_a_chunk_without_rows_moves_the_cursor(self, target: ReplicaTarget) -> None:
         with opened(target) as writer:
             writer.take(THINGS.name, None, FIRST)

@@ -182,6 +182,25 @@ class ReplicaConformance(WriterConformance):
             assert len(mine) < len(there)
             assert {who: there[who] for who in mine} == mine
 
+    def test_adopting_keeps_rows_of_a_view_that_this_store_never_had(
+        self, test: PipelineTest, target: ReplicaTarget, tmp_path: Path
+    ) -> None:
+        options = target.replica(tables=("best",))
+        with following(test, options) as follower:
+            catch_up(follower)
+        history = {row["kind"] for row in target.rows("best")}
+        with PipelineTest(self.shop(), folder=tmp_path / "other", start=START) as other:
+            feed(other, 0, 1)
+            mine = {row["kind"] for row in other.table("best")}
+            assert history - mine
+            for again in ("adopt", None, None):  # and the view is sent as a whole whenever a run begins
+                with following(other, options, again=again) as follower:
+                    catch_up(follower)
+                assert {row["kind"] for row in target.rows("best")} == history | mine
+            with following(other, options, again="rebuild") as follower:
+                catch_up(follower)
+            same(other, target, ("best",))
+
     def test_a_second_follower_takes_the_target_over_and_the_first_one_stops_writing(
         self, test: PipelineTest, target: ReplicaTarget
     ) -> None:

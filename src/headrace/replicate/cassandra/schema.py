@@ -164,7 +164,8 @@ def cursor_table(keyspace: str) -> str:
     `timestamp_zero` and `timestamp_last` are microseconds: a row of an epoch is written with the timestamp
     zero + 2 * epoch + 1, a removal with one less, and no write so far has a timestamp above the last.
     """
-    numbers = "generation, epoch, through, after, begun, sweep_below, rounds, timestamp_zero, timestamp_last"
+    numbers = "generation, epoch, through, after, begun, sweep_below, rounds, kept_below, timestamp_zero, "
+    numbers += "timestamp_last"
     listed = ", ".join(f"{name} bigint" for name in numbers.split(", "))
     return (
         f"CREATE TABLE IF NOT EXISTS {quoted(keyspace)}.{quoted(CURSORS)} (table_name text PRIMARY KEY, "

@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 
 __all__ = ["CassandraWriter"]
 
-_COLUMNS = "store_id, replica, generation, epoch, through, after, begun, sweep_below, rounds"
+_COLUMNS = "store_id, replica, generation, epoch, through, after, begun, sweep_below, rounds, kept_below"
 _TIMES = "timestamp_zero, timestamp_last"
 _RESERVED_EPOCHS = 1_000
 _ALONE_MAX = 10
@@ -111,8 +111,10 @@ class CassandraWriter:
         there = {row.column_name for row in rows}
         if not there:
             self._session.execute(cursor_table(self._keyspace))
-        elif "rounds" not in there:  # made before revisions were counted across rebuilds
-            self._session.execute(f"ALTER TABLE {self._cursors} ADD rounds bigint")
+            return
+        for name in ("rounds", "kept_below"):  # it did not always have them
+            if name not in there:
+                self._session.execute(f"ALTER TABLE {self._cursors} ADD {name} bigint")
 
     # --- cursors
 
@@ -136,7 +138,7 @@ class CassandraWriter:
             if held is None or seen is None:
                 statement = (
                     f"INSERT INTO {self._cursors} (table_name, {_COLUMNS}, {_TIMES}, written_at) "
-                    f"VALUES ({', '.join(['?'] * 13)}) IF NOT EXISTS"
+                    f"VALUES ({', '.join(['?'] * 14)}) IF NOT EXISTS"
                 )
                 done = self._run(statement, [table, *values])
             else:
@@ -183,7 +185,7 @@ class CassandraWriter:
             if chunk.rows.num_rows:
                 self._put(layout, chunk, held.zero, refusals)
             if chunk.sweep_below:
-                self._sweep(layout, chunk.sweep_below)
+                self._sweep(layout, chunk.sweep_below, chunk.cursor.kept_below)
             if refusals:
                 self._task.set_aside(refusals)
             self._set_cursor(table, chunk.cursor, zero=held.zero, last=last)
@@ -250,8 +252,11 @@ class CassandraWriter:
         full = f"{quoted(self._keyspace)}.{quoted(layout.name)}"
         return self._statement(f"DELETE FROM {full} USING TIMESTAMP ? WHERE {where}")
 
-    def _sweep(self, layout: Layout, below: int) -> None:
-        """Take out rows with a version below, each at its own timestamp: a newer row of its key stays."""
+    def _sweep(self, layout: Layout, below: int, first: int) -> None:
+        """Take out rows with a version from `first` to `below`, without that one.
+
+        Each at its own timestamp: a newer row of its key stays.
+        """
         full = f"{quoted(self._keyspace)}.{quoted(layout.name)}"
         listed = ", ".join(quoted(name) for name in layout.key)
         found = self._session.execute(
@@ -264,7 +269,7 @@ class CassandraWriter:
             deletions = [
                 deletion.bind([row[width + 1], *row[:width]])
                 for row in found.current_rows
-                if row[width] is not None and row[width] < below
+                if row[width] is not None and first <= row[width] < below
             ]
             for _, error in self._execute(((each, ()) for each in deletions), self._concurrency):
                 raise typed(error) from None
@@ -441,7 +446,8 @@ def _now() -> datetime:
 
 
 def _held_of(row: Sequence[Any]) -> _Held:
-    store_id, replica, generation, epoch, through, after, begun, sweep_below, rounds, zero, last = row
+    *facts, zero, last = row
+    store_id, replica, generation, epoch, through, after, begun, sweep_below, rounds, kept_below = facts
     cursor = Cursor(
         store_id=store_id,
         replica=replica,
@@ -450,6 +456,7 @@ def _held_of(row: Sequence[Any]) -> _Held:
         begun=begun,
         sweep_below=sweep_below,
         rounds=rounds or 0,
+        kept_below=kept_below or 0,
     )
     return _Held(cursor, zero, last)
 
@@ -458,5 +465,5 @@ def _values_of(cursor: Cursor) -> list[Any]:
     at = cursor.position
     return [
         cursor.store_id, cursor.replica, cursor.generation, at.epoch, at.through, at.after, cursor.begun,
-        cursor.sweep_below, cursor.rounds,
+        cursor.sweep_below, cursor.rounds, cursor.kept_below,
     ]  # fmt: skip

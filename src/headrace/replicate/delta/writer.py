@@ -218,7 +218,7 @@ class DeltaWriter:
 
     def _merge(self, target: DeltaTable, chunk: Chunk, rows: pa.Table) -> None:
         """Meet rows of the chunk with those that are there, by key, in one commit."""
-        key, names = chunk.table.key, rows.schema.names
+        key, names, cursor = chunk.table.key, rows.schema.names, chunk.cursor
         gone = _without(self._fitted(chunk, chunk.removed), rows, key)
         changes = pa.concat_tables(
             [
@@ -237,14 +237,15 @@ class DeltaWriter:
                 source_alias="c",
                 target_alias="t",
                 writer_properties=_WRITING,
-                commit_properties=_moved(chunk.cursor),
+                commit_properties=_moved(cursor),
             )
             .when_matched_delete(f"c.`{_GONE}` AND {newer}")
             .when_matched_update(values, predicate=f"NOT c.`{_GONE}` AND {newer}")
             .when_not_matched_insert(values, predicate=f"NOT c.`{_GONE}`")
         )
         if chunk.sweep_below:
-            merging = merging.when_not_matched_by_source_delete(f"{_VERSION_THERE} < {chunk.sweep_below}")
+            swept = f"{_VERSION_THERE} < {chunk.sweep_below} AND {_VERSION_THERE} >= {cursor.kept_below}"
+            merging = merging.when_not_matched_by_source_delete(swept)
         merging.execute()
 
     def _tidy(self, target: DeltaTable) -> None:

@@ -245,7 +245,7 @@ class ElasticsearchWriter:
         else:
             self._change(chunk, refusals)
         if chunk.sweep_below:
-            self._sweep(table, chunk.sweep_below)
+            self._sweep(table, chunk.sweep_below, chunk.cursor.kept_below)
         if refusals:
             self._task.set_aside(refusals)
         self._save(table, chunk.cursor, before, standing)
@@ -374,11 +374,11 @@ class ElasticsearchWriter:
             )
         raise fenced(table)
 
-    def _sweep(self, table: str, below: int) -> None:
-        """Take out every row with a version below."""
+    def _sweep(self, table: str, below: int, first: int) -> None:
+        """Take out every row with a version from `first` to `below`, without that one."""
         index = self._indices[table]
         self._connection.call("POST", f"/{index}/_refresh")
-        body = {"query": {"range": {VERSION: {"lt": below}}}, "max_docs": _SWEEP_ROWS}
+        body = {"query": {"range": {VERSION: {"gte": first, "lt": below}}}, "max_docs": _SWEEP_ROWS}
         while True:
             answer = self._connection.call(
                 "POST", f"/{index}/_delete_by_query", body,

@@ -204,7 +204,7 @@ class KafkaWriter:
             yield key, value, version
         if chunk.sweep_below:
             for key, version in standing.items():
-                if version < chunk.sweep_below and key not in keys:
+                if chunk.cursor.kept_below <= version < chunk.sweep_below and key not in keys:
                     yield key, None, chunk.sweep_below
         if refusals:
             self._task.set_aside(refusals)

@@ -107,14 +107,15 @@ class ParquetWriter:
     def _changed(self, tree: Tree, manifest: Manifest, chunk: Chunk) -> Manifest:
         """Stage what the chunk changes, and return the manifest with it."""
         schema = self._schemas[chunk.table.name]
+        below, first = chunk.sweep_below, chunk.cursor.kept_below
         following = manifest.following(
-            cursor=chunk.cursor, overlaps=manifest.overlaps and not chunk.sweep_below
+            cursor=chunk.cursor, overlaps=manifest.overlaps and (first > 0 or not below)
         )
         rows, met, incoming = fitted(chunk.rows, schema), list[str](), None
         if chunk.table.key and (self._options.mode == "update" or manifest.overlaps):
             incoming = Incoming(chunk.table.key, rows, fitted(chunk.removed, schema))
             met = self._candidates(manifest, chunk.table.key, rows, chunk.removed)
-        old = {name for name, facts in manifest.files.items() if facts.lowest < chunk.sweep_below}
+        old = {name for name, f in manifest.files.items() if f.lowest < below and f.highest >= first}
         touched = {str(Path(name).parent) for name in (*met, *old)}
         touched |= {folder for folder, _ in folders_of(rows, manifest.partition)}
         files = tree.check(manifest, touched)
@@ -136,15 +137,15 @@ class ParquetWriter:
 
     def _left(self, path: Path, facts: DataFile, incoming: Incoming | None, chunk: Chunk) -> pa.Table | None:
         """Return the rows of a file that stay when the chunk has come; None when all of them do."""
-        below = chunk.sweep_below
+        below, first = chunk.sweep_below, chunk.cursor.kept_below
         left = None if incoming is None else incoming.meet(path)
-        if facts.lowest >= below:
+        if facts.lowest >= below or facts.highest < first:
             return left
         if left is None:
-            left = (
-                read_rows(path) if facts.highest >= below else self._schemas[chunk.table.name].empty_table()
-            )
-        return left.filter(pc.greater_equal(left["_version"], below))
+            some = facts.highest >= below or facts.lowest < first
+            left = read_rows(path) if some else self._schemas[chunk.table.name].empty_table()
+        version = left["_version"]
+        return left.filter(pc.or_(pc.greater_equal(version, below), pc.less(version, first)))
 
     def _candidates(
         self, manifest: Manifest, key: tuple[str, ...], rows: pa.Table, removed: pa.Table

@@ -32,6 +32,8 @@ _STAMPS = {
     # What is left of a version without its generation.
     "epoch": ("bigint", f'GENERATED ALWAYS AS ("{VERSION}" & {_EPOCHS}) STORED'),
 }
+_LATER_COLUMNS = ("rounds", "kept_below")
+"""Columns that the table of cursors did not always have."""
 _NAME_BYTES_MAX = 63
 _LOCK = 0x68656164  # "head": two runs that make the same tables at once do it one after the other
 
@@ -112,7 +114,7 @@ def cursor_table(schema: str) -> str:
         "    table_name text PRIMARY KEY,\n    store_id text NOT NULL,\n    replica text NOT NULL,\n"
         "    generation bigint NOT NULL,\n    epoch bigint NOT NULL,\n    through bigint NOT NULL,\n"
         "    after bigint NOT NULL,\n    begun bigint NOT NULL,\n    sweep_below bigint NOT NULL,\n"
-        "    rounds bigint NOT NULL DEFAULT 0,\n"
+        "    rounds bigint NOT NULL DEFAULT 0,\n    kept_below bigint NOT NULL DEFAULT 0,\n"
         "    written_at timestamptz NOT NULL DEFAULT now()\n)"
     )
 
@@ -138,9 +140,11 @@ def ensure_cursors(cursor: Any, schema: str) -> None:
     there = _columns_of(cursor, schema, CURSORS)
     if there is None:
         cursor.execute(cursor_table(schema))
-    elif "rounds" not in there:  # made before revisions were counted across rebuilds
-        full = relation(schema, CURSORS)
-        cursor.execute(f"ALTER TABLE {full} ADD COLUMN rounds bigint NOT NULL DEFAULT 0")
+        return
+    for name in _LATER_COLUMNS:
+        if name not in there:
+            full = relation(schema, CURSORS)
+            cursor.execute(f"ALTER TABLE {full} ADD COLUMN {name} bigint NOT NULL DEFAULT 0")
 
 
 def ensure_table(cursor: Any, schema: str, shape: TableShape, *, stamped: bool = False) -> bool:

@@ -44,8 +44,8 @@ __all__ = ["PostgresWriter"]
 
 _SERVER_MIN = 150_000
 _COPY_ROWS = 10_000
-_COLUMNS = "store_id, replica, generation, epoch, through, after, begun, sweep_below, rounds"
-_MARKS = ", ".join(["%s"] * 9)
+_COLUMNS = "store_id, replica, generation, epoch, through, after, begun, sweep_below, rounds, kept_below"
+_MARKS = ", ".join(["%s"] * 10)
 # A row that was there before the table was a replica's has none, and is older than all of ours.
 _VERSION_THERE = f"coalesce(t.{quoted(VERSION)}, 0)"
 
@@ -163,8 +163,9 @@ class PostgresWriter:
                 self._put(run, chunk.table, chunk.rows, refusals)
             if chunk.sweep_below:
                 run.execute(
-                    f"DELETE FROM {relation(self._schema, table)} t WHERE {_VERSION_THERE} < %s",
-                    [chunk.sweep_below],
+                    f"DELETE FROM {relation(self._schema, table)} t "
+                    f"WHERE {_VERSION_THERE} < %s AND {_VERSION_THERE} >= %s",
+                    [chunk.sweep_below, chunk.cursor.kept_below],
                 )
             run.execute(
                 f"UPDATE {self._cursors} SET ({_COLUMNS}, written_at) = "
@@ -324,7 +325,7 @@ def _raise(error: psycopg.Error) -> NoReturn:
 
 
 def _cursor_of(row: Sequence[Any]) -> Cursor:
-    store_id, replica, generation, epoch, through, after, begun, sweep_below, rounds = row
+    store_id, replica, generation, epoch, through, after, begun, sweep_below, rounds, kept_below = row
     return Cursor(
         store_id=store_id,
         replica=replica,
@@ -333,12 +334,13 @@ def _cursor_of(row: Sequence[Any]) -> Cursor:
         begun=begun,
         sweep_below=sweep_below,
         rounds=rounds,
+        kept_below=kept_below,
     )
 
 
 def _values_of(cursor: Cursor) -> list[Any]:
     place = _place_of(cursor)
-    rest = [cursor.begun, cursor.sweep_below, cursor.rounds]
+    rest = [cursor.begun, cursor.sweep_below, cursor.rounds, cursor.kept_below]
     return [cursor.store_id, cursor.replica, cursor.generation, *place, *rest]
 
 

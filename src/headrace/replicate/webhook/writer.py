@@ -18,7 +18,7 @@ import httpx
 from headrace.errors import RefusedError, TransientError
 from headrace.replicate.columns import folder_name
 from headrace.replicate.folders import folder_failures, locked, make_folder, write_json
-from headrace.replicate.plain import json_bytes, objects, sound
+from headrace.replicate.plain import json_bytes, objects, sound, swept_from
 from headrace.replicate.protocol import REFUSED_MAX, Chunk, Cursor, Refusal, Task, fenced
 
 if TYPE_CHECKING:
@@ -112,6 +112,7 @@ class WebhookWriter:
             "key": list(shape.key),
             "removed": objects(chunk.removed, shape),
             "rows": list(zip(versions, keys, objects(chunk.rows, shape), strict=True)),
+            "sweep_from": swept_from(chunk) if chunk.sweep_below else 0,
             "sweep_below": chunk.sweep_below,
         }
 
@@ -120,10 +121,13 @@ class WebhookWriter:
         path = self._file(table, "pending.json")
         if not path.exists():
             return
-        pending = json.loads(path.read_text())
-        cursor = Cursor.of(pending["cursor"])
+        pending = _pending_of(path.read_text())
+        if pending is None:
+            # The cursor stands before it, so whoever takes the table gives its changes once more.
+            path.unlink()
+            return
+        cursor, body = pending
         at = cursor.position
-        body = pending["body"]
         last = "-last" if body["sweep_below"] else ""
         # An endpoint may be posted to by several pipelines, or by two replicas of one.
         whose = "/".join(quote(name, safe="") for name in (cursor.store_id, cursor.replica, table))
@@ -185,21 +189,36 @@ class WebhookWriter:
             self._client.close()
 
 
+def _pending_of(text: str) -> tuple[Cursor, dict[str, Any]] | None:
+    """Return what was written down, its cursor and its body; None for what another build wrote otherwise."""
+    try:
+        facts = json.loads(text)
+        cursor, body = Cursor.of(facts["cursor"]), {"sweep_from": 0, **facts["body"]}
+        told = [body["pipeline"], body["table"], *body["removed"]]
+        told += [text for _, key, row in body["rows"] for text in (key, row)]
+        numbers = [body["sweep_from"], body["sweep_below"], *(version for version, _, _ in body["rows"])]
+    except (ValueError, TypeError, KeyError):
+        return None
+    known = all(isinstance(each, str) for each in told) and all(isinstance(each, int) for each in numbers)
+    return (cursor, body) if known and isinstance(body["key"], list) else None
+
+
 def _bytes(body: dict[str, Any]) -> bytes:
     """Return a body as it is posted."""
     lead = json_bytes({name: body[name] for name in ("pipeline", "table", "key")})[:-1].decode()
     removed, rows = ",".join(body["removed"]), ",".join(row for _, _, row in body["rows"])
-    return f'{lead},"removed":[{removed}],"rows":[{rows}],"sweep_below":{body["sweep_below"]}}}'.encode()
+    swept = f'"sweep_from":{body["sweep_from"]},"sweep_below":{body["sweep_below"]}'
+    return f'{lead},"removed":[{removed}],"rows":[{rows}],{swept}}}'.encode()
 
 
 def _parts(body: dict[str, Any]) -> list[dict[str, Any]]:
     """Return the pieces of a body, in order: removals, rows in halves, and what is swept at the end."""
-    nothing = {**body, "removed": [], "rows": [], "sweep_below": 0}
+    nothing = {**body, "removed": [], "rows": [], "sweep_from": 0, "sweep_below": 0}
     half = (len(body["rows"]) + 1) // 2
     pieces: list[dict[str, Any]] = []
     if body["removed"]:
         pieces.append({**nothing, "removed": body["removed"]})
     pieces += [{**nothing, "rows": some} for some in (body["rows"][:half], body["rows"][half:]) if some]
     if body["sweep_below"]:
-        pieces.append({**nothing, "sweep_below": body["sweep_below"]})
+        pieces.append({**nothing, "sweep_from": body["sweep_from"], "sweep_below": body["sweep_below"]})
     return pieces
