@@ -274,6 +274,45 @@ def test_more_notices_than_may_wait_are_dropped_and_said() -> None:
     telling.stop()
 
 
+def test_what_waits_for_a_receiver_is_kept_from_the_moment_on_at_which_it_was_told(tmp_path: Path) -> None:
+    kept, begun, go_on = tmp_path / "notices.json", threading.Event(), threading.Event()
+
+    class Away:
+        def send(self, notice: Notice) -> None:
+            begun.set()
+            go_on.wait(10)
+            raise ConnectionError
+
+    # What a process leaves behind that is killed now:
+    telling = Notifying([("hook", Away(), "info")], lambda name, why: None, kept=kept)
+    telling.tell(notice())
+    telling.tell(notice("resolved"))
+    assert begun.wait(10)
+    left = kept.read_bytes()
+    go_on.set()
+    telling.stop()
+    kept.write_bytes(left)
+    with web([200]) as (url, got):
+        again = Notifying([("hook", Webhook(url), "info")], lambda name, why: None, kept=kept)
+        told = [got.get(timeout=10)[1] for _ in range(2)]
+        again.stop()
+        assert [each["status"] for each in told] == ["firing", "resolved"]
+        assert (told[0]["pipeline"], told[0]["alerts"][0]["summary"]) == ("shop", "Too <many> & more.")
+        assert json.loads(kept.read_text()) == {"hook": []}
+
+
+@pytest.mark.parametrize("found", ["", "[]", '{"hook": 3}', '{"hook": [{"time": "soon"}]}'])
+def test_what_is_kept_and_cannot_be_read_keeps_nobody_from_being_told(tmp_path: Path, found: str) -> None:
+    (tmp_path / "notices.json").write_text(found)
+    with web([200]) as (url, got):
+        telling = Notifying(
+            [("hook", Webhook(url), "info")], lambda name, why: None, kept=tmp_path / "notices.json"
+        )
+        telling.tell(notice())
+        assert got.get(timeout=10)[1]["status"] == "firing"
+        telling.stop()
+
+
 def test_a_subject_is_one_line_whatever_an_alert_is_called() -> None:
     alert = dict(notice().alerts[0]) | {"name": "two\nlines"}
     subject, _ = notice_text(Notice("shop", instant(START), (alert,)))

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import http.server
+import json
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from queue import Queue
 from typing import Any
 
 import httpx
+import pyarrow as pa
 import pytest
 
 from headrace.errors import ProfileError, RefusedError
+from headrace.log import APPEND_SCHEMA
 from headrace.operate import Runtime, load_project
 from headrace.operate.alerting import alerts_of, rules_of, saved_alerts, silence_alert
 from headrace.operate.profiles import read_profile
@@ -83,6 +88,61 @@ def test_an_alert_of_a_run_is_shown_silenced_and_kept_for_the_next_one(tmp_path:
     assert state_of(project, "empty")["state"] == "firing"
     with pytest.raises(RefusedError, match="the pipeline is stopped"):
         silence_alert(project, "empty", 5)
+
+
+@contextmanager
+def hook() -> Iterator[tuple[str, list[int], Queue[tuple[int, list[str]]]]]:
+    """A web server: its address, the status with which it answers, and what it answered to which states."""
+    status: list[int] = [200]
+    got: Queue[tuple[int, list[str]]] = Queue()
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            told = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            answer = status[0]
+            self.send_response(answer)
+            self.end_headers()
+            got.put((answer, [each["state"] for each in told["alerts"]]))
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}/", status, got
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def test_the_end_of_an_alert_that_nobody_took_before_a_run_stopped_is_told_by_the_next_run(
+    tmp_path: Path,
+) -> None:
+    with hook() as (url, status, got):
+        notify = (
+            'alerts.defaults = "off"\nalerts.group = "0 s"\n'
+            f'alerts.notify.hook = {{ kind = "webhook", url = "{url}" }}\n'
+        )
+        project = project_in(tmp_path, notify)
+        with running(project) as runtime:
+            assert got.get(timeout=60) == (200, ["firing"])
+            status[0] = 503
+            log = runtime.logs["events"]
+            row = {"partition": None, "record_time": None, "key": None, "headers": []}
+            value = json.dumps({"id": "a", "happened": log.now().isoformat()}).encode()
+            log.append(pa.Table.from_pylist([row | {"value": value}], schema=APPEND_SCHEMA))
+            assert got.get(timeout=60) == (503, ["resolved"])
+        while not got.empty():
+            got.get()
+        status[0] = 200
+        with running(project):
+            assert got.get(timeout=60) == (200, ["resolved"])
+        with running(project):
+            wait_for(lambda: state_of(project, "empty")["state"] == "resolved")
+        assert got.empty()
 
 
 def test_default_alerts_can_be_left_out(tmp_path: Path) -> None:

@@ -184,9 +184,12 @@ class Alerts:
                 self._saved()
             if self._to_tell and self._tell_at is not None and now >= self._tell_at:
                 notice = self._notice(now)
-                self._saved()
-        if notice is not None and notice.alerts:
+        if notice is None:
+            return
+        if notice.alerts:
             self._notify(notice)
+        with self._lock:  # not before it was taken: what is told twice does less harm than what never is
+            self._saved()
 
     def _set_back(self, now: datetime) -> None:
         """Let nothing wait for a time that a clock was ahead by, and that is to come again."""

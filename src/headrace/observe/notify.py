@@ -1,19 +1,21 @@
 """Tells people of alerts: by webhook, in Slack's shape, or by e-mail. Bounded, and never in anybody's way.
 
 Each notifier has a thread and a short queue. A receiver that is away is said in the journal after several
-tries, and gets what waits once it is back; when too much waits, the oldest is dropped, and so is what a
-receiver refuses.
+tries, and gets what waits once it is back, or in the next run; when too much waits, the oldest is dropped,
+and so is what a receiver refuses.
 """
 
 from __future__ import annotations
 
-import itertools
-import queue
+import json
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import datetime
 from email.message import EmailMessage
+from pathlib import Path
 from typing import Any, Protocol
 
 from headrace.observe.alerts import Notice
@@ -159,50 +161,81 @@ class Email:
 
 
 class _Told:
-    """A notifier with its thread and queue."""
+    """A notifier with its thread and what it was not told yet; `changed` is called when that is other."""
 
-    def __init__(self, name: str, sends: Sends, severity: str, failed: Callable[[str, str], None]) -> None:
+    def __init__(
+        self,
+        name: str,
+        sends: Sends,
+        severity: str,
+        failed: Callable[[str, str], None],
+        *,
+        before: Iterable[Notice],
+        changed: Callable[[], None],
+    ) -> None:
         self.name = name
         self._sends = sends
         self._severity = severity
         self._failed = failed
-        self._queue: queue.Queue[Notice | None] = queue.Queue(QUEUE_MAX)
+        self._told_of_change = changed
+        self._open = deque(before)
+        """What was not told yet, oldest first; while `_sending`, the first of them is on its way."""
+        self._sending = False
+        self._lock = threading.Condition()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"headrace-notify-{name}", daemon=True)
+
+    def start(self) -> None:
         self._thread.start()
+
+    def open(self) -> list[Notice]:
+        with self._lock:
+            return list(self._open)
 
     def tell(self, notice: Notice) -> None:
         mine = notice.at_least(self._severity)
         if not mine.alerts:
             return
-        try:
-            self._queue.put_nowait(mine)
-        except queue.Full:  # what is newest says where things stand
-            with suppress(queue.Empty):
-                self._queue.get_nowait()
-            with suppress(queue.Full):
-                self._queue.put_nowait(mine)
+        with self._lock:
+            full = len(self._open) - self._sending >= QUEUE_MAX
+            if full:  # what is newest says where things stand
+                del self._open[int(self._sending)]
+            self._open.append(mine)
+            self._lock.notify_all()
+        if full:
             self._failed(self.name, f"{QUEUE_MAX} notices wait already; one was dropped")
 
     def stop(self) -> None:
         """Give what is being sent a moment, then leave the thread behind."""
-        try:
-            self._queue.put_nowait(None)
-        except queue.Full:
+        with self._lock:
+            done = self._lock.wait_for(lambda: not self._open, _STOP_S)
             self._ended.set()
-        self._thread.join(_STOP_S)
-        self._ended.set()
+            self._lock.notify_all()
+        if done:
+            self._thread.join(_STOP_S)
 
     def _run(self) -> None:
-        while not self._ended.is_set():
-            notice = self._queue.get()
-            if notice is None:
+        while True:
+            with self._lock:
+                self._lock.wait_for(lambda: self._open or self._ended.is_set())
+                if self._ended.is_set():
+                    return
+                notice, self._sending = self._open[0], True
+            over = self._send(notice)
+            with self._lock:
+                self._sending = False
+                if over:
+                    self._open.popleft()
+                self._lock.notify_all()
+            if not over:
                 return
-            self._send(notice)
+            self._told_of_change()
 
-    def _send(self, notice: Notice) -> None:
-        pause = _PAUSE_FIRST_S
-        for attempt in itertools.count(1):
+    def _send(self, notice: Notice) -> bool:
+        """Return whether it was told, or never will be; not so: this ends before."""
+        pause, attempt = _PAUSE_FIRST_S, 0
+        while True:
+            attempt += 1
             try:
                 self._sends.send(notice)
             except Exception as error:  # noqa: BLE001 - nobody may be kept from the next notice
@@ -212,14 +245,14 @@ class _Told:
                 if attempt == TRIES_MAX:
                     self._failed(self.name, f"not told after {attempt} tries: {why}")
                 if attempt >= TRIES_MAX and _is_final(error):
-                    return
+                    return True
                 if self._ended.wait(pause):
                     if attempt < TRIES_MAX:
                         self._failed(self.name, f"not told after {attempt} tries: {why}")
-                    return
+                    return False
                 pause = min(2 * pause, _PAUSE_LONGEST_S)
             else:
-                return
+                return True
 
 
 def _is_final(error: Exception) -> bool:
@@ -234,19 +267,68 @@ def _is_final(error: Exception) -> bool:
 
 
 class Notifying:
-    """All notifiers of a run: (name, way, least severity). `failed` is told (name, why)."""
+    """All notifiers of a run: (name, way, least severity). `failed` is told (name, why).
+
+    What a notifier was not told yet stands in the file `kept`, and is told by whoever takes that file over:
+    an end that nobody was told would leave people with an alert that is over. A notice may come twice.
+    """
 
     def __init__(
-        self, notifiers: Iterable[tuple[str, Sends, str]], failed: Callable[[str, str], None]
+        self,
+        notifiers: Iterable[tuple[str, Sends, str]],
+        failed: Callable[[str, str], None],
+        *,
+        kept: Path | None = None,
     ) -> None:
-        self._told = [_Told(name, sends, severity, failed) for name, sends, severity in notifiers]
+        self._kept = kept
+        self._lock = threading.Lock()
+        self._closed = False
+        before = {} if kept is None else _notices_of(kept)
+        self._told = [
+            _Told(name, sends, severity, failed, before=before.get(name, ()), changed=self._save)
+            for name, sends, severity in notifiers
+        ]
+        for each in self._told:
+            each.start()
 
     def tell(self, notice: Notice) -> None:
         """Queue a notice for everybody who wants it. Returns at once."""
         for each in self._told:
             each.tell(notice)
+        self._save()
 
     def stop(self) -> None:
-        """End the threads, each within two seconds."""
+        """End the threads, each within two seconds; what was not told by then is kept."""
         for each in self._told:
             each.stop()
+        self._save()
+        with self._lock:
+            self._closed = True  # a thread that was left behind may end when another run has the file
+
+    def _save(self) -> None:
+        with self._lock:
+            if self._kept is None or self._closed:
+                return
+            document = {each.name: [_stored(notice) for notice in each.open()] for each in self._told}
+            with suppress(OSError):  # a full disk: then it is told, or lost with this process
+                beside = self._kept.with_name(self._kept.name + ".new")
+                beside.write_text(json.dumps(document) + "\n", encoding="utf-8")
+                beside.replace(self._kept)
+
+
+def _stored(notice: Notice) -> dict[str, Any]:
+    alerts = [dict(one) for one in notice.alerts]
+    return {"pipeline": notice.pipeline, "time": notice.time.isoformat(), "alerts": alerts}
+
+
+def _notices_of(path: Path) -> dict[str, list[Notice]]:
+    """Return what a file keeps; nothing where it is not there, or not ours."""
+    with suppress(OSError, ValueError, TypeError, KeyError, AttributeError):
+        return {
+            str(name): [
+                Notice(each["pipeline"], datetime.fromisoformat(each["time"]), tuple(each["alerts"]))
+                for each in notices[-QUEUE_MAX:]
+            ]
+            for name, notices in json.loads(path.read_text(encoding="utf-8")).items()
+        }
+    return {}

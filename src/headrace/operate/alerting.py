@@ -108,7 +108,9 @@ class Alerting:
         notifiers = [
             (name, _sends(kind, each), each.severity) for name, (kind, each) in options.notify.items()
         ]
-        self._notifying: Callable[[], Notifying] = lambda: Notifying(notifiers, self._failed)
+        self._notifying: Callable[[], Notifying] = lambda: Notifying(
+            notifiers, self._failed, kept=project.data / "notices.json"
+        )
         self._tell: Notifying | None = None
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
