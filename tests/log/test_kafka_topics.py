@@ -6,13 +6,15 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from headrace.errors import RefusedError
 from headrace.log.kafka import CLIENT_SETTINGS, KafkaSettings, open_kafka_log
@@ -120,8 +122,12 @@ def test_positions_stand_in_a_consumer_group_where_kafkas_own_tools_look(kafka_b
 
     def in_group(group: str) -> dict[int, int]:
         client = Consumer({"bootstrap.servers": kafka_broker, "group.id": group, "log_level": 0})
-        found = client.committed([TopicPartition(topic, number) for number in (0, 1)], timeout=20)
-        client.close()
+        try:
+            found = client.committed([TopicPartition(topic, number) for number in (0, 1)], timeout=20)
+        except KafkaException:  # a broker that was just started makes its topic of groups first
+            found = []
+        finally:
+            client.close()
         return {place.partition: place.offset for place in found if place.offset >= 0}
 
     with opened(kafka_broker, topic, partitions=2) as log:
@@ -133,6 +139,56 @@ def test_positions_stand_in_a_consumer_group_where_kafkas_own_tools_look(kafka_b
     with opened(kafka_broker, topic, group=f"mine-{topic}") as log:
         log.publish("engine", {0: 7})
         wait_until(lambda: in_group(f"mine-{topic}") == {0: 7}, what="the group of the profile is used")
+
+
+@contextmanager
+def somebody_in_group(brokers: str, topic: str, group: str) -> Iterator[None]:
+    """While open, the brokers let nobody else set the positions of the group: it has a member."""
+    client = Consumer({"bootstrap.servers": brokers, "group.id": group, "enable.auto.commit": False})
+    client.subscribe([topic])
+
+    def joined() -> bool:
+        client.poll(0.1)
+        return bool(client.assignment())
+
+    try:
+        wait_until(joined, what="the member is in the group")
+        yield
+    finally:
+        client.close()
+
+
+def test_positions_that_brokers_refuse_for_a_moment_come_with_the_next_ones(kafka_broker: str) -> None:
+    topic = topic_name()
+    with opened(kafka_broker, topic, partitions=2) as log:
+        with somebody_in_group(kafka_broker, topic, f"headrace-{topic}"):
+            log.publish("engine", {0: 3, 1: 1})
+            assert log.readers("engine") == {}  # it was tried, and refused
+        log.publish("engine", {0: 5})
+        assert log.readers("engine") == {"engine": {0: 5, 1: 1}}
+
+
+def test_positions_that_brokers_refused_are_tried_again_when_the_log_is_closed(kafka_broker: str) -> None:
+    topic = topic_name()
+    with opened(kafka_broker, topic, partitions=2) as log:
+        with somebody_in_group(kafka_broker, topic, f"headrace-{topic}"):
+            log.publish("engine", {0: 3})
+            log.publish("copy", {1: 1})
+            assert log.readers("engine") == {}
+        log.close()
+    with opened(kafka_broker, topic) as again:
+        assert again.readers() == {"engine": {0: 3}, "copy": {1: 1}}
+
+
+def test_a_log_ends_whose_positions_nobody_takes(kafka_broker: str) -> None:
+    topic = topic_name()
+    with (
+        opened(kafka_broker, topic, partitions=1) as log,
+        somebody_in_group(kafka_broker, topic, f"headrace-{topic}"),
+    ):
+        log.publish("engine", {0: 3})
+        log.close()
+        assert log._groups._thread is not None and not log._groups._thread.is_alive()
 
 
 def test_a_lane_that_keeps_its_records_for_too_short_is_mended_and_a_longer_one_is_left(

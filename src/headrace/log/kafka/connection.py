@@ -17,9 +17,9 @@ from headrace.errors import HeadraceError, RefusedError, TransientError
 from headrace.log.kafka.settings import KafkaSettings
 from headrace.log.protocol import RecordTooLargeError
 
-__all__ = ["STALE", "TOO_LARGE_FIX", "Connection", "TopicUnknownError", "callbacks"]
+__all__ = ["ANSWER_S_MAX", "STALE", "TOO_LARGE_FIX", "Connection", "TopicUnknownError", "callbacks"]
 
-_ANSWER_S_MAX = 8.0
+ANSWER_S_MAX = 8.0
 """How long one question to the cluster may take before it counts as not ready."""
 
 _LOOK_S = 0.02
@@ -198,10 +198,12 @@ class Connection:
             return self._away()
         return TransientError(f"{place}: {error.name()} from {self.settings.brokers}")
 
-    def ask(self, futures: dict[Any, Future[_Result]]) -> dict[Any, _Result]:
+    def ask(
+        self, futures: dict[Any, Future[_Result]], *, seconds_max: float = ANSWER_S_MAX
+    ) -> dict[Any, _Result]:
         """Return the answers to questions. Raises KafkaException for one, or that no answer came."""
         self._failure = None  # what went wrong before may be mended; what has not been is told again
-        end = time.monotonic() + _ANSWER_S_MAX
+        end = time.monotonic() + seconds_max
         for future in futures.values():
             while not wait((future,), _LOOK_S).done:
                 self.admin.poll(0)  # what went wrong is told in here

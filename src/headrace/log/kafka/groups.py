@@ -11,30 +11,36 @@ from contextlib import contextmanager, suppress
 from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaException, TopicPartition
 
 from headrace.errors import HeadraceError, RefusedError, TransientError
-from headrace.log.kafka.connection import Connection
+from headrace.log.kafka.connection import ANSWER_S_MAX, Connection
 
 __all__ = ["Groups"]
 
 _OFFSET_NONE = -1001
 _PATIENCE_S = 10.0
+_LAST_S = 3.0
+"""So long are positions that the brokers refused tried again when the log is closed."""
+_AGAIN_S = 0.2
 _LOOK_S = 1.0
 _LOAD_S = 60.0
 """A mark of a load holds so long: longer than another broker takes to step in for one that died."""
 _RENEW_S = 3.0
 _BEGIN_S_MAX = 60.0
-_BEGIN_AGAIN_S = 0.2
 
 
 class Groups:
-    """Commits positions in a thread of its own: an epoch never waits for it and never fails by it."""
+    """Commits positions in a thread of its own: an epoch never waits for it and never fails by it.
+
+    What the brokers refuse is tried again with the next positions, and when the log is closed.
+    """
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._topic = connection.settings.topic
         self._prefix = connection.settings.group_name
         self._wanted: dict[str, dict[int, int]] = {}
+        """The newest positions that the brokers do not have, by reader; `_due` when some were not tried."""
         self._changed = threading.Condition()
-        self._busy = False
+        self._due = self._busy = False
         self._loads: dict[str, Consumer] = {}
         self._closed = False
         self._quiet_until = 0.0
@@ -47,41 +53,57 @@ class Groups:
         """Commit `positions` soon; of two that follow each other the first may be left out."""
         with self._changed:
             self._wanted.setdefault(reader, {}).update(positions)
+            self._due = True
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="headrace-offsets", daemon=True)
                 self._thread.start()
             self._changed.notify_all()
 
     def _run(self) -> None:
-        while True:
+        last = False
+        while not last:
             with self._changed:
-                while not self._wanted and not self._closed:
-                    self._changed.wait()
-                if not self._wanted:
-                    return
-                wanted, self._wanted, self._busy = self._wanted, {}, True
-            for reader, positions in wanted.items():
-                try:
-                    self._commit(
-                        self._group(reader),
-                        [TopicPartition(self._topic, n, at) for n, at in positions.items()],
-                    )
-                except (KafkaException, HeadraceError):
-                    # Positions that count are in the store. These are for others to see, and come again.
-                    continue
+                self._changed.wait_for(lambda: self._due or self._closed)
+                last = not self._due
+                wanted, self._wanted = self._wanted, {}
+                self._due, self._busy = False, True
+            until = time.monotonic() + _LAST_S if last else None
+            refused = {
+                reader: positions
+                for reader, positions in wanted.items()
+                if not self._taken(self._group(reader), positions, until)
+            }
             with self._changed:
+                for reader, positions in refused.items():  # what came meanwhile is newer
+                    self._wanted[reader] = {**positions, **self._wanted.get(reader, {})}
                 self._busy = False
                 self._changed.notify_all()
 
-    def _commit(self, group: str, places: list[TopicPartition]) -> None:
+    def _taken(self, group: str, positions: Mapping[int, int], until: float | None) -> bool:
+        """Commit once, or again and again `until` then; return whether the brokers have the positions.
+
+        They are for others to see: those that count are in the store. So nothing is raised.
+        """
+        places = [TopicPartition(self._topic, number, at) for number, at in positions.items()]
+        while True:
+            left = ANSWER_S_MAX if until is None else max(_AGAIN_S, until - time.monotonic())
+            try:
+                self._commit(group, places, left)
+                return True
+            except (KafkaException, HeadraceError):
+                if until is None or time.monotonic() + _AGAIN_S > until:
+                    return False
+            time.sleep(_AGAIN_S)
+
+    def _commit(self, group: str, places: list[TopicPartition], seconds_max: float = ANSWER_S_MAX) -> None:
         # Through the administrator: a consumer that commits waits a minute for a broker that is gone.
         given = [ConsumerGroupTopicPartitions(group, places)]
         asked = self._connection.admin.alter_consumer_group_offsets(given)
-        _require_taken(self._connection.ask(asked)[group].topic_partitions)
+        _require_taken(self._connection.ask(asked, seconds_max=seconds_max)[group].topic_partitions)
 
     def _settle(self) -> None:
         with self._changed:
-            self._changed.wait_for(lambda: not self._wanted and not self._busy, _PATIENCE_S)
+            self._changed.wait_for(lambda: not self._due and not self._busy, _PATIENCE_S)
 
     def readers(self, partitions: int, name: str | None = None) -> dict[str, dict[int, int]]:
         """Return the positions of every consumer group that has some in the topic, ours by reader.
@@ -159,7 +181,7 @@ class Groups:
                         f"{error.message}: no mark can be set that the topic is being loaded",
                         fix="see whether the brokers' topic __consumer_offsets is available",
                     ) from None
-            time.sleep(_BEGIN_AGAIN_S)
+            time.sleep(_AGAIN_S)
 
     def _mark(self, group: str, until: float) -> None:
         try:
@@ -222,12 +244,12 @@ class Groups:
         return found
 
     def close(self) -> None:
-        """Commit what is waiting, and end."""
+        """Commit what is waiting, and end: after some seconds also where the brokers do not take it."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
         if self._thread is not None:
-            self._thread.join(_PATIENCE_S)
+            self._thread.join(_PATIENCE_S + _LAST_S)
         while self._loads:
             self._loads.popitem()[1].close()
 
