@@ -1,4 +1,4 @@
-"""How far replicas are behind: asked of the store, whatever it has been through."""
+"""How far replicas are behind, asked of the store, whatever it has been through; and what is told of them."""
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -6,7 +6,8 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import headrace as hr
-from headrace.operate.replicas import replica_states
+from headrace.errors import DeclarationError, Problem
+from headrace.operate.replicas import Replicas, replica_states
 from headrace.sql import plan_pipeline
 from headrace.store import Store
 
@@ -39,3 +40,29 @@ def test_the_lag_of_replicas_is_right_behind_more_epochs_than_a_question_may_hav
     }  # fmt: skip
     assert {one["store_epoch"] for one in found.values()} == {1_000_100}
     assert [found[name]["lag_seconds"] > 3_599 for name in ("near", "far", "there")] == [True, True, False]
+
+
+def test_that_a_view_is_not_copied_is_told_once_and_so_is_that_it_is_again(tmp_path: Path) -> None:
+    home = cast("Any", SimpleNamespace(profile=SimpleNamespace(replicas={}), data=tmp_path))
+    lines: list[tuple[str, Any]] = []
+    journal = SimpleNamespace(
+        info=lambda event, **facts: lines.append((event, facts.get("why"))),
+        warning=lambda event, **facts: lines.append((event, facts["why"])),
+    )
+    replicas = Replicas(home, cast("Any", None), cast("Any", None), cast("Any", journal))
+    notices: list[str] = []
+    replicas.on_notice = notices.append
+    follower = cast("Any", SimpleNamespace(
+        name="copy", options=SimpleNamespace(kind="files"), state="following", error=None, reached=1,
+        rows_refused=0, copies=[],
+    ))  # fmt: skip
+    follower.error = DeclarationError(
+        [Problem("pipeline.py", 7, "table 'best'", "it is not copied", "mend it")]
+    )
+    said = "pipeline.py:7: table 'best': it is not copied - mend it"
+    replicas.state(follower)
+    replicas.state(follower)
+    assert (notices, lines) == ([f"replica 'copy' following: {said}"], [("replica", said)])
+    follower.error = None
+    replicas.state(follower)
+    assert notices[1:] == ["replica 'copy' goes on"]

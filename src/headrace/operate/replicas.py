@@ -126,7 +126,7 @@ class Replicas:
             _write(_folder(self._home) / f"{name}.json", _facts(follower))
         if said == before:
             return
-        if follower.error is not None and state in ("waiting", "refused"):
+        if follower.error is not None and state in ("waiting", "refused", "following"):
             if state == "waiting" and self._in_trouble.get(name) == said:  # it took something in between
                 return
             self._in_trouble[name] = said

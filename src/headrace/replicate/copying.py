@@ -9,14 +9,15 @@ import time
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
+import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from headrace.errors import RefusedError
+from headrace.errors import DeclarationError, HeadraceError, Problem, RefusedError
 from headrace.replicate.options import CommonOptions
 from headrace.replicate.protocol import Chunk, Cursor, Position, ReplicaWriter, TableShape, version_of
 from headrace.replicate.shapes import shape_of
-from headrace.replicate.viewdiff import difference
+from headrace.replicate.viewdiff import difference, repeated_keys
 from headrace.sql.plan import TableClass, TablePlan
 from headrace.store.changes import (
     Closing,
@@ -28,21 +29,28 @@ from headrace.store.changes import (
     removed_keys,
     view_rows,
 )
+from headrace.store.names import quoted
 
-__all__ = ["BEGIN_AGAIN", "TableCopy", "copy_of", "refuse_foreign"]
+__all__ = ["BEGIN_AGAIN", "OF_DATA", "TableCopy", "copy_of", "refuse_foreign"]
 
 BEGIN_AGAIN = ("adopt", "rebuild")
 _ROW_BYTES_FIRST = 256
 _AHEAD_ROWS = 50_000
 _AHEAD_BYTES = 16_000_000
 """Of a span that is sent in smaller pieces, so much is read at once: a reading looks at all of the span."""
+OF_DATA = (duckdb.DataError, duckdb.InvalidInputException)
+"""What DuckDB raises when a query fails on a value; its text holds that value."""
 _REVISION = "_revision"
 _REVISIONS = 1_000_000
 """Revisions of a copying that began anew are above all those before: the greatest is the newest."""
 
 
 class TableCopy(Protocol):
-    """Copies a table or a view."""
+    """Copies a table or a view.
+
+    `problem` says why nothing of it is copied, "" when it is; `failure` is that as an error, where somebody
+    has to do something about it. The other tables of the replica go on.
+    """
 
     plan: TablePlan
     shape: TableShape
@@ -50,6 +58,7 @@ class TableCopy(Protocol):
     reached: int
     rows_sent: int
     problem: str
+    failure: HeadraceError | None
 
     def begin(self, writer: ReplicaWriter, seen: Cursor | None, head: Head, again: str | None) -> None:
         """Take the table over in the target; `again` (see `BEGIN_AGAIN`) copies all of it."""
@@ -85,6 +94,7 @@ class _Copy:
         self.reached = 0
         self.rows_sent = 0
         self.problem = ""
+        self.failure: HeadraceError | None = None
         self._options = options
         self._replica = replica
 
@@ -373,7 +383,8 @@ class _ViewCopy(_Copy):
         """See `TableCopy`."""
         if self._signature is None or self._signature != _signature(self.plan, head):
             return False
-        self.reached = head.epoch
+        if not self.problem:
+            self.reached = head.epoch
         return True
 
     def next_chunk(self, reader: Any, head: Head, *, hurry: bool) -> Chunk | None:
@@ -384,17 +395,52 @@ class _ViewCopy(_Copy):
             return None
         if not hurry and time.monotonic() - self._computed_at < self._options.refresh.total_seconds():
             return None
-        rows_max, nested = self._options.view_rows_max, self._options.json_nested
-        rows = view_rows(reader, self.plan, rows_max=rows_max, json_nested=nested)
+        rows = self._result(reader)
         self._signature, self._computed_at = signature, time.monotonic()
-        if rows.num_rows > rows_max:
-            self.problem = f"the view has more than {rows_max} rows (view_rows_max)"
+        if rows is None:
             return None
-        self.problem, self._computed = "", rows
+        self._computed = rows
         chunk = self._changes(rows, head)
         if chunk is None:
             self._sent, self.reached = rows, head.epoch
         return chunk
+
+    def _result(self, reader: Any) -> pa.Table | None:
+        """Return the rows of the view; None when they cannot be copied, for the `problem` that is set."""
+        rows_max, nested, key = self._options.view_rows_max, self._options.json_nested, self.shape.key
+        view = quoted(self.plan.name)
+        try:
+            rows = view_rows(reader, self.plan, rows_max=rows_max, json_nested=nested)
+        except OF_DATA as error:
+            kind = type(error).__name__.removesuffix("Exception")
+            self._fails(
+                f"its query fails on data that the store holds (DuckDB says {kind}), so it is not copied",
+                "write TRY_CAST or TRY(…) where a value may not fit; "
+                f"`headrace sql 'SELECT * FROM {view}'` shows which one",
+            )
+            return None
+        self.problem, self.failure = "", None
+        if rows.num_rows > rows_max:
+            self.problem = f"the view has more than {rows_max} rows (view_rows_max)"
+            return None
+        if key and (several := repeated_keys(rows, key)):
+            named = ", ".join(map(quoted, key))
+            self._fails(
+                f"{several} of its keys ({', '.join(key)}) stand for more than one row, and a target holds "
+                "one for each, so it is not copied",
+                "name more columns in key=, or group by those that it has; `headrace sql 'SELECT "
+                f"{named}, count(*) FROM {view} GROUP BY ALL HAVING count(*) > 1'` shows them",
+            )
+            return None
+        return rows
+
+    def _fails(self, what: str, fix: str) -> None:
+        # Without what DuckDB said as its cause: that holds a value.
+        place = self.plan.table.place
+        self.problem = what
+        self.failure = DeclarationError(
+            [Problem(place.file, place.line, f"table '{self.plan.name}'", what, fix)]
+        )
 
     def _changes(self, rows: pa.Table, head: Head) -> Chunk | None:
         assert self.cursor is not None  # noqa: S101 - the follower has begun it

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from headrace.errors import HeadraceError, InternalError, RefusedError, TransientError
 from headrace.log.backoff import Waiting, when_ready
-from headrace.replicate.copying import TableCopy, copy_of, refuse_foreign
+from headrace.replicate.copying import OF_DATA, TableCopy, copy_of, refuse_foreign
 from headrace.replicate.options import CommonOptions
 from headrace.replicate.protocol import Refusal, ReplicaWriter, Task
 from headrace.replicate.shapes import tables_of
@@ -43,7 +43,8 @@ class Follower:
     """Keeps the replica `name` up to date, in a thread, from `start` to `stop`.
 
     `state` is one of: starting (or catching up after it waited), following, waiting (for a target that is
-    down), refused (until `resume`), paused, stopped. `error` is why, where there is a reason.
+    down), refused (until `resume`), paused, stopped. `error` is why, where there is a reason; of one that
+    follows, why a view is not copied.
     """
 
     def __init__(
@@ -74,7 +75,7 @@ class Follower:
         self._again = again
         self._begun_again: set[str] = set()
         self._hurry = False
-        self._asked = 0
+        self._asked = self._served = 0
         self._writer: ReplicaWriter | None = None
         self._ended = threading.Event()
         self._turn = (
@@ -117,12 +118,13 @@ class Follower:
     def wait_until_caught_up(self, stop: threading.Event) -> None:
         """Return when the target has what the store has now, the replica is paused, or `stop` is set.
 
-        Raises the error for which the replica stands still.
+        Raises the error for which the replica stands still, or a view is not copied.
         """
         goal = self._head().epoch
         with self._changed:
             self._hurry = True
             self._asked += 1
+            asked = self._asked
             self._turn.set()
             self._changed.notify_all()
             while not stop.is_set() and self.state != "paused":
@@ -132,13 +134,21 @@ class Follower:
                     return
                 # What is to be copied again has reached nothing yet, whatever it had reached before.
                 if self.state == "following" and self._again is None and self.reached >= goal:
-                    return
+                    failure = self._failure
+                    if failure is None:
+                        return
+                    if self._served >= asked:  # not sooner: what the view reads may have changed since
+                        raise failure
                 self._changed.wait(0.1)
 
     @property
     def reached(self) -> int:
         """The epoch up to which every table was copied."""
         return min((copy.reached for copy in self.copies if not copy.problem), default=self.epoch)
+
+    @property
+    def _failure(self) -> HeadraceError | None:
+        return next((copy.failure for copy in self.copies if copy.failure is not None), None)
 
     def end(self) -> None:
         """Ask the thread to end; see `stop`."""
@@ -181,6 +191,9 @@ class Follower:
                 self._enter("paused")
             elif not standing:
                 self._follow()
+                with self._changed:
+                    self._served = self._served if self._interrupted else seen
+                    self._changed.notify_all()
             if not self._hurry:
                 self._turn.wait(self.options.linger.total_seconds())
         self._close()
@@ -194,7 +207,8 @@ class Follower:
         except HeadraceError as error:
             self._fail(error)
         except BaseException as error:  # noqa: BLE001 - a bug, or a panic of a library, must not go unseen
-            self._fail(InternalError(f"replica '{self.name}': {type(error).__name__}: {error}"))
+            said = "" if isinstance(error, OF_DATA) else f": {error}"
+            self._fail(InternalError(f"replica '{self.name}': {type(error).__name__}{said}"))
 
     def _fail(self, error: HeadraceError) -> None:
         self._close()
@@ -215,7 +229,7 @@ class Follower:
             head = self._head()
             self._begin_tables(head)
             self._catch_up(head.epoch)
-            self._enter("following")
+            self._enter("following", self._failure)
         except TransientError:
             self._close()
             raise
