@@ -19,9 +19,17 @@ from targets import PostgresTarget
 from headrace.errors import HeadraceError, ProfileError, RefusedError, TransientError
 from headrace.operate.secrets import Secret
 from headrace.replicate.postgresql.script import init_sql
-from headrace.replicate.protocol import NamedColumn, Position, TableShape, Task, version_of
+from headrace.replicate.protocol import (
+    Chunk,
+    NamedColumn,
+    Position,
+    Refusal,
+    TableShape,
+    Task,
+    version_of,
+)
 from headrace.testing.pipeline_test import PipelineTest
-from headrace.testing.replica_runs import catch_up, feed, following, shop
+from headrace.testing.replica_runs import Kept, catch_up, feed, following, shop
 from headrace.testing.replica_writes import FIRST, THINGS, chunk, gone, opened, thing
 from headrace.testing.replicas import same
 from servers.postgresql import PASSWORD
@@ -114,6 +122,68 @@ def test_every_type_comes_back_as_it_was(target: PostgresTarget) -> None:
     assert [list(row.values())[1:-1] for row in found] == [
         expected, [None] * len(expected), expected, expected
     ]  # fmt: skip
+
+
+INSTANTS = {
+    "DATE": {
+        "infinity": "infinity",
+        "-infinity": "-infinity",
+        "4714-11-24 (BC)": "4714-11-24 BC",  # DuckDB's words for the first day that PostgreSQL has
+        "4714-11-23 (BC)": None,
+        "5877642-06-25 (BC)": None,
+        "5874897-12-31": "5874897-12-31",
+        "5874898-01-01": None,
+        "5881580-07-10": None,
+    },
+    "TIMESTAMP": {
+        "infinity": "infinity",
+        "-infinity": "-infinity",
+        "4714-11-24 (BC) 00:00:00": "4714-11-24 00:00:00 BC",
+        "4714-11-23 (BC) 23:59:59.999999": None,
+        "290309-12-22 (BC) 00:00:00": None,
+        "294247-01-10 04:00:54.775806": "294247-01-10 04:00:54.775806",
+    },
+    "TIMESTAMP_S": {"infinity": "infinity", "-infinity": "-infinity", "290309-12-22 (BC) 00:00:00": None},
+    "TIMESTAMP_MS": {"infinity": "infinity", "-infinity": "-infinity", "290309-12-22 (BC) 00:00:00": None},
+}
+INSTANTS["TIMESTAMP WITH TIME ZONE"] = {
+    f"{given}+00" if ":" in given else given: wanted and wanted.replace(" BC", "+00 BC")
+    for given, wanted in INSTANTS["TIMESTAMP"].items()
+}
+
+
+@pytest.mark.parametrize("kind", INSTANTS)
+def test_instants_at_the_end_of_time_come_as_they_are_or_are_set_aside(
+    target: PostgresTarget, kind: str
+) -> None:
+    given = list(INSTANTS[kind])
+    with duckdb.connect() as connection:
+        connection.execute("SET TimeZone = 'UTC'")
+        rows = connection.sql(
+            f"SELECT unnest(range(len($v))::INTEGER[]) AS k, unnest($v::{kind}[]) AS v, 5 AS _version",
+            params={"v": given},
+        ).to_arrow_table()
+    shape = TableShape(name="ends", columns=(NamedColumn("k", "INTEGER"), NamedColumn("v", kind)), key=("k",))
+    refusals: list[Refusal] = []
+    task = Task(replica="copy", pipeline="tests", tables=(shape,), set_aside=refusals.extend)
+    writer = target.replica().open(task)
+    writer.take("ends", None, FIRST)
+    empty = rows.select(["k", "_version"]).slice(0, 0)
+    for epoch in (1, 2):  # into the empty table, and through staging
+        writer.write(Chunk(table=shape, rows=rows, removed=empty, cursor=chunk(epoch=epoch).cursor))
+        there = {k: v for k, v in INSTANTS[kind].items() if v is not None}
+        with target.connect() as reader:
+            reader.execute("SET TimeZone = 'UTC'")
+            found = reader.execute("SELECT k, v::text AS v FROM ends").fetchall()
+        assert {given[row["k"]]: row["v"].removesuffix("+00") for row in found} == {
+            k: v.removesuffix("+00") for k, v in there.items()
+        }
+        assert [json.loads(each.key)["k"] for each in refusals] == [
+            k for k, each in enumerate(given) if INSTANTS[kind][each] is None
+        ]
+        assert all("out of range" in each.reason for each in refusals)
+        refusals.clear()
+    writer.close()
 
 
 def test_a_wrong_password_is_refused_in_words_that_hold_no_secret(target: PostgresTarget) -> None:
@@ -250,6 +320,49 @@ def test_a_table_that_is_dropped_while_it_is_followed_is_made_and_filled_anew(
             with target.connect() as connection:
                 connection.execute("DROP TABLE totals, all_rows")
             feed(test, 20, 20)
+            catch_up(follower)
+            same(test, target, names)
+
+
+@pytest.mark.parametrize("statement", ["TRUNCATE totals, all_rows", "DELETE FROM totals"])
+def test_a_table_without_rows_is_filled_anew_when_a_run_begins(
+    target: PostgresTarget, tmp_path: Path, statement: str
+) -> None:
+    names = ("totals", "all_rows", "busy")
+    with PipelineTest(shop(), folder=tmp_path / "pipeline", start="2026-03-01T12:00:00") as test:
+        feed(test, 0, 20)
+        with following(test, target.replica(tables=names)) as follower:
+            catch_up(follower)
+        with target.connect() as connection:
+            connection.execute(statement)
+        with following(test, target.replica(tables=names)) as follower:
+            catch_up(follower)
+            same(test, target, names)
+            sent = {copy.shape.name: copy.rows_sent for copy in follower.copies}
+        assert sent["totals"] > 0
+        assert sent["busy"] == 0
+        with target.connect() as connection:
+            taken = connection.execute("SELECT DISTINCT generation AS g FROM _headrace_cursors").fetchall()
+        assert taken == [{"g": 2}], "whoever wrote before would not be refused"
+
+
+def test_a_table_that_is_truncated_while_it_is_followed_is_filled_anew(
+    target: PostgresTarget, tmp_path: Path
+) -> None:
+    names = ("totals", "all_rows")
+    with PipelineTest(shop(), folder=tmp_path / "pipeline", start="2026-03-01T12:00:00") as test:
+        feed(test, 0, 20)
+        told = Kept()
+        with following(test, target.replica(tables=names), told=told) as follower:
+            catch_up(follower)
+            with target.connect() as connection:
+                connection.execute("VACUUM FULL totals")  # gives it another file, and takes nothing out
+            feed(test, 20, 20)
+            catch_up(follower)
+            assert told.states == ["starting", "following"]
+            with target.connect() as connection:
+                connection.execute("TRUNCATE totals, all_rows")
+            feed(test, 40, 20)
             catch_up(follower)
             same(test, target, names)
 

@@ -23,7 +23,8 @@ TRAILER = b"\xff\xff"
 
 _EPOCH_MICROS = 946_684_800_000_000  # 2000-01-01 in microseconds since 1970
 _EPOCH_DAYS = 10_957
-_FOREVER = 2**63 - 1
+_FIRST_MICROS = -211_813_488_000_000_000  # 4713-11-24 BC, the first instant that PostgreSQL has, since 2000
+_FIRST_DAY = -2_451_545
 _GROUP = 10_000
 _GROUPS = 5  # of four decimal digits: enough for every 64-bit number
 _NUMERIC_MAX = 2**62
@@ -153,16 +154,25 @@ def _plain(values: pa.Array, base: str) -> Bytes:
         return _big_endian(floats, ">f8" if base == "double precision" else ">f4")
     if base == "date":
         days = _integers(values, pa.int32())
-        return _big_endian(days - _EPOCH_DAYS, ">i4")
+        return _big_endian(_since_2000(days, _EPOCH_DAYS, _FIRST_DAY, 2**31 - 1), ">i4")
     if base.startswith("timestamp"):
         micros = _integers(values, pa.int64())
-        endless = np.abs(micros) >= _FOREVER
-        shifted = np.where(endless, np.where(micros > 0, _FOREVER, -_FOREVER - 1), micros - _EPOCH_MICROS)
-        return _big_endian(shifted, ">i8")
+        return _big_endian(_since_2000(micros, _EPOCH_MICROS, _FIRST_MICROS, 2**63 - 1), ">i8")
     if base.startswith("time"):
         return _big_endian(_integers(values, pa.int64()), ">i8")
     width = {"smallint": ">i2", "integer": ">i4", "bigint": ">i8"}[base]
     return _big_endian(_integers(values, pa.int64()), width)
+
+
+def _since_2000(values: Numbers, epoch: int, first: int, forever: int) -> Numbers:
+    """Return instants since 1970 as PostgreSQL counts them. Infinite ones are infinite there, too.
+
+    Any before its first one becomes the one before that, which the server refuses: moved by `epoch`, the
+    earliest would no longer fit, and be instants of a far future.
+    """
+    moved = np.where(values < first + epoch, first - 1, values - epoch)
+    endless: Numbers = np.where(values > 0, forever, -forever - 1)
+    return np.where(np.abs(values) >= forever, endless, moved)
 
 
 def _integers(values: pa.Array, kind: pa.DataType) -> Numbers:

@@ -11,7 +11,7 @@ import psycopg
 import pyarrow as pa
 from psycopg.conninfo import conninfo_to_dict
 
-from headrace.errors import ProfileError, RefusedError
+from headrace.errors import ProfileError, RefusedError, TransientError
 from headrace.replicate.postgresql.encoding import HEADER, TRAILER, encode_rows
 from headrace.replicate.postgresql.failures import is_of_a_row, typed
 from headrace.replicate.postgresql.schema import (
@@ -60,6 +60,7 @@ class PostgresWriter:
         self._cursors = relation(replica.schema, CURSORS)
         self._filled: set[str] = set()  # staging tables that this transaction has used
         self._empty: set[str] = set()
+        self._files: dict[str, int | None] = {}  # what TRUNCATE changes, and little else does
         self._connection = _connect(replica, task)
         self._guard = threading.Lock()
         try:
@@ -82,8 +83,17 @@ class PostgresWriter:
                     # A cursor without its table tells of rows that are gone: the copying begins anew.
                     cursor.execute(f"DELETE FROM {self._cursors} WHERE table_name = %s", [shape.name])
                 full = relation(self._schema, shape.name)
-                if not cursor.execute(f"SELECT EXISTS (SELECT FROM {full})").fetchone()[0]:
+                filled, self._files[shape.name] = cursor.execute(
+                    f"SELECT EXISTS (SELECT FROM {full}), pg_relation_filenode(%s::regclass)", [full]
+                ).fetchone()
+                if not filled:
                     self._empty.add(shape.name)
+                    # And one of a table without rows, of rows that somebody has taken out.
+                    cursor.execute(
+                        f"UPDATE {self._cursors} SET begun = greatest(begun, epoch), epoch = 0, through = 0, "
+                        "after = -1 WHERE table_name = %s AND through > 0",
+                        [shape.name],
+                    )
 
     @contextmanager
     def _transaction(self) -> Iterator[Any]:
@@ -148,10 +158,7 @@ class PostgresWriter:
         table = chunk.table.name
         self._filled.clear()
         with self._transaction() as run:
-            found = run.execute(
-                f"SELECT {_COLUMNS} FROM {self._cursors} WHERE table_name = %s FOR UPDATE", [table]
-            ).fetchone()
-            there = None if found is None else _cursor_of(found)
+            there = self._held(run, table)
             if there == chunk.cursor:
                 return  # this very chunk: its answer was lost on the way
             if not chunk.cursor.same_writer(there):
@@ -174,6 +181,27 @@ class PostgresWriter:
             )
             if refusals:
                 self._task.set_aside(refusals)
+
+    def _held(self, run: Any, table: str) -> Cursor | None:
+        """Return the table's cursor, and let nobody change it, nor truncate the table, until the end.
+
+        Raises TransientError when the table was truncated since it was opened.
+        """
+        full = relation(self._schema, table)
+        found = run.execute(
+            # That the table stands in the query is what locks it; it is only looked at where it may be empty.
+            f"SELECT {_COLUMNS}, pg_relation_filenode(%s::regclass), "
+            f"CASE WHEN pg_relation_filenode(%s::regclass) <> %s THEN EXISTS (SELECT FROM {full}) END "
+            f"FROM {self._cursors} WHERE table_name = %s FOR UPDATE",
+            [full, full, self._files[table], table],
+        ).fetchone()
+        if found is None:
+            return None
+        *facts, self._files[table], filled = found
+        there = _cursor_of(facts)
+        if filled is False and there.position.through > 0:
+            raise TransientError(f"the rows of {full} were taken out", fix="it is filled anew")
+        return there
 
     def _put(self, run: Any, shape: TableShape, rows: pa.Table, refusals: list[Refusal]) -> None:
         """Write rows, halving what the server refuses until the rows that are to blame stand alone."""
