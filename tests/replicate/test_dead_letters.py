@@ -32,6 +32,8 @@ class Letters:
             'event_time TIMESTAMPTZ, "key" BLOB, "value" BLOB, '
             'headers STRUCT("key" VARCHAR, "value" BLOB)[], epoch BIGINT)'
         )
+        self.connection.execute("CREATE VIEW epochs AS SELECT DISTINCT epoch FROM dead_letters")
+        self.asked: list[pa.Table] = []
         self.lock = threading.Lock()
 
     def add(self, epoch: int, offset: int, **changes: Any) -> None:
@@ -48,7 +50,8 @@ class Letters:
 
     def query(self, sql: str, *, rows_max: int | None = None, seconds_max: float = 5.0) -> pa.Table:
         with self.lock:
-            return self.connection.sql(sql).to_arrow_table()
+            self.asked.append(self.connection.sql(sql).to_arrow_table())
+            return self.asked[-1]
 
 
 class Shop:
@@ -157,6 +160,56 @@ def test_letters_that_retention_took_from_the_topic_are_not_copied_again(shop: S
     shop.letters.add(2, 2)
     shop.copied()
     assert shop.values() == [b'{"n":2}']
+
+
+@pytest.mark.parametrize("lost", ["nothing", "the file", "the topic"])
+def test_letters_of_a_store_that_was_set_back_are_copied_from_its_beginning(shop: Shop, lost: str) -> None:
+    shop.letters.add(1, 1)
+    shop.letters.add(9, 2)
+    shop.copied()
+    shop.letters.connection.execute("DELETE FROM dead_letters WHERE epoch > 1")  # an older copy is restored
+    shop.letters.add(3, 3)
+    if lost == "the file":
+        shop.place_file.unlink()
+    elif lost == "the topic":
+        shop.path.unlink()
+    before = 0 if lost == "the topic" else 2
+    shop.copied()
+    assert shop.values()[before:] == [b'{"n":1}', b'{"n":3}']
+    ((event, why),) = shop.said
+    assert event == "dead letters are copied again"
+    assert "up to epoch 9, and the store is at 3" in why
+    shop.letters.add(4, 4)
+    shop.copied()
+    assert shop.values()[before + 2 :] == [b'{"n":4}']
+    assert len(shop.said) == 1
+
+
+def test_a_place_that_is_not_understood_is_none(shop: Shop) -> None:
+    shop.letters.add(1, 1)
+    shop.copied()
+    for text in ("", "[]", '{"store_id": "store-1"}', '{"store_id": "store-1", "place": [1, "events"]}'):
+        shop.place_file.write_text(text)
+        shop.letters.add(2, len(shop.topic()) + 1)
+        shop.copied()
+        assert shop.values()[-1] == b'{"n":%d}' % len(shop.topic())
+    assert len(shop.topic()) == 5
+
+
+def test_large_letters_are_copied_a_few_at_a_time(shop: Shop) -> None:
+    large = b"x" * 6_000_000
+    for offset in range(5):
+        shop.letters.add(1, offset, value=large)
+    shop.letters.add(1, 5, value=b"x" * 20_000_000)
+    header = [{"key": "trace", "value": large}]
+    for offset in range(6, 9):
+        shop.letters.add(1, offset, headers=header, key=large)
+    shop.copied()
+    assert [said(row)["headrace.dead-letter"] for row in shop.topic()] == [
+        f"events:2:{offset}" for offset in range(9)
+    ]
+    assert max(table.nbytes for table in shop.letters.asked) < 21_000_000
+    assert max(table.num_rows for table in shop.letters.asked if "value" in table.column_names) == 2
 
 
 def test_letters_of_other_stores_in_the_topic_do_not_move_ours(shop: Shop) -> None:

@@ -35,12 +35,19 @@ __all__ = ["DeadLetterTarget", "DeadLetterTopic", "letter_headers"]
 _STORE_HEADER, _PLACE_HEADER = "headrace.store", "headrace.place"
 _PARTITION = 0  # one partition: its last record says where the copy stands
 _CHUNK = 500
+_CHUNK_BYTES = 16_000_000
+"""So many letters, and about so many bytes of them, are read and appended at once; at least one letter."""
 _IDLE_S = 5.0
 _AGAIN_S = 1.0
 _JOIN_S = 0.5
 _LOOK_BACK_FIRST = 64
 _STAGES = {"malformed": "VALUE_CONVERTER"}
 _STAGE_OTHERWISE = "TRANSFORMATION"
+_ORDER = 'epoch, stream, lane, partition, "offset"'
+_SIZE = (
+    'CAST(coalesce(octet_length("key"), 0) + coalesce(octet_length("value"), 0) + '
+    'coalesce(list_sum(list_transform(headers, lambda h: octet_length(h."value"))), 0) AS BIGINT)'
+)
 
 Place = tuple[int, str, str, int, int]
 """Epoch, stream, lane, partition, offset: the order in which letters are copied."""
@@ -188,28 +195,58 @@ class DeadLetterTopic:
             write_json(self.target.place_file, {"store_id": self.target.store_id, "place": place})
 
     def _place(self, topic: Log) -> Place | None:
-        """Return the place behind which letters are copied: the later one of the topic's and the file's."""
-        places = [_place_in(topic, self.target.store_id)]
-        if self.target.place_file.exists():
+        """Return the place behind which letters are copied: the later one of the topic's and the file's.
+
+        A place that the store has not come to is of a time before it was set back to an older copy. What it
+        commits from then on has the epochs of letters that were copied, and is not what they were.
+        """
+        found = [_place_in(topic, self.target.store_id), self._kept_place()]
+        places = [place for place in found if place is not None]
+        head = self._store.query("SELECT coalesce(max(epoch), 0) FROM epochs").column(0)[0].as_py()
+        known = [place for place in places if place[0] <= head]
+        if len(known) < len(places):
+            self._tell(
+                "dead letters are copied again",
+                f"{self.target.name}: they were copied up to epoch {max(places)[0]}, and the store is at "
+                f"{head}: it was set back. A letter may be in the topic twice: its address tells",
+            )
+        return max(known, default=None)
+
+    def _kept_place(self) -> Place | None:
+        """Return the place that the file has for this store; of one that is not understood, none."""
+        try:
             kept = json.loads(self.target.place_file.read_text())
-            if kept["store_id"] == self.target.store_id:
-                epoch, stream, lane, partition, offset = kept["place"]
-                places.append((epoch, stream, lane, partition, offset))
-        return max((place for place in places if place is not None), default=None)
+            epoch, stream, lane, partition, offset = kept["place"]
+            place = (int(epoch), str(stream), str(lane), int(partition), int(offset))
+        except (FileNotFoundError, ValueError, TypeError, KeyError):
+            return None
+        return place if kept["store_id"] == self.target.store_id else None
 
     def _letters(self, place: Place | None) -> list[dict[str, Any]]:
+        """Return the letters behind a place, in order, as many as may be copied at once."""
+        epochs = self._behind(place, "epoch", letters_max=_CHUNK)
+        if not epochs:
+            return []
+        # Only now their values are looked at, and only those of the epochs that are wanted.
+        through = epochs[-1]["epoch"]
+        taken, size = 0, 0
+        for each in self._behind(place, f"{_SIZE} AS size", letters_max=_CHUNK, through=through):
+            size += each["size"]
+            if taken and size > _CHUNK_BYTES:
+                break
+            taken += 1
+        return self._behind(place, "*", letters_max=taken, through=through)
+
+    def _behind(
+        self, place: Place | None, columns: str, *, letters_max: int, through: int | None = None
+    ) -> list[dict[str, Any]]:
         streams = ", ".join(_quoted(name) for name in self.target.topics)
-        after = ""
-        if place is not None:
-            epoch, stream, lane, partition, offset = place
-            after = (
-                f'AND epoch >= {epoch} AND (epoch, stream, lane, partition, "offset") > '
-                f"({epoch}, {_quoted(stream)}, {_quoted(lane)}, {partition}, {offset})"
-            )
+        after = "" if place is None else f"AND epoch >= {place[0]} AND ({_ORDER}) > {_literal(place)}"
+        until = "" if through is None else f"AND epoch <= {through}"
         found: list[dict[str, Any]] = self._store.query(
-            f"SELECT * FROM dead_letters WHERE stream IN ({streams}) {after} "
-            f'ORDER BY epoch, stream, lane, partition, "offset" LIMIT {_CHUNK}',
-            rows_max=_CHUNK,
+            f"SELECT {columns} FROM dead_letters WHERE stream IN ({streams}) {after} {until} "
+            f"ORDER BY {_ORDER} LIMIT {letters_max}",
+            rows_max=letters_max,
         ).to_pylist()
         return found
 
@@ -316,6 +353,11 @@ def _place_in(topic: Log, store_id: str) -> Place | None:
 def _read_place(value: bytes) -> Place:
     epoch, stream, lane, partition, offset = value.decode().split(":")
     return int(epoch), stream, lane, int(partition), int(offset)
+
+
+def _literal(place: Place) -> str:
+    epoch, stream, lane, partition, offset = place
+    return f"({epoch}, {_quoted(stream)}, {_quoted(lane)}, {partition}, {offset})"
 
 
 def _quoted(text: str) -> str:
