@@ -102,6 +102,44 @@ def test_metrics_are_taken_while_a_log_lets_wait_for_its_answer() -> None:
             observer.close()
 
 
+def test_a_run_need_not_wait_for_a_log_that_is_away_to_stop_observing() -> None:
+    with PipelineTest(shop(), start=START) as test:
+        facts = Away(test)
+        observer = observer_of(test, facts)
+        observer.start()
+        assert facts.asked.wait(20)
+        closing = threading.Thread(target=observer.close)
+        closing.start()
+        closing.join(6)
+        stopped = not closing.is_alive()
+        facts.go_on.set()
+        closing.join()
+        assert stopped
+
+
+def test_a_log_is_not_up_when_asking_it_fails_for_whatever_reason() -> None:
+    class Broken(Facts):
+        broken = False
+
+        def log_of(self, stream: str) -> Log | None:
+            if self.broken:
+                raise ValueError("a bug")
+            return super().log_of(stream)
+
+    with PipelineTest(shop(), start=START) as test:
+        facts = Broken(test)
+        observer = observer_of(test, facts)
+        observer.tick()
+        assert value_of(observer.samples(), "headrace_log_up", stream="events") == 1
+        facts.broken = True
+        test.clock.move(timedelta(seconds=10))
+        observer.tick()
+        assert value_of(observer.samples(), "headrace_log_up", stream="events") == 0
+        assert not [one for one in observer.samples() if one.name == "headrace_lag_records"]
+        assert [str(error) for error in facts.failures] == ["a bug"]
+        observer.close()
+
+
 def test_what_waited_before_a_log_went_away_is_late_all_the_while() -> None:
     with PipelineTest(shop(), start=START) as test:
         facts = Away(test)

@@ -13,9 +13,10 @@ import pytest
 
 from headrace.cli.app import run
 from headrace.errors import RefusedError, TransientError
-from headrace.log import APPEND_SCHEMA, open_embedded_log
-from headrace.operate import Runtime, connect, find_home, load_project
-from headrace.operate.lag import add_lag, throughput
+from headrace.log import APPEND_SCHEMA, Log, open_embedded_log
+from headrace.operate import Runtime, connect, find_home, load_project, open_log
+from headrace.operate import runtime as runtime_module
+from headrace.operate.lag import LogsForQuestions, add_lag, throughput
 
 PIPELINE = """
 import headrace as hr
@@ -138,3 +139,42 @@ def test_status_is_shown_for_people(folder: Path, capsys: pytest.CaptureFixture[
     (folder / ".headrace" / "log.db").unlink()
     assert run(["status", "-C", str(folder)]) == 0
     assert "NULL" in capsys.readouterr().out
+
+
+def test_logs_for_questions_are_closed_though_one_of_them_is_still_being_opened(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, go_on, closed = threading.Event(), threading.Event(), threading.Event()
+    opened: list[Log] = []
+
+    def slow(*given: Any, **more: Any) -> Log:
+        asked.set()
+        go_on.wait(30)
+        opened.append(open_log(*given, **more))
+        return opened[0]
+
+    refused: list[str] = []
+
+    def ask() -> None:
+        try:
+            logs("events")
+        except TransientError as error:
+            refused.append(error.message)
+
+    monkeypatch.setattr(runtime_module, "open_log", slow)
+    logs = LogsForQuestions(load_project(folder))
+    asking = threading.Thread(target=ask)
+    asking.start()
+    assert asked.wait(30)
+    closing = threading.Thread(target=lambda: (logs.close(), closed.set()))
+    closing.start()
+    in_time = closed.wait(10)
+    go_on.set()
+    asking.join()
+    closing.join()
+    assert in_time
+    assert refused == ["the run is over"]
+    with pytest.raises(RefusedError):
+        opened[0].partitions()
+    with pytest.raises(TransientError, match="the run is over"):
+        logs("events")

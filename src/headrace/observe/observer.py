@@ -39,7 +39,7 @@ __all__ = ["Observer", "RunFacts", "utc_now"]
 _TICK_S = 1.0
 _WRITE_S = 5.0
 _SLOW_S = 15.0
-_STOP_S = 10.0
+_STOP_S = 1.0
 _ASKING_SHARE = 50
 """Questions to the store pause for this many times as long as the last ones took: 2 % at most."""
 
@@ -145,7 +145,9 @@ class Observer:
             self._ended.set()
             thread.join()
             self._guarded("metrics", self.tick)  # the last epochs are in the history, too
-            until = time.monotonic() + _STOP_S  # a log must not be closed while it is asked
+            # A log that answers is asked no more when this returns. One that is away lets wait for many
+            # seconds, and its question goes nowhere: it may be closed meanwhile.
+            until = time.monotonic() + _STOP_S
             for each in self._asking:
                 each.join(max(0.0, until - time.monotonic()))
             self._asking = []

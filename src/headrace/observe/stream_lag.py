@@ -31,9 +31,12 @@ class StreamLag:
         self._log_of = log_of
 
     def ask(self) -> None:
-        """Ask once; a log that does not answer is a sample, too."""
+        """Ask once; a log that does not answer is a sample, too, whatever it raised.
+
+        Raises what is no HeadraceError: that is a bug, and whoever observes tells it.
+        """
         labels = {"stream": self._stream}
-        found = []
+        found: list[Sample] = []
         try:
             log = self._log_of(self._stream)
             if log is not None:
@@ -44,7 +47,8 @@ class StreamLag:
                 found.append(Sample("headrace_lag_records", labels, unread))
         except HeadraceError:  # the metric says it; the engine says why
             pass
-        self.samples = [*found, Sample("headrace_log_up", labels, float(bool(found)))]
+        finally:
+            self.samples = [*found, Sample("headrace_log_up", labels, float(bool(found)))]
 
     def ask_on(self, ended: threading.Event, guarded: Callable[[Callable[[], None]], None]) -> None:
         """Ask every few seconds until `ended`; the work of a thread."""

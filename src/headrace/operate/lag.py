@@ -32,27 +32,50 @@ class LogsForQuestions:
 
     def __init__(self, home: Home) -> None:
         self._home = home
-        self._files = ExitStack()
         self._lock = threading.Lock()
+        self._opening: dict[str, threading.Lock] = {}
         self._opened: dict[str, Log] = {}
+        self._closed = threading.Event()
 
     def __call__(self, stream: str) -> Log | None:
-        """Return the log of `stream`; None when it is embedded and its file was deleted by hand."""
+        """Return the log of `stream`; None when it is embedded and its file was deleted by hand.
+
+        A log that is away takes long to say so: meanwhile others are opened, and `close` does not wait.
+        Raises TransientError after `close`.
+        """
         from headrace.operate.runtime import open_log
 
         with self._lock:
-            if stream not in self._opened:
-                embedded = self._home.profile.stream(stream).log == "embedded"
-                if embedded and not self._home.log_path.exists():
-                    return None
-                self._opened[stream] = open_log(self._home, stream, make=False)
-                self._files.callback(self._opened[stream].close)
-            return self._opened[stream]
+            opening = self._opening.setdefault(stream, threading.Lock())
+        with opening:
+            with self._lock:
+                if stream in self._opened:
+                    return self._opened[stream]
+                if self._closed.is_set():
+                    raise _run_is_over()
+            embedded = self._home.profile.stream(stream).log == "embedded"
+            if embedded and not self._home.log_path.exists():
+                return None
+            log = open_log(self._home, stream, make=False)
+            with self._lock:
+                if not self._closed.is_set():
+                    self._opened[stream] = log
+                    return log
+            log.close()  # it came too late
+            raise _run_is_over()
 
     def close(self) -> None:
         """Give back files and connections."""
         with self._lock:
-            self._files.close()
+            self._closed.set()
+            opened, self._opened = self._opened, {}
+        with ExitStack() as files:
+            for log in opened.values():
+                files.callback(log.close)
+
+
+def _run_is_over() -> TransientError:
+    return TransientError("the run is over", fix="ask again when it runs")
 
 
 def add_lag(streams: Mapping[str, dict[str, Any]], logs: Callable[[str], Log | None]) -> str:

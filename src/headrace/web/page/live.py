@@ -32,6 +32,7 @@ _READERS_MAX = 32
 _TICK_S = 0.25
 _STATUS_EVERY_S = 1.0
 _QUIET_S = 15.0
+_STOP_S = 1.0
 
 
 class PageFullError(Exception):
@@ -94,7 +95,9 @@ class Live:
     def close(self) -> None:
         """End every stream."""
         self._closed.set()
-        self._thread.join()
+        self._thread.join(
+            _STOP_S
+        )  # a log that is away may keep the status waiting; nobody waits for that one
         self._tell_readers()
 
     # --- told to pages (the server's loop)
