@@ -6,7 +6,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import headrace as hr
-from headrace.errors import DeclarationError, Problem
+from headrace.errors import DeclarationError, Problem, TransientError
 from headrace.operate.replicas import Replicas, replica_states
 from headrace.sql import plan_pipeline
 from headrace.store import Store
@@ -42,27 +42,52 @@ def test_the_lag_of_replicas_is_right_behind_more_epochs_than_a_question_may_hav
     assert [found[name]["lag_seconds"] > 3_599 for name in ("near", "far", "there")] == [True, True, False]
 
 
-def test_that_a_view_is_not_copied_is_told_once_and_so_is_that_it_is_again(tmp_path: Path) -> None:
+def told_by(tmp_path: Path) -> tuple[Replicas, Any, list[str], list[tuple[str, str, Any]]]:
+    """Replicas without a run, a follower to be shown to them, and what they tell: notices and lines."""
     home = cast("Any", SimpleNamespace(profile=SimpleNamespace(replicas={}), data=tmp_path))
-    lines: list[tuple[str, Any]] = []
-    journal = SimpleNamespace(
-        info=lambda event, **facts: lines.append((event, facts.get("why"))),
-        warning=lambda event, **facts: lines.append((event, facts["why"])),
-    )
-    replicas = Replicas(home, cast("Any", None), cast("Any", None), cast("Any", journal))
+    lines: list[tuple[str, str, Any]] = []
+
+    def line(event: str, **facts: Any) -> None:
+        lines.append((event, facts["state"], facts.get("why")))
+
+    journal = cast("Any", SimpleNamespace(info=line, warning=line))
+    replicas = Replicas(home, cast("Any", None), cast("Any", None), journal)
     notices: list[str] = []
     replicas.on_notice = notices.append
-    follower = cast("Any", SimpleNamespace(
+    follower = SimpleNamespace(
         name="copy", options=SimpleNamespace(kind="files"), state="following", error=None, reached=1,
         rows_refused=0, copies=[],
-    ))  # fmt: skip
+    )  # fmt: skip
+    return replicas, follower, notices, lines
+
+
+def test_a_target_that_takes_a_chunk_at_each_try_writes_no_line_for_each(tmp_path: Path) -> None:
+    replicas, follower, notices, lines = told_by(tmp_path)
+    away = TransientError("the target is away")
+    for state, error in (
+        ("starting", None),
+        *[("waiting", away), ("starting", None)] * 20,
+        ("following", None),
+    ):
+        follower.state, follower.error = state, error
+        replicas.state(follower)
+    assert lines == [
+        ("replica", "starting", None),
+        ("replica", "waiting", "the target is away"),
+        ("replica", "following", None),
+    ]
+    assert notices == ["replica 'copy' waiting: the target is away", "replica 'copy' goes on"]
+
+
+def test_that_a_view_is_not_copied_is_told_once_and_so_is_that_it_is_again(tmp_path: Path) -> None:
+    replicas, follower, notices, lines = told_by(tmp_path)
     follower.error = DeclarationError(
         [Problem("pipeline.py", 7, "table 'best'", "it is not copied", "mend it")]
     )
     said = "pipeline.py:7: table 'best': it is not copied - mend it"
     replicas.state(follower)
     replicas.state(follower)
-    assert (notices, lines) == ([f"replica 'copy' following: {said}"], [("replica", said)])
+    assert (notices, lines) == ([f"replica 'copy' following: {said}"], [("replica", "following", said)])
     follower.error = None
     replicas.state(follower)
     assert notices[1:] == ["replica 'copy' goes on"]

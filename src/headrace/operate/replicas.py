@@ -133,6 +133,8 @@ class Replicas:
             self._journal.warning("replica", replica=name, state=state, why=said[1])
             self.on_notice(f"replica '{name}' {state}: {said[1]}")
             return
+        if state == "starting" and name in self._in_trouble:  # a target that takes a chunk at each try
+            return
         self._journal.info("replica", replica=name, state=state)
         if state == "following" and name in self._in_trouble:
             del self._in_trouble[name]
