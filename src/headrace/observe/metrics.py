@@ -131,7 +131,8 @@ METRICS: tuple[Metric, ...] = (
     _gauge("headrace_next_offset", "offsets", "The offset to be read next.",
            Source.LEDGER, "stream", "partition"),
     _gauge("headrace_frontier_timestamp_seconds", "seconds",
-           "How far record time has come, over all partitions of a stream, in Unix time.",
+           "How far record time has come, over all partitions of a stream, in Unix time. Less the stream's "
+           "allowed lateness, it is what others call the watermark; on Spark, too, where there is no other.",
            Source.LEDGER, "stream"),
     _gauge("headrace_closed_through_timestamp_seconds", "seconds",
            "Windows that end up to here are closed, in Unix time.", Source.LEDGER, "table"),
@@ -141,8 +142,9 @@ METRICS: tuple[Metric, ...] = (
     _histogram("headrace_epoch_records", RECORDS, "Records of an epoch that had any.",
                Source.EPOCHS, known="batch_size_events"),
     _histogram("headrace_latency_seconds", SECONDS,
-               "From event time (event), record time (record) or reading (read) to the commit, of accepted "
-               "records.", Source.EPOCHS, "stream", "since"),
+               "To the commit, of accepted records: from event time (event), from record time, when the log "
+               "took them in (record: ingest), or from reading, by the work of their epoch alone (read).",
+               Source.EPOCHS, "stream", "since"),
     _gauge("headrace_processing_delay_seconds", "seconds",
            "How old records are when they are committed, or how long the oldest unread one waits, if that is "
            "longer.", Source.EPOCHS, "stream", known="stream_processing_delay_seconds"),
