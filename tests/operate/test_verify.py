@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import uuid
 from pathlib import Path
@@ -9,8 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from confluent_kafka.admin import AdminClient
+from rich.console import Console
 
 from headrace.cli.app import run
+from headrace.cli.verify_commands import _progress
+from headrace.operate.verify import Progress
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -199,3 +203,66 @@ def test_what_log_peek_prints_goes_through_both_engines_too(
     assert (found["equal"], found["different"], found["records"]) == (True, 0, 60)
     rows = {f"{one['kind']} {one['name']}".strip(): one["rows_spark"] for one in found["compared"]}
     assert rows["table by_minute"] > 2
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(900)
+def test_named_offsets_go_through_both_engines_while_a_bar_tells_how_far_they_are(
+    kafka_broker: str,
+    spark_session: SparkSession,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    project = Verified(tmp_path / "project", kafka_broker)
+    shown = on_terminal(monkeypatch)
+    capsys.readouterr()
+    words = ["--profile", "cluster", "--from", "local", "--json"]
+    named = [word for span in ("visits/0:5-56", "shops/0:1-2") for word in ("--offsets", span)]
+    assert project.headrace("verify", *words, *named) == 0
+    found = _json(capsys)
+    assert (found["equal"], found["different"], found["records"]) == (True, 0, 52)
+    spans = {(one["stream"], one["partition"]): (one["start"], one["end"]) for one in found["slice"]}
+    assert spans == {("visits", 0): (5, 56), ("shops", 0): (1, 2)}
+    rows = {f"{one['kind']} {one['name']}".strip(): one["rows_spark"] for one in found["compared"]}
+    assert rows["table names"] == 1
+    assert rows["table by_minute"] > 2
+    for step in ("copying the slice", "local engine", "Spark"):
+        assert step in shown.getvalue()
+    assert shown.getvalue().count("52 of 52 records") >= 3
+
+
+def on_terminal(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
+    """Let commands believe that they talk to a terminal, and return what they write there beside answers."""
+    shown = io.StringIO()
+    console = Console(file=shown, force_terminal=True, width=100)
+    monkeypatch.setattr("headrace.cli.output.error_console", lambda: console)
+    return shown
+
+
+def test_a_bar_on_a_terminal_says_of_each_step_how_many_records_are_through(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    shown = on_terminal(monkeypatch)
+    with _progress() as show:
+        show(Progress("copy", 0, 1200))
+        show(Progress("copy", 1200, 1200))
+        show(Progress("local", 700, 1200))
+        show(Progress("spark", 0, 1200))
+        show(Progress("compare", 0, 0))
+    lines = shown.getvalue().splitlines()
+    last = {
+        step: [line for line in lines if step in line][-1] for step in ("copying the slice", "local engine")
+    }
+    assert "1,200 of 1,200 records" in last["copying the slice"]
+    assert "700 of 1,200 records" in last["local engine"]
+    assert any("Spark" in line and "0 of 1,200 records" in line for line in lines)
+    assert any("comparing" in line for line in lines)
+
+
+def test_elsewhere_than_on_a_terminal_there_is_no_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = io.StringIO()
+    monkeypatch.setattr("headrace.cli.output.error_console", lambda: Console(file=shown, width=100))
+    with _progress() as show:
+        show(Progress("copy", 3, 5))
+    assert shown.getvalue() == ""
