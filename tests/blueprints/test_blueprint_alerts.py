@@ -1,4 +1,4 @@
-"""Every alert of commerce and signups fires alone for what it is there for, and is resolved when it is over."""
+"""Every alert of commerce and signups fires alone for its incident, and is resolved when that is over."""
 
 from __future__ import annotations
 
