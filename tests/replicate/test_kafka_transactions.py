@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
 import pytest
-from confluent_kafka import Producer
+from confluent_kafka import KafkaException, Producer
 from confluent_kafka.admin import AdminClient, NewTopic
 from json_targets import KafkaTarget
 
@@ -46,6 +47,36 @@ def test_a_cursor_behind_the_open_transaction_of_another_table_is_waited_for(
     other.abort_transaction(30)
     with opened(target, SHAPE) as third:
         assert third.cursors()["things"].position == Position.at(1)
+
+
+@pytest.mark.parametrize("whose", ["ours", "another store's", "nobody's"])
+def test_a_transaction_that_a_killed_run_left_open_is_ended_by_the_next_run_of_its_store_alone(
+    target: KafkaTarget, monkeypatch: pytest.MonkeyPatch, whose: str
+) -> None:
+    monkeypatch.setattr(topics, "_OPEN_S", 0.5, raising=False)
+    with opened(target, SHAPE) as first:
+        first.take("things", None, FIRST)
+        first.write(chunk([thing("ann", 1)], epoch=1, shape=SHAPE))
+    store_id = {"ours": FIRST.store_id, "another store's": "another-store"}.get(whose)
+    told = FIRST.facts() | {"store_id": store_id} if store_id else {}
+    dead = begun(target, f"headrace {target.prefix}things")
+    dead.produce(f"{target.prefix}things", b"{}", b"half", headers={writer.VERSION_HEADER: b"9"})
+    dead.produce(f"{target.prefix}cursors", json.dumps(told).encode(), b"things")
+    dead.flush(30)
+    if whose != "ours":
+        with opened(target, SHAPE) as second, pytest.raises(TransientError, match="has not ended"):
+            second.cursors()
+        dead.abort_transaction(30)  # nobody has ended it before
+        return
+    with opened(target, SHAPE) as second:
+        (seen,) = second.cursors().values()
+        assert seen.position == Position.at(1)
+        later = replace(FIRST, generation=2, position=Position.at(1))
+        second.take("things", seen, later)
+        second.write(chunk([thing("bob", 2, epoch=2)], epoch=2, cursor=later, shape=SHAPE))
+    with pytest.raises(KafkaException):
+        dead.commit_transaction(30)
+    assert {row["who"] for row in target.rows("things")} == {"ann", "bob"}
 
 
 def test_the_topic_is_read_for_a_sweep_before_the_transaction_begins(

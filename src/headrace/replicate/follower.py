@@ -258,6 +258,7 @@ class Follower:
             pipeline=self._pipeline,
             tables=tuple(copy.shape for copy in self.copies),
             set_aside=self._set_aside,
+            store_id=self._head().store_id,
         )
         for copy in self.copies:
             copy.cursor = None

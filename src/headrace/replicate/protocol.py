@@ -133,12 +133,16 @@ class Refusal:
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """What a writer is opened for. `set_aside` keeps refused rows; called before the chunk is durable."""
+    """What a writer is opened for. `set_aside` keeps refused rows; called before the chunk is durable.
+
+    `store_id` says whose rows will be written, and that store is open in this process alone; "": not known.
+    """
 
     replica: str
     pipeline: str
     tables: tuple[TableShape, ...]
     set_aside: Callable[[Sequence[Refusal]], None]
+    store_id: str = ""
 
 
 class ReplicaWriter(Protocol):

@@ -93,7 +93,13 @@ def chunk(
 def opened(target: ReplicaTarget, shape: TableShape = THINGS, **options: Any) -> Iterator[ReplicaWriter]:
     """Open a writer for one table."""
     kept = Kept()
-    task = Task(replica="copy", pipeline="tests", tables=(shape,), set_aside=kept.refusals.extend)
+    task = Task(
+        replica="copy",
+        pipeline="tests",
+        tables=(shape,),
+        set_aside=kept.refusals.extend,
+        store_id=FIRST.store_id,
+    )
     writer = target.replica(**options).open(task)  # type: ignore[attr-defined]
     try:
         yield writer

@@ -14,12 +14,21 @@ from headrace.errors import TransientError
 from headrace.log.kafka.connection import Connection
 from headrace.log.kafka.offsets import end_offsets
 
-__all__ = ["ensure_topics", "identities", "policies", "records_of"]
+__all__ = ["OpenTransactionError", "ensure_topics", "identities", "policies", "record_at", "records_of"]
 
 _READ_S = 40.0
 _OPEN_S = 5.0
 _POLL_S = 0.2
 _SEEN_S = 10.0
+
+
+class OpenTransactionError(TransientError):
+    """A transaction has not ended; `partition` and `offset` say where its first record is."""
+
+    def __init__(self, message: str, *, fix: str, partition: int, offset: int) -> None:
+        super().__init__(message, fix=fix)
+        self.partition = partition
+        self.offset = offset
 
 
 def ensure_topics(
@@ -74,19 +83,10 @@ def policies(connection: Connection, names: Iterable[str]) -> dict[str, str]:
 def records_of(connection: Connection, topic: str) -> Generator[Any, None, None]:
     """Give the committed records of a topic, up to its end as it is now, each partition in order.
 
-    Raises TransientError when a transaction that began before has not ended: what was committed behind it
-    is not to be seen, and who took what is seen for all would send it again.
+    Raises OpenTransactionError when a transaction that began before has not ended: what was committed behind
+    it is not to be seen, and who took what is seen for all would send it again.
     """
-    consumer: Consumer = connection.made(
-        Consumer,
-        **{
-            "group.id": "headrace-replica",  # never joined: partitions are assigned
-            "isolation.level": "read_committed",
-            "enable.auto.commit": False,
-            "auto.offset.reset": "earliest",
-            "enable.partition.eof": True,
-        },
-    )
+    consumer = _consumer(connection, "read_committed")
     try:
         yield from _read(connection, consumer, topic)
     except KafkaException as error:
@@ -96,13 +96,51 @@ def records_of(connection: Connection, topic: str) -> Generator[Any, None, None]
         consumer.close()
 
 
+def record_at(connection: Connection, topic: str, partition: int, offset: int) -> Any | None:
+    """Return the first record from an offset on, also of an open transaction; None: there is none."""
+    consumer = _consumer(connection, "read_uncommitted")
+    try:
+        consumer.assign([TopicPartition(topic, partition, offset)])
+        end = time.monotonic() + _READ_S
+        while time.monotonic() < end:
+            message = consumer.poll(_POLL_S)
+            if message is None:
+                continue
+            error = message.error()
+            if error is None:
+                return message
+            if error.code() == KafkaError._PARTITION_EOF:
+                break
+            raise connection.error_of(error)
+    except KafkaException as error:
+        connection.raise_refused()
+        raise connection.error_of(error.args[0]) from None
+    finally:
+        consumer.close()
+    return None
+
+
+def _consumer(connection: Connection, isolation: str) -> Consumer:
+    made: Consumer = connection.made(
+        Consumer,
+        **{
+            "group.id": "headrace-replica",  # never joined: partitions are assigned
+            "isolation.level": isolation,
+            "enable.auto.commit": False,
+            "auto.offset.reset": "earliest",
+            "enable.partition.eof": True,
+        },
+    )
+    return made
+
+
 def _read(connection: Connection, consumer: Consumer, topic: str) -> Iterator[Any]:
     partitions = consumer.list_topics(topic, timeout=8).topics[topic].partitions
     # With open transactions: to a consumer of committed records the topic ends before the first of them.
     found = end_offsets(connection, partitions, committed=False, topic=topic)
     ends = {partition: end for partition, end in found.items() if end}
     consumer.assign([TopicPartition(topic, partition, 0) for partition in ends])
-    deadline = time.monotonic() + _READ_S
+    deadline, stands = time.monotonic() + _READ_S, dict.fromkeys(ends, 0)
     while ends:
         message = consumer.poll(_POLL_S)
         error = None if message is None else message.error()
@@ -114,8 +152,10 @@ def _read(connection: Connection, consumer: Consumer, topic: str) -> Iterator[An
                 ends.pop(message.partition(), None)
             else:  # what follows belongs to a transaction that is still open, or is behind one
                 deadline = min(deadline, time.monotonic() + _OPEN_S)
+                stands[message.partition()] = message.offset()
         elif error is not None:
             raise connection.error_of(error)
         elif time.monotonic() > deadline:
             what = f"{connection.place}: a transaction in '{topic}' has not ended"
-            raise TransientError(what, fix="it is tried again")
+            at = next(iter(ends))
+            raise OpenTransactionError(what, fix="it is tried again", partition=at, offset=stands[at])

@@ -19,7 +19,14 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 
 from headrace.errors import ProfileError, RefusedError, TransientError
 from headrace.log.kafka.connection import Connection, callbacks
-from headrace.replicate.kafka.topics import ensure_topics, identities, policies, records_of
+from headrace.replicate.kafka.topics import (
+    OpenTransactionError,
+    ensure_topics,
+    identities,
+    policies,
+    record_at,
+    records_of,
+)
 from headrace.replicate.plain import json_bytes, objects, sound
 from headrace.replicate.protocol import (
     REFUSED_MAX,
@@ -93,7 +100,29 @@ class KafkaWriter:
     # --- cursors
 
     def cursors(self) -> Mapping[str, Cursor]:
-        """See `ReplicaWriter`."""
+        """See `ReplicaWriter`. Ends transactions that a run of this very store has left behind."""
+        for _ in self._task.tables:
+            try:
+                return self._committed()
+            except OpenTransactionError as error:
+                if not self._ended(error):
+                    raise
+        return self._committed()
+
+    def _ended(self, error: OpenTransactionError) -> bool:
+        """End an open transaction, if it is of this store; whoever began it is dead, or will be refused."""
+        names = {shape.name for shape in self._task.tables}
+        record = record_at(self._connection, self._cursors, error.partition, error.offset)
+        if record is None or record.value() is None or (table := record.key().decode()) not in names:
+            return False
+        store_id = json.loads(record.value()).get("store_id")
+        if not self._task.store_id or store_id != self._task.store_id:
+            return False
+        self._forget(table)
+        self._begin(table)
+        return True
+
+    def _committed(self) -> dict[str, Cursor]:
         names = {shape.name for shape in self._task.tables}
         found: dict[str, Cursor] = {}
         for record in records_of(self._connection, self._cursors):
@@ -107,7 +136,7 @@ class KafkaWriter:
 
     def take(self, table: str, seen: Cursor | None, cursor: Cursor) -> None:
         """See `ReplicaWriter`."""
-        if self.cursors().get(table) != seen:
+        if self._committed().get(table) != seen:
             raise fenced(table)  # without ending what somebody else does
         if seen is None:
             self._refuse_rows_without_cursor(table)
@@ -136,25 +165,30 @@ class KafkaWriter:
     def _producer(self, table: str) -> Producer:
         """Return the table's producer; nobody else's is good any more, and the cursor is known."""
         if table not in self._producers:
-            producer: Producer = self._connection.made(
-                Producer,
-                **{
-                    "transactional.id": f"headrace {self._options.prefix}{table}",
-                    "transaction.timeout.ms": _TRANSACTION_MS,
-                    "allow.auto.create.topics": False,  # a broker's own have other settings
-                    "partitioner": "murmur2_random",  # as Java's clients do
-                    "compression.type": "lz4",
-                    "linger.ms": 5,
-                    "message.max.bytes": self._options.record_bytes_max,
-                },
-            )
-            try:
-                producer.init_transactions(_ANSWER_S)
-            except KafkaException as error:
-                self._raise(table, error.args[0])
-            self._producers[table] = producer
-            self._known[table] = self.cursors().get(table)
+            self._begin(table)
+        if table not in self._known:
+            self._known[table] = self._committed().get(table)
         return self._producers[table]
+
+    def _begin(self, table: str) -> None:
+        """Make the table's producer, which ends what the one before has begun."""
+        producer: Producer = self._connection.made(
+            Producer,
+            **{
+                "transactional.id": f"headrace {self._options.prefix}{table}",
+                "transaction.timeout.ms": _TRANSACTION_MS,
+                "allow.auto.create.topics": False,  # a broker's own have other settings
+                "partitioner": "murmur2_random",  # as Java's clients do
+                "compression.type": "lz4",
+                "linger.ms": 5,
+                "message.max.bytes": self._options.record_bytes_max,
+            },
+        )
+        try:
+            producer.init_transactions(_ANSWER_S)
+        except KafkaException as error:
+            self._raise(table, error.args[0])
+        self._producers[table] = producer
 
     def _forget(self, table: str) -> None:
         self._producers.pop(table, None)
