@@ -119,6 +119,33 @@ def test_the_pipeline_is_right_and_keeps_its_tables_as_meant():
     }
 
 
+PANELS = {
+    "Processing rate": ("line", "area"),
+    "Processing delay": ("gauge",),
+    "Events by type": ("pie",),
+    "Events by type over time": ("bar",),
+    "Batch size": ("line",),
+    "Success rate": ("gauge", "number"),
+    "Revenue per 10 minutes": ("line", "bar"),
+    "Active users": ("line",),
+    "Top products": ("horizontal_bar", "table"),
+    "Conversion funnel": ("funnel",),
+    "Devices": ("pie", "bar"),
+    "Countries": ("map", "bar"),
+    "Average purchase": ("number",),
+    "Events per second": ("line",),
+}
+"""What the dashboard of a shop is promised to show, and the kinds of picture that do."""
+
+
+def test_every_panel_that_is_promised_is_there_and_drawn_as_it_should_be():
+    kinds = {panel.title: panel.kind for panel in pipeline.panels}
+    assert set(PANELS) <= set(kinds)
+    assert {title: kinds[title] for title in PANELS if kinds[title] not in PANELS[title]} == {}
+    (batches,) = [panel for panel in pipeline.panels if panel.title == "Batch size"]
+    assert re.findall(r"AS (p\d+)", batches.query) == ["p50", "p95", "p99"]
+
+
 def test_the_taught_type_is_not_known_at_first():
     rules = dict(pipeline.streams[0].expect)
     assert "product_review" not in rules["known_type"].condition
