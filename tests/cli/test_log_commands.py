@@ -6,11 +6,14 @@ import json
 import signal
 import subprocess
 import sys
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
 from headrace.cli.app import run
+from headrace.operate import load_project, open_log
+from headrace.testing.records import append_table
 
 DEADLINE_S = 60
 
@@ -72,6 +75,33 @@ def test_records_are_shown_for_people_and_for_scripts(
     assert "holds no record there" in capsys.readouterr().err
     assert run(["log", "peek", "readings", "--offset", "0:9", *here]) == 1
     assert run(["log", "peek", "readings", "--last", "1", "--from-beginning", *here]) == 2
+
+
+@pytest.mark.server
+def test_records_in_avro_are_shown_through_a_registry_of_somebody_else(
+    project: Path, apicurio_registry: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    binding = f'{{ format = "avro", registry = "{apicurio_registry}" }}'
+    (project / "headrace.toml").write_text(f"[profiles.local]\nstreams.readings = {binding}\n")
+    (project / ".headrace" / "log.db").unlink()
+    here = ("-C", str(project))
+    ok("produce", "readings", str(project / "readings.ndjson"), *here)
+    log = open_log(load_project(project), "readings")
+    log.append(append_table([b"\0\0\0\x27\x0f what no schema names"]))
+    (first,) = log.read({0: 0}, rows_max=1, bytes_max=1 << 20, wait=timedelta()).records["value"].to_pylist()
+    log.close()
+    assert first[:1] == b"\0" and not first.strip().startswith(b"{"), "it is Avro that lies in the log"
+    capsys.readouterr()
+    ok("log", "peek", "readings", "--from-beginning", "--json", *here)
+    *shown, odd = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    sent = [json.loads(line) for line in (project / "readings.ndjson").read_text().splitlines()]
+    assert [(line["value"]["sensor"], line["value"]["celsius"]) for line in shown] == [
+        (each["sensor"], each["celsius"]) for each in sent
+    ]
+    assert "9999" in odd["problem"]
+    ok("log", "peek", "readings", "--offset", "0:0", "-n", "1", *here)
+    out = capsys.readouterr().out
+    assert out.startswith("readings:0:0  ") and f'"sensor": "{sent[0]["sensor"]}"' in out
 
 
 def test_a_copy_says_where_to_and_is_not_made_onto_itself(

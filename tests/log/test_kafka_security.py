@@ -47,6 +47,7 @@ PASSWORD = "tops3cret"
 WRONG = "wr0ng-secret"
 LISTENERS = {
     "SCRAM": "SASL_SSL",
+    "SCRAM512": "SASL_SSL",
     "TLS": "SSL",
     "MTLS": "SSL",
     "PLAIN": "SASL_PLAINTEXT",
@@ -133,6 +134,7 @@ class Guarded:
 
 def broker_properties(certificate: Path, ca: Path, keys: Path) -> dict[str, str]:
     modules = "org.apache.kafka.common.security"
+    scram = f"{modules}.scram.ScramLoginModule required;"
     oauth = "listener.name.oauth"
     return {
         # Who has no rule is let in, so that rules are for the tests of rules.
@@ -143,9 +145,11 @@ def broker_properties(certificate: Path, ca: Path, keys: Path) -> dict[str, str]
         "ssl.keystore.location": str(certificate),
         "ssl.truststore.type": "PEM",
         "ssl.truststore.location": str(ca),
-        "sasl.enabled.mechanisms": "SCRAM-SHA-256,PLAIN,OAUTHBEARER",
+        "sasl.enabled.mechanisms": "SCRAM-SHA-256,SCRAM-SHA-512,PLAIN,OAUTHBEARER",
         "listener.name.scram.sasl.enabled.mechanisms": "SCRAM-SHA-256",
-        "listener.name.scram.scram-sha-256.sasl.jaas.config": f"{modules}.scram.ScramLoginModule required;",
+        "listener.name.scram.scram-sha-256.sasl.jaas.config": scram,
+        "listener.name.scram512.sasl.enabled.mechanisms": "SCRAM-SHA-512",
+        "listener.name.scram512.scram-sha-512.sasl.jaas.config": scram,
         "listener.name.mtls.ssl.client.auth": "required",
         "listener.name.plain.sasl.enabled.mechanisms": "PLAIN",
         "listener.name.plain.plain.sasl.jaas.config": (
@@ -189,6 +193,16 @@ def guarded(kafka_here: None, tmp_path_factory: pytest.TempPathFactory) -> Itera
 
 def test_scram_over_tls(guarded: Guarded) -> None:
     guarded.works("SCRAM", **guarded.scram())
+
+
+def test_scram_with_the_longer_hash(guarded: Guarded) -> None:
+    longer = {**guarded.scram(), "mechanism": "SCRAM-SHA-512"}
+    guarded.works("SCRAM512", **longer)
+    for told in (
+        guarded.fails("SCRAM512", **{**longer, "password": WRONG}),
+        guarded.fails("SCRAM512", **guarded.scram()),  # this listener takes no other
+    ):
+        assert isinstance(told, RefusedError)
 
 
 def test_a_wrong_password_is_refused_soon_and_not_repeated(guarded: Guarded) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from confluent_kafka import Consumer, KafkaException, TopicPartition
+from raw_fetch import CODECS, fetch_codecs
 
 from headrace.errors import RefusedError
 from headrace.log.kafka import CLIENT_SETTINGS, KafkaSettings, open_kafka_log
@@ -107,7 +108,8 @@ def test_a_topic_that_nobody_asked_anything_of_has_a_day_and_the_times_of_the_br
 
 
 @pytest.mark.parametrize(
-    ("compression", "kept"), [("gzip", "gzip"), ("snappy", "snappy"), ("none", "uncompressed")]
+    ("compression", "kept"),
+    [("gzip", "gzip"), ("snappy", "snappy"), ("lz4", "lz4"), ("zstd", "zstd"), ("none", "uncompressed")],
 )
 def test_records_are_packed_as_the_profile_says(kafka_broker: str, compression: str, kept: str) -> None:
     topic = topic_name()
@@ -115,6 +117,18 @@ def test_records_are_packed_as_the_profile_says(kafka_broker: str, compression: 
         log.append(ones(500))
         assert take(log, wait=timedelta(seconds=20)).records.column("value").to_pylist() == [ONES] * 500
     assert config_of(kafka_broker, topic)["compression.type"] == kept
+    assert set(fetch_codecs(kafka_broker, topic)) == {compression}
+
+
+@pytest.mark.parametrize("compression", CODECS)
+def test_records_are_sent_packed_also_where_the_topic_leaves_them_as_they_come(
+    kafka_broker: str, compression: str
+) -> None:
+    topic = topic_name()
+    make_topic(kafka_broker, topic, compression_type="producer")
+    with opened(kafka_broker, topic, compression=compression) as log:
+        log.append(ones(500))
+    assert set(fetch_codecs(kafka_broker, topic)) == {compression}
 
 
 def test_positions_stand_in_a_consumer_group_where_kafkas_own_tools_look(kafka_broker: str) -> None:

@@ -94,7 +94,7 @@ def kafka_broker(
     """Run one broker. `properties` are added to its `server.properties`.
 
     `listeners` are added to the one without security: name -> protocol (`SASL_SSL`, `SSL`, …). What else they
-    need stands in `properties`. `scram_users` are made with SCRAM-SHA-256.
+    need stands in `properties`. `scram_users` are made with SCRAM-SHA-256 and SCRAM-SHA-512.
     """
     with kafka_cluster(
         1, properties=properties, listeners=listeners, scram_users=scram_users, jvm=jvm
@@ -184,7 +184,8 @@ def _settings(
 def _format(run: Sequence[str], file: Path, cluster_id: str, scram_users: Mapping[str, str]) -> None:
     command = [*run, "kafka.tools.StorageTool", "format", f"--cluster-id={cluster_id}", "-c", str(file)]
     for name, password in scram_users.items():
-        command += ["--add-scram", f"SCRAM-SHA-256=[name={name},password={password}]"]
+        for mechanism in ("SCRAM-SHA-256", "SCRAM-SHA-512"):
+            command += ["--add-scram", f"{mechanism}=[name={name},password={password}]"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     if done.returncode:
         raise RuntimeError(f"formatting the broker's folder failed: {done.stdout}{done.stderr}")
