@@ -44,6 +44,7 @@ notify.mail = { kind = "email", to = ["a@example.com"], user = "me", password = 
 alerts.notify.mail = { kind = "email", to = ["a@example.com"] }
 [profiles.cluster]
 engine = "spark"
+spark.ui.enabled = true
 spark.ui.port = 4055
 streams.events = { log = "kafka", brokers = "broker:9092", topic = "events" }
 metrics = { port = 9464, generator = "maker:9465", targets = { kafka = "broker:9308", node = "host:9100" } }
@@ -84,6 +85,15 @@ def test_prometheus_is_told_of_everything_that_the_profile_names(project: Projec
     assert (told["generator"][0], told["spark_driver"][0]) == ("other:1", "driver:2")
     assert (told["node"][0], told["kafka"][0], told["database"][0]) == ("elsewhere:3", "broker:9308", "db:4")
     assert set(scraped(exported(project, tmp_path / "local"))) == {"headrace"}
+
+
+def test_a_page_of_spark_that_is_off_as_it_is_by_default_is_not_scraped(
+    project: Project, tmp_path: Path
+) -> None:
+    for said in ("", "spark.ui.enabled = false\n"):
+        (tmp_path / "headrace.toml").write_text(PROFILES.replace("spark.ui.enabled = true\n", said))
+        jobs = scraped(exported(load_project(tmp_path, profile="cluster"), tmp_path / "off"))
+        assert set(jobs) == {"headrace", "generator", "kafka", "node"}
 
 
 def test_each_rule_fires_in_its_test_and_stays_calm_in_another(

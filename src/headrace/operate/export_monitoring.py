@@ -42,8 +42,8 @@ def write_prometheus(
     """Write prometheus.yml, the alert rules and their tests; addresses are HOST:PORT, others NAME=HOST:PORT.
 
     What is None is as the profile says: `metrics.generator`, and the page of the driver where Spark is the
-    engine. `others` are scraped beside those of `metrics.targets`, or in their place. Raises ProfileError
-    when the profile serves no metrics, or an address is none.
+    engine and `spark.ui.enabled` is true. `others` are scraped beside those of `metrics.targets`, or in their
+    place. Raises ProfileError when the profile serves no metrics, or an address is none.
     """
     from headrace.observe.export_prometheus import (
         RULES_FILE,
@@ -205,9 +205,9 @@ def _receiver(name: str, kind: str, options: Any) -> dict[str, Any]:
 
 
 def _page_of_spark(project: Project) -> str | None:
-    """Return where the driver serves its page, and its metrics; None when Spark is not the engine."""
+    """Return where the driver serves its page, and its metrics; None when it does not, as by default."""
     conf = project.profile.spark.conf
-    if project.profile.engine != "spark" or conf.get("spark.ui.enabled") == "false":
+    if project.profile.engine != "spark" or conf.get("spark.ui.enabled") != "true":
         return None
     return f"{conf.get('spark.driver.host', 'localhost')}:{conf.get('spark.ui.port', _SPARK_PAGE_PORT)}"
 

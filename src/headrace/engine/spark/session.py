@@ -39,11 +39,14 @@ LEAST: Mapping[str, str] = {
     "spark.driver.memory": "1g",
     "spark.ui.enabled": "false",
     "spark.ui.showConsoleProgress": "false",
+    "spark.metrics.conf.*.sink.prometheusServlet.class": "org.apache.spark.metrics.sink.PrometheusServlet",
+    "spark.metrics.conf.*.sink.prometheusServlet.path": "/metrics/prometheus",
     "spark.driver.extraJavaOptions": "-Xss4m",
 }
 """What is set where the profile says nothing.
 
-Spark looks for secrets in the text of an error by a regular expression, which needs a deep stack.
+Where Spark's page is served, it has the driver's metrics for Prometheus, as `export prometheus` says. Spark
+looks for secrets in the text of an error by a regular expression, which needs a deep stack.
 """
 
 _PYTHON = "spark.pyspark.python"
