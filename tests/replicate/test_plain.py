@@ -14,8 +14,11 @@ import pyarrow as pa
 import pytest
 from targets import FilesTarget
 
+from headrace.errors import RefusedError
 from headrace.replicate.files import FilesReplica, read_files
+from headrace.replicate.plain import sound
 from headrace.replicate.protocol import (
+    REFUSED_MAX,
     Chunk,
     NamedColumn,
     Position,
@@ -189,3 +192,20 @@ def test_a_refused_row_is_named_by_an_instant_that_python_cannot_hold() -> None:
     shape = replace(chunk.table, key=("seen", "all"))
     refusal = refusal_of(shape, chunk.rows, 0, "not taken")
     assert json.loads(refusal.key) == {"seen": "infinity", "all": "['10000-01-01 00:00:00']"}
+
+
+def test_as_many_rows_as_may_be_refused_at_once_are_set_aside_and_more_stop_the_replica() -> None:
+    deep = "'" + "[" * 2_000 + "]" * 2_000 + "'"
+    refused: list[Refusal] = []
+
+    def chunk_with(count: int) -> Chunk:
+        made = chunk_of(("j", "VARCHAR"), values=["'[1]'", deep])
+        rows = made.rows.take([0] * 2 + [1] * count)
+        columns = (made.table.columns[0], NamedColumn("j", "JSON"))
+        return replace(made, rows=rows, table=replace(made.table, columns=columns))
+
+    assert sound(chunk_with(REFUSED_MAX), refused.extend).rows.num_rows == 2
+    assert len(refused) == REFUSED_MAX
+    with pytest.raises(RefusedError, match="1001 rows of 'things' cannot be written at once: column 'j'"):
+        sound(chunk_with(REFUSED_MAX + 1), refused.extend)
+    assert len(refused) == REFUSED_MAX

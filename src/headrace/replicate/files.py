@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from headrace.errors import ProfileError, RefusedError
-from headrace.replicate.folders import folder_failures, locked, make_folder, write_json
+from headrace.replicate.folders import deleted, folder_failures, locked, make_folder, write_json
 from headrace.replicate.options import CommonOptions, setting
 from headrace.replicate.plain import changes_of, csv_changes, csv_head, sound
 from headrace.replicate.protocol import Chunk, Cursor, ReplicaWriter, TableShape, Task, fenced
@@ -113,6 +113,8 @@ class _FilesWriter:
             there, length = self._cursor(table)
             if there == chunk.cursor:
                 return
+            if there is None:
+                raise deleted(self._folder / f"{table}.cursor.json")
             if not chunk.cursor.same_writer(there):
                 raise fenced(table)
             chunk = sound(chunk, self._task.set_aside)

@@ -15,7 +15,7 @@ from typing import Any
 
 from headrace.errors import HeadraceError, RefusedError, TransientError
 
-__all__ = ["folder_failures", "locked", "make_folder", "sync", "write_json"]
+__all__ = ["deleted", "folder_failures", "locked", "make_folder", "sync", "write_json"]
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _AWAY = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN, errno.EINTR, errno.ENOTCONN, errno.EHOSTDOWN)
@@ -31,12 +31,23 @@ def folder_failures(folder: Path) -> Iterator[None]:
     except HeadraceError:
         raise
     except OSError as error:
+        if error.errno == errno.ENOENT:
+            raise deleted(Path(error.filename or folder)) from error
         what = f"{folder} cannot be written: {error.strerror or error}"
         if error.errno in _FULL:
             raise TransientError(what, fix="make room; it is tried again") from error
         if error.errno in _AWAY:  # what a network's file system says when its server is away
             raise TransientError(what, fix="look at the disk or its server; it is tried again") from error
         raise RefusedError(what, fix="make the folder writable, or name another one (path = …)") from error
+
+
+def deleted(path: Path) -> RefusedError:
+    """Return the error of a target of which a part, made before, is not there any more."""
+    gone = next((each for each in reversed(path.parents) if not each.exists()), path)
+    return RefusedError(
+        f"{gone} is gone: somebody has deleted it while the replica wrote there",
+        fix="bring it back, as it was; or `headrace replicas resume`: a table that is gone is filled anew",
+    )
 
 
 @contextmanager

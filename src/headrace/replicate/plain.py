@@ -17,7 +17,8 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from headrace.replicate.protocol import GENERATION, Chunk, Refusal, TableShape, refusal_of
+from headrace.errors import RefusedError
+from headrace.replicate.protocol import GENERATION, REFUSED_MAX, Chunk, Refusal, TableShape, refusal_of
 from headrace.store.names import quoted, text_literal
 
 __all__ = [
@@ -55,9 +56,16 @@ def sound(chunk: Chunk, set_aside: Callable[[Sequence[Refusal]], None]) -> Chunk
 
     DuckDB takes more for JSON than others do: a comma behind the last element, and the words nan and inf.
     What cannot be made right is set aside; a removal of such a key is left out: the target never had it.
+    Raises RefusedError when that is more than `REFUSED_MAX` rows.
     """
     rows, wrong = _sound_rows(chunk.rows, chunk.table)
     removed, unknown = _sound_rows(chunk.removed, chunk.table)
+    if len(wrong) > REFUSED_MAX:
+        why = next(iter(wrong.values()))
+        raise RefusedError(
+            f"{len(wrong)} rows of '{chunk.table.name}' cannot be written at once: {why}",
+            fix="write CAST(… AS VARCHAR), or NULL for such values, in the SQL of the table, then resume",
+        )
     if wrong:
         set_aside([refusal_of(chunk.table, rows, index, why) for index, why in wrong.items()])
     return replace(chunk, rows=_without(rows, wrong), removed=_without(removed, unknown))

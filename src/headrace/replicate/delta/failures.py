@@ -19,6 +19,7 @@ _NOT_ALLOWED = re.compile(
     re.IGNORECASE,
 )
 _NOT_THERE = re.compile(r"NoSuchBucket|bucket does not exist", re.IGNORECASE)
+_GONE = re.compile(r"not found: .*_delta_log")
 _FULL = re.compile(r"no space left|quota exceeded|\(os error (28|122)\)", re.IGNORECASE)
 
 
@@ -45,6 +46,9 @@ def _typed(error: Exception, place: str, secrets: Iterable[str]) -> HeadraceErro
         return RefusedError(f"{place}: {said}", fix="make the bucket, or correct uri in the profile")
     if _FULL.search(text):
         return TransientError(f"{place} cannot be written: {said}", fix="make room; it is tried again")
+    if _GONE.search(text):
+        what = f"{place} was deleted while the replica wrote there"
+        return TransientError(what, fix="it is made and filled anew")
     if isinstance(error, CommitFailedError):
         return TransientError(
             f"{place}: somebody else has changed the table: {said}", fix="it is tried again"

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from headrace.errors import RefusedError
 from headrace.replicate.columns import arrow_schema, fitted, time_column
-from headrace.replicate.folders import folder_failures
+from headrace.replicate.folders import deleted, folder_failures
 from headrace.replicate.parquet.compaction import choose, put_together
 from headrace.replicate.parquet.datafiles import folders_of, read_rows, write_rows
 from headrace.replicate.parquet.manifest import DataFile, Manifest
@@ -93,7 +93,9 @@ class ParquetWriter:
             there = None if manifest is None else manifest.cursor
             if there == cursor:
                 return
-            if manifest is None or not cursor.same_writer(there):
+            if manifest is None:
+                raise deleted(tree.books / "manifest.json")
+            if not cursor.same_writer(there):
                 raise fenced(table)
             tree.commit(self._changed(tree, manifest, chunk))
         with folder_failures(self._folder), tree.held() as manifest:

@@ -17,7 +17,7 @@ import httpx
 
 from headrace.errors import RefusedError, TransientError
 from headrace.replicate.columns import folder_name
-from headrace.replicate.folders import folder_failures, locked, make_folder, write_json
+from headrace.replicate.folders import deleted, folder_failures, locked, make_folder, write_json
 from headrace.replicate.plain import json_bytes, objects, sound, swept_from
 from headrace.replicate.protocol import REFUSED_MAX, Chunk, Cursor, Refusal, Task, fenced
 
@@ -94,6 +94,8 @@ class WebhookWriter:
             there = self._cursor(table)
             if there == cursor:
                 return
+            if there is None:
+                raise deleted(self._file(table, "cursor.json"))
             if not cursor.same_writer(there):
                 raise fenced(table)
             body = self._body(sound(chunk, self._task.set_aside))
