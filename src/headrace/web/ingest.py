@@ -12,8 +12,9 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
 
 from headrace.errors import HeadraceError
-from headrace.produce.ingest import Ingest, IngestAnswer
+from headrace.produce.ingest import Admitted, Ingest, IngestAnswer, IngestLimits
 from headrace.produce.ingest_body import (
+    ContentType,
     RefusedRequest,
     content_type_of,
     decompressed,
@@ -53,31 +54,8 @@ def ingest_app(
         kind = content_type_of(headers.get("content-type", ""))
         limits = ingest.limits
         with ingest.admitted(_announced(request, limits.body_bytes_max)) as admitted:
-            packed = headers.get("content-encoding", "")
             key_field = request.query_params.get("key") or key_fields.get(name)
-
-            def read(body: bytes) -> tuple[list[bytes], pa.Array | None]:
-                plain = decompressed(
-                    body,
-                    packed,
-                    bytes_max=limits.body_bytes_max,
-                    grows=lambda size: admitted.holds(len(body) + size),
-                )
-                records = read_records(
-                    plain,
-                    kind,
-                    key=key_field,
-                    record_bytes_max=limits.record_bytes_max,
-                    records_max=limits.records_max,
-                )
-                keys = None if key_field is None else key_bytes(records, key_field)
-                admitted.holds(records.memory + (0 if keys is None else keys.nbytes))
-                return records.values, keys
-
-            body = await _body(request, limits.body_bytes_max)
-            small = len(body) <= _INLINE_BYTES_MAX and not packed
-            values, keys = read(body) if small else await run_in_threadpool(read, body)
-            del body  # what waits are the records: what they came in is not counted any more
+            values, keys = await _records(request, kind, key_field, limits, admitted)
             future = ingest.submit(name, values, keys, idempotency_key=headers.get("idempotency-key"))
             answer: IngestAnswer = await asyncio.wrap_future(future)
         again = {"Idempotent-Replayed": "true"} if answer.repeated else None
@@ -111,6 +89,36 @@ def ingest_app(
         return JSONResponse(known, getattr(error, "status_code", 404), getattr(error, "headers", None))
 
     return app
+
+
+async def _records(
+    request: Request, kind: ContentType, key_field: str | None, limits: IngestLimits, admitted: Admitted
+) -> tuple[list[bytes], pa.Array | None]:
+    """Return the records of a body and their keys; `admitted` is told what is held meanwhile and then."""
+    packed = request.headers.get("content-encoding", "")
+
+    def read(body: bytes) -> tuple[list[bytes], pa.Array | None]:
+        plain = decompressed(
+            body,
+            packed,
+            bytes_max=limits.body_bytes_max,
+            grows=lambda size: admitted.holds(len(body) + size),
+        )
+        records = read_records(
+            plain,
+            kind,
+            key=key_field,
+            record_bytes_max=limits.record_bytes_max,
+            records_max=limits.records_max,
+        )
+        keys = None if key_field is None else key_bytes(records, key_field)
+        # What waits from now on are the records: what they came in is gone.
+        admitted.holds(records.memory + (0 if keys is None else keys.nbytes))
+        return records.values, keys
+
+    body = await _body(request, limits.body_bytes_max)
+    small = len(body) <= _INLINE_BYTES_MAX and not packed
+    return read(body) if small else await run_in_threadpool(read, body)
 
 
 def _require_sender(request: Request, secret: bytes | None) -> None:
