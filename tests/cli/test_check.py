@@ -28,7 +28,12 @@ class Checked:
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    for name in ("HEADRACE_TEST_BROKERS", "HEADRACE_TEST_PASSWORD", "HEADRACE_TEST_TOKEN"):
+    for name in (
+        "HEADRACE_TEST_BROKERS",
+        "HEADRACE_TEST_PASSWORD",
+        "HEADRACE_TEST_TOKEN",
+        "HEADRACE_TEST_HOST",
+    ):
         monkeypatch.delenv(name, raising=False)
     (tmp_path / "pipeline.py").write_text(PIPELINE)
     return tmp_path
@@ -127,6 +132,7 @@ def test_what_this_machine_lacks_is_a_warning_and_hides_nothing(
         "[profiles.kafka]\n"
         f"streams.events = {kafka}\n"
         'page.token = "${file:token.txt}"\n'
+        'page.host = "${env:HEADRACE_TEST_HOST}"\n'
         'telemetry.traces = "http://${env:HEADRACE_TEST_BROKERS}"\n'
         'alerts.notify.me = { kind = "webhook", url = "${env:HEADRACE_TEST_TOKEN}" }\n',
     )
@@ -139,10 +145,12 @@ def test_what_this_machine_lacks_is_a_warning_and_hides_nothing(
         "'HEADRACE_TEST_PASSWORD' is not set",
         "warning: headrace.toml:4: profile 'kafka': 'page.token': the file 'token.txt' cannot be read: "
         "No such file or directory",
-        "warning: headrace.toml:6: profile 'kafka': 'alerts.notify.me.url': the environment variable "
+        "warning: headrace.toml:5: profile 'kafka': 'page.host': the environment variable "
+        "'HEADRACE_TEST_HOST' is not set",
+        "warning: headrace.toml:7: profile 'kafka': 'alerts.notify.me.url': the environment variable "
         "'HEADRACE_TEST_TOKEN' is not set",
     ]
-    assert "profiles 'local', 'kafka'; no problems, 4 warnings" in checked.out
+    assert "profiles 'local', 'kafka'; no problems, 5 warnings" in checked.out
     assert run(["run", "--until-caught-up", "-C", str(folder), "--profile", "kafka"]) == 2
     assert "'HEADRACE_TEST_BROKERS' is not set" in capsys.readouterr().err
 

@@ -66,7 +66,7 @@ def _open_to_strangers(profile: "Profile") -> "Iterator[tuple[str, ProfileError]
 
     sections: list[tuple[str, IngestOptions | PageOptions, str, str]]
     sections = [("ingest", profile.ingest, "127.0.0.1", "append")]
-    if profile.page.serve == "on":
+    if profile.page.serve == "on" and "${" not in profile.page.host:  # else it is not known here
         sections.append(("page", profile.page, profile.page.host, "read and redrive"))
     for section, options, host, lets in sections:
         exposure = Exposure(
