@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import threading
 from typing import Any
 
 import pytest
@@ -48,3 +50,43 @@ def test_of_states_the_last_is_kept_and_who_comes_back_misses_neither_epoch_nor_
     seen = live._position(f"{live.run}-1")
     assert seen == 1
     assert [event.kind for event in live._after(seen) or ()] == [event.kind for event in found[1:]]
+
+
+def test_the_events_of_a_run_end_though_its_status_waits_for_a_log_that_is_away() -> None:
+    asked, go_on = threading.Event(), threading.Event()
+
+    def status() -> dict[str, Any]:
+        asked.set()
+        go_on.wait(30)
+        return {}
+
+    live = Live(status, lambda: [])
+
+    async def read() -> None:
+        async for _ in live.stream(""):
+            pass
+
+    reading = threading.Thread(target=lambda: asyncio.run(read()))
+    closing = threading.Thread(target=live.close)
+    reading.start()
+    assert asked.wait(30)
+    closing.start()
+    closing.join(10)
+    closed = not closing.is_alive()
+    go_on.set()
+    closing.join()
+    reading.join()
+    assert closed
+
+
+def test_a_page_that_is_opened_after_nobody_looked_is_not_shown_how_it_stood_then() -> None:
+    live = quiet_live()
+
+    async def first() -> None:
+        events = live.stream("")
+        await anext(events)
+        live._add("status", {"number": 1})
+        await events.aclose()
+
+    asyncio.run(first())
+    assert live._states == {}
