@@ -51,8 +51,12 @@ def _looks(spans: Mapping[Place, tuple[int, int]]) -> Iterator[tuple[Place, int,
     for place in dict.fromkeys(chosen):
         start, end = spans[place]
         times = chosen.count(place)
-        for at in sorted({start + (end - start) * number // times for number in range(times)}):
-            yield place, at, min(at + _RECORDS, end)
+        if end - start <= times * _RECORDS:  # one wait instead of several
+            yield place, start, end
+            continue
+        for number in range(times):
+            at = start + (end - start) * number // times
+            yield place, at, at + _RECORDS
 
 
 def _by_lane(
