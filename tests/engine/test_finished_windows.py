@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ import pytest
 
 import headrace as hr
 from headrace.errors import RefusedError
+from headrace.sql import plan_pipeline
+from headrace.store import Store
 from headrace.testing import PipelineTest
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -131,6 +134,43 @@ def test_a_store_of_before_is_taken_over_and_its_windows_keep_values_from_the_ne
         test.run()
         assert finished(test) == [True, True, None]
         assert at_noon(test) == FIRST
+
+
+def test_windows_of_a_store_that_was_taken_over_keep_values_some_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("headrace.store.finished._WINDOWS_AT_ONCE", 2)
+    with PipelineTest(visits(), start=NOON, folder=tmp_path) as test:
+        for minute in range(6):
+            test.clock.time = NOON + minute * MINUTE
+            test.send("events", visit("a", 1, NOON + minute * MINUTE))
+        test.run()
+    as_before(tmp_path)
+    with PipelineTest(visits(), start=NOON + 10 * MINUTE, folder=tmp_path) as test:
+        kept = [0]
+        for minute in range(10, 20):
+            test.clock.time = NOON + minute * MINUTE
+            test.send("events", visit("b", 1, NOON + minute * MINUTE))
+            test.run()
+            kept.append(finished(test).count(True))
+            users = [row["users"] for row in test.query("FROM minutes ORDER BY window_start")]
+            assert users == [1] * (minute - 3)
+        assert max(after - before for before, after in pairwise(kept)) == 2
+        assert finished(test)[:13] == [True] * 13
+
+
+def test_a_store_of_before_that_was_opened_for_another_query_still_opens_for_its_own(tmp_path: Path) -> None:
+    with PipelineTest(visits(), start=NOON, folder=tmp_path) as test:
+        close_the_first(test)
+    as_before(tmp_path)
+    other = visits()
+    other.tables = ()
+    other.table("minutes", "SELECT window_start, count(*) AS n FROM events GROUP BY window(seen, '1 minute')")
+    path = tmp_path / "store.duckdb"
+    Store.open(path, plan_pipeline(other), identities={}, rebuild=("minutes",)).close()
+    store = Store.open(path, plan_pipeline(visits()), identities={})
+    assert store.query("SELECT users FROM minutes ORDER BY window_start").to_pylist()[0] == {"users": 2}
+    store.close()
 
 
 def test_a_store_of_a_later_layout_is_refused_and_left_as_it_is(tmp_path: Path) -> None:

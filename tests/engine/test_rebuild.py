@@ -169,6 +169,27 @@ def test_records_that_are_lost_in_a_rebuild_leave_no_partial_window(project: Cal
     assert run.store.progress.tables["t"].partial_since is not None
 
 
+def test_a_closed_window_that_a_rebuild_keeps_counts_what_was_redriven_meanwhile(
+    project: Callable[..., Project],
+) -> None:
+    query = "SELECT window_start, count(DISTINCT id) AS n FROM events GROUP BY window(seen, '10 minutes')"
+    run = project(retention_age=timedelta(minutes=25)).open(w=query)
+    for minute in range(0, 60, 5):
+        run.send((minute, minute), at=minute)
+        if minute == 0:
+            run.log.append(append_table([b"half a rec"]))
+        run.run()
+    run.retain()
+    assert run.log.partitions()[0].start > 2
+    assert run.counts("w")[0] == 2
+    run.redrive("mended", 1, "0:1")
+    run.open("w", w=query).run()
+    assert run.counts("w") == {0: 3, **dict.fromkeys(range(10, 60, 10), 2)}
+    run.send((60, 90), at=90)
+    run.run()
+    assert run.counts("w")[0] == 3, "also when windows were closed again"
+
+
 def test_totals_and_sessions_are_not_computed_again_from_a_log_that_was_cut(
     project: Callable[..., Project],
 ) -> None:

@@ -13,7 +13,7 @@ from headrace.sql.plan import TableClass, TablePlan
 from headrace.store.instants import micros_of_length
 from headrace.store.names import quoted, state_name
 from headrace.store.progress import Progress
-from headrace.store.schema import groups_sql, key_columns, removal_key
+from headrace.store.schema import groups_sql, has_column, key_columns, removal_key
 
 __all__ = [
     "EXPIRED",
@@ -47,7 +47,9 @@ def adopt_results(connection: Any, tables: list[TablePlan], progress: Progress) 
             continue  # a row of class rows is its own state, and a view is compared with what was sent
         known, now = _known(connection, plan.name), _facts_of(plan)
         # A store of before results were written down tells by `_shown` whether there was a HAVING.
-        if (known is not None and known != now) or _has_shown(connection, plan) != bool(plan.having_sql):
+        if (known is not None and known != now) or has_column(connection, plan, "_shown") != bool(
+            plan.having_sql
+        ):
             changed.append((plan, _difference(known, now)))
         write_result(connection, plan)
     if not changed:
@@ -149,11 +151,11 @@ def _show_again(connection: Any, plan: TablePlan, progress: Progress) -> int:
     """Move all rows of a table to the epoch of `progress`; return how many HAVING leaves out of it now."""
     state, removed = state_name(plan.name), 0
     if plan.having_sql:
-        if not _has_shown(connection, plan):  # there was no HAVING: every row was in the table
+        if not has_column(connection, plan, "_shown"):  # there was no HAVING: every row was in the table
             connection.execute(f"ALTER TABLE {state} ADD COLUMN _shown BOOLEAN")
             connection.execute(f"UPDATE {state} SET _shown = true")
         removed = log_unfit(connection, plan, progress.epoch, "true")
-    elif _has_shown(connection, plan):
+    elif has_column(connection, plan, "_shown"):
         connection.execute(f"ALTER TABLE {state} DROP COLUMN _shown")
     closed = progress.tables[plan.name].closed_through
     revision = "" if closed is None else (
@@ -170,15 +172,6 @@ def _place(table: str) -> str:
 def _known(connection: Any, table: str) -> Facts | None:
     found = connection.execute("SELECT value FROM _headrace.meta WHERE name = ?", [_place(table)]).fetchall()
     return json.loads(found[0][0]) if found else None
-
-
-def _has_shown(connection: Any, plan: TablePlan) -> bool:
-    found = connection.execute(
-        "SELECT 1 FROM duckdb_columns() WHERE schema_name = '_state' AND table_name = ? "
-        "AND column_name = '_shown'",
-        [plan.name],
-    ).fetchall()
-    return bool(found)
 
 
 def _facts_of(plan: TablePlan) -> Facts:

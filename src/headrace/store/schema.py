@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from typing import Any
 
 from headrace.sql.plan import Aggregate, PipelinePlan, StreamPlan, TableClass, TablePlan
 from headrace.sql.system import SYSTEM_RELATIONS, late_columns
@@ -16,6 +17,7 @@ __all__ = [
     "drop_table",
     "finished_columns",
     "groups_sql",
+    "has_column",
     "key_columns",
     "removal_key",
     "result_columns",
@@ -126,6 +128,15 @@ def finished_columns(plan: TablePlan) -> list[tuple[str, str]]:
     """
     kept = [(aggregate.name, aggregate.type) for aggregate in plan.aggregates if aggregate.side is not None]
     return [("_finished", "BOOLEAN"), *kept] if kept and plan.kind is TableClass.WINDOWED else []
+
+
+def has_column(connection: Any, plan: TablePlan, column: str) -> bool:
+    """Return whether the state of a table has a column in this store, which may be of an earlier time."""
+    found = connection.execute(
+        "SELECT 1 FROM duckdb_columns() WHERE schema_name = '_state' AND table_name = ? AND column_name = ?",
+        [plan.name, column],
+    ).fetchall()
+    return bool(found)
 
 
 def key_columns(plan: TablePlan) -> list[str]:

@@ -203,7 +203,7 @@ class Store(StoreReading):
                 self._keep_late_of_other_columns(stream.stream.name)
                 for statement in stream_relations(stream):
                     self.connection.execute(statement)
-            self._adopt_tables(rebuild, of_before=meta.get("schema_version") == str(_LAYOUT_BEFORE))
+            self._adopt_tables(rebuild)
             self._insert_meta({"schema_version": str(SCHEMA_VERSION)})
             if expired is not None:
                 self._tell_expired(expired)
@@ -268,7 +268,7 @@ class Store(StoreReading):
                 f"ALTER TABLE {late_name(stream)} RENAME TO {quoted(f'late_{stream}__until_{number}')}"
             )
 
-    def _adopt_tables(self, rebuild: tuple[str, ...], *, of_before: bool) -> None:
+    def _adopt_tables(self, rebuild: tuple[str, ...]) -> None:
         tables = {table.name: table for table in plan_tables(self.plan)}
         changed = [
             name
@@ -299,7 +299,7 @@ class Store(StoreReading):
         staying = [
             table for name, table in tables.items() if name in self.progress.tables and name not in changed
         ]
-        for table in staying if of_before else ():
+        for table in staying:
             add_finished_columns(self.connection, table)
         self.notices += adopt_results(self.connection, staying, self.progress)
         self.asked = tuple(name for name in dict.fromkeys(rebuild) if name in self.progress.tables)

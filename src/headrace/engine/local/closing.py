@@ -176,10 +176,7 @@ class Closings:
         ends = self._ends[table.name]
         ends.open = following
         if finished_columns(table) and ends.unfinished is not None:
-            finish_windows(connection, table, start=ends.unfinished, end=end)
-            ends.unfinished = None if following is None or table.window is None else (
-                following - micros_of_length(table.window.size)
-            )  # fmt: skip
+            ends.unfinished = finish_windows(connection, table, start=ends.unfinished, end=end)
         if count:
             connection.execute(
                 "INSERT INTO _headrace._closings VALUES (?, make_timestamptz(?), ?)", [table.name, end, epoch]

@@ -149,10 +149,11 @@ class GroupedTable:
         state = state_name(self.plan.name)
         sets = "".join(f"{quoted(column.name)} = {column.merge}, " for column in self._columns)
         revision = new_revision = ""
+        # Also of a window that no epoch closed, so far as is known: a rebuild keeps windows that were.
+        finished = ", _finished = NULL" if finished_columns(self.plan) else ""
         if closed is not None:
             late = f"CAST(b.window_start <= {_instant(closed - self._size)} AS INTEGER)"
             revision, new_revision = f", _revision = t._revision + {late}", late
-            revision += ", _finished = NULL" if finished_columns(self.plan) else ""
         names = [*self._keys, *(quoted(column.name) for column in self._columns)]
         if not self._keys:
             yield f"UPDATE {state} AS t SET {sets}_epoch = {epoch} FROM {quoted(self._part)} b"
@@ -165,7 +166,7 @@ class GroupedTable:
         values = ", ".join(f"b.{name}" for name in names)
         yield (
             f"MERGE INTO {state} AS t USING {quoted(self._part)} AS b ON {' AND '.join(conditions)} "
-            f"WHEN MATCHED THEN UPDATE SET {sets}_epoch = {epoch}{revision} "
+            f"WHEN MATCHED THEN UPDATE SET {sets}_epoch = {epoch}{revision}{finished} "
             f"WHEN NOT MATCHED THEN INSERT ({', '.join(names)}, _epoch, _revision) "
             f"VALUES ({values}, {epoch}, {new_revision or 0})"
         )
