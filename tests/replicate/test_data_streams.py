@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -92,7 +93,8 @@ def test_a_chunk_that_comes_again_adds_nothing(target: SearchTarget, rolled_over
 def test_a_lost_connection_and_a_roll_over_change_nothing(
     test: PipelineTest, target: SearchTarget, seed: int
 ) -> None:
-    lost: Any = Losing(target.replica(chunk_rows_max=5, **TABLES), share=0.2, seed=seed)
+    chance = random.Random(seed)
+    lost: Any = Losing(target.replica(chunk_rows_max=5, **TABLES), lambda _: chance.random() < 0.1)
     for first in (40, 64, 88):
         while True:
             with following(test, lost) as follower:
@@ -103,7 +105,7 @@ def test_a_lost_connection_and_a_roll_over_change_nothing(
                     for table in ("all_rows", "revenue"):
                         target.http.post(f"/{target.index(table)}/_rollover")  # it may not be there yet
         feed(test, first, 24)
-    lost.share = 0.0
+    lost.lose = lambda _: False
     with following(test, lost) as follower:
         catch_up(follower)
     assert lost.losses > 2

@@ -106,21 +106,34 @@ class ReplicaConformance(WriterConformance):
         self, test: PipelineTest, target: ReplicaTarget, seed: int
     ) -> None:
         names = ("all_rows", "busy", "visits", "best")
-        lost: Any = Losing(target.replica(chunk_rows_max=10, tables=names), share=0.2, seed=seed)
+        chance = random.Random(seed)  # noqa: S311 - repeatable, not secret
+        losing: Any = Losing(target.replica(chunk_rows_max=10, tables=names), lambda _: chance.random() < 0.1)
         for first in (40, 64, 88):
-            while True:
-                with following(test, lost) as follower:
-                    try:
-                        catch_up(follower)
-                        break
-                    except RefusedError:
-                        continue
+            follow_until_it_holds(test, losing)
             feed(test, first, 24)
-        lost.share = 0.0
-        with following(test, lost) as follower:
-            catch_up(follower)
-        assert lost.losses > 2
+        losing.lose = lambda _: False
+        follow_until_it_holds(test, losing)
+        assert losing.losses > 2
         same(test, target, names)
+
+    def test_a_connection_lost_before_and_after_each_call_in_turn_changes_nothing(
+        self, test: PipelineTest, target: ReplicaTarget
+    ) -> None:
+        names, seen = ("all_rows", "busy", "visits", "best"), set[str]()
+
+        def first_time(place: str) -> bool:
+            new = place not in seen
+            seen.add(place)
+            return new
+
+        losing: Any = Losing(target.replica(chunk_rows_max=20, tables=names), first_time)
+        for again in (None, "rebuild"):
+            follow_until_it_holds(test, losing, again=again)
+            same(test, target, names)
+            calls = {place.split(" ")[1] for place in seen}
+            assert calls == {"open", "cursors", "take", "write", "sweep"}
+            seen.clear()
+            feed(test, 40, 24)
 
     def test_rows_of_another_store_are_not_touched_until_it_is_said(
         self, test: PipelineTest, target: ReplicaTarget, tmp_path: Path
@@ -393,31 +406,52 @@ def bulk(pipeline: Pipeline, target: ReplicaTarget, folder: Path, count: int) ->
             assert len({row["who"] for row in rows}) == count
 
 
-class Losing:
-    """A replica whose connection is lost before or after some of its calls, by a seeded chance."""
+def follow_until_it_holds(test: PipelineTest, losing: Any, *, again: str | None = None) -> None:
+    """Follow, with another follower after each loss, until all was copied."""
+    told = Kept()
+    while True:
+        wanted = None if told.begun.is_set() else again
+        with following(test, losing, told=told, again=wanted) as follower:
+            try:
+                catch_up(follower)
+                return
+            except RefusedError as error:
+                if error.message != LOST:
+                    raise
 
-    def __init__(self, options: CommonOptions, *, share: float, seed: int) -> None:
-        self.share, self.losses = share, 0
+
+LOST = "the connection was lost"
+
+
+class Losing:
+    """A replica whose connection is lost before or after a call where `lose` says so.
+
+    It is asked with the place: `before` or `after`, what is called, and for what.
+    """
+
+    def __init__(self, options: CommonOptions, lose: Callable[[str], bool]) -> None:
+        self.lose, self.losses = lose, 0
         self._options = options
-        self._chance = random.Random(seed)  # noqa: S311 - repeatable, not secret
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._options, name)
 
     def open(self, task: Task) -> ReplicaWriter:
         """Open the replica, with a writer that may lose its connection."""
-        return LosingWriter(self, self.lossy(lambda: self._options.open(task)))  # type: ignore[attr-defined]
+        writer = self.lossy("open", lambda: self._options.open(task))  # type: ignore[attr-defined]
+        return LosingWriter(self, writer)
 
-    def lossy(self, call: Callable[[], Any]) -> Any:
+    def lossy(self, place: str, call: Callable[[], Any]) -> Any:
         """Make a call, or lose the connection before or after it."""
-        before, after = self._chance.random() < self.share / 2, self._chance.random() < self.share / 2
-        if not before:
-            result = call()
-        if before or after:
+        if self.lose(f"before {place}"):
             self.losses += 1
-            if not before and hasattr(result, "close"):
+            raise RefusedError(LOST)  # ends the follower: a crash, not a pause
+        result = call()
+        if self.lose(f"after {place}"):
+            self.losses += 1
+            if hasattr(result, "close"):
                 result.close()
-            raise RefusedError("the connection was lost")  # ends the follower: a crash, not a pause
+            raise RefusedError(LOST)
         return result
 
 
@@ -430,16 +464,18 @@ class LosingWriter:
 
     def cursors(self) -> Mapping[str, Cursor]:
         """See `ReplicaWriter`."""
-        found: Mapping[str, Cursor] = self._losing.lossy(self._writer.cursors)
+        found: Mapping[str, Cursor] = self._losing.lossy("cursors", self._writer.cursors)
         return found
 
     def take(self, table: str, seen: Cursor | None, cursor: Cursor) -> None:
         """See `ReplicaWriter`."""
-        self._losing.lossy(lambda: self._writer.take(table, seen, cursor))
+        self._losing.lossy(f"take {table}", lambda: self._writer.take(table, seen, cursor))
 
     def write(self, chunk: Chunk) -> None:
         """See `ReplicaWriter`."""
-        self._losing.lossy(lambda: self._writer.write(chunk))
+        call = "sweep" if chunk.sweep_below else "write"
+        place = f"{call} {chunk.table.name} {chunk.cursor.position}"
+        self._losing.lossy(place, lambda: self._writer.write(chunk))
 
     def interrupt(self) -> None:
         """See `ReplicaWriter`."""
