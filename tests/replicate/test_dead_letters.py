@@ -178,22 +178,46 @@ def test_letters_of_a_store_that_was_set_back_are_copied_from_its_beginning(shop
     assert shop.values()[before:] == [b'{"n":1}', b'{"n":3}']
     ((event, why),) = shop.said
     assert event == "dead letters are copied again"
-    assert "up to epoch 9, and the store is at 3" in why
+    assert "up to epoch 9, and the store was at 3" in why
     shop.letters.add(4, 4)
     shop.copied()
     assert shop.values()[before + 2 :] == [b'{"n":4}']
     assert len(shop.said) == 1
 
 
+def test_letters_of_a_store_that_was_set_back_are_copied_though_it_passes_the_old_place_first(
+    shop: Shop,
+) -> None:
+    shop.letters.add(1, 1)
+    shop.letters.add(9, 2)
+    shop.copied()
+    shop.letters.connection.execute("DELETE FROM dead_letters WHERE epoch > 1")  # an older copy is restored
+    shop.failing.append(TransientError("the topic is away", fix="wait"))
+    follower = shop.follower()
+    follower.start()
+    assert shop.waits.wait(DEADLINE_S)
+    shop.letters.add(3, 3)
+    shop.letters.add(12, 4)
+    shop.failing.clear()
+    assert follower.close(DEADLINE_S)
+    assert shop.values()[2:] == [b'{"n":1}', b'{"n":3}', b'{"n":4}']
+
+
 def test_a_place_that_is_not_understood_is_none(shop: Shop) -> None:
     shop.letters.add(1, 1)
     shop.copied()
-    for text in ("", "[]", '{"store_id": "store-1"}', '{"store_id": "store-1", "place": [1, "events"]}'):
+    for text in (
+        "",
+        "[]",
+        '{"place": [1, "events", "main", 2, 1]}',
+        '{"store_id": "store-1"}',
+        '{"store_id": "store-1", "place": [1, "events"]}',
+    ):
         shop.place_file.write_text(text)
         shop.letters.add(2, len(shop.topic()) + 1)
         shop.copied()
         assert shop.values()[-1] == b'{"n":%d}' % len(shop.topic())
-    assert len(shop.topic()) == 5
+    assert len(shop.topic()) == 6
 
 
 def test_large_letters_are_copied_a_few_at_a_time(shop: Shop) -> None:

@@ -26,6 +26,7 @@ from headrace.log.between import read_between
 from headrace.log.headers import CONNECT_PREFIX, LETTER_HEADER
 from headrace.log.protocol import APPEND_SCHEMA, Log, settles_after
 from headrace.replicate.folders import write_json
+from headrace.store.reading import LETTER_BYTES
 
 if TYPE_CHECKING:
     from headrace.log.protocol import PartitionRange
@@ -44,10 +45,6 @@ _LOOK_BACK_FIRST = 64
 _STAGES = {"malformed": "VALUE_CONVERTER"}
 _STAGE_OTHERWISE = "TRANSFORMATION"
 _ORDER = 'epoch, stream, lane, partition, "offset"'
-_SIZE = (
-    'CAST(coalesce(octet_length("key"), 0) + coalesce(octet_length("value"), 0) + '
-    'coalesce(list_sum(list_transform(headers, lambda h: octet_length(h."value"))), 0) AS BIGINT)'
-)
 
 Place = tuple[int, str, str, int, int]
 """Epoch, stream, lane, partition, offset: the order in which letters are copied."""
@@ -96,6 +93,10 @@ class DeadLetterTopic:
         self._stop = threading.Event()
         self._changed = threading.Condition()
         self._wakes, self._served = 0, -1
+        # Before the run commits anything: what it commits may pass a place of before the store was set back.
+        self._head: int = store.query("SELECT coalesce(max(epoch), 0) FROM epochs").column(0)[0].as_py()
+        self._told_again = False
+        self._appended = False
         self._thread = threading.Thread(target=self._work, name="headrace-dead-letters", daemon=True)
 
     def start(self) -> None:
@@ -190,6 +191,7 @@ class DeadLetterTopic:
                     self._changed.wait_for(lambda seen=wakes: self._wakes > seen, _IDLE_S)  # type: ignore[misc]
                 continue
             self._append(topic, letters)
+            self._appended = True
             self._figures.waiting = ""
             place = _place_of(letters[-1])
             write_json(self.target.place_file, {"store_id": self.target.store_id, "place": place})
@@ -202,13 +204,15 @@ class DeadLetterTopic:
         """
         found = [_place_in(topic, self.target.store_id), self._kept_place()]
         places = [place for place in found if place is not None]
-        head = self._store.query("SELECT coalesce(max(epoch), 0) FROM epochs").column(0)[0].as_py()
-        known = [place for place in places if place[0] <= head]
-        if len(known) < len(places):
+        if self._appended:  # they are of this run
+            return max(places, default=None)
+        known = [place for place in places if place[0] <= self._head]
+        if len(known) < len(places) and not self._told_again:
+            self._told_again = True
             self._tell(
                 "dead letters are copied again",
-                f"{self.target.name}: they were copied up to epoch {max(places)[0]}, and the store is at "
-                f"{head}: it was set back. A letter may be in the topic twice: its address tells",
+                f"{self.target.name}: they were copied up to epoch {max(places)[0]}, and the store was at "
+                f"{self._head}: it was set back. A letter may be in the topic twice: its address tells",
             )
         return max(known, default=None)
 
@@ -218,9 +222,10 @@ class DeadLetterTopic:
             kept = json.loads(self.target.place_file.read_text())
             epoch, stream, lane, partition, offset = kept["place"]
             place = (int(epoch), str(stream), str(lane), int(partition), int(offset))
+            mine = kept["store_id"] == self.target.store_id
         except (FileNotFoundError, ValueError, TypeError, KeyError):
             return None
-        return place if kept["store_id"] == self.target.store_id else None
+        return place if mine else None
 
     def _letters(self, place: Place | None) -> list[dict[str, Any]]:
         """Return the letters behind a place, in order, as many as may be copied at once."""
@@ -230,7 +235,7 @@ class DeadLetterTopic:
         # Only now their values are looked at, and only those of the epochs that are wanted.
         through = epochs[-1]["epoch"]
         taken, size = 0, 0
-        for each in self._behind(place, f"{_SIZE} AS size", letters_max=_CHUNK, through=through):
+        for each in self._behind(place, f"{LETTER_BYTES} AS size", letters_max=_CHUNK, through=through):
             size += each["size"]
             if taken and size > _CHUNK_BYTES:
                 break

@@ -19,7 +19,7 @@ from headrace.store.names import quoted
 from headrace.store.progress import Progress
 from headrace.store.queries import run_query
 
-__all__ = ["ReadStore", "StoreReading", "open_store_readonly"]
+__all__ = ["LETTER_BYTES", "ReadStore", "StoreReading", "open_store_readonly"]
 
 Address = tuple[str, str, int, int]
 """Stream, lane, partition, offset."""
@@ -41,6 +41,12 @@ _WAITING = f"""(
         ANTI JOIN _headrace.redriven r
         ON r.stream = latest.stream AND concat(r.partition, ':', r."offset") = latest.record
     ) USING (stream, lane, partition, "offset"))"""
+LETTER_BYTES = (
+    'CAST(coalesce(octet_length("key"), 0) + coalesce(octet_length("value"), 0) + '
+    'coalesce(list_sum(list_transform(headers, lambda h: octet_length(h."value"))), 0) AS BIGINT)'
+)
+"""The size of a dead letter's key, value and headers, as SQL."""
+
 _ADDRESSES = 'STRUCT(stream VARCHAR, lane VARCHAR, partition INTEGER, "offset" BIGINT)[]'
 
 _LOOK_S = 0.05
@@ -190,7 +196,8 @@ class StoreReading:
 
         At most `limit`, behind the address `after`; with `addresses`, of those only. `waiting` leaves out
         letters of records that were accepted since, and all but the latest of a record. `rule` is one of
-        those that a record broke, `first_rule` the first of them (empty: none). `columns`: all, or these.
+        those that a record broke, `first_rule` the first of them (empty: none). `columns`: all, or these, of
+        which `bytes` is the size of key, value and headers.
         """
         conditions: list[str] = ["true"]
         values: list[object] = []
@@ -217,12 +224,16 @@ class StoreReading:
             )
         with self._cursor() as cursor:
             table: pa.Table = cursor.sql(
-                f"SELECT {', '.join(map(quoted, columns)) or '*'} "
+                f"SELECT {', '.join(map(_of_letter, columns)) or '*'} "
                 f"FROM {_WAITING if waiting else 'dead_letters'} WHERE {' AND '.join(conditions)} "
                 f'ORDER BY stream, lane, partition, "offset" LIMIT {int(limit)}',
                 params=values,
             ).to_arrow_table()
             return table
+
+
+def _of_letter(column: str) -> str:
+    return f"{LETTER_BYTES} AS bytes" if column == "bytes" else quoted(column)
 
 
 def _table_in(place: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -23,9 +23,10 @@ if TYPE_CHECKING:
     from headrace.operate import Runtime
     from headrace.web.page.models_records import Redrive
 
-__all__ = ["LETTERS_AT_ONCE", "Chosen"]
+__all__ = ["BYTES_AT_ONCE", "LETTERS_AT_ONCE", "Chosen"]
 
 LETTERS_AT_ONCE = 2_000
+BYTES_AT_ONCE = 16_000_000
 _LETTERS_MAX = 1_000_000
 _PLACE = ("stream", "lane", "partition", "offset")
 
@@ -48,7 +49,7 @@ class Chosen:
                 outcome=asked.outcome,
                 first_rule=asked.rule,
                 waiting=True,
-                columns=_PLACE,
+                columns=(*_PLACE, "bytes"),
                 limit=_LETTERS_MAX,
             )
 
@@ -72,11 +73,22 @@ class Chosen:
             # The answers of the run serve as the client that a command would open.
             yield prepare(find_letters(self._runtime.answers, self._addresses), self._change)
             return
-        for start in range(0, self._places.num_rows, LETTERS_AT_ONCE):
-            places = self._places.slice(start, LETTERS_AT_ONCE).to_pylist()
+        for start, count in self._cuts(self._places.column("bytes").to_pylist()):
+            places = self._places.slice(start, count).to_pylist()
             wanted = [tuple(each[name] for name in _PLACE) for each in places]
             found = self._runtime.store.dead_letters(addresses=wanted, limit=len(wanted))
             yield prepare(found.to_pylist(), self._change)
+
+    def _cuts(self, sizes: Sequence[int]) -> Iterator[tuple[int, int]]:
+        """Cut letters of these sizes into parts: where each begins, and of how many it is."""
+        start, held = 0, 0
+        for at, size in enumerate(sizes):
+            if at > start and (at - start >= LETTERS_AT_ONCE or held + size > BYTES_AT_ONCE):
+                yield start, at - start
+                start, held = at, 0
+            held += size
+        if len(sizes) > start:
+            yield start, len(sizes) - start
 
 
 def _change_of(asked: Redrive) -> Change | None:

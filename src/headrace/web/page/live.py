@@ -166,7 +166,9 @@ class Live:
                     self._add("journal", {"lines": lines})
                 if self._wake:
                     with suppress(Exception):  # the store is closing, or the log is away: told by the run
-                        self._add("status", self._status())
+                        status = self._status()
+                        if self._wake:  # the last page may have been left while it was asked for
+                            self._add("status", status)
 
     def _taken(self) -> list[dict[str, Any]]:
         with self._lock:
