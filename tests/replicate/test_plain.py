@@ -195,7 +195,7 @@ def test_a_refused_row_is_named_by_an_instant_that_python_cannot_hold() -> None:
 
 
 def test_as_many_rows_as_may_be_refused_at_once_are_set_aside_and_more_stop_the_replica() -> None:
-    deep = "'" + "[" * 2_000 + "]" * 2_000 + "'"
+    deep = "'" + "[" * 50_000 + "]" * 50_000 + "'"  # more than any Python reads
     refused: list[Refusal] = []
 
     def chunk_with(count: int) -> Chunk:
