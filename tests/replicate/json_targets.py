@@ -168,7 +168,7 @@ class WebhookTarget:
                 if word == "rows":
                     there[known] = row
         if body["sweep_below"]:
-            swept = range(body["sweep_from"], body["sweep_below"])
+            swept = range(body.get("sweep_from", 0), body["sweep_below"])
             for known in [k for k, row in there.items() if row["_version"] in swept]:
                 del there[known]
 

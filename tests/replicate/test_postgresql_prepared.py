@@ -45,6 +45,22 @@ def user(target: PostgresTarget) -> Iterator[PostgresTarget]:
         connection.execute(f"DROP ROLE {name}")
 
 
+def test_a_database_that_an_earlier_script_prepared_says_who_must_run_it_again(
+    target: PostgresTarget, user: PostgresTarget
+) -> None:
+    with target.connect() as connection:
+        connection.execute("ALTER TABLE headrace._headrace_cursors DROP COLUMN kept_below")
+    with pytest.raises(RefusedError) as refused, opened(user, schema="headrace", stamps="on"):
+        pass
+    assert "their owner run what headrace export sql prints" in refused.value.fix
+    with target.connect() as connection:
+        for statement in init_sql("headrace", (THINGS,), stamped=True, roles=True):
+            connection.execute(statement)
+    with opened(user, schema="headrace", stamps="on") as writer:
+        writer.take(THINGS.name, None, FIRST)
+        assert writer.cursors() == {THINGS.name: FIRST}
+
+
 def test_stamps_say_when_and_by_which_epoch_a_row_was_written(target: PostgresTarget) -> None:
     with opened(target, stamps="on") as writer:
         writer.take(THINGS.name, None, FIRST)

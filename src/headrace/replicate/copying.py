@@ -144,7 +144,8 @@ def _first_cursor(replica: str, seen: Cursor | None, head: Head, again: str | No
         return replace(anew, sweep_below=ours, kept_below=0, rounds=seen.rounds + 1)
     if again is not None:
         return replace(anew, rounds=seen.rounds + 1)
-    return replace(seen, generation=generation)
+    # Of a store that was set back, what it does from here on is behind where it stands.
+    return replace(seen, generation=generation, begun=min(seen.begun, head.epoch))
 
 
 def refuse_foreign(replica: str, seen: Cursor, head: Head, table: str) -> None:

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from functools import cached_property
 from typing import Protocol
 
 from headrace.errors import HeadraceError, InternalError, RefusedError, TransientError
@@ -252,13 +253,17 @@ class Follower:
         with self._store.snapshot() as reader:
             return read_head(reader)
 
+    @cached_property
+    def _store_id(self) -> str:
+        return self._head().store_id  # asked once, and not again at each try to open a target that is away
+
     def _open(self) -> None:
         task = Task(
             replica=self.name,
             pipeline=self._pipeline,
             tables=tuple(copy.shape for copy in self.copies),
             set_aside=self._set_aside,
-            store_id=self._head().store_id,
+            store_id=self._store_id,
         )
         for copy in self.copies:
             copy.cursor = None
@@ -274,10 +279,10 @@ class Follower:
             return
         seen = self._writer.cursors()
         with self._store.snapshot() as reader:
-            restarted = {
-                name: begun_again(reader, name, max(cursor.position.epoch, cursor.begun)) is not None
-                for name, cursor in seen.items()
-            }
+            restarted = {}
+            for name, cursor in seen.items():
+                since = max(cursor.position.epoch, min(cursor.begun, head.epoch))
+                restarted[name] = begun_again(reader, name, since) is not None
         for copy in ready:
             name = copy.shape.name
             way, known = again if name in told else None, seen.get(name)

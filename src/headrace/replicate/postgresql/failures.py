@@ -16,7 +16,8 @@ _NOT_READY = ("starting up", "shutting down", "in recovery", "too many", "remain
 _FIXES = {
     "28": "correct user and password in the dsn of the profile, or pg_hba.conf of the server",
     "3D": "create the database, or correct its name in the dsn of the profile",
-    "42501": "grant the user CREATE on the schema, and SELECT, INSERT, UPDATE, DELETE on its tables",
+    "42501": "grant the user CREATE on the schema, and SELECT, INSERT, UPDATE, DELETE on its tables; "
+    "or let their owner run what headrace export sql prints",
     "25006": "the server takes no writes: point the dsn at the primary, or end its read-only mode",
 }
 _GONE = ("42P01", "3F000")  # a table, a schema

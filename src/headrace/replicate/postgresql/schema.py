@@ -17,6 +17,7 @@ __all__ = [
     "ensure_cursors",
     "ensure_schema",
     "ensure_table",
+    "later_columns",
     "name_of",
     "postgres_type",
     "quoted",
@@ -119,6 +120,15 @@ def cursor_table(schema: str) -> str:
     )
 
 
+def later_columns(schema: str) -> list[str]:
+    """Return the statements that add to a table of cursors what it lacks; only its owner may run them."""
+    full = relation(schema, CURSORS)
+    return [
+        f"ALTER TABLE {full} ADD COLUMN IF NOT EXISTS {name} bigint NOT NULL DEFAULT 0"
+        for name in _LATER_COLUMNS
+    ]
+
+
 def _stamps_of(shape: TableShape) -> dict[str, tuple[str, str]]:
     taken = [column.name for column in shape.columns if column.name in _STAMPS]
     if taken:
@@ -141,10 +151,9 @@ def ensure_cursors(cursor: Any, schema: str) -> None:
     if there is None:
         cursor.execute(cursor_table(schema))
         return
-    for name in _LATER_COLUMNS:
-        if name not in there:
-            full = relation(schema, CURSORS)
-            cursor.execute(f"ALTER TABLE {full} ADD COLUMN {name} bigint NOT NULL DEFAULT 0")
+    if not set(_LATER_COLUMNS) <= set(there):
+        for statement in later_columns(schema):
+            cursor.execute(statement)
 
 
 def ensure_table(cursor: Any, schema: str, shape: TableShape, *, stamped: bool = False) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from headrace.replicate.postgresql.schema import create_table, cursor_table, quoted, relation
+from headrace.replicate.postgresql.schema import create_table, cursor_table, later_columns, quoted, relation
 from headrace.replicate.protocol import TableShape
 
 __all__ = ["READER", "WRITER", "init_sql"]
@@ -32,6 +32,7 @@ def init_sql(
     if schema != "public":
         yield f"CREATE SCHEMA IF NOT EXISTS {quoted(schema)}"
     yield cursor_table(schema)
+    yield from later_columns(schema)
     for shape in shapes:
         yield create_table(schema, shape, stamped=stamped)
         yield from _indexes(schema, shape)

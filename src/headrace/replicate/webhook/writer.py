@@ -209,7 +209,9 @@ def _bytes(body: dict[str, Any]) -> bytes:
     """Return a body as it is posted."""
     lead = json_bytes({name: body[name] for name in ("pipeline", "table", "key")})[:-1].decode()
     removed, rows = ",".join(body["removed"]), ",".join(row for _, _, row in body["rows"])
-    swept = f'"sweep_from":{body["sweep_from"]},"sweep_below":{body["sweep_below"]}'
+    # Only where it says something: a body that was written down before it had a name keeps its bytes.
+    first = f'"sweep_from":{body["sweep_from"]},' if body["sweep_from"] else ""
+    swept = f'{first}"sweep_below":{body["sweep_below"]}'
     return f'{lead},"removed":[{removed}],"rows":[{rows}],{swept}}}'.encode()
 
 

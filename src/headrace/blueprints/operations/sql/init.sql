@@ -25,8 +25,13 @@ CREATE TABLE IF NOT EXISTS "headrace"."_headrace_cursors" (
     begun bigint NOT NULL,
     sweep_below bigint NOT NULL,
     rounds bigint NOT NULL DEFAULT 0,
+    kept_below bigint NOT NULL DEFAULT 0,
     written_at timestamptz NOT NULL DEFAULT now()
 );
+
+ALTER TABLE "headrace"."_headrace_cursors" ADD COLUMN IF NOT EXISTS rounds bigint NOT NULL DEFAULT 0;
+
+ALTER TABLE "headrace"."_headrace_cursors" ADD COLUMN IF NOT EXISTS kept_below bigint NOT NULL DEFAULT 0;
 
 CREATE TABLE IF NOT EXISTS "headrace"."service_health" (
     "window_start" timestamp with time zone,
