@@ -91,6 +91,19 @@ def test_a_row_that_leaves_by_a_having_of_later_is_told_once(tmp_path: Path) -> 
         assert [row["who"] for row in test.table("t")] == ["ann"]
 
 
+def test_rows_whose_keys_are_json_texts_leave_the_target(tmp_path: Path) -> None:
+    query = "SELECT CAST(who AS JSON) AS what, count(*) AS n FROM events GROUP BY what HAVING count(*) < 2"
+    said = ('"abc"', '"1"', '"2026-01-01"', '{"a":"b"}', "true", '["1",2]')
+    target = FilesTarget(tmp_path / "target")
+    with shop(tmp_path / "shop", t=query) as test:
+        send(test, *said)
+        copied(test, target)
+        assert len(target.rows("t")) == len(said)
+        send(test, *said[:-1])
+        copied(test, target)
+        assert target.rows("t") == [{"what": ["1", 2], "n": 1}]
+
+
 @pytest.mark.parametrize("kind", [FilesTarget, ParquetTarget])
 def test_a_replica_follows_columns_that_are_computed_otherwise(tmp_path: Path, kind: Any) -> None:
     target = kind(tmp_path / "target")

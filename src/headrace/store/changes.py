@@ -303,4 +303,6 @@ def _of_json(name: str, kind: str, json_nested: bool) -> str:
     if kind.startswith("DECIMAL"):  # json_extract would read it as a double and lose digits
         wanted = json.dumps({name: kind})
         return f'from_json("key", {text_literal(wanted)}).{quoted(name)}'
+    if kind == "JSON":  # json_extract_string would take the quotes off a text, which is no JSON then
+        return f"CAST(nullif(CAST(json_extract(\"key\", {at}) AS VARCHAR), 'null') AS JSON)"
     return f'CAST(json_extract_string("key", {at}) AS {kind})'
