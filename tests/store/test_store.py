@@ -108,6 +108,16 @@ def test_a_store_of_another_log_is_an_integrity_error(tmp_path: Path) -> None:
         Store.open(tmp_path / "s.duckdb", plan(), identities={"events": "log-2"})
 
 
+def test_nothing_is_written_into_a_database_that_is_somebodys(tmp_path: Path) -> None:
+    path = tmp_path / "s.duckdb"
+    with duckdb.connect(path) as theirs:
+        theirs.execute("CREATE TABLE orders AS SELECT 1 AS n")
+    with pytest.raises(RefusedError, match="no store of a pipeline"):
+        opened(tmp_path)
+    with duckdb.connect(path) as theirs:
+        assert theirs.execute("SELECT table_name FROM duckdb_tables()").fetchall() == [("orders",)]
+
+
 def test_a_changed_query_is_refused_by_name_and_an_unknown_rebuild_too(tmp_path: Path) -> None:
     opened(tmp_path).close()
     other = plan("SELECT id, count(*) AS n FROM events GROUP BY id")

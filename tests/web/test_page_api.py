@@ -122,6 +122,17 @@ def test_a_group_holds_shows_and_gives_back_the_records_that_broke_its_rule_firs
     eventually(lambda: query(page, counted)[1]["rows"] == [["one"]])
 
 
+def test_every_value_that_a_query_may_give_is_shown(page: RunningPage) -> None:
+    asked = (
+        "SELECT 'infinity'::TIMESTAMPTZ AS a, '-infinity'::DATE AS b, DATE '12345-01-02' AS c, "
+        "[INTERVAL '1 day 2 hours'] AS d, TIMESTAMP_NS '2026-01-01 00:00:00.000000001' AS e"
+    )
+    status, found, _ = page.ask("POST", "/api/query", {"sql": asked})
+    assert status == 200
+    assert found["rows"] == [["infinity", "-infinity", "12345-01-02", ["1 day 02:00:00"],
+                              "2026-01-01T00:00:00.000000001"]]  # fmt: skip
+
+
 @pytest.mark.parametrize(("bound", "value"), [("LETTERS_AT_ONCE", 4), ("BYTES_AT_ONCE", 500)])
 def test_a_large_group_is_given_back_in_parts_and_each_record_once_though_it_fails_again(
     page: RunningPage, monkeypatch: pytest.MonkeyPatch, bound: str, value: int

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from headrace.cli.arguments import Format
-from headrace.cli.arrow_values import Instant, values_of
 from headrace.declare.words import printable
+from headrace.store.values import Instant, values_of
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -182,6 +182,7 @@ class Store(StoreReading):
         rebuild: tuple[str, ...],
         expired: Mapping[str, Collection[str]] | None,
     ) -> None:
+        self._refuse_foreign()
         with self.transaction():
             for statement in system_statements():
                 self.connection.execute(statement)
@@ -208,6 +209,17 @@ class Store(StoreReading):
             if expired is not None:
                 self._tell_expired(expired)
             self.save(self.progress)
+
+    def _refuse_foreign(self) -> None:
+        """Raise RefusedError for a database that is somebody's: nothing is written into it."""
+        found = self.connection.execute(
+            "SELECT DISTINCT schema_name FROM duckdb_tables() WHERE database_name = current_database()"
+        ).fetchall()
+        if found and ("_headrace",) not in found:
+            raise RefusedError(
+                f"{self.path} is a DuckDB file, but no store of a pipeline",
+                fix="name another file in headrace.toml (store.path): a store is a file of its own",
+            )
 
     def _insert_meta(self, facts: Mapping[str, str]) -> None:
         for name, value in facts.items():

@@ -8,6 +8,8 @@ from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
+from headrace.store.values import values_of
+
 if TYPE_CHECKING:
     import pyarrow as pa
 
@@ -76,7 +78,7 @@ def columns_of(table: pa.Table) -> list[dict[str, str]]:
 
 def rows_of(table: pa.Table) -> list[list[Any]]:
     """Return the rows, each a list in the order of the columns: two columns may have one name."""
-    columns = [[plain(value) for value in column.to_pylist()] for column in table.columns]
+    columns = [[plain(value) for value in values_of(column)] for column in table.columns]
     return [list(row) for row in zip(*columns, strict=True)]
 
 

@@ -1,4 +1,4 @@
-"""Columns of Arrow as values to print, also those for which Python has none: infinity, the year 12345."""
+"""Columns of Arrow as values to show, also those for which Python has none: infinity, the year 12345."""
 
 from __future__ import annotations
 
