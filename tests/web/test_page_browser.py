@@ -365,6 +365,37 @@ def test_every_page_fits_a_phone(tab: Page) -> None:
         assert wide <= 390, place
 
 
+def test_words_of_a_pie_and_of_the_settings_can_be_read_wherever_they_stand(tab: Page) -> None:
+    for width in (1280, 390):
+        tab.set_viewport_size({"width": width, "height": 860})
+        tab.goto("/dashboards")
+        names = tab.locator(".pie li bdi")
+        names.first.wait_for()
+        cut = names.evaluate_all(
+            "all => all.filter(one => one.scrollWidth > one.clientWidth).map(one => one.textContent)"
+        )
+        assert cut == [], width
+    tab.goto("/settings")
+    helps = tab.get_by_role("cell", name="the least level of lines that the run writes about itself")
+    helps.wait_for()
+    assert helps.evaluate("one => one.clientWidth") > 200
+
+
+def test_on_a_phone_a_chosen_table_is_in_sight_and_so_is_the_page_in_the_list_of_pages(tab: Page) -> None:
+    tab.set_viewport_size({"width": 390, "height": 800})
+    tab.goto("/tables")
+    tab.get_by_role("button", name="sessions").click()
+    tab.get_by_role("heading", level=2, name="sessions").wait_for()
+    title = tab.get_by_role("heading", level=2, name="sessions")
+    assert title.evaluate("one => one.getBoundingClientRect().bottom < innerHeight")
+    tab.goto("/settings")
+    tab.wait_for_function(
+        "() => { const [page, pages] = ['[aria-current=page]', 'nav'].map(one => "
+        "document.querySelector(`.side ${one}`)?.getBoundingClientRect());"
+        " return page && page.left >= pages.left - 1 && page.right <= pages.right + 1; }"
+    )
+
+
 def test_the_page_says_when_the_pipeline_is_gone_and_that_it_comes_back(
     tmp_path: Path, context: object
 ) -> None:

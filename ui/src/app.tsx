@@ -1,4 +1,4 @@
-import { lazy, Suspense } from "react";
+import { lazy, Suspense, useEffect, useRef } from "react";
 import { Link, Redirect, Route, Switch, useLocation } from "wouter";
 import { short } from "./format";
 import { setAside, useOverview } from "./head";
@@ -67,13 +67,19 @@ function Side() {
   const status = useLive().status;
   const aside = setAside(status?.streams ?? {});
   const firing = status?.alerts.filter((each) => each.state === "firing").length ?? 0;
+  const pages = useRef<HTMLElement>(null);
+  // On a phone the pages stand in one line, which is longer than the screen.
+  useEffect(() => {
+    const here = pages.current?.querySelector<HTMLElement>("[aria-current]");
+    if (pages.current && here) pages.current.scrollLeft = here.offsetLeft - pages.current.offsetLeft - (pages.current.clientWidth - here.clientWidth) / 2;
+  }, [place]);
   return (
     <header className="side">
       <Link className="mark" href="/pipeline" aria-label="Headrace">
         <img src="/mark.svg" alt="" />
         <span>Headrace</span>
       </Link>
-      <nav aria-label="Pages">
+      <nav aria-label="Pages" ref={pages}>
         <ul>
           {PLACES.map(([path, name]) => (
             <li key={path}>

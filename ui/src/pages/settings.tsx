@@ -37,7 +37,7 @@ export default function Settings() {
           {asked.data.sections.map((section) => (
             <Card key={section.title} title={section.title}>
               <div className="scroll" tabIndex={0} role="region" aria-label={`Options of ${section.title}`}>
-                <table className="plain-table">
+                <table className="plain-table options">
                   <thead className="hidden">
                     <tr>
                       <th scope="col">key</th>
