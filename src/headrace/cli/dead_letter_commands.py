@@ -1,5 +1,6 @@
 """`dead-letters`: looks at records that were set aside, and gives them back."""
 
+import re
 import sys
 from contextlib import ExitStack
 from pathlib import Path
@@ -26,6 +27,7 @@ RuleOption = Annotated[
 ]
 NONE = "no dead letters - nothing was set aside"
 _PREVIEW_BYTES = 160
+_SAME_BYTES = 24
 
 commands = typer.Typer(
     no_args_is_help=True,
@@ -261,11 +263,33 @@ def _preview(records: list[Any]) -> None:
 
     for record in records[:3]:
         typer.echo(f"{record.address}  {record.outcome}")
-        if record.value != record.before:
-            typer.echo(f"  - {cell(record.before or b'')}")
-        typer.echo(f"  {'+' if record.value != record.before else ' '} {cell(record.value or b'')}")
+        if record.value == record.before:
+            typer.echo(f"    {cell(record.value or b'')}")
+            continue
+        before, after = _from_the_change(record.before or b"", record.value or b"")
+        typer.echo(f"  - {before}\n  + {after}")
     if len(records) > 3:
         typer.echo(f"… and {len(records) - 3} more")
+
+
+def _from_the_change(before: bytes, after: bytes) -> tuple[str, str]:
+    """Return both as a line from shortly before they differ: cut at the same place, they could look alike."""
+    from headrace.cli.output import cell
+
+    before, after = _without_blanks(before), _without_blanks(after)  # a field that was set makes JSON anew
+    pairs = enumerate(zip(before, after, strict=False))
+    same = next((place for place, (one, other) in pairs if one != other), min(len(before), len(after)))
+    begin = max(0, same - _SAME_BYTES)
+    while begin and before[begin : begin + 1] >= b"\x80" and before[begin : begin + 1] < b"\xc0":
+        begin -= 1  # never within a character
+    lead = "…" if begin else ""
+    return lead + cell(before[begin:]), lead + cell(after[begin:])
+
+
+def _without_blanks(value: bytes) -> bytes:
+    if not value.lstrip().startswith(b"{"):
+        return value
+    return re.sub(rb'("(?:[^"\\]|\\.)*")|\s+', lambda found: found[1] or b"", value)
 
 
 def _document(letter: dict[str, Any]) -> dict[str, Any]:

@@ -91,7 +91,8 @@ def produce(
         log.close()
     each_second = report.records / report.seconds if report.seconds > 0 else 0.0
     typer.echo(
-        f"{report.records:,} records appended to '{stream}' in {report.seconds:.1f} s, "
+        f"{report.records:,} record{'s' if report.records != 1 else ''} appended to '{stream}' "
+        f"in {report.seconds:.1f} s, "
         f"{spell_number(each_second)}/s"
         + (f"; {report.lines_empty:,} empty lines passed over" if report.lines_empty else "")
     )

@@ -1,0 +1,41 @@
+"""What `dead-letters redrive` shows before it asks."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from headrace.cli.app import run
+
+
+def ok(*words: str) -> None:
+    assert run(words) == 0
+
+
+@pytest.fixture
+def project(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Path:
+    """A project with one rejected record, which is longer than a line, and wrong at its end."""
+    folder = tmp_path / "weather"
+    ok("new", str(folder))
+    reading: dict[str, object] = {
+        "sensor": "on the roof of the old lighthouse, north side",
+        "measured_at": "2026-03-01T10:06:00Z",
+    }
+    reading |= {"note": "äußerste Mole", "celsius": 999.0}
+    (tmp_path / "one.ndjson").write_text(json.dumps(reading, ensure_ascii=False) + "\n")
+    ok("produce", "readings", str(tmp_path / "one.ndjson"), "--record-time", "event", "-C", str(folder))
+    assert "1 record appended to 'readings'" in capsys.readouterr().out
+    ok("run", "--until-caught-up", "-C", str(folder))
+    return folder
+
+
+def test_a_correction_is_seen_also_where_it_stands_far_behind_the_begin(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    capsys.readouterr()
+    ok("dead-letters", "redrive", "--all", "--set", "celsius=21.5", "--dry-run", "-C", str(project))
+    before, after = (line for line in capsys.readouterr().out.splitlines() if line[:4] in ("  - ", "  + "))
+    assert "999" in before and "21.5" in after
+    assert before.startswith("  - …") and after.startswith("  + …")
