@@ -6,6 +6,7 @@ commands, on each start, a quarter of the time that it takes.
 
 from __future__ import annotations
 
+import atexit
 import os
 import sys
 import threading
@@ -27,8 +28,13 @@ def _leave(code: int) -> NoReturn:
 
     A replica whose target hangs is left behind in its thread. Python would unwind that thread as soon as it
     comes back from a library, and where that is C++ or Rust, the whole process is aborted: so it ends here.
+    Threads of Spark's bridge hold stores for ever: unwound around them, DuckDB's binding would tell a page
+    about leaks behind the last words of a run.
     """
-    if any(thread.name.startswith("headrace-replica-") for thread in threading.enumerate()):
+    spark = "py4j" in sys.modules
+    if spark or any(thread.name.startswith("headrace-replica-") for thread in threading.enumerate()):
+        if spark:
+            atexit._run_exitfuncs()
         for stream in (sys.stdout, sys.stderr):
             with suppress(OSError, ValueError):
                 stream.flush()
