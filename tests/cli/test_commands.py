@@ -21,6 +21,7 @@ from headrace.operate import load_project, open_log
 from headrace.sql import plan_pipeline
 from headrace.store import Store
 from headrace.store.progress import LaneProgress
+from headrace.store.reading import StoreReading
 
 pytestmark = pytest.mark.slow
 
@@ -232,6 +233,32 @@ def test_a_dead_letter_is_seen_corrected_and_accepted_once(
         *here,
     )
     assert capsys.readouterr().out == "readings,highest\n2,6.5\n"
+
+
+def test_letters_of_a_large_group_are_given_back_and_never_all_in_memory(
+    project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, held = ("-C", str(project)), list[int]()
+    (tmp_path / "broken.ndjson").write_bytes(b"no json\n" * 4_500)
+    ok("produce", "readings", str(tmp_path / "broken.ndjson"), *here)
+    ok("run", "--until-caught-up", *here)
+    asked = StoreReading.dead_letters
+
+    def counted(store: StoreReading, **wanted: Any) -> pa.Table:
+        found = asked(store, **wanted)
+        held.append(found.num_rows if "value" in found.column_names else 0)
+        return found
+
+    monkeypatch.setattr(StoreReading, "dead_letters", counted)
+    capsys.readouterr()
+    ok("dead-letters", "redrive", "--outcome", "malformed", "--yes", *here)
+    out = capsys.readouterr().out
+    assert "… and 4497 more" in out and "4500 records given back" in out
+    assert 0 < max(held) <= 2_000
+    ok("run", "--until-caught-up", *here)
+    capsys.readouterr()
+    ok("sql", "SELECT count(*) AS n FROM dead_letters WHERE lane = 'redrive'", "--format", "csv", *here)
+    assert capsys.readouterr().out == "n\n4500\n"
 
 
 def test_a_record_cannot_command_the_terminal_of_whoever_looks_at_it(

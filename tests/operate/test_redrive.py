@@ -1,30 +1,26 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pyarrow as pa
 import pytest
 
-from headrace.declare import Pipeline
 from headrace.errors import RefusedError
 from headrace.log import open_embedded_log
 from headrace.operate.redrive import (
     ADDRESS_HEADER,
     Address,
-    Change,
     append_redriven,
     find_letters,
     prepare,
     replace_bytes,
     set_fields,
 )
-from headrace.testing.pipeline_test import PipelineTest
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
@@ -51,14 +47,10 @@ class Client:
     def __init__(self, letters: list[dict[str, Any]]) -> None:
         self.letters = letters
 
-    def dead_letters(
-        self, *, stream: str | None = None, limit: int = 100, addresses: Any = None, **_: Any
-    ) -> pa.Table:
-        chosen = [each for each in self.letters if stream in (None, each["stream"])]
-        if addresses is not None:
-            names = ("stream", "lane", "partition", "offset")
-            chosen = [each for each in chosen if tuple(each[name] for name in names) in addresses]
-            assert limit <= len(addresses)  # no more than was asked for is ever in memory
+    def dead_letters(self, *, limit: int = 100, addresses: Any = None) -> pa.Table:
+        names = ("stream", "lane", "partition", "offset")
+        chosen = [each for each in self.letters if tuple(each[name] for name in names) in addresses]
+        assert limit <= len(addresses)  # no more than was asked for is ever in memory
         return pa.Table.from_pylist(chosen[:limit])
 
 
@@ -82,7 +74,6 @@ def test_an_address_is_read_as_it_is_written() -> None:
 def test_letters_are_found_by_address_and_a_missing_one_is_named() -> None:
     client: Any = Client([letter(1, b"{}"), letter(2, b"{}")])
     assert [each["offset"] for each in find_letters(client, [Address.parse("events:0:2")])] == [2]
-    assert [each["offset"] for each in find_letters(client, stream="events")] == [1, 2]
     with pytest.raises(RefusedError, match="no dead letter events:0:3"):
         find_letters(client, [Address.parse("events:0:3")])
 
@@ -145,50 +136,6 @@ def test_a_redriven_record_lies_in_the_lane_with_the_address_it_stands_for(tmp_p
         [header["value"] for header in row["headers"] if header["key"] == "headrace.address"] for row in rows
     ] == [[b"0:5"], [b"2:9"], [b"0:6"]]
     assert rows[1]["headers"][0] == {"key": "trace", "value": b"1"}
-
-
-@pytest.fixture
-def shop() -> Iterator[PipelineTest]:
-    pipeline = Pipeline("shop")
-    pipeline.stream(
-        "events", schema="seen TIMESTAMP NOT NULL, n INT", event_time="seen", expect={"small": "n < 10"}
-    )
-    pipeline.table("counted", "SELECT count(*) AS n FROM events")
-    with PipelineTest(pipeline, start=NOON) as test:
-        yield test
-
-
-def give_back(test: PipelineTest, change: Change | None = None, **chosen: Any) -> list[str]:
-    """Give back what is chosen, run, and return the addresses that the records stand for."""
-    records = prepare(find_letters(test.store, **chosen), change)
-    kept_open: Any = SimpleNamespace(lane=test.log("events").lane, close=lambda: None)
-    append_redriven(records, lambda _: kept_open)
-    test.run()
-    return sorted(record.stands_for for record in records)
-
-
-def test_what_is_given_back_every_night_does_not_double(shop: PipelineTest) -> None:
-    shop.send("events", [{"seen": NOON.isoformat(), "n": n} for n in (1, 11, 12)])
-    shop.run()
-    for _ in range(3):
-        assert give_back(shop, stream="events") == ["0:1", "0:2"]
-    assert len(shop.dead_letters("events")) == 8  # those of the log, and two of every night
-    assert give_back(shop, set_fields(["n=20"]), rule="expect:small", outcome="rejected") == ["0:1", "0:2"]
-    assert [json.loads(each["value"])["n"] for each in find_letters(shop.store)] == [20, 20]
-    assert give_back(shop, set_fields(["n=2"]), addresses=[Address.parse("events:0:1")]) == ["0:1"]
-    assert give_back(shop, outcome="rejected") == ["0:2"]
-    assert shop.table("counted") == [{"n": 2}]
-    assert give_back(shop, set_fields(["n=3"])) == ["0:2"]
-    assert find_letters(shop.store) == []
-    assert shop.outcomes("events", lane="redrive") == {"accepted": 2, "rejected": 9}
-
-
-def test_a_rule_is_that_of_the_last_try(shop: PipelineTest) -> None:
-    shop.send("events", {"seen": NOON.isoformat(), "n": 11})
-    shop.run()
-    give_back(shop, replace_bytes(b"nothing"), rule="expect:small")
-    assert find_letters(shop.store, rule="expect:small") == []
-    assert [each["outcome"] for each in find_letters(shop.store, stream="events")] == ["malformed"]
 
 
 def test_tries_of_a_record_that_are_named_together_are_given_back_once() -> None:

@@ -82,6 +82,12 @@ def test_a_running_pipeline_is_asked_for_dead_letters_by_address_and_for_its_vie
         assert [letter["offset"] for letter in found] == [42]
         with pytest.raises(RefusedError, match="names a place that no log has"):
             client.dead_letters(addresses=[("events", "main", 0, 2**70)])
+        places = client.dead_letters(
+            first_rule="", after=("events", "main", 0, 97), columns=["offset", "bytes"], waiting=True
+        )
+        assert places.to_pylist() == [{"offset": 98, "bytes": 0}, {"offset": 99, "bytes": 0}]
+        with pytest.raises(RefusedError, match="list of columns of a dead letter"):
+            client.dead_letters(columns=["value) FROM x --"])
         tables = client.status()["tables"]
         assert [(line["table"], line["kind"]) for line in tables] == [
             ("counted", "keyed"),

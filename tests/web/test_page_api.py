@@ -15,8 +15,7 @@ import pytest
 from page_support import DEADLINE_S, RunningPage, eventually, running_page
 
 from headrace.errors import RefusedError
-from headrace.operate import open_log
-from headrace.web.page import giving_back
+from headrace.operate import open_log, redrive_parts
 from headrace.web.page.describe import description
 from headrace.web.page.values import plain
 from headrace.web.serving import bound_socket
@@ -88,6 +87,10 @@ def test_a_dead_letter_is_corrected_previewed_and_given_back(page: RunningPage) 
     assert (status, preview["records"], preview["samples"][0]["changed"]) == (200, 1, True)
     status, done, _ = page.ask("POST", "/api/dead-letters/redrive", asked)
     assert (status, done) == (200, {"records": 1})
+    told = page.ask("GET", "/api/journal?contains=given%20back")[1]["lines"]
+    assert [(line["event"], line["facts"]["records"], line["facts"]["by"]) for line in told] == [
+        ("records given back", 1, "page")
+    ]
     counted = "SELECT count(*) AS n FROM events_clean WHERE event_id = 'x1'"
     eventually(lambda: query(page, counted)[1]["rows"] == [[1]])
     assert page.ask("GET", "/api/ledger")[1]["balanced"]
@@ -137,7 +140,7 @@ def test_every_value_that_a_query_may_give_is_shown(page: RunningPage) -> None:
 def test_a_large_group_is_given_back_in_parts_and_each_record_once_though_it_fails_again(
     page: RunningPage, monkeypatch: pytest.MonkeyPatch, bound: str, value: int
 ) -> None:
-    monkeypatch.setattr(giving_back, bound, value)
+    monkeypatch.setattr(redrive_parts, bound, value)
     held: list[int] = []
     asked = page.runtime.store.dead_letters
 
@@ -166,7 +169,7 @@ def test_a_large_group_is_given_back_in_parts_and_each_record_once_though_it_fai
 def test_no_record_is_given_back_where_one_of_them_cannot_be_changed(
     page: RunningPage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(giving_back, "LETTERS_AT_ONCE", 1)
+    monkeypatch.setattr(redrive_parts, "LETTERS_AT_ONCE", 1)
 
     def given_back() -> int:
         log = open_log(page.project, "events")

@@ -3,6 +3,7 @@
 import re
 import sys
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -28,6 +29,7 @@ RuleOption = Annotated[
 NONE = "no dead letters - nothing was set aside"
 _PREVIEW_BYTES = 160
 _SAME_BYTES = 24
+_SHOWN = 3
 
 commands = typer.Typer(
     no_args_is_help=True,
@@ -165,7 +167,8 @@ def redrive(  # noqa: PLR0913, PLR0917 - each is an option of the command
     and --all leave out what was accepted since, and of a record that failed again take the last try. From a
     topic go those whose bytes were changed there (with --all, the others too), and no record twice.
     """
-    from headrace.operate.redrive import Address, find_letters, prepare
+    from headrace.operate.redrive import Address
+    from headrace.operate.redrive_parts import GoingBack
 
     home = home_of(project, profile)
     if from_topic is not None:
@@ -183,31 +186,39 @@ def redrive(  # noqa: PLR0913, PLR0917 - each is an option of the command
         )
     change = _change(chosen, replacement, assignments)
     with client_of(project, profile) as client:
-        records = prepare(find_letters(client, chosen, stream=stream, outcome=outcome, rule=rule), change)
-        running = client.running
-    if not records:
-        typer.echo("no dead letter matches" if (stream, outcome, rule) != (None, None, None) else NONE)
-        return
-    _give_back(home, records, running=running, dry_run=dry_run, yes=yes)
+        letters = GoingBack(client, change, addresses=chosen, stream=stream, outcome=outcome, rule=rule)
+        records, first = letters.look(_SHOWN)
+        if not records:
+            typer.echo("no dead letter matches" if (stream, outcome, rule) != (None, None, None) else NONE)
+        elif _wanted(records, first, dry_run=dry_run, yes=yes):
+            _tell(letters.give_back(partial(_open_log, home)), running=client.running)
 
 
-def _give_back(home: "Home", records: list[Any], *, running: bool, dry_run: bool, yes: bool) -> bool:
-    """Show records and give them back; return whether that was done."""
+def _open_log(home: "Home", stream: str) -> Any:
     from headrace.operate import open_log
-    from headrace.operate.redrive import append_redriven
 
-    count = f"{len(records)} record" + ("s" if len(records) != 1 else "")
-    _preview(records)
+    return open_log(home, stream)
+
+
+def _wanted(records: int, first: list[Any], *, dry_run: bool, yes: bool) -> bool:
+    """Show the first of so many records; return whether they are to be given back."""
+    _preview(first, records)
     if dry_run:
-        typer.echo(f"{count} would be given back; nothing was done")
+        typer.echo(f"{_counted(records)} would be given back; nothing was done")
         return False
-    if not yes and not typer.confirm(f"give {count} back?"):
+    if not yes and not typer.confirm(f"give {_counted(records)} back?"):
         typer.echo("nothing was done")
         raise typer.Exit(1)
-    append_redriven(records, lambda name: open_log(home, name))
-    then = "the running pipeline takes them now" if running else "`headrace run` takes them"
-    typer.echo(f"{count} given back; {then}, and `headrace ledger` shows what became of them")
     return True
+
+
+def _tell(records: int, *, running: bool) -> None:
+    then = "the running pipeline takes them now" if running else "`headrace run` takes them"
+    typer.echo(f"{_counted(records)} given back; {then}, and `headrace ledger` shows what became of them")
+
+
+def _counted(records: int) -> str:
+    return f"{records} record" + ("s" if records != 1 else "")
 
 
 def _redrive_from_topic(
@@ -215,6 +226,7 @@ def _redrive_from_topic(
 ) -> None:
     from headrace.operate import connect
     from headrace.operate.dead_letter_topics import open_letters_topic, streams_of_topics
+    from headrace.operate.redrive import append_redriven
     from headrace.operate.redrive_topic import READER, read_topic, redriven_of
 
     with ExitStack() as undo:
@@ -237,7 +249,8 @@ def _redrive_from_topic(
             typer.echo(f"left out of {letters.records} in the topic: " + ", ".join(left_out))
         if not chosen.records:
             typer.echo("the topic holds no corrected record that was not given back before")
-        elif _give_back(home, chosen.records, running=client.running, dry_run=dry_run, yes=yes):
+        elif _wanted(len(chosen.records), chosen.records[:_SHOWN], dry_run=dry_run, yes=yes):
+            _tell(append_redriven(chosen.records, partial(_open_log, home)), running=client.running)
             topic.publish(READER, letters.ends)
 
 
@@ -258,18 +271,18 @@ def _change(chosen: list[Any], replacement: Path | None, assignments: list[str] 
     return set_fields(assignments) if assignments else None
 
 
-def _preview(records: list[Any]) -> None:
+def _preview(first: list[Any], records: int) -> None:
     from headrace.cli.output import cell
 
-    for record in records[:3]:
+    for record in first:
         typer.echo(f"{record.address}  {record.outcome}")
         if record.value == record.before:
             typer.echo(f"    {cell(record.value or b'')}")
             continue
         before, after = _from_the_change(record.before or b"", record.value or b"")
         typer.echo(f"  - {before}\n  + {after}")
-    if len(records) > 3:
-        typer.echo(f"… and {len(records) - 3} more")
+    if records > len(first):
+        typer.echo(f"… and {records - len(first)} more")
 
 
 def _from_the_change(before: bytes, after: bytes) -> tuple[str, str]:

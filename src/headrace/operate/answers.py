@@ -25,6 +25,8 @@ __all__ = ["ROWS_MAX", "SECONDS_MAX", "Answers", "Readable", "ledger_document"]
 
 ROWS_MAX = 1_000_000
 SECONDS_MAX = 60.0
+_LETTER_COLUMNS = ("stream", "lane", "partition", "offset", "bytes")
+"""What is asked of dead letters alone where there are many: where each lies, and how large it is."""
 
 
 class Readable(Protocol):
@@ -46,9 +48,11 @@ class Readable(Protocol):
         outcome: str | None = None,
         rule: str | None = None,
         limit: int = 100,
-        after: Any = None,
+        after: tuple[str, str, int, int] | None = None,
         addresses: Sequence[tuple[str, str, int, int]] | None = None,
         waiting: bool = False,
+        first_rule: str | None = None,
+        columns: Sequence[str] = (),
     ) -> pa.Table:
         """Return records that were set aside."""
 
@@ -124,18 +128,24 @@ class Answers:
         stream: str | None = None,
         outcome: str | None = None,
         rule: str | None = None,
+        first_rule: str | None = None,
         limit: int = 100,
+        after: tuple[str, str, int, int] | None = None,
         addresses: Sequence[tuple[str, str, int, int]] | None = None,
         waiting: bool = False,
+        columns: Sequence[str] = (),
     ) -> pa.Table:
-        """Return dead letters, in the store's order; with `addresses`, those only; `waiting`: see there."""
+        """Return dead letters, in the store's order; with `addresses`, those only; the others: see there."""
         return self._store.dead_letters(
             stream=stream,
             outcome=outcome,
             rule=rule,
+            first_rule=first_rule,
             limit=min(limit, ROWS_MAX),
+            after=after,
             addresses=addresses,
             waiting=waiting,
+            columns=columns,
         )
 
     def handlers(self) -> dict[str, Handler]:
@@ -149,13 +159,15 @@ class Answers:
             )
 
         def dead_letters(request: Mapping[str, Any]) -> pa.Table:
-            words = {name: _optional_text(request, name) for name in ("stream", "outcome", "rule")}
-            addresses = _addresses(request)
+            names = ("stream", "outcome", "rule", "first_rule")
+            after = None if request.get("after") is None else _addresses({"addresses": [request["after"]]})
             return self.dead_letters(
-                **words,
+                **{name: _optional_text(request, name) for name in names},
                 limit=_whole(request, "limit", 100),
-                addresses=addresses,
+                after=after[0] if after else None,
+                addresses=_addresses(request),
                 waiting=request.get("waiting") is True,
+                columns=_columns(request),
             )
 
         return {
@@ -204,6 +216,13 @@ def _addresses(request: Mapping[str, Any]) -> list[tuple[str, str, int, int]] | 
     if any(not 0 <= at < 2**31 or not 0 <= offset < 2**63 for _, _, at, offset in found):
         raise RefusedError("'addresses' of the request names a place that no log has")
     return found
+
+
+def _columns(request: Mapping[str, Any]) -> list[str]:
+    value = request.get("columns") or []
+    if not isinstance(value, list) or not all(each in _LETTER_COLUMNS for each in value):
+        raise RefusedError("'columns' of the request is not a list of columns of a dead letter")
+    return value
 
 
 def _number(request: Mapping[str, Any], name: str, default: float) -> float:

@@ -45,11 +45,14 @@ class StoreClient(Protocol):
         stream: str | None = None,
         outcome: str | None = None,
         rule: str | None = None,
+        first_rule: str | None = None,
         limit: int = 100,
+        after: tuple[str, str, int, int] | None = None,
         addresses: Sequence[tuple[str, str, int, int]] | None = None,
         waiting: bool = False,
+        columns: Sequence[str] = (),
     ) -> pa.Table:
-        """Return records that were set aside; with `addresses`, of those only; `waiting`: see the store's."""
+        """Return records that were set aside; with `addresses`, of those only; see the store's."""
 
     def close(self) -> None:
         """Give back files."""
@@ -134,9 +137,12 @@ class _RunningClient:
         stream: str | None = None,
         outcome: str | None = None,
         rule: str | None = None,
+        first_rule: str | None = None,
         limit: int = 100,
+        after: tuple[str, str, int, int] | None = None,
         addresses: Sequence[tuple[str, str, int, int]] | None = None,
         waiting: bool = False,
+        columns: Sequence[str] = (),
     ) -> pa.Table:
         answer: pa.Table = ask(
             self._socket,
@@ -145,9 +151,12 @@ class _RunningClient:
             stream=stream,
             outcome=outcome,
             rule=rule,
+            first_rule=first_rule,
             limit=limit,
+            after=after,
             addresses=addresses,
             waiting=waiting,
+            columns=list(columns),
         )
         return answer
 
@@ -209,12 +218,23 @@ class _StoppedClient:
         stream: str | None = None,
         outcome: str | None = None,
         rule: str | None = None,
+        first_rule: str | None = None,
         limit: int = 100,
+        after: tuple[str, str, int, int] | None = None,
         addresses: Sequence[tuple[str, str, int, int]] | None = None,
         waiting: bool = False,
+        columns: Sequence[str] = (),
     ) -> pa.Table:
         return self._answers.dead_letters(
-            stream=stream, outcome=outcome, rule=rule, limit=limit, addresses=addresses, waiting=waiting
+            stream=stream,
+            outcome=outcome,
+            rule=rule,
+            first_rule=first_rule,
+            limit=limit,
+            after=after,
+            addresses=addresses,
+            waiting=waiting,
+            columns=columns,
         )
 
     def close(self) -> None:

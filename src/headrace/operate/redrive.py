@@ -35,7 +35,6 @@ __all__ = [
 
 ADDRESS_HEADER = "headrace.address"
 LANE = "redrive"
-_LETTERS_MAX = 1_000_000
 Change = Callable[[bytes], bytes | None]
 
 
@@ -88,39 +87,13 @@ class Redriven:
 
 class _HoldsLetters(Protocol):
     def dead_letters(
-        self,
-        *,
-        stream: str | None = None,
-        outcome: str | None = None,
-        rule: str | None = None,
-        limit: int = 100,
-        addresses: Sequence[tuple[str, str, int, int]] | None = None,
-        waiting: bool = False,
+        self, *, limit: int = 100, addresses: Sequence[tuple[str, str, int, int]] | None = None
     ) -> pa.Table:
-        """Return records that were set aside; with `addresses`, of those only; `waiting`: see the store's."""
+        """Return records that were set aside; with `addresses`, of those only."""
 
 
-def find_letters(
-    client: _HoldsLetters,
-    addresses: Sequence[Address] = (),
-    *,
-    stream: str | None = None,
-    outcome: str | None = None,
-    rule: str | None = None,
-    limit: int = _LETTERS_MAX,
-) -> list[dict[str, Any]]:
-    """Return dead letters by address, or those that a filter lets through.
-
-    Of those, the latest of each record, and none of a record that was accepted since: who gives back every
-    night what is left must not give back every try of before as well.
-    Raises RefusedError when an address has no dead letter.
-    """
-    found: list[dict[str, Any]]
-    if not addresses:
-        found = client.dead_letters(
-            stream=stream, outcome=outcome, rule=rule, limit=limit, waiting=True
-        ).to_pylist()
-        return found
+def find_letters(client: _HoldsLetters, addresses: Sequence[Address]) -> list[dict[str, Any]]:
+    """Return dead letters by address. Raises RefusedError when an address has no dead letter."""
     wanted = [(each.stream, each.lane, each.partition, each.offset) for each in dict.fromkeys(addresses)]
     found = client.dead_letters(addresses=wanted, limit=len(wanted)).to_pylist()
     letters = {Address.of(letter): letter for letter in found}

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query
 
+from headrace.operate import open_log
 from headrace.operate.redrive import Address, Redriven
 from headrace.web.page import models, models_records
-from headrace.web.page.giving_back import Chosen
+from headrace.web.page.giving_back import going_back
 from headrace.web.page.late import late_groups, late_rows
 from headrace.web.page.sources import PageSources
 from headrace.web.page.values import TEXT_CHARACTERS_MAX, bytes_text
@@ -78,13 +80,14 @@ def letter_routes(sources: PageSources) -> APIRouter:
     @router.post("/dead-letters/preview")
     def preview(asked: models_records.Redrive) -> models_records.RedrivePreview:
         """What would be given back, and how it would be changed; nothing is done."""
-        records, samples = Chosen(sources.runtime, asked).look(_SAMPLES)
+        records, samples = going_back(sources.runtime, asked).look(_SAMPLES)
         return models_records.RedrivePreview(records=records, samples=[_sample(each) for each in samples])
 
     @router.post("/dead-letters/redrive")
     def redrive(asked: models_records.Redrive) -> models_records.RedriveResult:
         """Give records that were set aside to the engine again; each is accepted at most once."""
-        records = Chosen(sources.runtime, asked).give_back()
+        project = sources.runtime.project
+        records = going_back(sources.runtime, asked).give_back(partial(open_log, project))
         sources.runtime.journal.info("records given back", records=records, by="page")
         return models_records.RedriveResult(records=records)
 
