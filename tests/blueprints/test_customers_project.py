@@ -17,6 +17,7 @@ from headrace.replicate.shapes import shape_of
 from headrace.sql import plan_pipeline
 from headrace.sql.plan import TableClass
 from headrace.testing import PipelineTest
+from own_tests import own_tests_pass
 
 MINUTE = timedelta(minutes=1)
 
@@ -107,3 +108,9 @@ def test_the_lessons_own_rule_works(tmp_path: Path) -> None:
         checked = {row["rule"]: (row["checked"], row["warned"]) for row in test.table("quality")}
         assert checked["city_not_empty"] == (1, 1)
         assert checked["known_category"] == (1, 0)
+
+
+@pytest.mark.slow
+def test_the_project_passes_its_own_tests(tmp_path: Path) -> None:
+    write_project("customers", tmp_path)
+    own_tests_pass(tmp_path)

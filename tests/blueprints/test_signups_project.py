@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import pytest
 
-from headrace.blueprints import make_generator, project_files
+from headrace.blueprints import make_generator, project_files, write_project
 from headrace.blueprints.signups.people import NATIONS, page_of_people, person
 from headrace.blueprints.signups.pipeline import pipeline
 from headrace.blueprints.signups.users import flatten
@@ -26,6 +26,7 @@ from headrace.testing import PipelineTest
 from headrace.web.registry import RegistryServer
 from headrace.web.serving import bound_socket, serving
 from headrace.web.users import RESULTS_MAX, users_app
+from own_tests import own_tests_pass
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 SUBJECT = "users_created-value"
@@ -97,6 +98,12 @@ def test_two_hours_of_history_are_a_thousand_users() -> None:
 def test_a_share_that_is_none_is_refused() -> None:
     with pytest.raises(ProfileError, match="again_share"):
         make_generator("signups", settings=["again_share=2"])
+
+
+@pytest.mark.slow
+def test_the_project_passes_its_own_tests(tmp_path: Path) -> None:
+    write_project("signups", tmp_path)
+    own_tests_pass(tmp_path)
 
 
 # --- what the lesson says of schemas
