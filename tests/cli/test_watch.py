@@ -17,7 +17,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 from textual.pilot import Pilot
-from textual.widgets import DataTable, Static
+from textual.widgets import DataTable, RichLog, Static
 
 from headrace.cli.app import run
 from headrace.cli.watch import WatchApp
@@ -87,6 +87,9 @@ def test_watch_follows_a_run_and_names_the_alert_that_fires(tmp_path: Path) -> N
                 app.query_one(f"#{name}", Static) for name in ("many", "errors", "healthy")
             )
             await shown(pilot, lambda: "yes" in str(healthy.content))
+            runtime.journal.info("said meanwhile")
+            journal = app.query_one("#journal", RichLog)
+            await shown(pilot, lambda: any("said meanwhile" in line.text for line in journal.lines))
             log = open_log(runtime.project, "events")
             rows = [{"value": value} for value in (b'{"id": "a"}', b'{"id": "b"}', b'{"id": "c"}', b"{")]
             log.append(pa.Table.from_pylist(rows, schema=APPEND_SCHEMA))
@@ -191,7 +194,8 @@ def test_what_is_wrong_is_said_in_words() -> None:
     status["replicas"] = [{"replica": "pg", "state": "waiting"}]
     status["alerts"] = [{"name": "disk_full", "state": "firing"}]
     many, errors, delay, healthy = questions_of(status, 12.0)
-    assert (many.answer, errors.answer, errors.grade) == ("100", "10", "warn")
+    assert (many.answer, many.beside) == ("100", "12.0/s, 43,200 an hour")
+    assert (errors.answer, errors.grade) == ("10", "warn")
     assert (delay.answer, delay.grade) == ("60.0 s", "warn")
     for words in ("replica pg is waiting", "alert disk_full", "dead-letters", "records wait"):
         assert words in healthy.beside

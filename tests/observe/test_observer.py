@@ -164,6 +164,7 @@ def test_latencies_count_every_accepted_record_though_few_are_looked_at() -> Non
             labels = {"stream": "events", "since": since}
             assert value_of(taken, "headrace_latency_seconds_count", **labels) == 1001
             assert value_of(taken, "headrace_latency_seconds_sum", **labels) == 1001 * seconds
+        assert value_of(taken, "headrace_latency_seconds_count", stream="events", since="read") == 1001
         assert value_of(taken, "headrace_epoch_records_count") == 1
         assert value_of(taken, "headrace_epoch_records_sum") == 1001
         median = value_of(taken, "headrace_latency_seconds", stream="events", since="event", quantile="0.5")

@@ -224,14 +224,17 @@ def test_what_comes_while_a_round_is_sent_gathers_for_the_next_one(
     same(test, target, tables)
 
 
-def test_a_catch_up_leaves_the_engine_its_share(test: PipelineTest, target: FilesTarget) -> None:
+@pytest.mark.parametrize(("share", "turns"), [("half", 2), ("quarter", 4)])
+def test_a_catch_up_leaves_the_engine_its_share(
+    test: PipelineTest, target: FilesTarget, share: str, turns: int
+) -> None:
     took, over, began = 0.02, threading.Event(), list[float]()
 
     def writing(chunk: Chunk) -> None:
         began.append(time.monotonic())
         threading.Event().wait(took)
 
-    given = target.replica(tables=("all_rows",), chunk_rows_max=2, share="quarter")
+    given = target.replica(tables=("all_rows",), chunk_rows_max=2, share=share)
     options: Any = Around(given, writing=writing)
     with following(test, options) as follower:
 
@@ -247,4 +250,4 @@ def test_a_catch_up_leaves_the_engine_its_share(test: PipelineTest, target: File
             over.set()
             engine.join()
     assert len(began) >= 15
-    assert began[-1] - began[0] >= 4 * took * (len(began) - 1) * 0.95
+    assert began[-1] - began[0] >= turns * took * (len(began) - 1) * 0.95
