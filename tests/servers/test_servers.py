@@ -15,8 +15,10 @@ import pytest
 from confluent_kafka.admin import AdminClient
 
 from servers.guard import GuardedProcess, wait_until
+from servers.jars import ServerMissing
 from servers.kafka import kafka_broker as own_broker
 from servers.kafka import kafka_cluster
+from servers.plugin import server_missing
 from servers.shared import shared_server
 
 
@@ -69,6 +71,26 @@ def test_processes_share_a_server_until_the_last_one_leaves() -> None:
             assert first == second
         assert alive(int(first))
     wait_until(lambda: not alive(int(first)), what="the server is gone")
+
+
+@pytest.mark.parametrize(
+    ("where", "outcome"),
+    [
+        (None, pytest.skip.Exception),
+        ("", pytest.skip.Exception),
+        ("false", pytest.skip.Exception),
+        ("true", pytest.fail.Exception),
+        ("1", pytest.fail.Exception),
+    ],
+)
+def test_a_missing_server_skips_its_test_with_the_reason_and_fails_it_in_continuous_integration(
+    where: str | None, outcome: type[BaseException], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CI", raising=False)
+    if where is not None:
+        monkeypatch.setenv("CI", where)
+    with pytest.raises(outcome, match="the jars of nothing are not here"):
+        server_missing(ServerMissing("the jars of nothing are not here"))
 
 
 def test_the_shared_broker_answers(kafka_broker: str) -> None:
