@@ -106,6 +106,19 @@ def test_a_library_with_one_home_is_imported_only_there() -> None:
     found(problems)
 
 
+def test_what_reads_a_log_does_not_know_which_one_it_is() -> None:
+    one_log = ("headrace.log.embedded", "headrace.log.kafka", "headrace.log.database")
+    problems = []
+    for path in sources("src"):
+        # Spark reads Kafka by itself: its executors are told how.
+        if room_of(path) not in {"rows", "store", "engine"} or path.is_relative_to(PACKAGE / "engine/spark"):
+            continue
+        for line, module in imports_of(path):
+            if module.startswith(one_log):
+                problems.append(f"{path.relative_to(ROOT)}:{line}: imports {module}")
+    found(problems)
+
+
 def test_every_library_that_is_imported_is_a_declared_dependency() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project.get("optional-dependencies", {}).values()
@@ -145,6 +158,10 @@ def test_no_two_files_of_tests_have_the_same_name() -> None:
     # pytest imports them by that name alone, and only a run of all of them finds out.
     names = Counter(path.name for path in sources("tests") if path.name.startswith("test_"))
     found([f"{name}: {count} files" for name, count in names.items() if count > 1])
+
+
+def test_the_package_says_that_it_is_typed() -> None:
+    assert (PACKAGE / "py.typed").is_file()
 
 
 def test_files_and_functions_stay_small() -> None:
