@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import socket
 import struct
+from collections.abc import Iterator
 
-__all__ = ["CODECS", "fetch_codecs"]
+__all__ = ["CODECS", "fetch_codecs", "fetch_producers"]
 
 CODECS = ("none", "gzip", "snappy", "lz4", "zstd")
 """By the number that stands in the lowest bits of a batch's attributes."""
@@ -16,10 +17,27 @@ CODECS = ("none", "gzip", "snappy", "lz4", "zstd")
 _BYTES_MAX = 1 << 20
 _CODEC_BITS = 0b111
 _ATTRIBUTES_AT = 8 + 4 + 4 + 1 + 4
+_PRODUCER_AT = _ATTRIBUTES_AT + 2 + 4 + 8 + 8
 
 
 def fetch_codecs(broker: str, topic: str) -> list[str]:
     """Return how each batch of partition 0 is packed, from the first one on."""
+    return [
+        CODECS[struct.unpack_from(">h", batch, _ATTRIBUTES_AT)[0] & _CODEC_BITS]
+        for batch in _batches(broker, topic)
+    ]
+
+
+def fetch_producers(broker: str, topic: str) -> list[tuple[int, int]]:
+    """Return of each batch of partition 0 its producer's id and the number of its first record.
+
+    By both a broker knows a batch that is sent again. Both are -1 where a producer is not idempotent.
+    """
+    found = [struct.unpack_from(">qhi", batch, _PRODUCER_AT) for batch in _batches(broker, topic)]
+    return [(producer, first) for producer, _, first in found]
+
+
+def _batches(broker: str, topic: str) -> Iterator[bytes]:
     name = topic.encode()
     asked = struct.pack(">hhih", 1, 4, 1, -1)  # Fetch, version 4, no client id
     asked += struct.pack(">iiiib", -1, 1_000, 1, _BYTES_MAX, 0)
@@ -34,13 +52,11 @@ def fetch_codecs(broker: str, topic: str) -> list[str]:
     error, _, _, aborted, size = struct.unpack_from(">hqqii", answer, at)
     assert (error, max(aborted, 0)) == (0, 0)
     batches = answer[at + 26 : at + 26 + size]
-    found, begin = [], 0
+    begin = 0
     while begin < len(batches):
         (length,) = struct.unpack_from(">i", batches, begin + 8)
-        (attributes,) = struct.unpack_from(">h", batches, begin + _ATTRIBUTES_AT)
-        found.append(CODECS[attributes & _CODEC_BITS])
+        yield batches[begin : begin + 8 + 4 + length]
         begin += 8 + 4 + length
-    return found
 
 
 def _exactly(connection: socket.socket, size: int) -> bytes:

@@ -6,13 +6,16 @@ import time
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from confluent_kafka import Producer
+from raw_fetch import fetch_producers
 
 from headrace.errors import RefusedError, TransientError
 from headrace.log import APPEND_SCHEMA
 from headrace.log.between import read_between
+from headrace.log.kafka import appending
 from headrace.log.protocol import RecordTooLargeError
 from headrace.operate.log_tools import From, peek
 from log.kafka_streams import (
@@ -107,6 +110,48 @@ def test_a_topic_that_takes_less_than_the_profile_says_is_refused(kafka_broker: 
         opened(kafka_broker, topic, record_bytes_max=6000),
     ):
         pass
+
+
+# --- how records are sent
+
+
+def test_what_is_appended_carries_the_numbers_by_which_brokers_know_a_repeat(
+    kafka_broker: str, topic: str
+) -> None:
+    with opened(kafka_broker, topic, partitions=1) as log:
+        log.append(ones(300))
+        log.append(ones(200))
+    somebody = Producer({"bootstrap.servers": kafka_broker, "log_level": 0})
+    somebody.produce(topic, b"by a producer without them")
+    assert somebody.flush(30) == 0
+    *ours, theirs = fetch_producers(kafka_broker, topic)
+    assert theirs == (-1, -1)
+    assert len({producer for producer, _ in ours}) == 1
+    assert ours[0][0] >= 0
+    # They go on from one append to the next.
+    first = [number for _, number in ours]
+    assert first == sorted(set(first)) and first[0] == 0 and 300 in first
+
+
+def test_of_a_large_append_few_records_are_on_their_way_at_once(
+    kafka_broker: str, topic: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(appending, "_BATCH", 50)
+    monkeypatch.setattr(appending, "_WAITING_MAX", 200)
+    on_their_way: list[int] = []
+    send = appending.KafkaAppender._send
+
+    def watched(self: appending.KafkaAppender, *given: Any) -> None:
+        send(self, *given)
+        on_their_way.append(len(self._producer))
+
+    monkeypatch.setattr(appending.KafkaAppender, "_send", watched)
+    # They linger longer than it takes to hand all of them over.
+    with opened(kafka_broker, topic, partitions=2, client={"linger.ms": "200"}) as log:
+        log.append(values(*[b"%d" % number for number in range(2000)], partition=[0, 1] * 1000))
+        assert [held.end for held in log.partitions()] == [1000, 1000]
+    assert len(on_their_way) == 40
+    assert 50 < max(on_their_way) <= 250
 
 
 # --- transactions
