@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -41,6 +43,13 @@ LITTLE_AT_A_TIME = {
     "max.partition.fetch.bytes": "200000",
     "message.max.bytes": "200000",
 }
+PIPELINE = """
+import headrace as hr
+
+pipeline = hr.Pipeline("started")
+pipeline.stream("events", schema="n BIGINT NOT NULL")
+pipeline.table("total", "SELECT count(*) AS records FROM events")
+"""
 OFTEN = {"delivery.timeout.ms": "1500", "request.timeout.ms": "1000"}
 
 
@@ -99,6 +108,37 @@ def test_what_opens_a_log_is_told_soon_that_no_broker_answers_and_waits_for_one(
     log.append(ones(3))
     assert take(log).records.num_rows == 3
     log.close()
+
+
+@pytest.mark.slow
+def test_a_run_that_is_started_before_its_broker_says_what_it_waits_for_and_begins_alone(
+    broker: KafkaBroker, tmp_path: Path
+) -> None:
+    with opened(broker.bootstrap, topic_name(), partitions=1) as log:
+        log.append(ones(5))
+        topic = log.settings.topic
+    (tmp_path / "pipeline.py").write_text(PIPELINE)
+    stream = f'log = "kafka", brokers = "{broker.bootstrap}", topic = "{topic}"'
+    (tmp_path / "headrace.toml").write_text(f"[profiles.kafka]\nstreams.events = {{ {stream} }}\n")
+    broker.stop()
+    command = [sys.executable, "-m", "headrace", "run", "--until-caught-up", "--profile", "kafka"]
+    running = subprocess.Popen(
+        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    try:
+        assert running.stdout is not None
+        first = running.stdout.readline()
+        assert first.startswith("waiting: ") and f"no answer from {broker.bootstrap}" in first
+        broker.start()
+        said, _ = running.communicate(timeout=120)
+    finally:
+        running.kill()
+        running.wait()
+        if broker.process is None or not broker.process.running:
+            broker.start()
+    assert running.returncode == 0, said
+    assert "ready again" in said
+    assert "caught up: 5 records" in said and "5 accepted" in said and "the ledger balances" in said
 
 
 @pytest.mark.slow
