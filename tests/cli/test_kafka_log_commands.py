@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 import uuid
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pyarrow as pa
@@ -165,6 +166,52 @@ def test_a_log_is_moved_to_kafka_and_answers_the_same(
     status = json.loads(capsys.readouterr().out)
     assert status["log_problem"] == ""
     assert status["streams"]["readings"]["lag_records"] == 0
+
+
+def test_status_tells_how_far_behind_a_topic_a_run_stands_in_records_and_seconds(
+    project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    readings = str(project.folder / "readings.ndjson")
+    ok("produce", "readings", readings, *project.on_kafka)
+    ok("run", "--until-caught-up", *project.on_kafka)
+    ok("produce", "readings", readings, *project.on_kafka)
+    ok("produce", "readings", readings, *project.on_kafka)
+    capsys.readouterr()
+    ok("status", "--json", *project.on_kafka)
+    document = json.loads(capsys.readouterr().out)
+    stream = document["streams"]["readings"]
+    lines = [line for line in stream["partitions"] if line["lane"] == "main"]
+    assert sum(line["lag_records"] for line in lines) == stream["lag_records"] == 10
+    for line in lines:
+        assert line["end"] - line["position"] == line["lag_records"]
+        assert (line["lag_seconds"] > 0) == (line["lag_records"] > 0)
+    assert 0 < stream["lag_seconds"] < 600
+    assert any(line["frontier"] for line in lines)
+    assert document["throughput"]["records"] == 5
+    assert document["log_problem"] == ""
+
+
+def test_a_run_that_finds_no_store_beside_a_topic_that_was_read_says_so_and_computes_all_of_it_again(
+    project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def answers() -> str:
+        capsys.readouterr()
+        ok("sql", "FROM by_minute ORDER BY ALL", "--format", "csv", *project.on_kafka)
+        return capsys.readouterr().out
+
+    at = (datetime.now(UTC) + timedelta(seconds=20)).isoformat()  # neither late nor too far ahead
+    lines = [json.dumps({"sensor": name, "measured_at": at, "celsius": 1}) for name in "abcde"]
+    (project.folder / "now.ndjson").write_text("\n".join(lines))
+    ok("produce", "readings", str(project.folder / "now.ndjson"), *project.on_kafka)
+    ok("run", "--until-caught-up", *project.on_kafka)
+    assert "another store" not in capsys.readouterr().err
+    before = answers()
+    for file in (project.folder / ".headrace").glob("kafka.duckdb*"):
+        file.unlink()
+    ok("run", "--until-caught-up", *project.on_kafka)
+    assert "a run with another store has read 5 of its records" in capsys.readouterr().err
+    assert answers() == before
+    assert len(before.splitlines()) == 6
 
 
 def test_a_generator_writes_to_the_topic_at_its_rate_and_a_run_reads_it(

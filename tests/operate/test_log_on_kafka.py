@@ -18,12 +18,13 @@ from typing import Any
 import httpx
 import pyarrow as pa
 import pytest
-from confluent_kafka import TopicCollection
+from confluent_kafka import Consumer, KafkaException, TopicCollection, TopicPartition
 
 from headrace.log import APPEND_SCHEMA, Appended, Log, open_embedded_log
 from headrace.log.answered import AnsweredKeys
 from headrace.log.between import read_between
 from headrace.log.headers import COPIED_HEADER, RECORD_TIME_HEADER
+from headrace.log.kafka import KafkaLog
 from headrace.operate import load_project, log_copy, open_log
 from headrace.operate.dead_letter_topics import open_letters_topic
 from headrace.operate.log_copy import copy_log, copy_redrive_lane
@@ -182,6 +183,34 @@ def test_a_topic_is_described_and_looked_at(open_topic: OpenTopic) -> None:
     assert [each.parsed["n"] for each in peek(topic, From(offset=(1, 8)))] == [17, 19]
     assert len(list(peek(topic, From(last=3)))) == 3
     assert topic.readers()["engine"] == {0: 4, 1: 10}
+
+
+def test_readers_that_are_not_ours_are_described_with_their_lag(
+    open_topic: OpenTopic, kafka_broker: str
+) -> None:
+    topic = open_topic(partitions=2, record_time="log")
+    rows = [{**dict.fromkeys(APPEND_SCHEMA.names), "partition": n % 2, "value": b"%d" % n} for n in range(20)]
+    topic.append(pa.Table.from_pylist(rows, schema=APPEND_SCHEMA))
+    topic.publish("engine", {0: 10, 1: 10})
+    assert isinstance(topic, KafkaLog)
+    group, place = f"reports-{uuid.uuid4().hex[:10]}", TopicPartition(topic.settings.topic, 0, 4)
+    somebody = Consumer({"bootstrap.servers": kafka_broker, "group.id": group, "log_level": 0})
+    try:
+        wait_until(lambda: commits(somebody, place), what="the other reader commits")
+    finally:
+        somebody.close()
+    readers = {each["reader"]: each for each in describe_log(topic)["readers"]}
+    assert {name: each["lag_records"] for name, each in readers.items()} == {"engine": 0, group: 16}
+    assert [(p["position"], p["lag_records"]) for p in readers[group]["partitions"]] == [(4, 6), (None, 10)]
+
+
+def commits(consumer: Consumer, place: TopicPartition) -> bool:
+    """Commit a position; False while a broker that was just started makes its topic of groups."""
+    try:
+        consumer.commit(offsets=[place], asynchronous=False)
+    except KafkaException:
+        return False
+    return True
 
 
 def test_a_look_that_follows_a_topic_gives_what_arrives(open_topic: OpenTopic) -> None:
