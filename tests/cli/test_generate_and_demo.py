@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import pty
+import re
+import signal
 import subprocess
 import sys
 import threading
@@ -61,6 +63,19 @@ def test_a_generator_ends_by_itself_when_its_time_is_over(
     assert f"{made} events in 2." in told
 
 
+@pytest.mark.parametrize(
+    ("blueprint", "rate"), [("commerce", "14"), ("customers", "20"), ("operations", "20"), ("signups", "10")]
+)
+def test_a_generator_has_the_rate_of_its_example_where_nobody_says_another(
+    blueprint: str, rate: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "project"
+    assert run(["new", "--blueprint", blueprint, str(folder)]) == 0
+    capsys.readouterr()
+    assert run(["generate", blueprint, "--count", "1", "-C", str(folder)]) == 0
+    assert f", {rate}.0 events/s, seed " in capsys.readouterr().out
+
+
 @pytest.fixture
 def weather(tmp_path: Path) -> Path:
     """A project with a file of 60 records, which at 60/s take a second: a bar is drawn ten times."""
@@ -113,6 +128,45 @@ def test_producing_into_a_pipe_shows_no_bar(weather: Path) -> None:
     )
     assert (done.stdout.count("\n"), done.stderr) == (1, "")
     assert done.stdout.startswith("60 records appended to 'readings'")
+
+
+def test_a_demo_goes_on_until_ctrl_c_and_tells_what_it_did(tmp_path: Path) -> None:
+    words = ["demo", "commerce", "--history", "0.1", "--seed", "3", "--folder", "shop"]
+    with subprocess.Popen(
+        [*HEADRACE, *words], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as process:
+        try:
+            assert process.stdout is not None
+            for line in process.stdout:
+                if re.match(r"[\d,.kM]+ records, .*accepted", line):
+                    break
+            process.send_signal(signal.SIGINT)
+            said = process.stdout.read()
+            code = process.wait(DEADLINE_S)
+        finally:
+            process.kill()
+    assert code == 0, said
+    told = dict(re.findall(r"^(\w+) {2,}(.*)$", said.partition("try next:")[0], re.MULTILINE))
+    ledger = connect(find_home(tmp_path / "shop")).ledger()["streams"]["events"]
+    assert re.fullmatch(rf"{ledger['read']:,} read in [\d.]+ s, .+/s", told["records"])
+    assert told["outcomes"].startswith(f"{ledger['outcomes']['accepted']:,} accepted + ")
+    assert told["ledger"] == "balances: every record has exactly one outcome"
+    assert "event_counts " in told["rows"] and "sessions " in told["rows"]
+    assert told["files"].startswith("shop (") and (tmp_path / "shop" / ".headrace" / "store.duckdb").exists()
+    for command in ("cd shop", 'headrace sql "SELECT', "headrace dead-letters list", "headrace run"):
+        assert command in said.partition("try next:")[2]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"), [("", "demo commerce\n"), ("30", "demo commerce --seconds 30\n")]
+)
+def test_make_demo_lasts_as_long_as_is_asked_for(seconds: str, said: str) -> None:
+    root = Path(__file__).parents[2]
+    done = subprocess.run(
+        ["make", "--dry-run", "demo", f"DEMO_SECONDS={seconds}"],
+        cwd=root, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert f"headrace {said}" in re.sub(r" +\n", "\n", done.stdout)
 
 
 @pytest.fixture(scope="module")
