@@ -16,17 +16,19 @@ from headrace.errors import RefusedError
 from headrace.log.protocol import Log
 from headrace.operate.log_tools import From, peek
 from headrace.operate.verify import OffsetRange, Recorded, Wanted, read_file, slice_logs
-from headrace.testing import PipelineTest
+from headrace.testing import OpenLog, PipelineTest
+from log.kafka_streams import Writer
+from servers.topics import kafka_topics
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 
 @contextmanager
-def _log(minutes: dict[int, list[int]]) -> Iterator[Log]:
+def _log(minutes: dict[int, list[int]], open_log: OpenLog | None = None) -> Iterator[Log]:
     """A log of two partitions with a record at each of these minutes."""
     pipeline = hr.Pipeline("slices")
     pipeline.stream("events", schema="n INT")
-    with PipelineTest(pipeline, partitions=2, start=NOON) as test:
+    with PipelineTest(pipeline, partitions=2, start=NOON, open_log=open_log) as test:
         for partition, times in minutes.items():
             for time in times:
                 test.send("events", {"n": time}, at=NOON + timedelta(minutes=time), partition=partition)
@@ -50,6 +52,21 @@ def test_the_newest_part_reaches_back_from_the_newest_record_of_all_partitions()
         assert _offsets(hour) == {0: [*range(59, 120)]}
         longer = slice_logs({"events": log}, Wanted(timedelta(minutes=79)))
         assert longer.spans == {"events": {0: (40, 120), 1: (40, 50)}}
+
+
+def test_the_newest_part_of_a_topic_passes_over_what_transactions_left_in_it(kafka_broker: str) -> None:
+    with kafka_topics(kafka_broker) as topics, _log({0: [*range(30)], 1: [0, 1]}, topics.open_log) as log:
+        writer = Writer(kafka_broker, topics.settings("events").topic)
+        for _ in range(3):  # a mark takes an offset as a record does
+            writer.write(b"never")
+            writer.abort()
+        whole = slice_logs({"events": log}, Wanted())
+        assert _offsets(whole) == {0: [*range(30)], 1: [0, 1]}
+        newest = slice_logs({"events": log}, Wanted(timedelta(minutes=9)))
+        assert newest.spans == {"events": {0: (20, 36)}}
+        assert _offsets(newest) == {0: [*range(20, 30)]}
+        named = slice_logs({"events": log}, Wanted(offsets=(OffsetRange.parse("events/1:1-2"),)))
+        assert _offsets(named) == {1: [1]}
 
 
 def test_where_a_clock_stepped_back_the_part_has_no_holes() -> None:
