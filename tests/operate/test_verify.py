@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import uuid
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -184,6 +185,32 @@ def test_two_ways_to_name_a_slice_exclude_each_other(
     assert "--last and --offsets exclude each other" in capsys.readouterr().err
     assert project.headrace("verify", "--offsets", "visits/0:0-999") == 1
     assert "does not hold offsets 0 to 999" in capsys.readouterr().err
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(900)
+def test_the_newest_hour_of_the_topics_of_a_profile_goes_through_both_engines(
+    kafka_broker: str, spark_session: SparkSession, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    project = Verified(tmp_path / "project", kafka_broker)
+    known, now = set(project.topics()), datetime.now(UTC)
+    sent = [
+        {"id": f"t{n % 55}", "seen": (now - timedelta(seconds=n % 55)).isoformat(), "shop": "abc"[n % 3]}
+        | ({} if n == 7 else {"price": 1.25})
+        for n in range(60)
+    ]
+    visits = project.folder / "now.ndjson"
+    visits.write_text("".join(f"{json.dumps(one)}\n" for one in sent) + "{broken\n")
+    for stream, file in (("visits", visits), ("shops", project.folder / "shops.ndjson")):
+        assert project.headrace("produce", stream, str(file), "--profile", "cluster") == 0
+    capsys.readouterr()
+    assert project.headrace("verify", "--profile", "cluster", "--json") == 0
+    found = _json(capsys)
+    assert (found["equal"], found["different"], found["records"]) == (True, 0, 64)
+    rows = {f"{one['kind']} {one['name']}".strip(): one["rows_spark"] for one in found["compared"]}
+    assert (rows["table names"], rows["dead letters"]) == (3, 2)
+    assert rows["table by_minute"] >= 3
+    assert set(project.topics()) <= known
 
 
 @pytest.mark.soak
