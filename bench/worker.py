@@ -187,6 +187,7 @@ def history(task: dict[str, Any]) -> dict[str, Any]:
         "ratio": statistics.median(last) / statistics.median(first),
         "epochs": [len(first), len(last)],
         "store_mb": round(store.stat().st_size / 2**20, 1),
+        "live_mb": compacted_mb(store),
     }
 
 
