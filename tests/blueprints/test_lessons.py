@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -61,3 +62,27 @@ def test_every_file_that_a_lesson_lists_is_in_the_project(blueprint: str) -> Non
     for name in listed:
         made = any(path == name or path.startswith(name) for path in files)
         assert made or Path(name).name == ".headrace", f"'{name}' is not in the project"
+
+
+@pytest.mark.parametrize("blueprint", BLUEPRINTS)
+def test_a_lesson_says_how_to_install_what_it_asks_for_beside_headrace(blueprint: str) -> None:
+    files = project_files(blueprint)
+    lesson, profiles = files["README.md"].decode(), tomllib.loads(files["headrace.toml"].decode())["profiles"]
+    kinds = {each["kind"] for one in profiles.values() for each in one.get("replicas", {}).values()}
+    needed = {"delta", "cassandra", "postgresql"} & {*kinds, *re.findall(r'kind = "(\w+)"', lesson)}
+    needed |= {"spark"} if any(one["engine"] == "spark" for one in profiles.values()) else set()
+    needed |= {"tui"} if "headrace watch" in lesson else set()
+    told = re.findall(r"pip install 'headrace\[([\w,]+)\]'", lesson)
+    assert needed <= {extra for each in told for extra in each.split(",")}
+    assert "python -m pytest" not in lesson or "pip install pytest" in lesson
+
+
+@pytest.mark.parametrize("blueprint", BLUEPRINTS)
+def test_who_asks_for_replicas_names_their_profile_where_it_has_a_store_of_its_own(blueprint: str) -> None:
+    files = project_files(blueprint)
+    profiles = tomllib.loads(files["headrace.toml"].decode())["profiles"]
+    copied = [one for name, one in profiles.items() if "replicas" in one and name != "compose"]
+    if any("store" not in one for one in copied):
+        return  # the store of the profile that commands take
+    asked = [words for words in commands_of(files["README.md"].decode()) if words[0] == "replicas"]
+    assert [words for words in asked if "--profile" not in words] == []
