@@ -186,6 +186,23 @@ def test_instants_at_the_end_of_time_come_as_they_are_or_are_set_aside(
     writer.close()
 
 
+@pytest.mark.parametrize("unit", ["s", "ms"])
+def test_seconds_farther_than_microseconds_go_are_set_aside_alone(target: PostgresTarget, unit: str) -> None:
+    kind = f"TIMESTAMP_{unit.upper()}"
+    shape = TableShape(name="far", columns=(NamedColumn("k", "INTEGER"), NamedColumn("v", kind)), key=("k",))
+    far = pa.array([5, 10**16, None, -(10**16)], pa.timestamp(unit))
+    rows = pa.table({"k": pa.array(range(4), pa.int32()), "v": far, "_version": pa.array([5] * 4)})
+    refusals: list[Refusal] = []
+    task = Task(replica="copy", pipeline="tests", tables=(shape,), set_aside=refusals.extend)
+    writer = target.replica().open(task)
+    writer.take("far", None, FIRST)
+    empty = rows.select(["k", "_version"]).slice(0, 0)
+    writer.write(Chunk(table=shape, rows=rows, removed=empty, cursor=chunk(epoch=1).cursor))
+    writer.close()
+    assert sorted(row["k"] for row in target.rows("far")) == [0, 2]
+    assert [json.loads(each.key)["k"] for each in refusals] == [1, 3]
+
+
 def test_a_wrong_password_is_refused_in_words_that_hold_no_secret(target: PostgresTarget) -> None:
     secret = "a wrong secret"
     error = refused(

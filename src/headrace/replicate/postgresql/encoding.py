@@ -131,14 +131,16 @@ def _storable(values: pa.Array, base: str) -> pa.Array:
     """Return instants of other units in microseconds, and what has no type of its own as DuckDB writes it."""
     wanted = None
     if base.startswith("timestamp") and values.type.unit != "us":
-        wanted = "TIMESTAMP"
+        # Seconds go farther than microseconds: what is beyond becomes an instant that the server refuses.
+        beyond = "coalesce(TRY_CAST(v AS TIMESTAMP), TIMESTAMP '290309-12-22 (BC) 00:00:00')"
+        wanted = f"CASE WHEN v IS NOT NULL THEN {beyond} END"
     elif base == "text" and not (pa.types.is_string(values.type) or pa.types.is_large_string(values.type)):
-        wanted = "VARCHAR"
+        wanted = "v::VARCHAR"
     if wanted is None:
         return values
     with duckdb.connect() as connection:
         connection.register("_values", pa.table({"v": values}))
-        cast = connection.sql(f"SELECT v::{wanted} AS v FROM _values").to_arrow_table()
+        cast = connection.sql(f"SELECT {wanted} AS v FROM _values").to_arrow_table()
     return pa.concat_arrays(cast.column("v").chunks)
 
 
