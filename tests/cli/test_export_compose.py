@@ -55,8 +55,8 @@ replicas.results = {{ kind = "postgresql", dsn = "${{env:PG_DSN}}" }}
 page = {{ host = "0.0.0.0", token = "${{env:HEADRACE_TOKEN}}", plain_http = "anywhere" }}
 metrics = {{ host = "0.0.0.0", port = 9464 }}
 """
-SIGNUPS = "signups"
-"""The blueprint of that name, whose profile `compose` has Airflow as its clock."""
+BLUEPRINTS = ("commerce", "customers", "signups")
+"""Beside operations, whose project the other profiles are written into; signups has Airflow as its clock."""
 EMBEDDED = """
 [profiles.{name}]
 page = {{ serve = "off" }}
@@ -77,14 +77,14 @@ def exported(folder: Path, profile: str = "compose") -> dict[str, Any]:
     return loaded
 
 
-@pytest.fixture(scope="module", params=[*PROFILES, SIGNUPS])
+@pytest.fixture(scope="module", params=[*PROFILES, *BLUEPRINTS])
 def made(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, dict[str, Any], str]:
     """A project and what was exported for its profile; tests look at it and leave it as it is."""
     folder = tmp_path_factory.mktemp("made") / "company"
-    if request.param == SIGNUPS:
-        write_project(SIGNUPS, folder)
+    if request.param in BLUEPRINTS:
+        write_project(request.param, folder)
         return folder, exported(folder), "compose"
     project(folder, request.param)
     return folder, exported(folder, request.param), request.param
@@ -188,6 +188,7 @@ def test_every_service_is_pinned_limited_and_waits_for_what_it_needs(made: Made)
             assert condition["condition"] in waited
             assert condition["condition"] != "service_healthy" or "healthcheck" in services[other]
         once = name in ("kibana-objects", "airflow-init")
+        assert "healthcheck" in service or once or name == "generator", f"{name} does not say how it is"
         assert service["restart"] == ("on-failure" if once else "unless-stopped")
 
 
@@ -213,6 +214,12 @@ def test_no_password_has_a_default_and_those_that_are_made_are_by_chance(tmp_pat
     shown = " ".join(path.read_text() for path in (tmp_path / "one" / "deploy").rglob("*") if path.is_file()
                      and path.name != ".env")  # fmt: skip
     assert not any(value in shown for value in files[0].values())
+
+
+def test_the_generator_of_the_shop_makes_fourteen_events_a_second(tmp_path: Path) -> None:
+    write_project("commerce", tmp_path / "shop")
+    generator = exported(tmp_path / "shop")["services"]["generator"]
+    assert generator["environment"]["EVENTS_PER_SECOND"] == "${EVENTS_PER_SECOND:-14}"
 
 
 def test_users_are_polled_by_a_container_of_its_own_from_an_api_beside_it(tmp_path: Path) -> None:
