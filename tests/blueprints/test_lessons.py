@@ -86,3 +86,9 @@ def test_who_asks_for_replicas_names_their_profile_where_it_has_a_store_of_its_o
         return  # the store of the profile that commands take
     asked = [words for words in commands_of(files["README.md"].decode()) if words[0] == "replicas"]
     assert [words for words in asked if "--profile" not in words] == []
+
+
+@pytest.mark.parametrize("blueprint", BLUEPRINTS)
+def test_a_variable_is_exported_for_every_command_of_its_profile(blueprint: str) -> None:
+    lesson = project_files(blueprint)["README.md"].decode()
+    assert re.findall(r"^[A-Z_]+=\S+ headrace .*", lesson, re.MULTILINE) == []
