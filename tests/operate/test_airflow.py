@@ -1,16 +1,18 @@
-"""A DAG polls users into the log by a real Airflow, while the pipeline runs beside it."""
+"""A DAG polls users into Kafka by a real Airflow, while the pipeline runs beside it."""
 
 from __future__ import annotations
 
 import json
 import subprocess
 import sys
+import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import httpx
 import pytest
+from confluent_kafka import Consumer, TopicPartition
 
 from headrace.blueprints import write_project
 from headrace.errors import ProfileError, RefusedError
@@ -21,7 +23,7 @@ from servers.guard import GuardedProcess, free_ports, wait_until
 
 PROFILE = """
 [profiles.airflow]
-streams.users_created = {{ log = "embedded", partitions = 3 }}
+streams.users_created = {{ log = "kafka", brokers = "{brokers}", topic = "{topic}", partitions = 3 }}
 page.serve = "off"
 [profiles.airflow.polling.users_created]
 url = "http://127.0.0.1:{port}/api/?results=50&seed=headrace&page={{page}}"
@@ -51,10 +53,10 @@ print("TOLD", json.dumps({"state": str(run.state), "tasks": told}))
 """
 
 
-def project_in(folder: Path, port: int = 1) -> Path:
+def project_in(folder: Path, port: int = 1, brokers: str = "localhost:1", topic: str = "users") -> Path:
     write_project("signups", folder)
     with (folder / "headrace.toml").open("a") as file:
-        file.write(PROFILE.format(port=port))
+        file.write(PROFILE.format(port=port, brokers=brokers, topic=topic))
     # A table with windows, which are closed soon after the users were polled: the sensor sees it.
     path = folder / "pipeline.py"
     text = path.read_text().replace('allowed_lateness="1 hour"', 'allowed_lateness="1 second"')
@@ -92,10 +94,10 @@ def test_a_run_that_polls_itself_and_airflow_would_be_two(
 
 
 @contextmanager
-def beside(folder: Path) -> Iterator[Path]:
+def beside(folder: Path, brokers: str, topic: str) -> Iterator[Path]:
     """The API, and the pipeline that runs."""
     (port,) = free_ports(1)
-    project = project_in(folder / "club", port)
+    project = project_in(folder / "club", port, brokers, topic)
     with ExitStack() as undo:
         words = [sys.executable, "-m", "headrace"]
         api = GuardedProcess(
@@ -113,6 +115,17 @@ def beside(folder: Path) -> Iterator[Path]:
         yield project
 
 
+def records_in(brokers: str, topic: str) -> int:
+    """How many records a topic holds, as a client of its own sees them."""
+    consumer = Consumer({"bootstrap.servers": brokers, "group.id": "nobody"})
+    try:
+        places = consumer.list_topics(topic, timeout=30).topics[topic].partitions
+        bounds = [consumer.get_watermark_offsets(TopicPartition(topic, each), timeout=30) for each in places]
+    finally:
+        consumer.close()
+    return sum(end - first for first, end in bounds)
+
+
 def answers(port: int) -> bool:
     try:
         return httpx.get(f"http://127.0.0.1:{port}/api/?results=1&seed=x&page=1").status_code == 200
@@ -121,8 +134,11 @@ def answers(port: int) -> bool:
 
 
 @pytest.mark.slow
-def test_a_real_airflow_polls_and_sees_that_the_users_have_landed(tmp_path: Path, airflow_here: None) -> None:
-    with beside(tmp_path) as project:
+def test_a_real_airflow_polls_and_sees_that_the_users_have_landed(
+    tmp_path: Path, airflow_here: None, kafka_broker: str
+) -> None:
+    topic = f"users-{uuid.uuid4().hex[:10]}"
+    with beside(tmp_path, kafka_broker, topic) as project:
         loaded = load_project(project, profile="airflow")
         path = write_dag(loaded, stream=None, dag_id="user_automation", folder=None)
         short = path.read_text().replace(
@@ -139,4 +155,5 @@ def test_a_real_airflow_polls_and_sees_that_the_users_have_landed(tmp_path: Path
         outcomes = ledger["streams"]["users_created"]["outcomes"]
         assert ledger["balanced"] and outcomes["accepted"] >= 50
         assert outcomes["accepted"] % 50 == 0, "whole pages"
+        assert records_in(kafka_broker, topic) == outcomes["accepted"]
         assert "users_by_window: 0 windows are open" in said
