@@ -21,8 +21,8 @@ from servers.guard import GuardedProcess, free_ports, wait_until
 from servers.prometheus import PrometheusServer, prometheus_server
 
 ROUTE = "route: { receiver: nobody, group_wait: 1s }\nreceivers: [{ name: nobody }]\n"
-# These have no series while nothing of the kind is there: no replica, Spark or receiver, nothing closed yet.
-ABSENT = ("replica", "spark", "telemetry", "closed_through", "sum by (alert) (headrace_alert_firing) > 0")
+# These have no series while nothing of the kind is there: no Spark or receiver, nothing closed yet.
+ABSENT = ("spark", "telemetry", "closed_through", "sum by (alert) (headrace_alert_firing) > 0")
 
 
 def headrace(folder: Path, *words: str) -> GuardedProcess:
@@ -45,6 +45,7 @@ def observed(
     (folder / "pipeline.py").write_text(labelled)
     metrics, generating = free_ports(2)
     profile = f'metrics = {{ port = {metrics}, names = "both" }}\npage.serve = "off"\n'
+    profile += 'replicas.copy = { kind = "files", path = "changes/" }\n'
     (folder / "headrace.toml").write_text(f"[profiles.local]\n{profile}")
     with ExitStack() as files:
         (tmp_path / "alertmanager.yml").write_text(ROUTE)
