@@ -266,6 +266,16 @@ def test_a_redrive_lane_that_was_made_again_is_refused(project: Path) -> None:
         Handover(load_project(project, profile="second"))
 
 
+def test_a_table_whose_rows_executors_write_into_files_is_not_gone_on_with_in_the_store(
+    project: Path,
+) -> None:
+    answers(project, "local")
+    with duckdb.connect(project / ".headrace" / "store.duckdb") as store:
+        store.execute("INSERT INTO _headrace.meta VALUES ('outside:large', 'the lake')")
+    with pytest.raises(RefusedError, match="of table 'large' are in files, and profile 'second'"):
+        Handover(load_project(project, profile="second"))
+
+
 def test_what_ran_last_is_known_without_its_journal(project: Path) -> None:
     answers(project, "second")
     (project / ".headrace" / "logs" / "headrace.log").unlink()

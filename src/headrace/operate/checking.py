@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from headrace.declare.words import did_you_mean
 from headrace.errors import DeclarationError, HeadraceError, Problem, ProfileError
 from headrace.operate.engines import check_engine
+from headrace.operate.outside import wrong_outside
 from headrace.operate.profile_file import ProfileFile, read_profile_file
 from headrace.operate.profiles import DEFAULT_PROFILE, Profile, examine_profile, problems_of_streams
 from headrace.operate.project import PIPELINE_FILE, Project, declared_pipeline, find_folder
@@ -104,6 +105,7 @@ class _Found:
             for look in (_engine, _schemas, _pollers):
                 self._tell(read.profile, look(project))
             self._tell(read.profile, _replicas(project, plan))
+            self._tell(read.profile, _outside(project, plan))
 
     def _tell(self, profile: Profile, errors: Iterable[tuple[str, ProfileError]]) -> None:
         for key, error in errors:
@@ -159,6 +161,13 @@ def _pollers(project: Project) -> Iterator[tuple[str, ProfileError]]:
                 flatten_of(project, place)
             except ProfileError as error:
                 yield f"polling.{stream}.flatten", error
+
+
+def _outside(project: Project, plan: PipelinePlan | None) -> Iterator[tuple[str, ProfileError]]:
+    """Give what executors cannot write; a replica that is wrong is told of as such."""
+    if plan is not None and not any(_replicas(project, plan)):
+        for error in wrong_outside(project, plan):
+            yield "spark.rows_by_executors", error
 
 
 def _replicas(project: Project, plan: PipelinePlan | None) -> Iterator[tuple[str, ProfileError]]:

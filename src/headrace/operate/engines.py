@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from headrace.operate.outside import stages_of
 from headrace.operate.project import Project
 
 if TYPE_CHECKING:
@@ -65,7 +66,13 @@ def open_engine(
         from headrace.engine.spark.engine import SparkEngine
 
         engine = SparkEngine(
-            plan, logs, store, spark=spark_settings(project), settings=settings, framings=framings
+            plan,
+            logs,
+            store,
+            spark=spark_settings(project),
+            settings=settings,
+            framings=framings,
+            outside=stages_of(project, plan, store),
         )
     else:
         from headrace.engine.local import LocalEngine

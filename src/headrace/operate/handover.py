@@ -233,6 +233,7 @@ class Handover:
         progress, known = _progress(stands), dict(stands["meta"])
         self._check_tables(plan, progress)
         require_identities(known, plan, progress)
+        self._check_outside(known)
         with ExitStack() as files:
             logs = {name: self._opened(name, files) for name in plan.streams}
             for name, log in logs.items():
@@ -278,6 +279,21 @@ class Handover:
                 + ", ".join(f"table '{name}'" for name in changed)
                 + " cannot be gone on with",
                 fix=f"run it as it is now first: headrace run {words} --profile {self.before.profile.name}",
+            )
+
+    def _check_outside(self, known: Mapping[str, str]) -> None:
+        """Refuse a profile under which a table would have its rows in the store and in files."""
+        from headrace.operate.outside import outside_of_profile
+        from headrace.store.outside import outside_of
+
+        before, now = set(outside_of(known)), set(outside_of_profile(self.target))
+        for name in sorted(before ^ now):
+            one, other = ("files", "the store") if name in before else ("the store", "files")
+            raise RefusedError(
+                f"the rows of table '{name}' are in {one}, and profile '{self.target.profile.name}' would go "
+                f"on with them in {other}",
+                fix="name the same tables in spark.rows_by_executors of both profiles (the local engine does "
+                "not have it), or give the table another name",
             )
 
     def _opened(self, name: str, files: ExitStack) -> Log:

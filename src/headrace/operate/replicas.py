@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from headrace.declare.words import did_you_mean
 from headrace.errors import ProfileError, RefusedError
+from headrace.operate.outside import check_outside, refuse_again
 
 if TYPE_CHECKING:
     from headrace.operate.journal import Journal
@@ -234,6 +235,8 @@ def tell_stopped(home: Home, name: str, action: str) -> None:
         raise RefusedError(
             f"'{action}' is nothing that a replica can be told", fix="one of: " + ", ".join(ACTIONS)
         )
+    if action in ("adopt", "rebuild"):
+        refuse_again(home, name)
     told = _told(home)
     facts = told.setdefault(name, {})
     facts["paused"] = action == "pause"
@@ -268,6 +271,7 @@ def check_replicas(home: Home, plan: PipelinePlan) -> None:
 
     for name, options in home.profile.replicas.items():
         tables_of(plan, options, name)
+    check_outside(home, plan)
     _reveal_secrets(home)
 
 

@@ -24,6 +24,7 @@ from headrace.operate.engines import check_engine, open_engine, spark_facts
 from headrace.operate.journal import Journal
 from headrace.operate.lag import LogsForQuestions
 from headrace.operate.observing import open_observer, serve_metrics
+from headrace.operate.outside import outside_places
 from headrace.operate.pollers import Pollers
 from headrace.operate.project import Home, Project
 from headrace.operate.replicas import Replicas, expired_tables, replica_states
@@ -163,6 +164,7 @@ class Runtime:
 
         plan = plan_pipeline(project.pipeline)
         check_engine(project)
+        outside = outside_places(project, plan)
         files = ExitStack()
         with ExitStack() as undo:
             undo.callback(files.close)
@@ -176,6 +178,7 @@ class Runtime:
                 identities=identities,
                 rebuild=tuple(rebuild),
                 expired=expired_tables(project, plan),
+                outside=outside,
             )
             files.callback(store.close)
             _hold_folder(project, files)

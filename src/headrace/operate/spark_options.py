@@ -37,6 +37,11 @@ class SparkOptions:
     environment_packages: tuple[str, ...] = option(
         Kind.LIST, (), "packages for the archive beside Headrace's own: what functions of the pipeline import"
     )
+    rows_by_executors: tuple[str, ...] = option(
+        Kind.LIST,
+        (),
+        "tables without GROUP BY and key= whose rows executors write into their Delta or Parquet replica",
+    )
     conf: Mapping[str, str] = field(default_factory=dict)
 
 

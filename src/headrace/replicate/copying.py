@@ -31,7 +31,7 @@ from headrace.store.changes import (
 )
 from headrace.store.names import quoted
 
-__all__ = ["BEGIN_AGAIN", "OF_DATA", "TableCopy", "copy_of", "refuse_foreign"]
+__all__ = ["BEGIN_AGAIN", "OF_DATA", "TableCopy", "copy_of", "first_cursor", "refuse_foreign"]
 
 BEGIN_AGAIN = ("adopt", "rebuild")
 _ROW_BYTES_FIRST = 256
@@ -100,7 +100,7 @@ class _Copy:
 
     def begin(self, writer: ReplicaWriter, seen: Cursor | None, head: Head, again: str | None) -> None:
         """See `TableCopy`."""
-        cursor = _first_cursor(self._replica, seen, head, again)
+        cursor = first_cursor(self._replica, seen, head, again)
         writer.take(self.shape.name, seen, cursor)
         self._started(cursor)
 
@@ -126,7 +126,7 @@ class _Copy:
         return since is not None and cursor.begun < since and cursor.position.epoch <= since
 
 
-def _first_cursor(replica: str, seen: Cursor | None, head: Head, again: str | None) -> Cursor:
+def first_cursor(replica: str, seen: Cursor | None, head: Head, again: str | None) -> Cursor:
     """Return the cursor with which a writer begins."""
     generation = 1 if seen is None else seen.generation + 1
     ours = version_of(generation, 0)

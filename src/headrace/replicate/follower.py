@@ -12,11 +12,13 @@ from typing import Protocol
 from headrace.errors import HeadraceError, InternalError, RefusedError, TransientError
 from headrace.log.backoff import Waiting, when_ready
 from headrace.replicate.copying import OF_DATA, TableCopy, copy_of, refuse_foreign
+from headrace.replicate.filed import FilesCopy
 from headrace.replicate.options import CommonOptions
 from headrace.replicate.protocol import Refusal, ReplicaWriter, Task
 from headrace.replicate.shapes import tables_of
 from headrace.sql.plan import PipelinePlan
 from headrace.store.changes import Head, begun_again, read_head
+from headrace.store.outside import tables_outside
 from headrace.store.reading import StoreReading
 
 __all__ = ["Follower", "Telling"]
@@ -65,7 +67,12 @@ class Follower:
         self.state = "starting"
         self.error: HeadraceError | None = None
         self.rows_refused = 0
-        self.copies = [copy_of(table, options, name) for table in tables_of(plan, options, name)]
+        with store.snapshot() as reader:
+            outside = tables_outside(reader)
+        self.copies = [
+            FilesCopy(table, options, name) if table.name in outside else copy_of(table, options, name)
+            for table in tables_of(plan, options, name)
+        ]
         for copy in self.copies:  # as far as is known before the target was asked
             copy.reached = (reached or {}).get(copy.shape.name, 0)
         self.epoch = 0

@@ -20,6 +20,7 @@ import pyarrow as pa
 from headrace.errors import RefusedError
 from headrace.sql.plan import NamedColumn
 from headrace.store.changes import Position
+from headrace.store.outside import RowFile
 
 __all__ = [
     "GENERATION",
@@ -110,6 +111,8 @@ class Chunk:
                  is greater. It comes before the rows
     rows         rows that are new or changed: the shape's columns, then `_version` BIGINT. No two with a key
     cursor       what the target says once this is durable
+    files        rows that executors have written, staged beside the target (see `staged`): they come into it
+                 as they are. Then there are no `rows`. Only targets that are made of files are given any
     sweep_below  when not 0: at the end, rows of the table with a version below go, except those with a
                  version below the cursor's `kept_below`
     """
@@ -119,6 +122,7 @@ class Chunk:
     removed: pa.Table
     cursor: Cursor
     sweep_below: int = 0
+    files: tuple[RowFile, ...] = ()
 
 
 @dataclass(frozen=True)

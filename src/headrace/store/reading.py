@@ -16,6 +16,7 @@ from headrace.store.database import connect, prepare_session
 from headrace.store.instants import instant_of
 from headrace.store.ledger import Ledger, StoreStatus, TableStatus, ledger_of, partitions_of
 from headrace.store.names import quoted
+from headrace.store.outside import outside_of, rows_outside
 from headrace.store.progress import Progress
 from headrace.store.queries import run_query
 
@@ -162,9 +163,13 @@ class StoreReading:
     def status(self) -> StoreStatus:
         """Return where the store stands, as of the last committed epoch."""
         progress, meta = self._progress(), self._meta()
+        outside = outside_of(meta)
         tables = []
         for name, table in progress.tables.items():
             rows = self._fetch(f"SELECT count(*) FROM _state.{quoted(name)}")[0][0]
+            if name in outside:
+                with self._cursor() as cursor:
+                    rows += rows_outside(cursor, name)
             tables.append(
                 TableStatus(
                     name, meta.get(f"kind:{name}", ""), rows, instant_of(table.closed_through),

@@ -21,6 +21,7 @@ from headrace.store.declared import adopt_streams, drop_views_of_old
 from headrace.store.finished import add_finished_columns
 from headrace.store.lock import StoreLock
 from headrace.store.names import late_name, quoted, side_name, state_name
+from headrace.store.outside import adopt_outside, forget_files, outside_of, outside_view
 from headrace.store.progress import Progress, RebuildProgress, TableProgress
 from headrace.store.reading import StoreReading
 from headrace.store.results import adopt_results, forget_expired, forget_result, write_result
@@ -55,6 +56,8 @@ class Store(StoreReading):
         self.progress = Progress()
         self.notices: list[str] = []  # what opening changed, to be told to whoever runs the pipeline
         self.asked: tuple[str, ...] = ()
+        self.outside: Mapping[str, str] = {}
+        """Tables whose rows are in files, and in words where."""
         self._lock = lock
         self._memory_limit = MEMORY_LIMIT
         self._settings = connection.cursor()
@@ -69,11 +72,13 @@ class Store(StoreReading):
         identities: Mapping[str, str],
         rebuild: tuple[str, ...] = (),
         expired: Mapping[str, Collection[str]] | None = None,
+        outside: Mapping[str, str] | None = None,
     ) -> Store:
         """Open the store of a pipeline, made when it is absent; `identities` are those of the streams' logs.
 
         `expired` names, by replica, the tables of which it takes rows out of its target when they are retired
         here: their keys are written down from now on. None: as it was.
+        `outside` names the tables whose rows executors write into files, and says in words where.
         Tables named in `rebuild` are `asked` for again: they stay as they are until the engine, which knows
         what the log still holds, calls `begin_again`.
         Raises RefusedError when another process holds it, when a table's query changed and is not in
@@ -96,7 +101,7 @@ class Store(StoreReading):
             lock.release()
             raise
         try:
-            store._begin(identities, rebuild, expired)
+            store._begin(identities, rebuild, expired, outside or {})
         except BaseException:
             store.close()
             raise
@@ -181,6 +186,7 @@ class Store(StoreReading):
         identities: Mapping[str, str],
         rebuild: tuple[str, ...],
         expired: Mapping[str, Collection[str]] | None,
+        outside: Mapping[str, str],
     ) -> None:
         self._refuse_foreign()
         with self.transaction():
@@ -204,6 +210,8 @@ class Store(StoreReading):
                 self._keep_late_of_other_columns(stream.stream.name)
                 for statement in stream_relations(stream):
                     self.connection.execute(statement)
+            adopt_outside(self.connection, self.plan, outside_of(meta), outside, rebuild)
+            self.outside = outside
             self._adopt_tables(rebuild)
             self._insert_meta({"schema_version": str(SCHEMA_VERSION)})
             if expired is not None:
@@ -307,6 +315,7 @@ class Store(StoreReading):
                 for statement in drop_table(name, relations):
                     self.connection.execute(statement)
                 forget_result(self.connection, name)
+                forget_files(self.connection, name)
                 del self.progress.tables[name]
         staying = [
             table for name, table in tables.items() if name in self.progress.tables and name not in changed
@@ -331,7 +340,8 @@ class Store(StoreReading):
     def _make_views(self) -> None:
         for table in self.plan.tables:
             self._insert_meta({f"kind:{table.name}": table.kind.value})
-            self.connection.execute(table_view(table))
+            place = self.outside.get(table.name)
+            self.connection.execute(table_view(table) if place is None else outside_view(table, place))
 
     def begin_again(self, name: str, *, kept_before: int | None) -> TableProgress:
         """Empty a table that is to be computed again, inside a transaction; return its new progress.

@@ -88,3 +88,79 @@ def test_a_topic_with_the_times_of_producers_is_refused(kafka_broker: str, tmp_p
     finally:
         store.close()
         log.close()
+
+
+_WRITTEN = """
+import headrace as hr
+
+pipeline = hr.Pipeline("gaps")
+pipeline.stream("events", schema="n BIGINT NOT NULL")
+pipeline.stream("others", schema="n BIGINT NOT NULL")
+pipeline.table("plain", "SELECT n FROM events")
+pipeline.table("seen", "SELECT n FROM others")
+pipeline.table("keyed", "SELECT n FROM events", key="n")
+pipeline.table("kept", "SELECT n FROM events", keep="1 day")
+pipeline.table("total", "SELECT count(*) AS records FROM events")
+pipeline.table("view", "SELECT max(n) AS most FROM seen")
+"""
+_LAKE = 'replicas.lake = {{ kind = "{}", {}, tables = {} }}\n'
+_PLAIN = _LAKE.format("delta", 'path = "lake", mode = "update"', '["plain"]')
+
+
+def _write(folder: Path, *lines: str, engine: str = 'engine = "spark"\n') -> None:
+    (folder / "pipeline.py").write_text(_WRITTEN)
+    profile = f"[profiles.cluster]\n{engine}streams.events = {_KAFKA}\nstreams.others = {_KAFKA}\n"
+    (folder / "headrace.toml").write_text(profile + "".join(lines))
+
+
+@pytest.mark.parametrize(
+    ("lines", "words"),
+    [
+        (('spark.rows_by_executors = ["plian"]\n', _PLAIN), "did you mean 'plain'?"),
+        (('spark.rows_by_executors = ["plain"]\n',), "no replica takes table 'plain'"),
+        (('spark.rows_by_executors = ["keyed"]\n', _PLAIN.replace("plain", "keyed")), "GROUP BY or `key=`"),
+        (('spark.rows_by_executors = ["total"]\n', _PLAIN.replace("plain", "total")), "GROUP BY or `key=`"),
+        (('spark.rows_by_executors = ["view"]\n', _PLAIN.replace("plain", "view")), "or a view"),
+        (('spark.rows_by_executors = ["kept"]\n', _PLAIN.replace("plain", "kept")), "`keep=`"),
+        (('spark.rows_by_executors = ["seen"]\n', _PLAIN.replace("plain", "seen")), "over a table in"),
+        (
+            ('spark.rows_by_executors = ["plain"]\n', _PLAIN, _PLAIN.replace("lake", "pond")),
+            "replica 'pond', table 'plain'",
+        ),
+        (
+            ('spark.rows_by_executors = ["plain"]\n', _LAKE.format("delta", 'uri = "s3://b/l"', '["plain"]')),
+            "no folder (`path`)",
+        ),
+        (
+            ('spark.rows_by_executors = ["plain"]\n', _LAKE.format("stdout", 'linger = "1s"', '["plain"]')),
+            "no folder (`path`)",
+        ),
+    ],
+)
+def test_what_executors_cannot_write_is_refused_with_its_gap(
+    tmp_path: Path, lines: tuple[str, ...], words: str
+) -> None:
+    _write(tmp_path, *lines)
+    for command in ("check", "run"):
+        found = CliRunner().invoke(app, [command, "-C", str(tmp_path), "--profile", "cluster"])
+        assert isinstance(found.exception, ProfileError)
+        assert words in str(found.exception)
+    assert not (tmp_path / ".headrace").exists()
+
+
+def test_rows_that_executors_can_write_pass_and_the_local_engine_does_not_ask(tmp_path: Path) -> None:
+    for engine in ('engine = "spark"\n', ""):
+        for kind in ("delta", "parquet"):
+            lake = _LAKE.format(kind, 'path = "lake", mode = "update"', '["plain", "total", "keyed"]')
+            _write(tmp_path, 'spark.rows_by_executors = ["plain"]\n', lake, engine=engine)
+            found = CliRunner().invoke(app, ["check", "-C", str(tmp_path), "--profile", "cluster"])
+            assert found.exit_code == 0, found.output
+
+
+def test_a_replica_whose_rows_executors_wrote_is_not_told_to_copy_them_again(tmp_path: Path) -> None:
+    _write(tmp_path, 'spark.rows_by_executors = ["plain"]\n', _PLAIN)
+    for action in ("rebuild", "adopt"):
+        words = ["replicas", action, "lake", "-C", str(tmp_path), "--profile", "cluster"]
+        found = CliRunner().invoke(app, words)
+        assert isinstance(found.exception, RefusedError), found.output
+        assert "nowhere else" in str(found.exception)

@@ -16,6 +16,7 @@ from headrace.engine.local.failing import FailedRow, reason_of, set_aside
 from headrace.engine.local.queries import Queries
 from headrace.errors import HeadraceError, InternalError
 from headrace.sql.plan import TablePlan
+from headrace.store.outside import RowFile
 from headrace.store.progress import TableProgress
 
 __all__ = ["Delta", "EpochContext", "FailedRow", "TableWriter", "compute_delta"]
@@ -27,6 +28,7 @@ class Delta:
 
     kept      records of the batch that are in the table; `filtered` of them are not, `failed` were set aside
     lowest    the least window start (for rows: event time) that is touched, `highest` the greatest
+    files     with rows that are written already, beside `rows`; of a table whose rows are not in the store
     """
 
     rows: pa.Table
@@ -36,6 +38,7 @@ class Delta:
     failed: tuple[FailedRow, ...] = ()
     lowest: int | None = None
     highest: int | None = None
+    files: tuple[RowFile, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -38,6 +38,7 @@ def combined(queries: Queries, plan: TablePlan, deltas: Sequence[Delta]) -> Delt
         failed=tuple(row for delta in deltas for row in delta.failed),
         lowest=min(lows, default=None),
         highest=max(highs, default=None),
+        files=tuple(file for delta in deltas for file in delta.files),
     )
 
 

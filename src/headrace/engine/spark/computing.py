@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 import duckdb
@@ -18,6 +18,7 @@ from headrace.engine.local.compute import Delta, TableWriter
 from headrace.engine.local.engine import table_writer
 from headrace.engine.local.queries import Queries
 from headrace.engine.local.tables import compute_tables
+from headrace.engine.spark.outside import Stage
 from headrace.engine.spark.positions import lane_of
 from headrace.engine.spark.wire import dumped, loaded, packed, unpacked
 from headrace.errors import HeadraceError
@@ -63,12 +64,14 @@ class Orders:
     tables   how far tables are closed and retired
     lane     the lane to compute; empty: all of them
     version  grows when a reference table changed
+    epoch    that the micro-batch will be
     """
 
     tables: Mapping[str, TableProgress]
     taken: Taken
     lane: str
     version: int
+    epoch: int
 
 
 @dataclass
@@ -131,6 +134,7 @@ class _Tables:
         register_functions(self._connection, functions.values())
         self._connection.execute("SET enable_external_access = false")
         self._queries = Queries(self._connection)
+        self._stages: Mapping[str, Stage] = task.outside
         self._writers: dict[str, TableWriter] = {
             table.name: table_writer(table, task.engine)
             for table in task.plan.tables
@@ -157,7 +161,11 @@ class _Tables:
         accepted = _without(timely, orders.taken.get(place, {}))
         mine = {name: one for name, one in self._writers.items() if stream in one.plan.sources}
         tables = {name: fresh_progress(orders.tables[name]) for name in mine}
-        for name, delta in compute_tables(self._queries, mine, tables, accepted, lane):
+        for name, found in compute_tables(self._queries, mine, tables, accepted, lane):
+            delta = found
+            if name in self._stages and delta.rows.num_rows:
+                files = self._stages[name].write(delta.rows, orders.epoch)
+                delta = replace(delta, rows=delta.rows.slice(0, 0), files=files)
             counts = {count: getattr(tables[name], count) for count in COUNTS}
             yield dumped(
                 {

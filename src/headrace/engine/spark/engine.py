@@ -36,6 +36,7 @@ from headrace.engine.spark.computing import (
 from headrace.engine.spark.epoch import SparkEpoch
 from headrace.engine.spark.gaps import refuse_creation_times
 from headrace.engine.spark.gathering import Gathered, gather, raise_met
+from headrace.engine.spark.outside import OutsideTable, Stage
 from headrace.engine.spark.pace import slow_down, tell_pace
 from headrace.engine.spark.session import (
     SparkEndedError,
@@ -59,6 +60,7 @@ from headrace.rows.framing import Framing
 from headrace.sql.plan import PipelinePlan
 from headrace.store import Store
 from headrace.store.names import quoted
+from headrace.store.outside import listed_names
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -79,7 +81,8 @@ class SparkEngine(LocalEngine):
     """Runs micro-batches over one store; see LocalEngine for `on_step` and what happens after an error.
 
     `on_step` is told "action" as well, when the executors' work of a micro-batch is done.
-    `session` is used when it is given, and left open.
+    `session` is used when it is given, and left open. `outside` says by table where executors write its rows;
+    the store was opened for the same tables.
     """
 
     def __init__(
@@ -93,8 +96,10 @@ class SparkEngine(LocalEngine):
         on_step: Callable[[str], None] | None = None,
         session: SparkSession | None = None,
         framings: Mapping[str, Framing] | None = None,
+        outside: Mapping[str, Stage] | None = None,
     ) -> None:
         refuse_unfit(logs)
+        self._outside = outside or {}
         super().__init__(plan, logs, store, settings=settings, on_step=on_step, framings=framings)
         self._framings = framings or {}
         self._spark = spark
@@ -113,6 +118,16 @@ class SparkEngine(LocalEngine):
         self._tell: Callable[[EpochReport], None] = lambda report: None
         self._copies = any(stream.stream.unique for stream in plan.streams.values())
 
+    def _learn_state(self) -> None:
+        super()._learn_state()
+        for name, stage in self._outside.items():
+            self._writers[name] = OutsideTable(self._writers[name].plan, stage)
+
+    def _prepare_outside(self) -> None:
+        """Take away what executors wrote and no epoch names: no micro-batch is at work."""
+        for name, stage in self._outside.items():
+            stage.prepare(listed_names(self._store.connection, name))
+
     # --- a run
 
     def run(
@@ -130,6 +145,7 @@ class SparkEngine(LocalEngine):
         by the driver alone. After a TransientError the query is started again, with growing pauses.
         """
         self._tell = on_epoch or (lambda report: None)
+        self._prepare_outside()
         waiting = on_waiting or (lambda pause: None)
         while not stop.is_set():
             report = when_ready(partial(self._rebuild_step, None), stop, waiting)
@@ -207,6 +223,7 @@ class SparkEngine(LocalEngine):
 
         assert self._session is not None  # noqa: S101 - `run` opened it
         self._stopping, self._failure, self._caught_up = False, None, False
+        self._prepare_outside()
         self._batches.clear()  # another query numbers its micro-batches anew
         task = self._task()
         register_source(self._session)
@@ -226,9 +243,8 @@ class SparkEngine(LocalEngine):
             by_header = log.settings.record_time == "header"
             start = self._store.progress.positions(stream, lane)
             lanes[stream, lane] = LaneTask(log.settings, log.topic_id, start, by_header and lane == "main")
-        return Task(
-            uuid.uuid4().hex, self._plan, lanes, self._framings, self._settings, self._spark, self._pace_path
-        )
+        fixed = (self._framings, self._settings, self._spark, self._pace_path, self._outside)
+        return Task(uuid.uuid4().hex, self._plan, lanes, *fixed)
 
     @property
     def _pace_path(self) -> str:
@@ -353,7 +369,7 @@ class SparkEngine(LocalEngine):
         """Run the row parts of tables over the rows of some lanes, on the executors; one action."""
         tables = {name: fresh_progress(one) for name, one in self._store.progress.tables.items()}
         sent, version = self._sent_references()
-        orders = Orders(tables, taken, lanes, version)
+        orders = Orders(tables, taken, lanes, version, self._store.progress.epoch + 1)
         work = compute(self._sent, sent, orders)
         found: list[Computed] = rows.rdd.mapPartitions(work).collect()
         return found

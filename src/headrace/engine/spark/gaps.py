@@ -11,7 +11,7 @@ from typing import Literal
 
 from headrace.errors import ProfileError, RefusedError
 
-__all__ = ["GAPS", "Gap", "refuse_creation_times", "refuse_gaps"]
+__all__ = ["GAPS", "Gap", "gap_error", "refuse_creation_times", "refuse_gaps"]
 
 
 @dataclass(frozen=True)
@@ -62,11 +62,48 @@ GAPS: tuple[Gap, ...] = (
         "never",
     ),
     Gap(
-        "rows_by_executors",
-        "rows of a table without GROUP BY, written to Delta or Parquet by the executors themselves",
-        "which rows are copies is decided in the driver, and what it commits with them (ledger, positions, "
-        "corrections) must not be without them after a crash",
-        'a replica of the table (`kind = "delta"` or `"parquet"`), written by the driver\'s process',
+        "groups_by_executors",
+        "a table with GROUP BY or `key=`, or a view, in `spark.rows_by_executors`",
+        "which row a group or a key has is known where all its rows come together: in the store",
+        "leave it out: the driver merges it, and a replica takes it to Delta or Parquet",
+        "never",
+    ),
+    Gap(
+        "rows_that_expire",
+        "a table with `keep=` in `spark.rows_by_executors`",
+        "what expires is taken out of the store, and these rows are not there",
+        "leave `keep=` out, and delete old folders in the target; or leave the table out of "
+        "`spark.rows_by_executors`",
+        "never",
+    ),
+    Gap(
+        "rows_under_a_view",
+        "a view, an alert, a panel or a query over a table in `spark.rows_by_executors`",
+        "the store, which answers, has none of its rows",
+        "ask the target; or declare what is asked for as a table over the stream",
+        "never",
+    ),
+    Gap(
+        "rows_elsewhere_too",
+        "a table in `spark.rows_by_executors` in a second replica, or in one that is no folder (`path`) of "
+        "Delta or Parquet",
+        "executors write the target's own files, once, into a folder that they and the driver share",
+        "one replica of the table; others, and an object store (`uri`), with the table left out of "
+        "`spark.rows_by_executors`",
+        "not yet",
+    ),
+    Gap(
+        "rows_again",
+        "`--rebuild` of a table in `spark.rows_by_executors`, `replicas rebuild` and `adopt` of its replica",
+        "its rows have no key by which others could take their place, and nothing but the target has them",
+        "give the table another name: that one is computed from the log",
+        "never",
+    ),
+    Gap(
+        "rows_taken_over",
+        "another engine, or a profile without it, for a store that has a table in `spark.rows_by_executors`",
+        "the rest of its rows would go into the store, and the table would be in two places",
+        "the same setting in both profiles; or another name for the table",
         "not yet",
     ),
 )
@@ -86,6 +123,11 @@ def refuse_gaps(logs: Mapping[str, str], conf: Mapping[str, str]) -> None:
         found.append((_DEPLOY_MODE, "driver_elsewhere"))
     if found:
         raise ProfileError("\n".join(_told(place, _BY_NAME[name]) for place, name in found))
+
+
+def gap_error(place: str, name: str) -> ProfileError:
+    """Return the error of a place in the profile that has a gap."""
+    return ProfileError(_told(place, _BY_NAME[name]))
 
 
 def refuse_creation_times(streams: Iterable[str]) -> None:

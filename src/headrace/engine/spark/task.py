@@ -7,7 +7,7 @@ import json
 import sys
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import ModuleType
@@ -20,6 +20,7 @@ from headrace.sql.plan import PipelinePlan
 
 if TYPE_CHECKING:
     from headrace.engine.local import EngineSettings
+    from headrace.engine.spark.outside import Stage
     from headrace.engine.spark.settings import SparkSettings
 
 __all__ = ["LaneTask", "Task", "as_option", "of_option", "pickled"]
@@ -54,6 +55,7 @@ class Task:
 
     framings  by stream, what reads records that are not plain JSON; each process opens connections of its own
     pace      the file that says how many records a micro-batch may have (see `pace`); on the driver's machine
+    outside   by table whose rows executors write into files: where
     """
 
     run: str
@@ -63,6 +65,7 @@ class Task:
     engine: EngineSettings
     spark: SparkSettings
     pace: str
+    outside: Mapping[str, Stage] = field(default_factory=dict)
 
 
 def pickled(value: object, plan: PipelinePlan) -> bytes:

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager, suppress
 from dataclasses import replace
 from math import isnan, nan
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -21,11 +22,14 @@ import pyarrow.compute as pc
 from deltalake import CommitProperties, DeltaTable, Transaction, WriterProperties, write_deltalake
 from deltalake.exceptions import CommitFailedError, TableNotFoundError
 from deltalake.schema import Schema
+from deltalake.transaction import AddAction, RemoveAction
 
 from headrace.errors import RefusedError
 from headrace.replicate.columns import arrow_schema, dated, fitted, folder_name, time_column
 from headrace.replicate.delta.failures import delta_failures
 from headrace.replicate.delta.instants import beyond
+from headrace.replicate.folders import folder_failures
+from headrace.replicate.parquet.datafiles import NOWHEN
 from headrace.replicate.protocol import (
     REFUSED_MAX,
     Chunk,
@@ -36,6 +40,7 @@ from headrace.replicate.protocol import (
     fenced,
     refusal_of,
 )
+from headrace.replicate.staged import put_staged, refusals_of, staged_at, take_away
 
 if TYPE_CHECKING:
     from headrace.replicate.delta import DeltaReplica
@@ -134,6 +139,8 @@ class DeltaWriter:
     def take(self, table: str, seen: Cursor | None, cursor: Cursor) -> None:
         """See `ReplicaWriter`."""
         target = self._tables[table]
+        if self._options.path and cursor.position.epoch:
+            take_away(self._staged(table), cursor.position.epoch)  # a crash may have come before it
         with self._failures(table):
             target.update_incremental()
             if _cursor_of(target) != seen:
@@ -174,6 +181,10 @@ class DeltaWriter:
             return
         if not cursor.same_writer(there):
             raise fenced(name)
+        if chunk.files:
+            self._add(target, chunk)
+            take_away(self._staged(name), cursor.position.epoch)
+            return
         chunk = self._held(chunk)
         rows = self._dated(name, self._fitted(chunk, chunk.rows))
         met = bool(chunk.table.key) and (self._options.mode == "update" or _overlaps(target))
@@ -188,6 +199,32 @@ class DeltaWriter:
                 writer_properties=_WRITING,
                 commit_properties=_moved(cursor),
             )
+
+    def _staged(self, table: str) -> Path:
+        return staged_at(Path(self._options.path), table, self._task.store_id)
+
+    def _add(self, target: DeltaTable, chunk: Chunk) -> None:
+        """Take files that executors wrote into the table, by one commit. Their rows are not looked at."""
+        name = chunk.table.name
+        if refusals := refusals_of(name, chunk.files):
+            self._task.set_aside(refusals)
+        actions: list[AddAction | RemoveAction] = []
+        with folder_failures(Path(self._options.path)):
+            for file in chunk.files:
+                if file.rows:
+                    path = (PurePosixPath(file.folder) / file.name).as_posix()
+                    place = Path(table_uri(self._options, name)) / path
+                    put_staged(self._staged(name) / file.name, place)
+                    made = int(place.stat().st_mtime * 1000)
+                    told = json.dumps({"numRecords": file.rows})
+                    actions.append(AddAction(path, file.bytes, _values(file.folder), made, True, told))
+        target.create_write_transaction(
+            actions,
+            "append",
+            target.schema(),
+            partition_by=target.metadata().partition_columns,
+            commit_properties=_moved(chunk.cursor),
+        )
 
     def _held(self, chunk: Chunk) -> Chunk:
         """Return the chunk without the rows that Delta cannot hold, which are set aside."""
@@ -269,6 +306,12 @@ class DeltaWriter:
 
 
 _WRITING = WriterProperties(compression="ZSTD")
+
+
+def _values(folder: str) -> dict[str, str | None]:
+    """Return the values of the columns that the name of a folder tells."""
+    told = dict(part.split("=", 1) for part in folder.split("/") if "=" in part)
+    return {name: None if value == NOWHEN else value for name, value in told.items()}
 
 
 def _quoted(name: str) -> str:

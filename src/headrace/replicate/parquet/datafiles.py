@@ -13,10 +13,10 @@ from headrace.replicate.columns import dated
 from headrace.replicate.parquet.manifest import DataFile
 from headrace.replicate.protocol import GENERATION
 
-__all__ = ["COMPRESSION", "aligned", "file_name", "folders_of", "read_rows", "write_rows"]
+__all__ = ["COMPRESSION", "NOWHEN", "aligned", "file_name", "folders_of", "read_rows", "write_rows"]
 
 COMPRESSION = "zstd"
-_NOWHEN = "__HIVE_DEFAULT_PARTITION__"
+NOWHEN = "__HIVE_DEFAULT_PARTITION__"
 
 
 def folders_of(rows: pa.Table, partition: str | None) -> Iterator[tuple[str, pa.Table]]:
@@ -27,8 +27,8 @@ def folders_of(rows: pa.Table, partition: str | None) -> Iterator[tuple[str, pa.
         yield ".", rows
         return
     placed = dated(rows.select([partition]), partition)
-    day = pc.fill_null(pc.strftime(placed["date"], "%Y-%m-%d"), _NOWHEN)
-    hour = pc.fill_null(placed["hour"].cast(pa.string()), _NOWHEN)
+    day = pc.fill_null(pc.strftime(placed["date"], "%Y-%m-%d"), NOWHEN)
+    hour = pc.fill_null(placed["hour"].cast(pa.string()), NOWHEN)
     names = pc.binary_join_element_wise("date=", day, "/hour=", hour, "")
     found = pa.table({"name": names.combine_chunks(), "row": pa.array(range(rows.num_rows))})
     each = found.group_by("name").aggregate([("row", "list")])

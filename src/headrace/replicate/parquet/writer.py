@@ -13,11 +13,12 @@ from headrace.errors import RefusedError
 from headrace.replicate.columns import arrow_schema, fitted, time_column
 from headrace.replicate.folders import deleted, folder_failures
 from headrace.replicate.parquet.compaction import choose, put_together
-from headrace.replicate.parquet.datafiles import folders_of, read_rows, write_rows
+from headrace.replicate.parquet.datafiles import file_name, folders_of, read_rows, write_rows
 from headrace.replicate.parquet.manifest import DataFile, Manifest
 from headrace.replicate.parquet.merging import Incoming
 from headrace.replicate.parquet.tree import Tree
-from headrace.replicate.protocol import Chunk, Cursor, Position, TableShape, Task, fenced
+from headrace.replicate.protocol import Chunk, Cursor, Position, TableShape, Task, fenced, version_of
+from headrace.replicate.staged import FIRST_GENERATION, put_staged, refusals_of, staged_at, take_away
 
 if TYPE_CHECKING:
     from headrace.replicate.parquet import ParquetReplica
@@ -31,6 +32,7 @@ class ParquetWriter:
     def __init__(self, folder: Path, options: ParquetReplica, task: Task) -> None:
         self._folder = folder
         self._options = options
+        self._task = task
         with folder_failures(folder):
             self._trees = {shape.name: Tree(folder, shape.name) for shape in task.tables}
             self._schemas = {shape.name: arrow_schema(shape, signed=False) for shape in task.tables}
@@ -83,6 +85,7 @@ class ParquetWriter:
                 raise fenced(table)
             files = tree.check(manifest)
             anew = bool(files) and cursor.position == Position()
+            take_away(self._staged(table), cursor.position.epoch)  # a crash may have come before it
             tree.save(manifest.following(cursor=cursor, files=files, overlaps=manifest.overlaps or anew))
 
     def write(self, chunk: Chunk) -> None:
@@ -97,7 +100,11 @@ class ParquetWriter:
                 raise deleted(tree.books / "manifest.json")
             if not cursor.same_writer(there):
                 raise fenced(table)
-            tree.commit(self._changed(tree, manifest, chunk))
+            if chunk.files:
+                tree.commit(self._added(tree, manifest, chunk))
+                take_away(self._staged(table), cursor.position.epoch)
+            else:
+                tree.commit(self._changed(tree, manifest, chunk))
         with folder_failures(self._folder), tree.held() as manifest:
             if manifest is not None and (some := choose(manifest, self._options.file_bytes)):
                 files = tree.check(manifest, {str(Path(names[0]).parent) for names in some})
@@ -105,6 +112,24 @@ class ParquetWriter:
                     tree.commit(put_together(tree, manifest, some))
                 else:  # somebody has taken a folder away
                     tree.save(manifest.following(files=files))
+
+    def _staged(self, table: str) -> Path:
+        return staged_at(self._folder, table, self._task.store_id)
+
+    def _added(self, tree: Tree, manifest: Manifest, chunk: Chunk) -> Manifest:
+        """Stage files that executors wrote, and return the manifest with them. Their rows are not read."""
+        if refusals := refusals_of(chunk.table.name, chunk.files):
+            self._task.set_aside(refusals)
+        following = manifest.following(cursor=chunk.cursor)
+        coming = [file for file in chunk.files if file.rows]
+        files = tree.check(manifest, {file.folder for file in coming})
+        staged, made = tree.stage(following.commit), dict[str, DataFile]()
+        for number, file in enumerate(coming):
+            version = version_of(FIRST_GENERATION, file.epoch)
+            name = str(Path(file.folder) / file_name(version, version, following.commit, number))
+            put_staged(self._staged(chunk.table.name) / file.name, staged / name)
+            made[name] = DataFile(file.rows, file.bytes, version, version, following.commit)
+        return following.replaced(files | made)
 
     def _changed(self, tree: Tree, manifest: Manifest, chunk: Chunk) -> Manifest:
         """Stage what the chunk changes, and return the manifest with it."""

@@ -1,0 +1,248 @@
+"""Files that executors wrote come into Delta and Parquet targets whole, once, whatever dies in between."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from targets import DeltaTarget, ParquetTarget
+
+from headrace.errors import RefusedError
+from headrace.replicate import staged
+from headrace.replicate.columns import time_column
+from headrace.replicate.protocol import (
+    Chunk,
+    Cursor,
+    NamedColumn,
+    Position,
+    Refusal,
+    TableShape,
+    Task,
+    version_of,
+)
+from headrace.replicate.staged import RowsStage, put_staged, staged_at
+from headrace.store.outside import RowFile
+from headrace.testing.replica_writes import FIRST
+
+CLICKS = TableShape(
+    name="clicks",
+    columns=(
+        NamedColumn("seen", "TIMESTAMP WITH TIME ZONE"),
+        NamedColumn("n", "BIGINT"),
+        NamedColumn("words", "VARCHAR[]"),
+        NamedColumn("day", "DATE"),
+    ),
+    key=(),
+)
+NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
+Target = DeltaTarget | ParquetTarget
+
+
+@pytest.fixture(params=[DeltaTarget, ParquetTarget])
+def target(request: pytest.FixtureRequest, tmp_path: Path) -> Target:
+    made: Callable[..., Target] = request.param
+    return made(str(tmp_path / "lake")) if made is DeltaTarget else made(tmp_path / "lake")
+
+
+def folder_of(target: Target) -> Path:
+    return Path(target.place if isinstance(target, DeltaTarget) else target.folder)
+
+
+def stage_of(target: Target) -> RowsStage:
+    delta = isinstance(target, DeltaTarget)
+    stage = RowsStage(
+        staged_at(folder_of(target), "clicks", FIRST.store_id),
+        CLICKS,
+        staged.arrow_schema(CLICKS, signed=delta),
+        time_column(CLICKS, ""),
+        delta,
+    )
+    stage.prepare(())
+    return stage
+
+
+def clicks(*numbers: int, hours: int = 0) -> pa.Table:
+    return pa.table(
+        {
+            "seen": pa.array([NOON + timedelta(hours=hours)] * len(numbers), pa.timestamp("us", "UTC")),
+            "n": pa.array(numbers, pa.int64()),
+            "words": pa.array([["a", None]] * len(numbers), pa.list_(pa.string())),
+            "day": pa.array([NOON.date()] * len(numbers), pa.date32()),
+            "_offset": pa.array(numbers, pa.int64()),
+        }
+    )
+
+
+def chunk_of(*files: RowFile, cursor: Cursor = FIRST) -> Chunk:
+    empty = staged.arrow_schema(CLICKS, signed=True).empty_table()
+    at = Position.at(max(file.epoch for file in files))
+    gone = empty.select(["_version"])
+    return Chunk(table=CLICKS, rows=empty, removed=gone, cursor=replace(cursor, position=at), files=files)
+
+
+def task(kept: list[Refusal]) -> Task:
+    return Task(
+        replica="copy", pipeline="tests", tables=(CLICKS,), set_aside=kept.extend, store_id=FIRST.store_id
+    )
+
+
+def write(target: Target, *chunks: Chunk, kept: list[Refusal] | None = None) -> None:
+    """Write chunks by a writer of their own, as a follower that begins does."""
+    writer = target.replica().open(task([] if kept is None else kept))
+    try:
+        if not writer.cursors():
+            writer.take("clicks", None, FIRST)
+        for each in chunks:
+            writer.write(each)
+    finally:
+        writer.close()
+
+
+def numbers(target: Target) -> list[int]:
+    return sorted(row["n"] for row in target.rows("clicks"))
+
+
+def test_files_of_several_hours_become_the_table_and_are_not_staged_any_more(target: Target) -> None:
+    stage = stage_of(target)
+    never = clicks(4).set_column(0, "seen", pa.nulls(1, pa.timestamp("us", "UTC")))
+    files = stage.write(pa.concat_tables([clicks(1, 2), clicks(3, hours=1), never]), 7)
+    stage.require(files)
+    assert sorted(file.rows for file in files) == [1, 1, 2]
+    write(target, chunk_of(*files))
+    assert numbers(target) == [1, 2, 3, 4]
+    found = target.rows("clicks")
+    assert {row["_version"] for row in found} == {version_of(1, 7)}
+    assert all(row["words"] == ["a", None] and row["day"] == NOON.date() for row in found)
+    assert {row["seen"] for row in found} == {NOON, NOON + timedelta(hours=1), None}
+    assert list(stage.place.iterdir()) == []
+
+
+def test_the_same_chunk_again_is_nothing_new_though_its_files_are_gone(target: Target) -> None:
+    stage = stage_of(target)
+    first = chunk_of(*stage.write(clicks(1, 2), 1))
+    write(target, first, first)
+    write(target, first)
+    assert numbers(target) == [1, 2]
+    write(target, chunk_of(*stage.write(clicks(3), 2)))
+    assert numbers(target) == [1, 2, 3]
+
+
+class Died(Exception):
+    """The process is gone."""
+
+
+def test_a_driver_that_dies_before_or_after_the_target_s_commit_loses_and_doubles_nothing(
+    target: Target, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage, module = stage_of(target), sys.modules[type(target.replica().open(task([]))).__module__]
+    sent = chunk_of(*stage.write(clicks(1, 2), 1), *stage.write(clicks(3, hours=1), 1))
+    write(target)
+    passed: list[Path] = []
+
+    def linked(staged: Path, place: Path) -> None:
+        put_staged(staged, place)
+        passed.append(place)
+        if len(passed) == 2:
+            raise Died
+
+    def let_go(folder: Path, through: int) -> None:
+        raise Died
+
+    for name, dies in (("put_staged", linked), ("take_away", let_go)):
+        with monkeypatch.context() as patched:
+            patched.setattr(module, name, dies)
+            with pytest.raises(Died):
+                write(target, sent)
+        assert numbers(target) == ([] if name == "put_staged" else [1, 2, 3])
+        assert len(list(stage.place.iterdir())) == 2
+    writer = target.replica().open(task([]))
+    seen = writer.cursors()["clicks"]
+    assert seen == sent.cursor
+    writer.take("clicks", seen, replace(seen, generation=2))
+    writer.close()
+    assert list(stage.place.iterdir()) == []
+    assert numbers(target) == [1, 2, 3]
+
+
+def test_a_writer_that_was_replaced_brings_in_no_files(target: Target) -> None:
+    stage = stage_of(target)
+    old, new = (target.replica().open(task([])) for _ in range(2))
+    old.take("clicks", None, FIRST)
+    new.take("clicks", FIRST, replace(FIRST, generation=2))
+    files = stage.write(clicks(1), 1)
+    with pytest.raises(RefusedError, match="taken over"):
+        old.write(chunk_of(*files))
+    assert numbers(target) == []
+    new.write(chunk_of(*files, cursor=replace(FIRST, generation=2)))
+    assert numbers(target) == [1]
+
+
+def test_a_delta_writer_that_is_replaced_while_it_commits_is_refused_by_the_protocol(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = DeltaTarget(str(tmp_path / "lake"))
+    stage = stage_of(target)
+    old, new = (target.replica().open(task([])) for _ in range(2))
+    old.take("clicks", None, FIRST)
+    files = stage.write(clicks(1), 1)
+
+    def taken_meanwhile(staged: Path, place: Path) -> None:
+        put_staged(staged, place)
+        new.take("clicks", FIRST, replace(FIRST, generation=2))
+
+    with monkeypatch.context() as patched:
+        patched.setattr("headrace.replicate.delta.writer.put_staged", taken_meanwhile)
+        with pytest.raises(RefusedError, match="taken over"):
+            old.write(chunk_of(*files))
+    assert numbers(target) == []
+    new.write(chunk_of(*files, cursor=replace(FIRST, generation=2)))
+    assert numbers(target) == [1]
+
+
+def test_a_staged_file_that_somebody_took_away_stops_the_replica(target: Target) -> None:
+    stage = stage_of(target)
+    (file,) = stage.write(clicks(1), 1)
+    (stage.place / file.name).unlink()
+    with pytest.raises(RefusedError, match="nowhere else"):
+        write(target, chunk_of(file))
+    assert numbers(target) == []
+
+
+def test_rows_that_delta_cannot_hold_are_set_aside_and_the_others_written(tmp_path: Path) -> None:
+    target = DeltaTarget(str(tmp_path / "lake"))
+    stage, kept = stage_of(target), list[Refusal]()
+    far = pa.array([2_932_897], pa.int32()).cast(pa.date32())
+    odd = clicks(9).set_column(3, "day", far)
+    only = stage.write(odd, 1)
+    both = stage.write(pa.concat_tables([clicks(1), odd]), 2)
+    assert [file.rows for file in only + both] == [0, 0, 1]
+    write(target, chunk_of(*only), chunk_of(*both), kept=kept)
+    assert numbers(target) == [1]
+    assert [each.version for each in kept] == [version_of(1, 1), version_of(1, 2)]
+    assert all("'day'" in each.reason for each in kept)
+
+
+def test_a_folder_that_executors_do_not_share_with_the_driver_stops_the_run(target: Target) -> None:
+    stage = stage_of(target)
+    files = stage.write(clicks(1), 1)
+    stage.require(files)
+    (stage.place / files[0].name).write_bytes(b"half")
+    with pytest.raises(RefusedError, match="same folder"):
+        stage.require(files)
+    stage.prepare(())
+    stage.place.rmdir()
+    with pytest.raises(RefusedError, match="same folder"):
+        stage.write(clicks(1), 1)
+
+
+def test_what_no_epoch_names_is_taken_away_and_what_one_names_stays(target: Target) -> None:
+    stage = stage_of(target)
+    (listed,), (left,) = stage.write(clicks(1), 1), stage.write(clicks(1), 1)
+    stage.prepare({listed.name})
+    assert [file.name for file in stage.place.iterdir()] == [listed.name]
+    assert left.name != listed.name
