@@ -60,7 +60,7 @@ export function Head({ title, children }: { title: string; children?: ReactNode 
         note={`≈ ${short(perSecond * 3600)} an hour`}
       />
       <Question name="set aside" value={status ? whole(setAside(status.streams)) : "–"} note={read ? `${decimal((100 * setAside(status?.streams ?? {})) / read)} %` : ""} test="aside" />
-      <Question name="behind the clock" value={duration(last?.behind)} note={last?.lag ? `${short(last.lag)} to read` : ""} />
+      <Question name="delay" value={duration(last?.waits)} note={last?.lag ? `${short(last.lag)} to read` : ""} test="delay" />
     </header>
   );
 }

@@ -67,15 +67,15 @@ async function begin() {
   set({ epochs: [...lines, ...state.epochs.filter((each) => !known.has(each.epoch))].slice(-EPOCHS_KEPT) });
 }
 
-/** How many records wait to be read (null: not every log says), and how far record time is behind the clock. */
-export function standing(status: Status): { lag: number | null; behind: number | null } {
+/** How many records wait to be read (null: not every log says), and for how long the oldest does (null: none says).
+ *  Not how far a frontier lies behind the clock: one that nobody sends to stands still, and nothing is late. */
+export function standing(status: Status): { lag: number | null; waits: number | null } {
   const streams = Object.values(status.streams);
   const known = streams.every((each) => each.lag_records !== null);
-  const frontiers = streams.flatMap((each) => each.partitions).filter((each) => each.lane === "main" && each.frontier);
-  const least = Math.min(...frontiers.map((each) => Date.parse(each.frontier!)));
+  const waits = streams.map((each) => each.lag_seconds).filter((each) => each !== null && each !== undefined);
   return {
     lag: known ? streams.reduce((sum, each) => sum + (each.lag_records ?? 0), 0) : null,
-    behind: Number.isFinite(least) ? Math.max(0, (Date.parse(status.at) - least) / 1000) : null,
+    waits: waits.length ? Math.max(...waits) : null,
   };
 }
 

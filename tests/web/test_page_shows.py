@@ -1,0 +1,244 @@
+"""What pages show is what the run, its store and its log say; of a run that has read nothing, what to do."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from page_support import RunningPage, browser_context, eventually, running_page
+
+from headrace.blueprints import write_project
+from headrace.operate import Runtime, load_project
+from headrace.operate.page_options import PageOptions
+from headrace.web.page.serve import served_page
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from playwright.sync_api import Locator, Page
+
+pytestmark = [pytest.mark.slow, pytest.mark.untraced]
+
+AT_LAST_MS = 60_000
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningPage]:
+    with running_page(tmp_path_factory.mktemp("shows") / "commerce", events_hours=0.02) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def context(page: RunningPage) -> Iterator[object]:
+    with browser_context(page.address) as made:
+        made.set_default_timeout(AT_LAST_MS)
+        yield made
+
+
+@pytest.fixture
+def tab(context: object) -> Iterator[Page]:
+    opened: Page = context.new_page()  # type: ignore[attr-defined]
+    yield opened
+    opened.close()
+
+
+def rows_of(table: Locator) -> list[list[str]]:
+    """What stands in the cells of a plain table, without the marks between thousands."""
+    return [
+        [re.sub(r"(?<=\d),(?=\d)", "", text.strip()) for text in row.locator("td").all_inner_texts()]
+        for row in table.locator("tbody tr").all()
+    ]
+
+
+def event(page: RunningPage, name: str) -> bytes:
+    at = page.runtime.logs["events"].now().isoformat()
+    known = {"event_type": "search", "user_id": "u", "device": "mobile", "timestamp": at}
+    return json.dumps({"event_id": name, **known}).encode()
+
+
+def test_the_delay_is_how_long_a_record_waits_and_not_how_old_the_last_one_is(
+    page: RunningPage, tab: Page, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    really = page.runtime.answers.status
+
+    def standing(**facts: Any) -> Callable[[], Any]:
+        def status() -> Any:
+            document = really()
+            stream = document["streams"]["events"]
+            stream.update(facts)
+            old = (datetime.now(UTC) - timedelta(hours=3)).isoformat()  # nobody has sent anything since
+            for place in stream["partitions"]:
+                place["frontier"] = old
+            return document
+
+        return status
+
+    def told(words: str) -> None:
+        tab.get_by_test_id("delay").filter(has_text=re.compile(words)).wait_for()
+
+    monkeypatch.setattr(page.runtime.answers, "status", standing(lag_records=0, lag_seconds=0.0))
+    tab.goto("/pipeline")
+    told("^0 ms$")
+    monkeypatch.setattr(page.runtime.answers, "status", standing(lag_records=1_234, lag_seconds=42.0))
+    told("^42 s *1,234 to read$")
+    monkeypatch.setattr(page.runtime.answers, "status", standing(lag_records=None, lag_seconds=None))
+    told("^–$")
+
+
+def test_epochs_are_shown_with_the_time_of_each_stage(page: RunningPage, tab: Page) -> None:
+    tab.goto("/pipeline")
+    page.send(event(page, "one"), event(page, "two"))
+    table = tab.get_by_role("region", name="The last epochs")
+
+    def shown() -> bool:
+        last = page.runtime.store.query("SELECT epoch, records FROM epochs ORDER BY epoch DESC LIMIT 1")
+        (kept,) = last.to_pylist()
+        tab.wait_for_timeout(50)
+        first = rows_of(table)[:1]
+        return [row[0] for row in first] == [str(kept["epoch"])] and first[0][2] == str(kept["records"])
+
+    eventually(shown)
+    said = table.locator("tbody tr").first.locator("[title]").get_attribute("title") or ""
+    stages = [part.split(" ")[0] for part in said.split(", ")]
+    assert stages == ["read", "rows", "duplicates", "compute", "write", "commit"]
+
+
+def test_the_frontier_of_each_partition_is_shown_against_the_clock(page: RunningPage, tab: Page) -> None:
+    tab.goto("/pipeline")
+    card = tab.get_by_role("region", name="Frontier")
+    card.get_by_text(re.compile(r"\d\d:\d\d:\d\d.*, .* behind")).first.wait_for()
+    names = [each.strip() for each in card.locator("bdi").all_inner_texts()]
+    assert names == ["events 0", "events 1", "events 2"]
+
+
+def test_a_log_is_shown_with_its_partitions_its_settings_and_who_reads_it(
+    page: RunningPage, tab: Page
+) -> None:
+    page.send(event(page, "three"))
+    eventually(lambda: page.read() == sum(each.end for each in page.runtime.logs["events"].partitions()))
+    tab.goto("/log")
+    partitions = tab.get_by_role("region", name="Partitions of events")
+
+    def places() -> list[list[str]]:
+        tab.wait_for_timeout(50)
+        return [row[:4] for row in rows_of(partitions)]
+
+    wanted = [
+        [str(each.partition), str(each.start), str(each.end), str(each.end - each.start)]
+        for each in page.runtime.logs["events"].partitions()
+    ]
+    eventually(lambda: places() == wanted)
+    shares = [float(row[5].rstrip(" %")) for row in rows_of(partitions)]
+    assert sum(shares) == pytest.approx(100, abs=2)
+    readers = tab.get_by_role("region", name="Readers of events")
+    eventually(lambda: [[row[0], row[2]] for row in rows_of(readers)] == [["engine", "0"]])
+    tab.get_by_text("settings", exact=True).click()
+    tab.get_by_text("retention", exact=True).wait_for()
+
+
+def test_who_looks_into_the_log_sees_what_arrives_while_following_and_not_without(
+    page: RunningPage, tab: Page
+) -> None:
+    tab.goto("/records?tab=log")
+    looked = tab.get_by_role("region", name="Records in the log")
+    looked.locator("summary").first.wait_for()
+    page.send(event(page, "it-arrives"))
+    looked.locator("summary").filter(has_text="it-arrives").wait_for()
+    looked.get_by_label("Records where").fill("event_type = 'search' AND event_id = 'it-arrives'")
+    looked.get_by_role("button", name="Choose").click()
+
+    def found() -> list[str]:
+        tab.wait_for_timeout(50)
+        return looked.locator("summary").all_inner_texts()
+
+    eventually(lambda: len(found()) == 1)
+    assert "it-arrives" in looked.locator("summary").inner_text()
+
+
+def test_a_table_is_shown_with_its_class_its_size_and_through_when_it_is_closed(
+    page: RunningPage, tab: Page
+) -> None:
+    tab.goto("/tables?table=event_counts")
+    said = tab.get_by_role("region", name="event_counts").locator("p").first
+
+    def agrees() -> bool:
+        state = next(each for each in page.runtime.store.status().tables if each.table == "event_counts")
+        tab.wait_for_timeout(50)
+        text = re.sub(r"(?<=\d),(?=\d)", "", said.inner_text())
+        return text.startswith("windowed") and f", {state.rows} groups or rows kept" in text
+
+    eventually(agrees)
+
+
+def test_a_panel_shows_what_comes_while_it_is_open_and_for_the_time_that_is_chosen(
+    page: RunningPage, tab: Page
+) -> None:
+    tab.goto("/dashboards")
+    tab.get_by_role("button", name="Countries, larger").click()
+    panel = tab.get_by_role("dialog", name="Countries")
+    panel.get_by_text("Query and rows").click()
+    rows = panel.get_by_label("Rows of Countries")
+    rows.get_by_role("cell").first.wait_for()
+    at = page.runtime.logs["events"].now().isoformat()
+    known = {"event_type": "search", "user_id": "u", "device": "mobile", "timestamp": at, "location": "QX"}
+    page.send(*(json.dumps({"event_id": f"from-{n}", **known}).encode() for n in range(300)))
+    rows.get_by_role("cell", name="QX", exact=True).wait_for()
+    tab.keyboard.press("Escape")
+    chosen = tab.get_by_role("combobox", name="Time range")
+    chosen.select_option(label="15 minutes")
+    tab.wait_for_url("**/dashboards?range=15")
+    tab.reload()
+    assert chosen.input_value() == "15"
+
+
+def test_lines_of_the_journal_are_chosen_by_level_and_by_text(page: RunningPage, tab: Page) -> None:
+    page.runtime.journal.info("a quiet one", mark="first")
+    page.runtime.journal.warning("a loud one", mark="second")
+    tab.goto("/logs")
+    lines = tab.get_by_role("log")
+    lines.get_by_text("a quiet one").wait_for()
+    lines.get_by_text("a loud one").wait_for()
+    tab.get_by_label("Level").select_option("warning")
+    lines.get_by_text("a quiet one").wait_for(state="detached")
+    lines.get_by_text("a loud one").wait_for()
+    tab.get_by_label("Level").select_option("info")
+    tab.get_by_label("Lines that contain").fill("first")
+    lines.get_by_text("a loud one").wait_for(state="detached")
+    lines.get_by_text("a quiet one").wait_for()
+
+
+def test_settings_that_need_a_restart_offer_no_change(page: RunningPage, tab: Page) -> None:
+    tab.goto("/settings")
+    changes = tab.get_by_role("row", name=re.compile("^epoch_rows_max"))
+    changes.get_by_role("button", name=re.compile("^Change ")).wait_for()
+    restarts = tab.get_by_role("row", name=re.compile("^memory_limit"))
+    restarts.wait_for()
+    assert restarts.get_by_role("button").count() == 0
+
+
+def test_the_pages_of_a_run_that_has_read_nothing_say_what_is_missing(tmp_path: Path, tab: Page) -> None:
+    write_project("commerce", tmp_path / "empty")
+    project = load_project(tmp_path / "empty")
+    project = replace(project, profile=replace(project.profile, page=PageOptions(port=0)))
+    runtime, told = Runtime.open(project), list[str]()
+    try:
+        with served_page(runtime, told.append) as served:
+            assert served.address, told
+            for place, words in (
+                ("/pipeline", "No epoch yet: nothing has arrived in the log."),
+                ("/records", "Nothing was set aside."),
+                ("/records?tab=late", "Nothing came late."),
+                ("/records?tab=log", "`headrace produce` and `headrace generate` append."),
+                ("/tables?table=event_counts", "No rows yet."),
+                ("/alerts", "No alert has changed its state in this run."),
+                ("/dashboards", "Its query gives no rows yet."),
+            ):
+                tab.goto(served.address + place)
+                tab.get_by_text(words).first.wait_for()
+    finally:
+        runtime.close()
