@@ -48,7 +48,7 @@ def test_an_insert_takes_the_epoch_and_the_rows_in_place(queries: Queries, rows:
     for epoch in (7, 8):
         queries.batch(numbers(rows))
         queries.put("_part it", numbers(rows))
-        queries.insert('INSERT INTO kept SELECT n, $1 FROM "_part it"', epoch)
+        queries.write('INSERT INTO kept SELECT n, $1 FROM "_part it"', epoch)
     found = queries.once("SELECT epoch, count(*) AS n FROM kept GROUP BY epoch ORDER BY epoch").to_pylist()
     assert found == [{"epoch": 7, "n": rows}, {"epoch": 8, "n": rows}]
 

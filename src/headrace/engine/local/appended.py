@@ -57,7 +57,7 @@ class RowsTable:
         context.queries.put(part, delta.rows)
         state, names = state_name(self.plan.name), ", ".join(self._names)
         if not self._keys:
-            context.queries.insert(
+            context.queries.write(
                 f"INSERT INTO {state} ({names}, _epoch) SELECT {names}, $1 FROM {quoted(part)}", context.epoch
             )
             return int(delta.rows.num_rows)

@@ -15,7 +15,7 @@ from headrace.engine.local.frontier import closed_end, held, table_frontier
 from headrace.sql.plan import PipelinePlan, TableClass, TablePlan
 from headrace.store.finished import finish_windows, first_unfinished
 from headrace.store.instants import micros_of_length
-from headrace.store.names import side_name, state_name
+from headrace.store.names import side_name, state_name, text_literal
 from headrace.store.progress import Progress, TableProgress
 from headrace.store.results import log_expired
 from headrace.store.schema import finished_columns
@@ -150,21 +150,28 @@ class Closings:
 
     def close(self, connection: Any, progress: Progress) -> None:
         """Write down what is closed now and delete what is retired, inside the transaction."""
+        closed: list[tuple[str, int]] = []
         for table in self._tables:
             facts = progress.tables[table.name]
             if facts.rebuild is not None:
                 continue
             end = self._reached(table, progress)
             if end is not None:
-                if self._closes(table, progress) is not None:
-                    self._close(table, connection, facts, progress.epoch, end)
+                if self._closes(table, progress) is not None and self._close(table, connection, facts, end):
+                    closed.append((table.name, end))
                 # Also when nothing was there to close: what is closed is a matter of time, not of epochs.
                 facts.closed_through = end
             through = self._retires(table, progress)
             if through is not None:
                 self._retire(table, connection, facts, progress.epoch, through)
+        if closed:
+            rows = ", ".join(
+                f"({text_literal(name)}, make_timestamptz({end}), {progress.epoch})" for name, end in closed
+            )
+            connection.execute(f"INSERT INTO _headrace._closings VALUES {rows}")
 
-    def _close(self, table: TablePlan, connection: Any, facts: TableProgress, epoch: int, end: int) -> None:
+    def _close(self, table: TablePlan, connection: Any, facts: TableProgress, end: int) -> bool:
+        """Finish the windows that end at `end` or before; return whether there are any."""
         self._keep_copy()
         expression, done = self._end(table), facts.closed_through
         lowest = f"NOT ({self._until(table, done)})" if done is not None else "true"
@@ -177,10 +184,7 @@ class Closings:
         ends.open = following
         if finished_columns(table) and ends.unfinished is not None:
             ends.unfinished = finish_windows(connection, table, start=ends.unfinished, end=end)
-        if count:
-            connection.execute(
-                "INSERT INTO _headrace._closings VALUES (?, make_timestamptz(?), ?)", [table.name, end, epoch]
-            )
+        return bool(count)
 
     def _retire(
         self, table: TablePlan, connection: Any, facts: TableProgress, epoch: int, through: int

@@ -45,10 +45,10 @@ _Worked = TypeVar("_Worked")
 
 _SMALL_ROWS = 2_000
 _FORGET_EVERY = timedelta(hours=1)
-_LINGER_SHARE = 3
-"""An epoch lingers this many times as long as the last ones took.
+_LINGER_SHARE = 4
+"""An epoch of few records lingers this many times as long as the last ones took.
 
-So that small epochs take a quarter of a core.
+So that such epochs take a fifth of a core.
 """
 
 

@@ -214,9 +214,9 @@ class Epoch:
         self.store.save(self.progress)
         records = sum(decided.batch.slice.records.num_rows for decided in self._decided)
         seconds = sum(self.watch.seconds.values())
-        self.connection.execute(
-            "INSERT INTO _headrace.epochs VALUES (?, make_timestamptz(?), ?, ?)",
-            [epoch, micros_of(clock), records, seconds],
+        self._queries.write(
+            "INSERT INTO _headrace.epochs VALUES ($1, make_timestamptz($2), $3, $4)",
+            *(epoch, micros_of(clock), records, seconds),
         )
         self._on_step("ledger")
 
@@ -230,32 +230,30 @@ class Epoch:
         if result.late.num_rows:
             self._write_late(batch.stream, result.late)
         if result.dead.num_rows:
-            self.connection.register("_dead", result.dead)
-            self.connection.execute(
-                'INSERT INTO _headrace.dead_letters SELECT ?, ?, partition, "offset", '
-                "record_time, outcome, reasons, "
-                f'event_time, "key", "value", headers, {epoch} FROM _dead',
-                [batch.stream, batch.lane],
+            self._queries.put("_dead", result.dead)
+            self._queries.write(
+                'INSERT INTO _headrace.dead_letters SELECT $1, $2, partition, "offset", '
+                'record_time, outcome, reasons, event_time, "key", "value", headers, $3 FROM _dead',
+                *(batch.stream, batch.lane, epoch),
             )
         if decided.decision is not None and decided.decision.sample is not None:
-            self.connection.register("_sample", decided.decision.sample)
-            self.connection.execute(
-                "INSERT INTO _headrace.duplicates SELECT ?, ?, _partition, _offset, "
-                "_event_time, _value, conflicting, "
-                f"{epoch} FROM _sample",
-                [batch.stream, batch.lane],
+            self._queries.put("_sample", decided.decision.sample)
+            self._queries.write(
+                "INSERT INTO _headrace.duplicates SELECT $1, $2, _partition, _offset, "
+                "_event_time, _value, conflicting, $3 FROM _sample",
+                *(batch.stream, batch.lane, epoch),
             )
         write_addresses(self.connection, batch.stream, decided.addresses, epoch)
         write_taken(self.connection, decided)
-        write_minutes(self.connection, decided)
+        write_minutes(self._queries, decided)
 
     def _write_late(self, stream: str, late: pa.Table) -> None:
         names = [quoted(column.name) for column in self.plan.streams[stream].columns]
         listed = ", ".join([*names, "_partition", "_offset", "_record_time", "_event_time"])
-        self.connection.register("_late", late)
-        self.connection.execute(
-            f"INSERT INTO {late_name(stream)} ({listed}, _epoch) SELECT {listed}, "
-            f"{self.progress.epoch} FROM _late"
+        self._queries.put("_late", late)
+        self._queries.write(
+            f"INSERT INTO {late_name(stream)} ({listed}, _epoch) SELECT {listed}, $1 FROM _late",
+            self.progress.epoch,
         )
 
     # --- afterwards

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from headrace.engine.local.outcomes import Decided, minutes_of
+from headrace.engine.local.queries import Queries
 from headrace.rows.result import Outcome
 
 __all__ = ["fold", "write_minutes"]
@@ -32,7 +33,7 @@ _SCHEMA = pa.schema(
 )
 
 
-def write_minutes(connection: Any, decided: Decided) -> None:
+def write_minutes(queries: Queries, decided: Decided) -> None:
     """Append what became of a batch's records, inside a transaction."""
     result, stream = decided.batch.result, decided.batch.stream
     assert result is not None  # noqa: S101 - only batches with records are decided
@@ -66,8 +67,8 @@ def write_minutes(connection: Any, decided: Decided) -> None:
             pa.array(values, field.type)
             for values, field in zip(zip(*rows, strict=True), _SCHEMA, strict=True)
         ]
-        connection.register("_minutes", pa.Table.from_arrays(arrays, schema=_SCHEMA))
-        connection.execute("INSERT INTO _headrace.minutes SELECT * FROM _minutes")
+        queries.put("_minutes", pa.Table.from_arrays(arrays, schema=_SCHEMA))
+        queries.write("INSERT INTO _headrace.minutes SELECT * FROM _minutes")
 
 
 def _first_reasons(dead: pa.Table) -> dict[tuple[str, int, str], int]:

@@ -10,6 +10,7 @@ from headrace.rows.carried import casts, restored
 from headrace.rows.database import arrow_of
 from headrace.sql.syntax import quoted
 from headrace.store.database import memory_is_full
+from headrace.store.names import text_literal
 
 __all__ = ["Queries"]
 
@@ -73,9 +74,13 @@ class Queries:
         """Return what `sql` gives."""
         return arrow_of(self.connection, sql)
 
-    def insert(self, sql: str, epoch: int) -> None:
-        """Run an INSERT from relations that were put in place; `$1` in it is the epoch. It is prepared."""
-        self.connection.execute(f"EXECUTE {self._prepared(sql)}({epoch})")
+    def write(self, sql: str, *values: int | float | str) -> None:
+        """Run a statement that writes, from relations that were put in place; `$1` in it is the first value.
+
+        It is prepared.
+        """
+        given = ", ".join(text_literal(one) if isinstance(one, str) else repr(one) for one in values)
+        self.connection.execute(f"EXECUTE {self._prepared(sql)}{f'({given})' if given else ''}")
 
     def _prepared(self, sql: str) -> str:
         # A query that was planned over other columns reads the feed of those: their rows, not these.

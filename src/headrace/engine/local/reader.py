@@ -24,7 +24,10 @@ __all__ = ["FEW", "LANES", "Batch", "Positions", "Reader"]
 LANES = ("main", "redrive")
 
 FEW = 5_000
-"""A read that gave less than this may be followed by a linger; catching up is never held back."""
+"""After a read that gave less than this, nothing is read ahead: what arrives meanwhile shares an epoch."""
+
+_COMPANY = 8
+"""A read that gave as many records as this lingers for no more: they share the cost of an epoch as it is."""
 
 _REDRIVE_SECONDS = 0.5
 
@@ -112,9 +115,9 @@ class Reader:
     ) -> list[Batch]:
         """Read every lane once, up to `rows_max` records each; wait for the first record when there is none.
 
-        With `linger`, a small first find is followed by that pause and a second look. It is told how many
-        seconds ago the first record found was appended. With `apart`, a stream whose log does not answer is
-        left to it, and what is found may be nothing.
+        With `linger`, a first find of few records is followed by that pause and a second look. It is told how
+        many seconds ago the first record found was appended. With `apart`, a stream whose log does not answer
+        is left to it, and what is found may be nothing.
         """
         found: dict[tuple[str, str], Batch] = {}
         if apart is not None:
@@ -134,7 +137,7 @@ class Reader:
                 found = {(batch.stream, batch.lane): batch for batch in apart.taken(wait.total_seconds())}
         sizes = [batch.slice.records.num_rows for batch in found.values()]
         # After a full slice there is more: nothing is waited for.
-        if linger is not None and 0 < sum(sizes) < FEW and max(sizes) < rows_max:
+        if linger is not None and 0 < sum(sizes) < _COMPANY and max(sizes) < rows_max:
             linger(_age(found.values()))
             for place, batch in found.items():
                 if place[1] == "main":

@@ -127,7 +127,7 @@ class SessionTable:
         if not found.num_rows:
             merged = queries.table(self._alone[chained])
             queries.put(self._merged, merged)
-            queries.insert(self._insert_sql(), context.epoch)
+            queries.write(self._insert_sql(), context.epoch)
         else:
             queries.put(self._found, found)
             merged = queries.table(self._both[chained])

@@ -29,7 +29,7 @@ class EngineSettings:
 
     epoch_rows_max: int = 125_000
     epoch_bytes_max: int = 64 * 1024 * 1024
-    linger: timedelta = timedelta(milliseconds=120)
+    linger: timedelta = timedelta(milliseconds=160)
     threads: int = 2
     memory_limit: str = MEMORY_LIMIT
     on_data_loss: Literal["stop", "continue"] = "stop"

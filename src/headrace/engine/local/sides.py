@@ -58,7 +58,7 @@ class Sides:
                 held = self._held[name] = _Held(rows, left, lowest=delta.lowest)
             feed = f"_side_{self._plan.name}_{name}"
             context.queries.put(feed, values)
-            context.queries.insert(
+            context.queries.write(
                 f'INSERT INTO {relation} ({self._keys}"_value", "_count", _epoch) '
                 f'SELECT {self._keys}"_value", "_count", $1 FROM {quoted(feed)}',
                 context.epoch,
