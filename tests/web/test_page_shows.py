@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -12,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from page_support import RunningPage, browser_context, eventually, running_page
 
-from headrace.blueprints import write_project
-from headrace.operate import Runtime, load_project
+from headrace.blueprints import make_generator, write_project
+from headrace.operate import Runtime, load_project, open_log
 from headrace.operate.page_options import PageOptions
+from headrace.produce.generator import run_generator
 from headrace.web.page.serve import served_page
 
 if TYPE_CHECKING:
@@ -88,6 +90,35 @@ def test_the_delay_is_how_long_a_record_waits_and_not_how_old_the_last_one_is(
     told("^42 s *1,234 to read$")
     monkeypatch.setattr(page.runtime.answers, "status", standing(lag_records=None, lag_seconds=None))
     told("^–$")
+
+
+def test_what_a_generator_spoils_is_said_while_it_runs_and_its_numbers_are_the_ledgers(
+    page: RunningPage, tab: Page
+) -> None:
+    tab.goto("/pipeline")
+    stop, log = threading.Event(), open_log(page.project, "events")
+    spoiling = make_generator("commerce", seed=3, settings=["malformed_share=0.5"])
+    producer = threading.Thread(target=lambda: run_generator(spoiling, log, rate=200.0, stop=stop))
+    producer.start()
+    try:
+        told = re.compile(r"% of the records of the last five minutes were set aside")
+        tab.get_by_test_id("wrong").get_by_text(told).wait_for()
+    finally:
+        stop.set()
+        producer.join()
+        log.close()
+
+    def agree() -> bool:
+        tab.wait_for_timeout(50)
+        shown = {
+            name: re.sub(r"\D", "", tab.get_by_test_id(name).text_content() or "")
+            for name in ("read-events", "outcome-events-malformed")
+        }
+        ledger = page.runtime.store.ledger()
+        kept = (str(ledger.read("events")), str(ledger.outcomes("events")["malformed"]))
+        return tuple(shown.values()) == kept
+
+    eventually(agree)
 
 
 def test_epochs_are_shown_with_the_time_of_each_stage(page: RunningPage, tab: Page) -> None:
