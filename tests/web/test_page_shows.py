@@ -6,6 +6,7 @@ import json
 import re
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ from headrace.operate import Runtime, load_project, open_log
 from headrace.operate.page_options import PageOptions
 from headrace.produce.generator import run_generator
 from headrace.web.page.serve import served_page
+from servers.guard import free_ports
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -252,24 +254,44 @@ def test_settings_that_need_a_restart_offer_no_change(page: RunningPage, tab: Pa
     assert restarts.get_by_role("button").count() == 0
 
 
-def test_the_pages_of_a_run_that_has_read_nothing_say_what_is_missing(tmp_path: Path, tab: Page) -> None:
-    write_project("commerce", tmp_path / "empty")
-    project = load_project(tmp_path / "empty")
-    project = replace(project, profile=replace(project.profile, page=PageOptions(port=0)))
+@contextmanager
+def idle_page(folder: Path, port: int) -> Iterator[str]:
+    """The address of a page whose run has read nothing yet."""
+    if not folder.exists():
+        write_project("commerce", folder)
+    project = load_project(folder)
+    project = replace(project, profile=replace(project.profile, page=PageOptions(port=port)))
     runtime, told = Runtime.open(project), list[str]()
     try:
         with served_page(runtime, told.append) as served:
             assert served.address, told
-            for place, words in (
-                ("/pipeline", "No epoch yet: nothing has arrived in the log."),
-                ("/records", "Nothing was set aside."),
-                ("/records?tab=late", "Nothing came late."),
-                ("/records?tab=log", "`headrace produce` and `headrace generate` append."),
-                ("/tables?table=event_counts", "No rows yet."),
-                ("/alerts", "No alert has changed its state in this run."),
-                ("/dashboards", "Its query gives no rows yet."),
-            ):
-                tab.goto(served.address + place)
-                tab.get_by_text(words).first.wait_for()
+            yield served.address
     finally:
         runtime.close()
+
+
+def test_the_pages_of_a_run_that_has_read_nothing_say_what_is_missing(tmp_path: Path, tab: Page) -> None:
+    with idle_page(tmp_path / "empty", 0) as address:
+        for place, words in (
+            ("/pipeline", "No epoch yet: nothing has arrived in the log."),
+            ("/records", "Nothing was set aside."),
+            ("/records?tab=late", "Nothing came late."),
+            ("/records?tab=log", "`headrace produce` and `headrace generate` append."),
+            ("/tables?table=event_counts", "No rows yet."),
+            ("/alerts", "No alert has changed its state in this run."),
+            ("/dashboards", "Its query gives no rows yet."),
+        ):
+            tab.goto(address + place)
+            tab.get_by_text(words).first.wait_for()
+
+
+def test_a_page_that_has_lost_its_run_goes_on_by_itself_with_the_next_one(tmp_path: Path, tab: Page) -> None:
+    (port,) = free_ports(1)
+    lost = tab.get_by_text("This page has lost the pipeline.")
+    with idle_page(tmp_path / "again", port) as address:
+        tab.goto(address + "/pipeline")
+        tab.get_by_text("commerce: healthy").wait_for()
+    lost.wait_for()
+    with idle_page(tmp_path / "again", port):
+        lost.wait_for(state="detached")
+        tab.get_by_text("commerce: healthy").wait_for()
