@@ -59,6 +59,17 @@ def test_a_log_is_described(project: Path, capsys: pytest.CaptureFixture[str]) -
     assert "did you mean 'readings'" in capsys.readouterr().err
 
 
+def test_how_long_records_are_kept_is_told_as_the_profile_takes_it(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    profile = project / "headrace.toml"
+    profile.write_text(
+        profile.read_text().replace("partitions = 1", 'partitions = 1, retention = "36 hours"')
+    )
+    ok("log", "describe", "-C", str(project))
+    assert "retention = 1 day 12 hours" in capsys.readouterr().out
+
+
 def test_records_are_shown_for_people_and_for_scripts(
     project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from headrace.declare.durations import format_duration
 from headrace.declare.words import printable
 from headrace.errors import RefusedError
 from headrace.log.backoff import Waiting, when_ready
@@ -91,14 +92,14 @@ def _estimated(log: Log, ranges: tuple[PartitionRange, ...]) -> dict[int, int]:
 
 
 def settings_of(binding: Any) -> dict[str, Any]:
-    """Return the options of a stream's binding as plain values; a secret is never shown."""
+    """Return the options of a stream's binding as the profile takes them; a secret is never shown."""
     found = {}
     for line in dataclasses.fields(binding):
         value = getattr(binding, line.name)
         if isinstance(value, Secret):
             value = "****"
         elif isinstance(value, timedelta):
-            value = value.total_seconds()
+            value = format_duration(value)
         elif not isinstance(value, str | int | float | bool | list | tuple | dict | None):
             continue
         found[line.name] = value
