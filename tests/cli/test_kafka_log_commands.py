@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
+import signal
+import subprocess
+import sys
 import time
 import uuid
 from datetime import UTC, datetime, timedelta
@@ -15,6 +19,8 @@ from confluent_kafka.admin import AdminClient
 from headrace.cli.app import run
 from headrace.log import APPEND_SCHEMA
 from headrace.log.kafka import KafkaSettings, open_kafka_log
+from headrace.operate import load_project, open_log
+from servers.guard import wait_until
 
 PROFILES = """
 [profiles.local]
@@ -231,3 +237,32 @@ def test_a_generator_writes_to_the_topic_at_its_rate_and_a_run_reads_it(
     document = json.loads(capsys.readouterr().out)
     assert document["balanced"] is True
     assert sum(document["streams"]["events"]["outcomes"].values()) == 300
+
+
+@pytest.mark.slow
+def test_a_generator_in_a_process_of_its_own_writes_to_the_topic_until_ctrl_c(
+    kafka_broker: str, tmp_path: Path
+) -> None:
+    shop = tmp_path / "shop"
+    ok("new", "--blueprint", "commerce", str(shop))
+    stream = f'log = "kafka", brokers = "{kafka_broker}", topic = "shop-{uuid.uuid4().hex[:10]}"'
+    (shop / "headrace.toml").write_text(f"[profiles.kafka]\nstreams.events = {{ {stream} }}\n")
+    log = open_log(load_project(shop, profile="kafka"), "events")
+
+    def written() -> int:
+        return sum(each.end for each in log.partitions())
+
+    words = ["generate", "commerce", "--profile", "kafka", "--rate", "300"]
+    with subprocess.Popen(
+        [sys.executable, "-m", "headrace", *words], cwd=shop, stdout=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            wait_until(lambda: written() > 100, what="events are in the topic", seconds=60)
+            process.send_signal(signal.SIGINT)
+            said, _ = process.communicate(timeout=60)
+        finally:
+            process.kill()
+    assert process.returncode == 0, said
+    (made,) = re.findall(r"^([\d,]+) events in ", said, re.MULTILINE)
+    assert written() == int(made.replace(",", ""))
+    log.close()
