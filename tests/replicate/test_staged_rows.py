@@ -132,6 +132,19 @@ def test_the_same_chunk_again_is_nothing_new_though_its_files_are_gone(target: T
     assert numbers(target) == [1, 2, 3]
 
 
+def test_small_files_of_executors_are_put_together_like_others(target: Target) -> None:
+    stage = stage_of(target)
+    chunks = [chunk_of(*stage.write(clicks(2 * epoch, 2 * epoch + 1), epoch)) for epoch in range(1, 36)]
+    write(target, *chunks)
+    assert numbers(target) == [*range(2, 72)]
+    files = [*(folder_of(target) / "clicks").rglob("*.parquet")]
+    if isinstance(target, DeltaTarget):
+        assert len(target.table("clicks").file_uris()) < 10
+    else:
+        assert len(files) < 20
+    assert {row["_version"] for row in target.rows("clicks")} == {version_of(1, n) for n in range(1, 36)}
+
+
 class Died(Exception):
     """The process is gone."""
 
