@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -69,8 +70,10 @@ def wrong_outside(home: Home, plan: PipelinePlan) -> Iterator[ProfileError]:
             what = f"spark.rows_by_executors: the pipeline has no table '{name}'{did_you_mean(name, tables)}"
             yield ProfileError(what, fix="it has: " + (", ".join(tables) or "none"))
             continue
-        if gap := _gap_of(plan, table):
+        if gap := _gap_of(table):
             yield gap_error(f"table '{name}'", gap)
+        for reader in _readers(plan, name):
+            yield gap_error(f"table '{name}', {reader}", "rows_under_a_view")
         takers = [*_takers(home, plan, name)]
         if not takers:
             yield ProfileError(
@@ -82,16 +85,28 @@ def wrong_outside(home: Home, plan: PipelinePlan) -> Iterator[ProfileError]:
                 yield gap_error(f"replica '{replica}', table '{name}'", "rows_elsewhere_too")
 
 
-def _gap_of(plan: PipelinePlan, table: TablePlan) -> str:
+def _gap_of(table: TablePlan) -> str:
     """Return the gap that a table has; "" for none."""
     from headrace.sql.plan import TableClass
 
     if table.kind is not TableClass.ROWS or table.table.key:
         return "groups_by_executors"
-    if table.table.keep is not None:
-        return "rows_that_expire"
-    reads = any(each.kind is TableClass.VIEW and table.name in each.sources for each in plan.tables)
-    return "rows_under_a_view" if reads else ""
+    return "" if table.table.keep is None else "rows_that_expire"
+
+
+def _readers(plan: PipelinePlan, table: str) -> Iterator[str]:
+    """Give the views, panels and alerts that ask the store for a table's rows."""
+    from headrace.sql.session import Session
+    from headrace.sql.views import relations_read
+
+    queries = {f"view '{each.name}'": each.view_sql for each in plan.tables if each.view_sql}
+    queries |= {f"panel '{each.title}'": each.query for each in plan.panels}
+    queries |= {f"alert '{each.name}'": each.query for each in plan.alerts}
+    with closing(Session()) as session:
+        for reader, query in queries.items():
+            read = relations_read(session.syntax.read(query))
+            if table.lower() in {node["table_name"].lower() for node in read}:
+                yield reader
 
 
 def outside_of_profile(home: Home) -> tuple[str, ...]:

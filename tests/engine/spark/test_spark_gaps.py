@@ -102,6 +102,9 @@ pipeline.table("keyed", "SELECT n FROM events", key="n")
 pipeline.table("kept", "SELECT n FROM events", keep="1 day")
 pipeline.table("total", "SELECT count(*) AS records FROM events")
 pipeline.table("view", "SELECT max(n) AS most FROM seen")
+pipeline.table("asked", "SELECT n FROM events")
+pipeline.alert("many", "SELECT count(*) > 3 FROM Asked")
+pipeline.panel("all of them", "WITH a AS (FROM asked) SELECT count(*) AS n FROM a")
 """
 _LAKE = 'replicas.lake = {{ kind = "{}", {}, tables = {} }}\n'
 _PLAIN = _LAKE.format("delta", 'path = "lake", mode = "update"', '["plain"]')
@@ -122,7 +125,11 @@ def _write(folder: Path, *lines: str, engine: str = 'engine = "spark"\n') -> Non
         (('spark.rows_by_executors = ["total"]\n', _PLAIN.replace("plain", "total")), "GROUP BY or `key=`"),
         (('spark.rows_by_executors = ["view"]\n', _PLAIN.replace("plain", "view")), "or a view"),
         (('spark.rows_by_executors = ["kept"]\n', _PLAIN.replace("plain", "kept")), "`keep=`"),
-        (('spark.rows_by_executors = ["seen"]\n', _PLAIN.replace("plain", "seen")), "over a table in"),
+        (('spark.rows_by_executors = ["seen"]\n', _PLAIN.replace("plain", "seen")), "'seen', view 'view'"),
+        (
+            ('spark.rows_by_executors = ["asked"]\n', _PLAIN.replace("plain", "asked")),
+            "'asked', panel 'all of",
+        ),
         (
             ('spark.rows_by_executors = ["plain"]\n', _PLAIN, _PLAIN.replace("lake", "pond")),
             "replica 'pond', table 'plain'",
