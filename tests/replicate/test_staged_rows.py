@@ -240,6 +240,20 @@ def test_rows_that_delta_cannot_hold_are_set_aside_and_the_others_written(tmp_pa
     assert all("'day'" in each.reason for each in kept)
 
 
+def test_a_value_that_the_files_type_cannot_hold_stops_the_run_without_telling_it(tmp_path: Path) -> None:
+    exact = TableShape(name="clicks", columns=(NamedColumn("exact", "TIMESTAMP_NS"),), key=())
+    stage = replace(
+        stage_of(DeltaTarget(str(tmp_path / "lake"))),
+        shape=exact,
+        schema=staged.arrow_schema(exact, signed=True),
+        partition=None,
+    )
+    with pytest.raises(RefusedError, match="cannot hold") as raised:
+        stage.write(pa.table({"exact": pa.array([1_234_567], pa.timestamp("ns"))}), 1)
+    assert "1234567" not in f"{raised.value} {raised.value.__cause__}"
+    assert list(stage.place.iterdir()) == []
+
+
 def test_a_folder_that_executors_do_not_share_with_the_driver_stops_the_run(target: Target) -> None:
     stage = stage_of(target)
     files = stage.write(clicks(1), 1)

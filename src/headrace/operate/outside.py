@@ -61,6 +61,8 @@ def stages_of(home: Home, plan: PipelinePlan, store: Store) -> dict[str, Stage]:
 
 def wrong_outside(home: Home, plan: PipelinePlan) -> Iterator[ProfileError]:
     """Give every reason for which executors cannot write the tables that the profile says."""
+    if not outside_of_profile(home):
+        return
     from headrace.engine.spark.gaps import gap_error
 
     tables = {table.name: table for table in plan.tables}

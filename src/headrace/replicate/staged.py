@@ -84,7 +84,8 @@ class RowsStage:
     def write(self, rows: pa.Table, epoch: int) -> tuple[RowFile, ...]:
         """Write rows of an epoch, durably, a file for each of the target's folders; return what to list.
 
-        Raises RefusedError where the folder is another one than the driver's, or too many rows are odd.
+        Raises RefusedError where the folder is another one than the driver's, and for values that the files
+        cannot hold, unless they are few and of the kind that a replica sets aside.
         """
         if not self.place.is_dir():
             raise _not_shared(self.place)
@@ -92,8 +93,9 @@ class RowsStage:
         rows = rows.append_column("_version", pa.repeat(version, rows.num_rows))
         rows, refused = self._held(rows)
         found = [RowFile("", ".", epoch, 0, 0, refused)] if refused else []
+        rows = self._fitted(rows)
         with folder_failures(self.place):
-            for folder, some in folders_of(fitted(rows, self.schema), self.partition):
+            for folder, some in folders_of(rows, self.partition):
                 name = f"e{epoch:010d}-{uuid.uuid4().hex}.parquet"
                 pq.write_table(some, self.place / name, compression=COMPRESSION)
                 sync(self.place / name)
@@ -101,6 +103,16 @@ class RowsStage:
                 found.append(RowFile(name, folder, epoch, some.num_rows, size))
             sync(self.place)
         return tuple(found)
+
+    def _fitted(self, rows: pa.Table) -> pa.Table:
+        try:
+            return fitted(rows, self.schema)
+        except pa.ArrowException as error:  # whose text holds the value
+            raise RefusedError(
+                f"the files of table '{self.shape.name}' cannot hold one of its values "
+                f"({type(error).__name__})",
+                fix="write a CAST in the SQL of the table, or leave it out of spark.rows_by_executors",
+            ) from None
 
     def require(self, files: Iterable[RowFile]) -> None:
         """Raise RefusedError unless this process sees each of the files whole: then all of them share it."""
