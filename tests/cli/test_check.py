@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -187,6 +188,24 @@ def test_functions_of_pollers_and_files_of_schemas_are_looked_for(
     assert "headrace.toml:2: profile 'local': 'polling.events.flatten': there is no function" in checked.err
     assert "headrace.toml:3: profile 'local': 'streams.events.registry_schema': there is no" in checked.err
     assert "second" not in checked.err
+
+
+def test_the_driver_of_a_replica_that_this_machine_lacks_is_a_warning(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "psycopg", None)  # as where it is not installed
+    profiles(
+        folder,
+        "[profiles.local]\n"
+        'replicas.copy = { kind = "postgresql", dsn = "postgresql://localhost/shop" }\n'
+        'replicas.files = { kind = "parquet", path = "out/" }\n',
+    )
+    checked = Checked(folder, capsys)
+    assert checked.code == 0, checked.err
+    assert checked.warnings == [
+        "warning: headrace.toml:2: profile 'local': 'replicas.copy.kind': a replica of kind 'postgresql' "
+        "needs 'psycopg', which is not installed - install it: pip install 'headrace[postgresql]'"
+    ]
 
 
 @pytest.mark.parametrize("blueprint", ["commerce", "customers", "operations", "signups"])

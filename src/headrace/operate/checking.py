@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     from headrace.sql.plan import PipelinePlan
 
 __all__ = ["Checked", "Looks", "check_project"]
+
+_DRIVERS = {"cassandra": "cassandra", "delta": "deltalake", "postgresql": "psycopg"}
+"""What a kind of replica imports when it opens; the extra that brings it is called as the kind."""
 
 Looks = Callable[[Profile], Iterable[tuple[str, ProfileError]]]
 """Gives what else is wrong with a profile: a dotted key without `profiles.NAME.`, and the error."""
@@ -102,7 +106,7 @@ class _Found:
             streams = tuple(each.name for each in pipeline.streams)
             self.problems.extend(problems_of_streams(read.profile, self._file, streams))
             project = Project(self._home, read.profile, pipeline)
-            for look in (_engine, _schemas, _pollers):
+            for look in (_engine, _schemas, _pollers, _drivers):
                 self._tell(read.profile, look(project))
             self._tell(read.profile, _replicas(project, plan))
             self._tell(read.profile, _outside(project, plan))
@@ -168,6 +172,23 @@ def _outside(project: Project, plan: PipelinePlan | None) -> Iterator[tuple[str,
     if plan is not None and not any(_replicas(project, plan)):
         for error in wrong_outside(project, plan):
             yield "spark.rows_by_executors", error
+
+
+def _drivers(project: Project) -> Iterator[tuple[str, ProfileError]]:
+    """Give replicas whose driver this machine does not have; a run finds that out when it opens them."""
+    for name, options in project.profile.replicas.items():
+        driver = _DRIVERS.get(options.kind)
+        if driver is not None and not _installed(driver):
+            what = f"a replica of kind '{options.kind}' needs '{driver}', which is not installed"
+            fix = f"install it: pip install 'headrace[{options.kind}]'"
+            yield f"replicas.{name}.kind", AbsentError(what, fix=fix)
+
+
+def _installed(package: str) -> bool:
+    try:
+        return find_spec(package) is not None
+    except ValueError:  # a module of that name that is none
+        return False
 
 
 def _replicas(project: Project, plan: PipelinePlan | None) -> Iterator[tuple[str, ProfileError]]:
