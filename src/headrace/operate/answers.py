@@ -38,8 +38,8 @@ class Readable(Protocol):
     def ledger(self) -> Ledger:
         """Return what became of every record."""
 
-    def status(self) -> StoreStatus:
-        """Return where the store stands."""
+    def status_and_ledger(self) -> tuple[StoreStatus, Ledger]:
+        """Return where the store stands and what became of every record, both as of the same epoch."""
 
     def dead_letters(
         self,
@@ -95,9 +95,8 @@ class Answers:
 
     def status(self) -> dict[str, Any]:
         """Return where everything stands, as plain values."""
-        status = self._store.status()
+        status, outcomes = self._store.status_and_ledger()
         document = status.to_json()
-        outcomes = self._store.ledger()
         streams: dict[str, Any] = {}
         for line in document["partitions"]:
             stream = streams.setdefault(

@@ -145,20 +145,19 @@ def throughput(store: _Queried, now: datetime | None) -> dict[str, Any]:
 
     `seconds` is shorter than a minute when the first epoch of all began later than that.
     """
-    facts = store.query(
-        "SELECT max(committed_at) AS last, min(committed_at) AS first FROM epochs"
-    ).to_pylist()[0]
-    until = facts["last"] if now is None else now
-    if facts["last"] is None or until is None:
-        return {"records_per_second": 0.0, "records": 0, "seconds": 0.0, "until": None}
-    begin = until - timedelta(seconds=_MINUTE_S)
+    end = "last" if now is None else f"TIMESTAMPTZ '{now.isoformat()}'"
     row = store.query(
-        "SELECT CAST(coalesce(sum(records), 0) AS BIGINT) AS records, "
+        f"SELECT first, {end} AS until, recent.records, recent.began "
+        "FROM (SELECT max(committed_at) AS last, min(committed_at) AS first FROM epochs) AS bounds, "
+        "LATERAL (SELECT CAST(coalesce(sum(records), 0) AS BIGINT) AS records, "
         "min(committed_at - to_microseconds(CAST(seconds * 1000000 AS BIGINT))) AS began FROM epochs "
-        f"WHERE committed_at > TIMESTAMPTZ '{begin.isoformat()}'"
+        f"WHERE committed_at > {end} - to_seconds({_MINUTE_S})) AS recent"
     ).to_pylist()[0]
+    until = row["until"]
+    if row["first"] is None:
+        return {"records_per_second": 0.0, "records": 0, "seconds": 0.0, "until": None}
     seconds = _MINUTE_S
-    if facts["first"] > begin and row["began"] is not None:
+    if row["first"] > until - timedelta(seconds=_MINUTE_S) and row["began"] is not None:
         seconds = min(_MINUTE_S, max((until - row["began"]).total_seconds(), 0.001))
     return {
         "records_per_second": round(row["records"] / seconds, 1),

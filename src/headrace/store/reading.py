@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from headrace.errors import RefusedError, TransientError
 from headrace.store.database import connect, prepare_session
 from headrace.store.instants import instant_of
 from headrace.store.ledger import Ledger, StoreStatus, TableStatus, ledger_of, partitions_of
-from headrace.store.names import quoted
+from headrace.store.names import quoted, state_name
 from headrace.store.outside import outside_of, rows_outside
 from headrace.store.progress import Progress
 from headrace.store.queries import run_query
@@ -162,21 +162,31 @@ class StoreReading:
 
     def status(self) -> StoreStatus:
         """Return where the store stands, as of the last committed epoch."""
-        progress, meta = self._progress(), self._meta()
-        outside = outside_of(meta)
-        tables = []
-        for name, table in progress.tables.items():
-            rows = self._fetch(f"SELECT count(*) FROM _state.{quoted(name)}")[0][0]
-            if name in outside:
-                with self._cursor() as cursor:
-                    rows += rows_outside(cursor, name)
-            tables.append(
-                TableStatus(
-                    name, meta.get(f"kind:{name}", ""), rows, instant_of(table.closed_through),
-                    instant_of(table.retired_through), instant_of(table.partial_since), table.corrections,
-                    table.removed, table.rebuild is not None,
-                )
-            )  # fmt: skip
+        return self.status_and_ledger()[0]
+
+    def status_and_ledger(self) -> tuple[StoreStatus, Ledger]:
+        """Return where the store stands and what became of every record, both as of the same epoch."""
+        with self.snapshot() as cursor:
+            body = cursor.execute("SELECT body FROM _headrace.progress").fetchall()[0][0]
+            meta = dict(cursor.execute("SELECT name, value FROM _headrace.meta").fetchall())
+            progress = Progress.from_json(body)
+            counts = ", ".join(f"(SELECT count(*) FROM {state_name(name)})" for name in progress.tables)
+            counted = cursor.execute(f"SELECT {counts}").fetchall()[0] if counts else ()
+            rows = dict(zip(progress.tables, counted, strict=True))
+            for name in outside_of(meta):
+                if name in rows:
+                    rows[name] += rows_outside(cursor, name)
+        return self._status_of(progress, meta, rows), ledger_of(progress)
+
+    def _status_of(self, progress: Progress, meta: Mapping[str, str], rows: Mapping[str, int]) -> StoreStatus:
+        tables = [
+            TableStatus(
+                name, meta.get(f"kind:{name}", ""), rows[name], instant_of(table.closed_through),
+                instant_of(table.retired_through), instant_of(table.partial_since), table.corrections,
+                table.removed, table.rebuild is not None,
+            )
+            for name, table in progress.tables.items()
+        ]  # fmt: skip
         views = [name for place, kind in meta.items() if kind == "view" and (name := _table_in(place))]
         tables += [TableStatus(name, "view", None, None, None, None, 0, 0, False) for name in sorted(views)]
         size = self.path.stat().st_size
