@@ -79,7 +79,7 @@ def test_a_dead_letter_is_corrected_previewed_and_given_back(page: RunningPage) 
 
     eventually(lambda: len(letters()) == 1)
     [letter] = letters()
-    assert letter["text"] is True
+    assert (letter["text"], letter["accepted"]) == (True, False)
     when = page.runtime.logs["events"].now().isoformat()
     corrected = json.loads(letter["value"]) | {"event_type": "search", "timestamp": when}
     asked = {"addresses": [letter["address"]], "value": json.dumps(corrected)}
@@ -94,6 +94,7 @@ def test_a_dead_letter_is_corrected_previewed_and_given_back(page: RunningPage) 
     counted = "SELECT count(*) AS n FROM events_clean WHERE event_id = 'x1'"
     eventually(lambda: query(page, counted)[1]["rows"] == [[1]])
     assert page.ask("GET", "/api/ledger")[1]["balanced"]
+    assert [each["accepted"] for each in letters()] == [True]
 
 
 def broken(page: RunningPage, name: str, **facts: Any) -> bytes:

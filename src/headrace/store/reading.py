@@ -48,6 +48,9 @@ LETTER_BYTES = (
 )
 """The size of a dead letter's key, value and headers, as SQL."""
 
+_ACCEPTED = f"""concat(stream, ':', {_RECORD}) IN (
+    SELECT concat(r.stream, ':', r.partition, ':', r."offset") FROM _headrace.redriven r)"""
+
 _ADDRESSES = 'STRUCT(stream VARCHAR, lane VARCHAR, partition INTEGER, "offset" BIGINT)[]'
 
 _LOOK_S = 0.05
@@ -212,7 +215,8 @@ class StoreReading:
         At most `limit`, behind the address `after`; with `addresses`, of those only. `waiting` leaves out
         letters of records that were accepted since, and all but the latest of a record. `rule` is one of
         those that a record broke, `first_rule` the first of them (empty: none). `columns`: all, or these, of
-        which `bytes` is the size of key, value and headers.
+        which `bytes` is the size of key, value and headers, and `accepted` whether the record, given back,
+        was accepted since.
         """
         conditions: list[str] = ["true"]
         values: list[object] = []
@@ -248,7 +252,8 @@ class StoreReading:
 
 
 def _of_letter(column: str) -> str:
-    return f"{LETTER_BYTES} AS bytes" if column == "bytes" else quoted(column)
+    computed = {"bytes": LETTER_BYTES, "accepted": _ACCEPTED}
+    return f"{computed[column]} AS {column}" if column in computed else quoted(column)
 
 
 def _table_in(place: str) -> str:

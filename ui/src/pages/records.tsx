@@ -78,8 +78,11 @@ function Aside() {
 
 function Group({ group }: { group: DeadLetterGroup }) {
   const [everything, setEverything] = useState(false);
+  const [given, setGiven] = useState(false);
+  const epoch = useLive().epochs.at(-1)?.epoch;
   const query = { stream: group.stream, outcome: group.outcome, rule: group.rule, limit: 50 };
-  const asked = useAsked(["letters", keyOf(group)], group.records, async () => answered(await api.GET("/api/dead-letters", { params: { query } })));
+  // What was given back is decided in one of the next epochs.
+  const asked = useAsked(["letters", keyOf(group)], given ? `${group.records} ${epoch}` : group.records, async () => answered(await api.GET("/api/dead-letters", { params: { query } })));
   return (
     <section className="stack" aria-label="Records of this reason">
       <div className="row between">
@@ -101,15 +104,15 @@ function Group({ group }: { group: DeadLetterGroup }) {
           Give all back…
         </button>
       </div>
-      {everything && <GiveBack asked={{ addresses: [], assignments: [], stream: group.stream, outcome: group.outcome, rule: group.rule }} many />}
+      {everything && <GiveBack asked={{ addresses: [], assignments: [], stream: group.stream, outcome: group.outcome, rule: group.rule }} onGiven={() => setGiven(true)} many />}
       <Said error={asked.error} />
-      {asked.data?.letters.map((each) => <Letter key={each.address} letter={each} />)}
+      {asked.data?.letters.map((each) => <Letter key={each.address} letter={each} onGiven={() => setGiven(true)} />)}
       {asked.data?.more && <p className="faint small">The first 50. The command line lists all: headrace dead-letters list</p>}
     </section>
   );
 }
 
-function Letter({ letter }: { letter: DeadLetter }) {
+function Letter({ letter, onGiven }: { letter: DeadLetter; onGiven: () => void }) {
   const [editing, setEditing] = useState(false);
   return (
     <article className="letter" data-test="letter">
@@ -123,9 +126,15 @@ function Letter({ letter }: { letter: DeadLetter }) {
           )}
           <span className="faint small num">{instant(letter.record_time)}</span>
         </span>
-        <button className="button" onClick={() => setEditing(!editing)} aria-expanded={editing}>
-          {editing ? "Leave it" : "Fix…"}
-        </button>
+        {letter.accepted ? (
+          <span className="row small" role="status">
+            <Outcome name="accepted" /> given back, and accepted
+          </span>
+        ) : (
+          <button className="button" onClick={() => setEditing(!editing)} aria-expanded={editing}>
+            {editing ? "Leave it" : "Fix…"}
+          </button>
+        )}
       </div>
       <ul className="small">
         {letter.reasons.map((each, at) => (
@@ -138,7 +147,7 @@ function Letter({ letter }: { letter: DeadLetter }) {
         ))}
       </ul>
       {editing ? (
-        <Fix letter={letter} />
+        <Fix letter={letter} onGiven={onGiven} />
       ) : (
         <pre tabIndex={0}>
           <bdi>{letter.value === null || letter.value === undefined ? "(a tombstone: no value)" : visible(pretty(letter.value)).slice(0, 4000)}</bdi>
@@ -175,24 +184,24 @@ function pretty(text: string): string {
   return inText ? text : out;
 }
 
-function Fix({ letter }: { letter: DeadLetter }) {
+function Fix({ letter, onGiven }: { letter: DeadLetter; onGiven: () => void }) {
   const [text, setText] = useState(letter.value ?? "");
   if (!letter.text)
     return (
       <div className="stack">
         <p className="soft small">Its bytes are no text (or too many to show), so they cannot be edited here. It can be given back as it is, or from a file: headrace dead-letters redrive {letter.address} --with FILE</p>
-        <GiveBack asked={{ addresses: [letter.address], assignments: [] }} />
+        <GiveBack asked={{ addresses: [letter.address], assignments: [] }} onGiven={onGiven} />
       </div>
     );
   return (
     <div className="stack">
       <textarea rows={Math.min(14, 3 + Math.ceil(text.length / 110))} aria-label="The corrected record" spellCheck={false} dir="ltr" value={text} onChange={(event) => setText(event.target.value)} />
-      <GiveBack asked={{ addresses: [letter.address], assignments: [], value: text === letter.value ? null : text }} />
+      <GiveBack asked={{ addresses: [letter.address], assignments: [], value: text === letter.value ? null : text }} onGiven={onGiven} />
     </div>
   );
 }
 
-function GiveBack({ asked, many = false }: { asked: Redrive; many?: boolean }) {
+function GiveBack({ asked, onGiven, many = false }: { asked: Redrive; onGiven: () => void; many?: boolean }) {
   const queries = useQueryClient();
   const [field, setField] = useState("");
   const body: Redrive = many && field.trim() ? { ...asked, assignments: field.split("\n").map((each) => each.trim()).filter(Boolean) } : asked;
@@ -203,13 +212,16 @@ function GiveBack({ asked, many = false }: { asked: Redrive; many?: boolean }) {
   });
   const give = useMutation({
     mutationFn: async (given: Redrive) => answered(await api.POST("/api/dead-letters/redrive", { body: given })),
-    onSuccess: () => void queries.invalidateQueries(),
+    onSuccess: () => {
+      onGiven();
+      void queries.invalidateQueries();
+    },
   });
   const fresh = preview.data && seen === JSON.stringify(body);
   if (give.data)
     return (
       <p className="said good" role="status">
-        {whole(give.data.records)} given back. The pipeline takes {give.data.records === 1 ? "it" : "them"} now; the balance says what became of {give.data.records === 1 ? "it" : "them"}.
+        {whole(give.data.records)} given back. The pipeline takes {give.data.records === 1 ? "it" : "them"} now; one that is accepted says so here, one that fails again is set aside again.
       </p>
     );
   return (

@@ -38,7 +38,10 @@ class Reason(BaseModel):
 
 
 class DeadLetter(BaseModel):
-    """A record that was set aside; what is no UTF-8 is shown as in a Python literal."""
+    """A record that was set aside; what is no UTF-8 is shown as in a Python literal.
+
+    `accepted`: it was given back, and accepted since.
+    """
 
     address: str
     stream: str
@@ -49,6 +52,7 @@ class DeadLetter(BaseModel):
     key: str | None
     value: str | None
     text: bool
+    accepted: bool
 
 
 class DeadLetterPage(BaseModel):

@@ -18,6 +18,10 @@ from headrace.web.page.values import TEXT_CHARACTERS_MAX, bytes_text
 __all__ = ["letter_routes"]
 
 _SAMPLES = 5
+_SHOWN = (
+    *("stream", "lane", "partition", "offset", "outcome", "record_time", "event_time"),
+    *("reasons", "key", "value", "accepted"),
+)
 _GROUPS_MAX = 500
 _LONG_S = 1e12
 
@@ -56,7 +60,7 @@ def letter_routes(sources: PageSources) -> APIRouter:
     ) -> models_records.DeadLetterPage:
         """Records that were set aside, in the order of their addresses; `rule`: the first they broke."""
         table = sources.runtime.store.dead_letters(
-            stream=stream, outcome=outcome, first_rule=rule, limit=limit + 1
+            stream=stream, outcome=outcome, first_rule=rule, limit=limit + 1, columns=_SHOWN
         )
         return models_records.DeadLetterPage(
             letters=[_letter(each) for each in table.slice(0, limit).to_pylist()], more=table.num_rows > limit
@@ -108,6 +112,7 @@ def _letter(letter: dict[str, Any]) -> models_records.DeadLetter:
         value=None if shown is None else shown[:TEXT_CHARACTERS_MAX],
         # Only what is shown exactly as it is may be edited and given back from there.
         text=shown is not None and len(shown) <= TEXT_CHARACTERS_MAX and shown.encode() == value,
+        accepted=letter["accepted"],
     )
 
 
