@@ -97,6 +97,24 @@ def test_an_instant_that_delta_cannot_hold_sets_its_row_aside(
     assert "'at'" in refused[0].reason
 
 
+def test_a_row_with_nanoseconds_is_set_aside_and_the_others_are_written(target: DeltaTarget) -> None:
+    columns = (NamedColumn("k", "BIGINT"), NamedColumn("at", "TIMESTAMP_NS"))
+    shape = TableShape(name="exact", columns=columns, key=("k",))
+    at = pa.array([1_234_567, 1_234_000, None, -1, -1000], pa.timestamp("ns"))
+    versions = pa.array([version_of(1, 1)] * 5, pa.int64())
+    rows = pa.table({"k": pa.array(range(5), pa.int64()), "at": at, "_version": versions})
+    refused: list[Refusal] = []
+    task = Task(replica="copy", pipeline="tests", tables=(shape,), set_aside=refused.extend)
+    writer = target.replica().open(task)
+    writer.take("exact", None, FIRST)
+    writer.write(replace(chunk(), table=shape, rows=rows, removed=rows.select(["k", "_version"]).slice(0, 0)))
+    writer.close()
+    assert sorted(row["k"] for row in target.rows("exact")) == [1, 2, 4]
+    assert [(each.key, each.reason) for each in refused] == [
+        (f'{{"k": {k}}}', "'at' has nanoseconds, and Delta keeps microseconds") for k in (0, 3)
+    ]
+
+
 def test_a_key_beyond_the_years_of_python_is_replaced_and_removed(target: DeltaTarget) -> None:
     shape = TableShape(name="ends", columns=(NamedColumn("at", "TIMESTAMP"),), key=("at",))
     ends = pa.array([2**63 - 1, 300_000_000_000_000_000], pa.timestamp("us"))

@@ -247,6 +247,7 @@ def test_a_value_that_the_files_type_cannot_hold_stops_the_run_without_telling_i
         shape=exact,
         schema=staged.arrow_schema(exact, signed=True),
         partition=None,
+        calendar=False,
     )
     with pytest.raises(RefusedError, match="cannot hold") as raised:
         stage.write(pa.table({"exact": pa.array([1_234_567], pa.timestamp("ns"))}), 1)

@@ -130,16 +130,10 @@ class RowsStage:
         table = self.shape.name
         if len(odd) > REFUSED_MAX:
             raise RefusedError(
-                f"Delta refuses {len(odd)} rows of '{table}' at once: '{next(iter(odd.values()))}' is not of "
-                "the years 1 to 9999",
+                f"Delta refuses {len(odd)} rows of '{table}' at once: {next(iter(odd.values()))}",
                 fix="write CAST(… AS VARCHAR), or NULL for such values, in the SQL of the table",
             )
-        refused = [
-            refusal_of(
-                self.shape, rows, index, f"'{column}' is not of the years 1 to 9999, which Delta takes"
-            )
-            for index, column in sorted(odd.items())
-        ]
+        refused = [refusal_of(self.shape, rows, index, why) for index, why in sorted(odd.items())]
         kept = rows.filter(pa.array([index not in odd for index in range(rows.num_rows)]))
         return kept, tuple((each.key, each.reason) for each in refused)
 

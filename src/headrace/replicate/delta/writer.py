@@ -230,10 +230,7 @@ class DeltaWriter:
         """Return the chunk without the rows that Delta cannot hold, which are set aside."""
         shape, folders = chunk.table, self._partitions[chunk.table.name]
         odd = beyond(chunk.rows, folders)
-        refusals = [
-            refusal_of(shape, chunk.rows, i, f"'{column}' is not of the years 1 to 9999, which Delta takes")
-            for i, column in sorted(odd.items())
-        ]
+        refusals = [refusal_of(shape, chunk.rows, i, why) for i, why in sorted(odd.items())]
         if len(refusals) > REFUSED_MAX:
             raise RefusedError(
                 f"Delta refuses {len(refusals)} rows of '{shape.name}' at once: {refusals[-1].reason}",
