@@ -39,3 +39,15 @@ def test_a_correction_is_seen_also_where_it_stands_far_behind_the_begin(
     before, after = (line for line in capsys.readouterr().out.splitlines() if line[:4] in ("  - ", "  + "))
     assert "999" in before and "21.5" in after
     assert before.startswith("  - …") and after.startswith("  + …")
+
+
+def test_a_run_may_begin_while_somebody_is_asked_whether_to_give_back(
+    project: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def answer(question: str) -> bool:
+        ok("run", "--until-caught-up", "-C", str(project))
+        return question == "give 1 record back?"
+
+    monkeypatch.setattr("typer.confirm", answer)
+    ok("dead-letters", "redrive", "--all", "--set", "celsius=21.5", "-C", str(project))
+    assert "1 record given back" in capsys.readouterr().out

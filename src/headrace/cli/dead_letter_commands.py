@@ -188,9 +188,12 @@ def redrive(  # noqa: PLR0913, PLR0917 - each is an option of the command
     with client_of(project, profile) as client:
         letters = GoingBack(client, change, addresses=chosen, stream=stream, outcome=outcome, rule=rule)
         records, first = letters.look(_SHOWN)
-        if not records:
-            typer.echo("no dead letter matches" if (stream, outcome, rule) != (None, None, None) else NONE)
-        elif _wanted(records, first, dry_run=dry_run, yes=yes):
+    # Nothing is held open while somebody is asked: a run may begin meanwhile.
+    if not records:
+        typer.echo("no dead letter matches" if (stream, outcome, rule) != (None, None, None) else NONE)
+    elif _wanted(records, first, dry_run=dry_run, yes=yes):
+        with client_of(project, profile) as client:
+            letters.letters = client
             _tell(letters.give_back(partial(_open_log, home)), running=client.running)
 
 

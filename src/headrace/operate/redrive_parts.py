@@ -54,7 +54,8 @@ class GoingBack:
         addresses: Sequence[Address] = (),
         **group: str | None,
     ) -> None:
-        self._letters = letters
+        self.letters = letters
+        """Who is asked for them; another one of the same store may take over."""
         self._change = change
         self._addresses = addresses
         self._places = None if addresses else _places_of(letters, group)
@@ -80,12 +81,12 @@ class GoingBack:
 
     def _parts(self) -> Iterator[list[Redriven]]:
         if self._places is None:
-            yield prepare(find_letters(self._letters, self._addresses), self._change)
+            yield prepare(find_letters(self.letters, self._addresses), self._change)
             return
         for start, count in _cuts(self._places.column("bytes").to_pylist()):
             places = self._places.slice(start, count).to_pylist()
             wanted: Any = [tuple(each[name] for name in PLACE) for each in places]
-            found = self._letters.dead_letters(addresses=wanted, limit=len(wanted))
+            found = self.letters.dead_letters(addresses=wanted, limit=len(wanted))
             yield prepare(found.to_pylist(), self._change)
 
 
