@@ -10,6 +10,7 @@ import pyarrow as pa
 import pytest
 
 import headrace as hr
+from headrace.engine.local.pace import Linger
 from headrace.engine.local.reader import Reader
 from headrace.engine.local.settings import EngineSettings
 from headrace.log import open_embedded_log
@@ -24,32 +25,48 @@ def log(tmp_path: Path) -> Iterator[Log]:
     opened.close()
 
 
-def lingered(log: Log, records: int) -> tuple[int, int]:
-    """Return how often a look at so many records lingers while one more comes, and how many it gives."""
+def looked(log: Log, records: int, *, waits: bool) -> tuple[list[int], int]:
+    """Return of how many records a look lingers while one more comes, and how many it gives."""
     pipeline = hr.Pipeline("shop")
-    pipeline.stream(
-        "events", schema="seen TIMESTAMP NOT NULL", event_time="seen", allowed_lateness="1 minute"
-    )
+    pipeline.stream("events", schema="seen TIMESTAMP NOT NULL", event_time="seen")
     pipeline.table("every", "SELECT seen FROM events")
     reader = Reader(plan_pipeline(pipeline), {"events": log}, EngineSettings(), {})
     log.append(pa.table({"value": pa.array([b"{}"] * records, pa.binary())}))
-    pauses: list[float] = []
+    told: list[int] = []
 
-    def pause(age: float) -> None:
-        pauses.append(age)
+    def linger(found: int, age: float) -> bool:
+        told.append(found)
         log.append(pa.table({"value": pa.array([b"{}"], pa.binary())}))
+        return waits
 
     positions = {place: {0: 0} for place in reader.logs}
     try:
-        found = reader.look(positions, rows_max=1_000, wait=timedelta(seconds=1), linger=pause)
+        found = reader.look(positions, rows_max=10, wait=timedelta(seconds=1), linger=linger)
     finally:
         reader.close()
-    return len(pauses), sum(batch.slice.records.num_rows for batch in found)
+    return told, sum(batch.slice.records.num_rows for batch in found)
 
 
-def test_few_records_wait_for_more_and_share_an_epoch_with_them(log: Log) -> None:
-    assert lingered(log, 7) == (1, 8)
+def test_records_that_were_waited_for_share_an_epoch_with_those_before(log: Log) -> None:
+    assert looked(log, 7, waits=True) == ([7], 8)
 
 
-def test_records_that_come_in_company_wait_for_no_more(log: Log) -> None:
-    assert lingered(log, 8) == (0, 8)
+def test_who_does_not_wait_does_not_look_again(log: Log) -> None:
+    assert looked(log, 7, waits=False) == ([7], 7)
+
+
+def test_a_full_slice_is_not_asked_whether_to_wait(log: Log) -> None:
+    assert looked(log, 10, waits=True) == ([], 10)
+
+
+def test_few_records_wait_four_times_as_long_as_their_epochs_take_and_many_not_at_all() -> None:
+    linger = Linger()
+    assert linger.seconds(1, 0.16) == 0.0  # nothing is known yet
+    linger.learn(0.010)
+    assert [linger.seconds(found, 0.16) for found in (1, 9, 10, 5000)] == [0.04, 0.04, 0.0, 0.0]
+
+
+def test_an_epoch_of_many_tables_wants_more_company_and_waits_no_longer_than_is_allowed() -> None:
+    linger = Linger()
+    linger.learn(0.060)
+    assert [linger.seconds(found, 0.16) for found in (10, 59, 60)] == [0.16, 0.16, 0.0]

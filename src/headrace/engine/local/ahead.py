@@ -36,7 +36,7 @@ class ReadAhead:
         positions: Positions,
         *,
         rows: Callable[[], int],
-        linger: Callable[[], float],
+        linger: Callable[[int], float],
         everything: bool = False,
         waiting: Callable[[Waiting | None], None],
     ) -> None:
@@ -123,9 +123,14 @@ class ReadAhead:
         except BaseException as error:  # noqa: BLE001 - raised again in the thread that runs the epochs
             self._put(self._ready, error)
 
-    def _pause(self, age: float) -> None:
-        """Wait for more records, less as long as the first one of a slice has waited already."""
-        self._stop.wait(max(0.0, self._linger() - max(0.0, age)))
+    def _pause(self, found: int, age: float) -> bool:
+        """Wait for more records than were found, less as long as the first one has waited already.
+
+        Returns whether they were waited for.
+        """
+        seconds = self._linger(found)
+        self._stop.wait(max(0.0, seconds - max(0.0, age)))
+        return seconds > 0
 
     def _room_in(self, ready: queue.Queue[list[Batch] | BaseException]) -> bool:
         """Wait until the next stage took what is there: a slice in each hand and one in between is enough.

@@ -19,7 +19,7 @@ from headrace.engine.local.closing import Closings
 from headrace.engine.local.compute import TableWriter
 from headrace.engine.local.epoch import Epoch
 from headrace.engine.local.grouped import GroupedTable
-from headrace.engine.local.pace import Pace
+from headrace.engine.local.pace import Linger, Pace
 from headrace.engine.local.queries import Queries
 from headrace.engine.local.reader import FEW, Batch, Positions, Reader
 from headrace.engine.local.rebuild import Rebuild
@@ -45,11 +45,6 @@ _Worked = TypeVar("_Worked")
 
 _SMALL_ROWS = 2_000
 _FORGET_EVERY = timedelta(hours=1)
-_LINGER_SHARE = 4
-"""An epoch of few records lingers this many times as long as the last ones took.
-
-So that such epochs take a fifth of a core.
-"""
 
 
 def table_writer(plan: TablePlan, settings: EngineSettings) -> TableWriter:
@@ -88,7 +83,7 @@ class LocalEngine:
         self._on_step = on_step or (lambda name: None)
         self._reader = Reader(plan, logs, self._settings, framings or {})
         self._threads = 0
-        self._seconds_small = 0.0
+        self._linger = Linger()
         self._published: Positions = {}
         self._forgotten: datetime | None = None
         self._pace = Pace(self._settings.epoch_rows_max)
@@ -245,9 +240,7 @@ class LocalEngine:
         decode = sum(batch.seconds_rows for batch in batches)
         self._pace.learn(rows, max(seconds, read, decode))
         if rows < FEW:
-            self._seconds_small = (
-                0.8 * self._seconds_small + 0.2 * seconds if self._seconds_small else seconds
-            )
+            self._linger.learn(seconds)
 
     def _report(self, epoch: Epoch, batches: list[Batch]) -> EpochReport:
         progress = epoch.progress
@@ -311,7 +304,7 @@ class LocalEngine:
             self._reader,
             self._positions(),
             rows=lambda: self._pace.rows,
-            linger=self._linger,
+            linger=lambda found: self._linger.seconds(found, self._settings.linger.total_seconds()),
             everything=until_caught_up,
             waiting=waiting,
         )
@@ -329,10 +322,6 @@ class LocalEngine:
                     return
         finally:
             ahead.close()
-
-    def _linger(self) -> float:
-        """Return how long a small epoch waits for more: as long as keeps its share of a core small."""
-        return min(self._settings.linger.total_seconds(), _LINGER_SHARE * self._seconds_small)
 
     def close(self) -> None:
         """Give back what the engine opened itself; the store and the logs stay open."""

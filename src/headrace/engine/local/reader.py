@@ -26,9 +26,6 @@ LANES = ("main", "redrive")
 FEW = 5_000
 """After a read that gave less than this, nothing is read ahead: what arrives meanwhile shares an epoch."""
 
-_COMPANY = 8
-"""A read that gave as many records as this lingers for no more: they share the cost of an epoch as it is."""
-
 _REDRIVE_SECONDS = 0.5
 
 Positions = dict[tuple[str, str], dict[int, int]]
@@ -110,14 +107,15 @@ class Reader:
         *,
         rows_max: int,
         wait: timedelta,
-        linger: Callable[[float], None] | None = None,
+        linger: Callable[[int, float], bool] | None = None,
         apart: Apart | None = None,
     ) -> list[Batch]:
         """Read every lane once, up to `rows_max` records each; wait for the first record when there is none.
 
-        With `linger`, a first find of few records is followed by that pause and a second look. It is told how
-        many seconds ago the first record found was appended. With `apart`, a stream whose log does not answer
-        is left to it, and what is found may be nothing.
+        With `linger`, a find that is not full may be followed by that pause and a second look: it is told how
+        many records were found and how many seconds ago the first one was appended, and returns whether to
+        look again. With `apart`, a stream whose log does not answer is left to it, and what is found may be
+        nothing.
         """
         found: dict[tuple[str, str], Batch] = {}
         if apart is not None:
@@ -137,8 +135,8 @@ class Reader:
                 found = {(batch.stream, batch.lane): batch for batch in apart.taken(wait.total_seconds())}
         sizes = [batch.slice.records.num_rows for batch in found.values()]
         # After a full slice there is more: nothing is waited for.
-        if linger is not None and 0 < sum(sizes) < _COMPANY and max(sizes) < rows_max:
-            linger(_age(found.values()))
+        full = max(sizes, default=0) >= rows_max
+        if linger is not None and any(sizes) and not full and linger(sum(sizes), _age(found.values())):
             for place, batch in found.items():
                 if place[1] == "main":
                     room = rows_max - batch.slice.records.num_rows
