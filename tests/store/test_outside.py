@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -67,7 +68,48 @@ def test_files_come_back_in_whole_epochs_as_they_were_listed(tmp_path: Path) -> 
         assert [table.rows for table in store.status().tables] == [12]
 
 
-@pytest.mark.parametrize("sql", ["SELECT * FROM clicks", "SELECT count(*) AS n FROM clicks"])
+class Counted:
+    """A connection that counts its statements."""
+
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+        self.statements = 0
+
+    def execute(self, sql: str, values: list[object]) -> None:
+        self.statements += 1
+        self._connection.execute(sql, values)
+
+    def executemany(self, sql: str, lines: list[list[object]]) -> None:
+        self.statements += len(lines)
+        self._connection.executemany(sql, lines)
+
+
+def test_all_files_of_an_epoch_are_listed_by_one_statement(tmp_path: Path) -> None:
+    given = [file_of(1, number) for number in range(50)]
+    with opened(tmp_path, PLACE) as store:
+        counted = Counted(store.connection)
+        with store.transaction():
+            list_files(counted, "clicks", given)
+            list_files(counted, "clicks", ())
+        assert counted.statements == 1
+        assert files_after(store.connection, "clicks", 0, files_max=99) == sorted(given, key=lambda f: f.name)
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT * FROM clicks",
+        "SELECT count(*) AS n FROM clicks",
+        "SELECT * FROM clicks WHERE n = 1",
+        "SELECT count(*) AS n FROM clicks WHERE n > 0",
+        "SELECT count(n) AS n FROM clicks WHERE n IS NOT NULL",
+        "SELECT n, count(*) AS found FROM clicks WHERE n BETWEEN 1 AND 3 GROUP BY n",
+        "SELECT * FROM clicks WHERE page.title = 'x'",
+        "SELECT x, n FROM (VALUES (1)) given(x) JOIN clicks ON n = x",
+        "SELECT x FROM (VALUES (1)) given(x) SEMI JOIN clicks ON n = x",
+        "SELECT EXISTS (FROM clicks WHERE n = 1) AS found",
+    ],
+)
 def test_who_reads_such_a_table_is_told_where_its_rows_are(tmp_path: Path, sql: str) -> None:
     with opened(tmp_path, PLACE) as store, pytest.raises(RefusedError, match="replica 'lake', delta, /lake"):
         store.query(sql)

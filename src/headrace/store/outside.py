@@ -50,12 +50,24 @@ class RowFile:
 
 def list_files(connection: Any, table: str, files: Iterable[RowFile]) -> None:
     """Write down files of a table, inside the transaction of their epoch."""
-    lines = [
-        [table, one.epoch, one.name, one.folder, one.rows, one.bytes, [list(each) for each in one.refused]]
-        for one in files
-    ]
-    if lines:
-        connection.executemany("INSERT INTO _headrace.row_files VALUES (?, ?, ?, ?, ?, ?, ?)", lines)
+    given = list(files)
+    if not given:
+        return
+    # One statement for all of them: an epoch of a backfill has thousands, and nothing else is committed then.
+    connection.execute(
+        "INSERT INTO _headrace.row_files SELECT $1, unnest(CAST($2 AS BIGINT[])), "
+        "unnest(CAST($3 AS VARCHAR[])), unnest(CAST($4 AS VARCHAR[])), unnest(CAST($5 AS BIGINT[])), "
+        "unnest(CAST($6 AS BIGINT[])), unnest(CAST($7 AS VARCHAR[][][]))",
+        [
+            table,
+            [one.epoch for one in given],
+            [one.name for one in given],
+            [one.folder for one in given],
+            [one.rows for one in given],
+            [one.bytes for one in given],
+            [[list(each) for each in one.refused] for one in given],
+        ],
+    )
 
 
 def files_after(cursor: Any, table: str, epoch: int, *, files_max: int) -> list[RowFile]:
