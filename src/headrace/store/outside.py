@@ -161,10 +161,12 @@ def outside_view(table: TablePlan, place: str) -> str:
     An empty relation would be an answer, and a wrong one.
     """
     said = f"the rows of table '{table.name}' are not in the store: executors write them into files ({place})"
-    columns = ", ".join(f"CAST(NULL AS {column.type}) AS {quoted(column.name)}" for column in table.columns)
+    # No constants: DuckDB would find out beforehand that no NULL passes a WHERE, and ask nothing at all.
+    told = f"error({text_literal(said)} || substr(CAST(i AS VARCHAR), 1, 0))"
+    columns = ", ".join(f"CAST({told} AS {column.type}) AS {quoted(column.name)}" for column in table.columns)
     return (
-        f"CREATE OR REPLACE VIEW {quoted(table.name)} AS SELECT {columns} FROM (SELECT 1) "
-        f"WHERE CAST(error({text_literal(said)}) AS BOOLEAN)"
+        f"CREATE OR REPLACE VIEW {quoted(table.name)} AS SELECT {columns} FROM range(1) r(i) "
+        f"WHERE CAST({told} AS BOOLEAN)"
     )
 
 
