@@ -9,12 +9,15 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from targets import DeltaTarget, ParquetTarget
 
 from headrace.errors import RefusedError
 from headrace.replicate import staged
 from headrace.replicate.columns import time_column
+from headrace.replicate.folders import sync
+from headrace.replicate.parquet.datafiles import NOWHEN
 from headrace.replicate.protocol import (
     Chunk,
     Cursor,
@@ -240,19 +243,58 @@ def test_rows_that_delta_cannot_hold_are_set_aside_and_the_others_written(tmp_pa
     assert all("'day'" in each.reason for each in kept)
 
 
-def test_a_value_that_the_files_type_cannot_hold_stops_the_run_without_telling_it(tmp_path: Path) -> None:
-    exact = TableShape(name="clicks", columns=(NamedColumn("exact", "TIMESTAMP_NS"),), key=())
-    stage = replace(
-        stage_of(DeltaTarget(str(tmp_path / "lake"))),
-        shape=exact,
-        schema=staged.arrow_schema(exact, signed=True),
-        partition=None,
-        calendar=False,
-    )
-    with pytest.raises(RefusedError, match="cannot hold") as raised:
-        stage.write(pa.table({"exact": pa.array([1_234_567], pa.timestamp("ns"))}), 1)
-    assert "1234567" not in f"{raised.value} {raised.value.__cause__}"
+def stage_for(target: Target, column: str) -> RowsStage:
+    """Return the stage of a table with a column 'at' and without folders."""
+    shape = TableShape(name="clicks", columns=(NamedColumn("at", column),), key=())
+    delta = isinstance(target, DeltaTarget)
+    schema = staged.arrow_schema(shape, signed=delta)
+    return replace(stage_of(target), shape=shape, schema=schema, partition=None)
+
+
+def test_a_row_with_a_value_that_the_files_cannot_hold_is_set_aside_alone(target: Target) -> None:
+    infinite = 2**63 - 1
+    seconds = [*range(20), infinite, *range(20, 30), infinite]
+    lists = pa.array([[each, 1] for each in seconds], pa.list_(pa.timestamp("s")))
+    plain = pa.array(seconds, pa.timestamp("s"))
+    for column, values in (("TIMESTAMP_S", plain), ("TIMESTAMP_S[]", lists)):
+        stage = stage_for(target, column)
+        odd, file = stage.write(pa.table({"at": values}), 1)
+        assert file.rows == 30
+        assert [odd.rows, len(odd.refused)] == [0, 2]
+        assert all("'at'" in reason and str(infinite) not in reason for _, reason in odd.refused)
+        assert pq.ParquetFile(stage.place / file.name).metadata.num_rows == 30
+
+
+def test_a_type_that_no_file_can_hold_stops_the_run_and_the_table_needs_another_name(target: Target) -> None:
+    stage = stage_for(target, "INTERVAL[]")
+    spans = pa.array([[pa.MonthDayNano([0, 77, 0])]], pa.list_(pa.month_day_nano_interval()))
+    with pytest.raises(RefusedError, match="cannot hold one of its values") as raised:
+        stage.write(pa.table({"at": spans}), 1)
+    assert "another name" in raised.value.fix
+    assert "77" not in f"{raised.value} {raised.value.__cause__}"
     assert list(stage.place.iterdir()) == []
+
+
+def test_rows_set_aside_count_together_whichever_tasks_they_were_in(target: Target) -> None:
+    stage = stage_for(target, "TIMESTAMP_S")
+    few = pa.table({"at": pa.array([2**63 - 1] * 600, pa.timestamp("s"))})
+    parts = [stage.write(few, 1) for _ in range(2)]
+    stage.require(parts[0])
+    many = pa.concat_tables([few, few])
+    for attempt in (lambda: stage.require([*parts[0], *parts[1]]), lambda: stage.write(many, 1)):
+        with pytest.raises(RefusedError, match="rows of one epoch: 'at'") as raised:
+            attempt()
+        assert "another name" in raised.value.fix
+
+
+def test_a_row_whose_instant_has_no_date_goes_into_the_folder_of_those_without(tmp_path: Path) -> None:
+    stage = replace(stage_for(ParquetTarget(tmp_path / "lake"), "TIMESTAMP_MS"), partition="at")
+    never = pa.array([0, 2**63 - 1, -(2**63 - 1), None], pa.timestamp("ms"))
+    files = stage.write(pa.table({"at": never}), 1)
+    assert {file.folder: file.rows for file in files} == {
+        "date=1970-01-01/hour=0": 1,
+        f"date={NOWHEN}/hour={NOWHEN}": 3,
+    }
 
 
 def test_a_folder_that_executors_do_not_share_with_the_driver_stops_the_run(target: Target) -> None:

@@ -126,8 +126,16 @@ def _cast(field: pa.Field) -> bool:
 
 
 def dated(rows: pa.Table, column: str) -> pa.Table:
-    """Return rows with `date` DATE and `hour` INTEGER of a column, in UTC."""
+    """Return rows with `date` DATE and `hour` INTEGER of a column, in UTC.
+
+    They are NULL for an instant of which the days since 1970 have no number of 32 bits, such as infinity in
+    seconds.
+    """
     instants = rows.column(column)
+    if a_day := {"s": 86_400, "ms": 86_400_000}.get(instants.type.unit):
+        numbers, most = instants.cast(pa.int64()), (2**31 - 1) * a_day
+        known = pc.and_(pc.greater(numbers, -most), pc.less(numbers, most))
+        instants = pc.if_else(known, instants, pa.scalar(None, instants.type))
     return rows.append_column("date", instants.cast(pa.date32())).append_column(
         "hour", pc.hour(instants).cast(pa.int32())
     )

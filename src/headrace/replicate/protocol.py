@@ -36,6 +36,7 @@ __all__ = [
     "Task",
     "fenced",
     "refusal_of",
+    "refusals_among",
     "version_of",
 ]
 
@@ -208,15 +209,35 @@ def fenced(table: str) -> RefusedError:
 
 def refusal_of(shape: TableShape, rows: pa.Table, index: int, reason: str) -> Refusal:
     """Return the refusal of a row of a chunk."""
-    row = rows.slice(index, 1)
-    known = row.select(list(shape.key) or [column.name for column in shape.columns])
-    try:
-        facts = known.to_pylist()[0]
-    except (OverflowError, ValueError):  # an instant that Python cannot hold, and a text can
-        with duckdb.connect() as connection:
-            connection.execute("SET TimeZone = 'UTC'")
-            connection.register("known", known)
-            texts = connection.execute("SELECT CAST(COLUMNS(*) AS VARCHAR) FROM known").fetchall()[0]
-        facts = dict(zip(known.column_names, texts, strict=True))
-    key = json.dumps(facts, default=str, ensure_ascii=False)
-    return Refusal(shape.name, key, row.column("_version")[0].as_py(), reason)
+    return refusals_among(shape, rows, {index: reason})[0]
+
+
+def refusals_among(shape: TableShape, rows: pa.Table, odd: Mapping[int, str]) -> list[Refusal]:
+    """Return the refusals of rows of a chunk, by the reason of each, in their order."""
+    known = rows.select(list(shape.key) or [column.name for column in shape.columns])
+    facts, others = dict[int, Mapping[str, Any]](), list[int]()
+    for index in odd:
+        try:
+            facts[index] = known.slice(index, 1).to_pylist()[0]
+        except (OverflowError, ValueError):  # an instant that Python cannot hold, and a text can
+            others.append(index)
+    if others:
+        facts.update(zip(others, _texts(known.take(pa.array(others))), strict=True))
+    return [
+        Refusal(
+            shape.name,
+            json.dumps(facts[index], default=str, ensure_ascii=False),
+            rows.column("_version")[index].as_py(),
+            odd[index],
+        )
+        for index in sorted(odd)
+    ]
+
+
+def _texts(known: pa.Table) -> list[Mapping[str, Any]]:
+    """Return rows with the texts of their values."""
+    with duckdb.connect() as connection:
+        connection.execute("SET TimeZone = 'UTC'")
+        connection.register("known", known)
+        found = connection.execute("SELECT CAST(COLUMNS(*) AS VARCHAR) FROM known").fetchall()
+    return [dict(zip(known.column_names, texts, strict=True)) for texts in found]

@@ -13,7 +13,7 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +27,7 @@ from headrace.replicate.delta.instants import beyond
 from headrace.replicate.folders import folder_failures, make_folder, sync
 from headrace.replicate.parquet.datafiles import COMPRESSION, folders_of
 from headrace.replicate.parquet.manifest import BOOKS
-from headrace.replicate.protocol import REFUSED_MAX, Refusal, TableShape, refusal_of, version_of
+from headrace.replicate.protocol import REFUSED_MAX, Refusal, TableShape, refusals_among, version_of
 from headrace.replicate.shapes import shape_of
 from headrace.sql.plan import TablePlan
 from headrace.store.outside import RowFile
@@ -37,6 +37,7 @@ __all__ = ["FIRST_GENERATION", "RowsStage", "put_staged", "refusals_of", "staged
 FIRST_GENERATION = 1
 """Executors do not know the generation of whoever will take their files; rows of such a table have this."""
 _NAME = re.compile(r"e(\d{10,})-[0-9a-f]{32}\.parquet")
+_OTHER_NAME = "declare the table under another name, under which it is computed from the log,"
 _UNLINKABLE = (errno.EPERM, errno.EXDEV, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK)
 
 
@@ -111,11 +112,20 @@ class RowsStage:
             raise RefusedError(
                 f"the files of table '{self.shape.name}' cannot hold one of its values "
                 f"({type(error).__name__})",
-                fix="write a CAST in the SQL of the table, or leave it out of spark.rows_by_executors",
+                fix=f"{_OTHER_NAME} with a CAST in its SQL, or leave it out of spark.rows_by_executors",
             ) from None
+        return tuple(found)
 
     def require(self, files: Iterable[RowFile]) -> None:
-        """Raise RefusedError unless this process sees each of the files whole: then all of them share it."""
+        """Raise RefusedError unless this process sees each of the files whole: then all of them share it.
+
+        And when more rows of an epoch were set aside than a replica sets aside at once, whichever tasks they
+        were in.
+        """
+        files = list(files)
+        reasons = [reason for file in files for _, reason in file.refused]
+        if len(reasons) > REFUSED_MAX:
+            raise self._too_many(len(reasons), reasons[0])
         with folder_failures(self.place):
             there = {one.name: one.stat().st_size for one in os.scandir(self.place)}
         for file in files:
@@ -123,19 +133,72 @@ class RowsStage:
                 raise _not_shared(self.place)
 
     def _held(self, rows: pa.Table) -> tuple[pa.Table, tuple[tuple[str, str], ...]]:
-        """Return the rows that the target can hold, and key and reason of the others."""
+        """Return the rows that the files can hold, in their types, and key and reason of the others."""
         odd = beyond(rows, self.partition) if self.calendar else {}
-        if not odd:
-            return rows, ()
-        table = self.shape.name
+        try:
+            held = self._fitted(_but(rows, odd))
+        except pa.ArrowInvalid:  # too rare to be looked for in every batch
+            odd = self._misfits(rows) | odd
+            held = self._fitted(_but(rows, odd)) if len(odd) <= REFUSED_MAX else rows
         if len(odd) > REFUSED_MAX:
-            raise RefusedError(
-                f"Delta refuses {len(odd)} rows of '{table}' at once: {next(iter(odd.values()))}",
-                fix="write CAST(… AS VARCHAR), or NULL for such values, in the SQL of the table",
-            )
-        refused = [refusal_of(self.shape, rows, index, why) for index, why in sorted(odd.items())]
-        kept = rows.filter(pa.array([index not in odd for index in range(rows.num_rows)]))
-        return kept, tuple((each.key, each.reason) for each in refused)
+            raise self._too_many(len(odd), next(iter(odd.values())))
+        refused = refusals_among(self.shape, rows, odd) if odd else []
+        return held, tuple((each.key, each.reason) for each in refused)
+
+    def _fitted(self, rows: pa.Table) -> pa.Table:
+        """Return rows in the types of the files. Raises pa.ArrowException when they do not fit."""
+        rows = fitted(rows, self.schema)
+        written = pa.schema([(field.name, _written(field.type)) for field in rows.schema])
+        if written != rows.schema:
+            rows.cast(written)
+        return rows
+
+    def _misfits(self, rows: pa.Table) -> dict[int, str]:
+        """Return the rows with a value that does not fit, and why; no more than are too many."""
+        found = dict[int, str]()
+        for field in self.schema:
+            why = f"'{field.name}' has a value that the files cannot hold as {field.type}"
+            for index in self._odd(rows.select([field.name]), range(rows.num_rows)):
+                found.setdefault(index, why)
+                if len(found) > REFUSED_MAX:
+                    return found
+        return found
+
+    def _odd(self, column: pa.Table, among: range) -> Iterator[int]:
+        """Give the rows of a column that do not fit, by halves."""
+        try:
+            # Not a slice: of one, Arrow casts the items of lists that are not in it, too.
+            self._fitted(column.take(pa.array(among, pa.int64())))
+        except pa.ArrowInvalid:
+            if len(among) == 1:
+                yield among[0]
+                return
+            half = len(among) // 2
+            yield from self._odd(column, among[:half])
+            yield from self._odd(column, among[half:])
+
+    def _too_many(self, rows: int, reason: str) -> RefusedError:
+        return RefusedError(
+            f"the files of table '{self.shape.name}' cannot hold {rows} rows of one epoch: {reason}",
+            fix=f"{_OTHER_NAME} with CAST(… AS VARCHAR), or NULL for such values, in its SQL",
+        )
+
+
+def _but(rows: pa.Table, odd: Mapping[int, str]) -> pa.Table:
+    return rows.filter(pa.array([index not in odd for index in range(rows.num_rows)])) if odd else rows
+
+
+def _written(kind: pa.DataType) -> pa.DataType:
+    """Return the type that Parquet has for one of Arrow's: it knows no instants of whole seconds."""
+    if pa.types.is_timestamp(kind) and kind.unit == "s":
+        return pa.timestamp("ms", kind.tz)
+    if pa.types.is_list(kind):
+        return pa.list_(_written(kind.value_type))
+    if pa.types.is_map(kind):
+        return pa.map_(_written(kind.key_type), _written(kind.item_type))
+    if pa.types.is_struct(kind):
+        return pa.struct([pa.field(each.name, _written(each.type)) for each in kind])
+    return kind
 
 
 def _not_shared(place: Path) -> RefusedError:
