@@ -92,22 +92,17 @@ class RowsStage:
             raise _not_shared(self.place)
         version = pa.scalar(version_of(FIRST_GENERATION, epoch), pa.int64())
         rows = rows.append_column("_version", pa.repeat(version, rows.num_rows))
-        rows, refused = self._held(rows)
-        found = [RowFile("", ".", epoch, 0, 0, refused)] if refused else []
-        rows = self._fitted(rows)
-        with folder_failures(self.place):
-            for folder, some in folders_of(rows, self.partition):
-                name = f"e{epoch:010d}-{uuid.uuid4().hex}.parquet"
-                pq.write_table(some, self.place / name, compression=COMPRESSION)
-                sync(self.place / name)
-                size = (self.place / name).stat().st_size
-                found.append(RowFile(name, folder, epoch, some.num_rows, size))
-            sync(self.place)
-        return tuple(found)
-
-    def _fitted(self, rows: pa.Table) -> pa.Table:
         try:
-            return fitted(rows, self.schema)
+            rows, refused = self._held(rows)
+            found = [RowFile("", ".", epoch, 0, 0, refused)] if refused else []
+            with folder_failures(self.place):
+                for folder, some in folders_of(rows, self.partition):
+                    name = f"e{epoch:010d}-{uuid.uuid4().hex}.parquet"
+                    pq.write_table(some, self.place / name, compression=COMPRESSION)
+                    sync(self.place / name)
+                    size = (self.place / name).stat().st_size
+                    found.append(RowFile(name, folder, epoch, some.num_rows, size))
+                sync(self.place)
         except pa.ArrowException as error:  # whose text holds the value
             raise RefusedError(
                 f"the files of table '{self.shape.name}' cannot hold one of its values "
