@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from headrace.replicate.follower import Follower
     from headrace.replicate.protocol import Refusal
     from headrace.sql.plan import PipelinePlan
-    from headrace.store.reading import StoreReading
+    from headrace.store import Store
 
 __all__ = ["ACTIONS", "Replicas", "check_replicas", "expired_tables", "replica_states", "tell_stopped"]
 
@@ -44,7 +44,7 @@ class _Asked(Protocol):
 class Replicas:
     """The followers of a run. Nothing here may stop the pipeline."""
 
-    def __init__(self, home: Home, plan: PipelinePlan, store: StoreReading, journal: Journal) -> None:
+    def __init__(self, home: Home, plan: PipelinePlan, store: Store, journal: Journal) -> None:
         from headrace.replicate.follower import Follower
 
         self._home = home

@@ -6,20 +6,22 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import cached_property
 from typing import Protocol
 
 from headrace.errors import HeadraceError, InternalError, RefusedError, TransientError
 from headrace.log.backoff import Waiting, when_ready
-from headrace.replicate.copying import OF_DATA, TableCopy, copy_of, refuse_foreign
+from headrace.replicate.copying import OF_DATA, SetBackError, TableCopy, copy_of, refuse_foreign
 from headrace.replicate.filed import FilesCopy
 from headrace.replicate.options import CommonOptions
-from headrace.replicate.protocol import Refusal, ReplicaWriter, Task
+from headrace.replicate.protocol import Cursor, Refusal, ReplicaWriter, Task
 from headrace.replicate.shapes import tables_of
 from headrace.sql.plan import PipelinePlan
 from headrace.store.changes import Head, begun_again, read_head
 from headrace.store.outside import tables_outside
-from headrace.store.reading import StoreReading
+from headrace.store.store import Store
+from headrace.store.takings import Taking, takings_of, write_taking
 
 __all__ = ["Follower", "Telling"]
 
@@ -55,7 +57,7 @@ class Follower:
         name: str,
         options: CommonOptions,
         plan: PipelinePlan,
-        store: StoreReading,
+        store: Store,
         telling: Telling,
         *,
         paused: bool = False,
@@ -286,6 +288,7 @@ class Follower:
             return
         seen = self._writer.cursors()
         with self._store.snapshot() as reader:
+            head, takings = read_head(reader), takings_of(reader, self.name)  # no target is ahead of this one
             restarted = {}
             for name, cursor in seen.items():
                 since = max(cursor.position.epoch, min(cursor.begun, head.epoch))
@@ -295,16 +298,36 @@ class Follower:
             way, known = again if name in told else None, seen.get(name)
             if way is None and known is not None:
                 # Before anything that copies the table again by itself: that would write over what is there.
-                refuse_foreign(self.name, known, head, name)
+                self._refuse_foreign(known, head, name, takings.get(name, Taking()))
                 if restarted[name]:
                     way = self._way_after_rebuild(copy)
                 elif copy.outrun(known, head):
                     way = "rebuild"
+            taken = Taking(1 if known is None else known.generation + 1)
+            if name not in told:
+                # Before it is taken: a generation that the store does not know is another history's.
+                self._remember(name, takings, replace(taken, ceiling=takings.get(name, taken).ceiling))
             copy.begin(self._writer, known, head, way)
+            self._remember(name, takings, taken)
             begun.add(name)
         if again is not None and len(ready) == len(waiting):
             self._again = None
             self._telling.begun_again(self)
+
+    def _refuse_foreign(self, known: Cursor, head: Head, name: str, taking: Taking) -> None:
+        """See `refuse_foreign`. That the store was set back is written down: its epochs grow again."""
+        try:
+            refuse_foreign(self.name, known, head, name, taking)
+        except SetBackError:
+            ours = head.epoch if taking.ceiling is None else min(head.epoch, taking.ceiling)
+            self._remember(name, {name: taking}, replace(taking, ceiling=ours))
+            raise
+
+    def _remember(self, name: str, known: dict[str, Taking], taking: Taking) -> None:
+        if known.get(name) != taking:
+            with self._store.beside() as cursor:
+                write_taking(cursor, self.name, name, taking)
+            known[name] = taking
 
     def _way_after_rebuild(self, copy: TableCopy) -> str:
         """Return how a table that the store computed again is copied."""

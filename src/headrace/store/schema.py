@@ -60,6 +60,8 @@ CREATE TABLE IF NOT EXISTS _headrace._removed ("table" VARCHAR, "key" VARCHAR, e
 CREATE TABLE IF NOT EXISTS _headrace.row_files (
     "table" VARCHAR, epoch BIGINT, name VARCHAR, folder VARCHAR, "rows" BIGINT, bytes BIGINT,
     refused VARCHAR[][]);
+CREATE TABLE IF NOT EXISTS _headrace.takings (
+    replica VARCHAR, "table" VARCHAR, generation BIGINT, ceiling BIGINT);
 CREATE TABLE IF NOT EXISTS _headrace._closings ("table" VARCHAR, closed_through TIMESTAMPTZ, epoch BIGINT);
 CREATE TABLE IF NOT EXISTS _headrace."references" (
     name VARCHAR, version VARCHAR, valid_from TIMESTAMPTZ, valid_to TIMESTAMPTZ);

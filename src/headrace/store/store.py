@@ -12,7 +12,7 @@ from typing import Any
 import duckdb
 
 from headrace.declare.words import did_you_mean
-from headrace.errors import IntegrityError, RefusedError
+from headrace.errors import IntegrityError, RefusedError, TransientError
 from headrace.sql.plan import PipelinePlan, TableClass, TablePlan
 from headrace.sql.system import late_columns
 from headrace.store.changes import REBUILT
@@ -163,6 +163,26 @@ class Store(StoreReading):
             cursor = self._root.cursor()
         prepare_session(cursor)
         return cursor
+
+    @contextmanager
+    def beside(self) -> Iterator[Any]:
+        """Give a cursor within a transaction, for relations that the engine does not write: see above.
+
+        It is committed at the end of the block. Raises TransientError when that cannot be now.
+        """
+        with self._cursor() as cursor:
+            cursor.execute("BEGIN")
+            try:
+                yield cursor
+                with self.ample():
+                    cursor.execute("COMMIT")
+            except BaseException as error:
+                with suppress(duckdb.Error), self.ample(always=True):
+                    cursor.execute("ROLLBACK")
+                if isinstance(error, duckdb.TransactionException):
+                    what = "somebody else has written the same into the store"
+                    raise TransientError(what, fix="it is tried again") from error
+                raise
 
     def save(self, progress: Progress) -> None:
         """Write `progress` inside a transaction; it is `self.progress` once the caller has committed."""
