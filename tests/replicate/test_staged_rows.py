@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -28,7 +28,7 @@ from headrace.replicate.protocol import (
     Task,
     version_of,
 )
-from headrace.replicate.staged import RowsStage, put_staged, staged_at
+from headrace.replicate.staged import RowsStage, put_staged, staged_at, take_away
 from headrace.store.outside import RowFile
 from headrace.testing.replica_writes import FIRST
 
@@ -160,13 +160,13 @@ def test_a_driver_that_dies_before_or_after_the_target_s_commit_loses_and_double
     write(target)
     passed: list[Path] = []
 
-    def linked(staged: Path, place: Path) -> None:
-        put_staged(staged, place)
+    def linked(staged: Path, place: Path, size: int) -> None:
+        put_staged(staged, place, size)
         passed.append(place)
         if len(passed) == 2:
             raise Died
 
-    def let_go(folder: Path, through: int) -> None:
+    def let_go(files: Iterable[Path]) -> None:
         raise Died
 
     for name, dies in (("put_staged", linked), ("take_away", let_go)):
@@ -207,8 +207,8 @@ def test_a_delta_writer_that_is_replaced_while_it_commits_is_refused_by_the_prot
     old.take("clicks", None, FIRST)
     files = stage.write(clicks(1), 1)
 
-    def taken_meanwhile(staged: Path, place: Path) -> None:
-        put_staged(staged, place)
+    def taken_meanwhile(staged: Path, place: Path, size: int) -> None:
+        put_staged(staged, place, size)
         new.take("clicks", FIRST, replace(FIRST, generation=2))
 
     with monkeypatch.context() as patched:
@@ -316,3 +316,91 @@ def test_what_no_epoch_names_is_taken_away_and_what_one_names_stays(target: Targ
     stage.prepare({listed.name})
     assert [file.name for file in stage.place.iterdir()] == [listed.name]
     assert left.name != listed.name
+
+
+def left_by_a_crash(target: Target, *chunks: Chunk) -> None:
+    """Write chunks, and let their files be staged afterwards, as when the process died before it let go."""
+    waiting = stage_of_files(target, chunks)
+    write(target, *chunks)
+    for path, copy in waiting.items():
+        copy.rename(path)
+
+
+def stage_of_files(target: Target, chunks: Iterable[Chunk]) -> dict[Path, Path]:
+    found = {}
+    for chunk in chunks:
+        for file in chunk.files:
+            path = staged_at(folder_of(target), "clicks", FIRST.store_id) / file.name
+            found[path] = folder_of(target) / f"kept {file.name}"
+            found[path].hardlink_to(path)
+    return found
+
+
+def test_only_staged_files_whose_rows_the_target_has_are_let_go(target: Target) -> None:
+    stage = stage_of(target)
+    (other,), (first,), (last,) = (stage.write(clicks(number), number) for number in (1, 2, 3))
+    left_by_a_crash(target, chunk_of(first), chunk_of(last))
+    assert {file.name for file in stage.place.iterdir()} == {other.name, first.name, last.name}
+    writer = target.replica().open(task([]))
+    seen = writer.cursors()["clicks"]
+    with pytest.raises(RefusedError, match="taken over"):
+        writer.take("clicks", replace(seen, generation=9), replace(seen, generation=10))
+    assert len(list(stage.place.iterdir())) == 3
+    writer.close()
+    writer = target.replica().open(task([]))
+    writer.take("clicks", seen, replace(seen, generation=2))
+    writer.close()
+    assert [file.name for file in stage.place.iterdir()] == [other.name]
+    assert numbers(target) == [2, 3]
+
+
+def test_rows_whose_commit_a_power_cut_took_back_are_brought_in_though_nothing_is_staged(
+    tmp_path: Path,
+) -> None:
+    target = DeltaTarget(str(tmp_path / "lake"))
+    stage, log = stage_of(target), tmp_path / "lake" / "clicks" / "_delta_log"
+    write(target, chunk_of(*stage.write(clicks(1), 1)))
+    before, sent = {*log.iterdir()}, chunk_of(*stage.write(clicks(2), 2))
+    write(target, sent)
+    for commit in {*log.iterdir()} - before:
+        commit.unlink()
+    assert numbers(target) == [1]
+    write(target, sent)
+    assert numbers(target) == [1, 2]
+
+
+def test_a_delta_commit_is_durable_before_the_staged_files_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target, durable = DeltaTarget(str(tmp_path / "lake")), set[Path]()
+    stage, log = stage_of(target), tmp_path / "lake" / "clicks" / "_delta_log"
+
+    def noted(path: Path) -> None:
+        sync(path)
+        durable.add(path)
+
+    def let_go(files: Iterable[Path]) -> None:
+        assert {*log.glob("*.json"), log, log.parent} <= durable
+        take_away(files)
+
+    monkeypatch.setattr("headrace.replicate.delta.writer.sync", noted)
+    monkeypatch.setattr("headrace.replicate.delta.writer.take_away", let_go)
+    write(target, *(chunk_of(*stage.write(clicks(number), number)) for number in range(1, 4)))
+    assert numbers(target) == [1, 2, 3]
+    assert list(stage.place.iterdir()) == []
+
+
+def test_a_file_that_is_in_its_place_already_is_made_durable_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    durable, one, place = list[Path](), tmp_path / "one", tmp_path / "table" / "one"
+    one.write_bytes(b"rows")
+    put_staged(one, place, 4)
+    monkeypatch.setattr(staged, "sync", durable.append)
+    put_staged(one, place, 4)
+    one.unlink()
+    put_staged(one, place, 4)
+    assert durable == [place.parent] * 2
+    place.write_bytes(b"half a file")
+    with pytest.raises(RefusedError, match="nowhere else"):
+        put_staged(one, place, 4)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -160,3 +161,34 @@ def test_a_table_that_somebody_deleted_is_not_filled_with_a_part_of_its_rows(
             with pytest.raises(RefusedError, match="nowhere else"):
                 catch_up(follower)
     assert target.rows("typed") == []
+
+
+@pytest.mark.parametrize("kind", ["delta", "parquet"])
+def test_files_of_a_store_that_was_set_back_stay_though_the_target_is_beyond_their_epochs(
+    tmp_path: Path, log: Log, kind: str
+) -> None:
+    lake, plan, folder = tmp_path / "lake", _planned({"whole": "n"}), tmp_path / "store"
+    target = _target(kind, lake)
+
+    def send_and_read(first: int, last: int, *, follow: bool) -> None:
+        for number in range(first, last):
+            log.append(append_table([b'{"n": %d}' % number]))
+            with _read(folder, plan, log, target) as follower:
+                if follow:
+                    follower.start()
+                    catch_up(follower)
+
+    send_and_read(6, 7, follow=True)
+    shutil.copy(folder / "store.duckdb", tmp_path / "backup")
+    send_and_read(7, 10, follow=True)
+    there = target.rows("typed")
+    shutil.copy(tmp_path / "backup", folder / "store.duckdb")
+    send_and_read(10, 20, follow=False)
+    with _read(folder, plan, log, target) as follower:
+        waiting = sorted((lake / "_headrace" / "typed").glob("rows-*/*"))
+        assert len(waiting) >= 10
+        follower.start()
+        with pytest.raises(RefusedError, match="set back"):
+            catch_up(follower)
+    assert sorted((lake / "_headrace" / "typed").glob("rows-*/*")) == waiting
+    assert target.rows("typed") == there

@@ -32,7 +32,15 @@ from headrace.replicate.shapes import shape_of
 from headrace.sql.plan import TablePlan
 from headrace.store.outside import RowFile
 
-__all__ = ["FIRST_GENERATION", "RowsStage", "put_staged", "refusals_of", "staged_at", "take_away"]
+__all__ = [
+    "FIRST_GENERATION",
+    "RowsStage",
+    "left_behind",
+    "put_staged",
+    "refusals_of",
+    "staged_at",
+    "take_away",
+]
 
 FIRST_GENERATION = 1
 """Executors do not know the generation of whoever will take their files; rows of such a table have this."""
@@ -213,21 +221,29 @@ def refusals_of(table: str, files: Iterable[RowFile]) -> list[Refusal]:
     ]
 
 
-def put_staged(staged: Path, place: Path) -> None:
-    """Let a staged file lie at `place` as well, durably but for the name of its folder; twice is once.
+def put_staged(staged: Path, place: Path, size: int) -> None:
+    """Let a staged file of `size` bytes lie at `place` as well, durably; twice is once.
 
-    Raises RefusedError when it is gone.
+    Only the names of folders above the one that it lies in are left to the caller where they were there
+    before. Raises RefusedError when the file is in neither place.
     """
-    if not staged.exists():
-        raise RefusedError(
-            f"{staged} is gone, and it held rows that are nowhere else",
-            fix="bring it back; or give the table another name: it is computed from the log",
-        )
-    with suppress(PermissionError):  # another user's: then it is copied
-        os.utime(staged)  # who sweeps old files out of the target must not take it before it is committed
     make_folder(place.parent)
-    if place.exists():
-        return
+    if not (place.exists() and place.stat().st_size == size):
+        if not staged.exists():
+            raise RefusedError(
+                f"{staged} is gone, and it held rows that are nowhere else",
+                fix="bring it back; or give the table another name: it is computed from the log",
+            )
+        place.unlink(missing_ok=True)
+        _link(staged, place)
+    with suppress(PermissionError):  # another user's: then it is as old as it is
+        os.utime(place)  # who sweeps old files out of the target must not take it before it is committed
+    sync(place.parent)  # also of one that was there: a crash may have come before it
+
+
+def _link(staged: Path, place: Path) -> None:
+    with suppress(PermissionError):
+        os.utime(staged)
     try:
         os.link(staged, place)
     except OSError as error:
@@ -237,15 +253,26 @@ def put_staged(staged: Path, place: Path) -> None:
         shutil.copyfile(staged, beside)
         sync(beside)
         beside.replace(place)
-    sync(place.parent)
 
 
-def take_away(folder: Path, through: int) -> None:
-    """Let go of staged files of epochs up to `through`: the target has their rows, durably."""
+def left_behind(folder: Path, through: int) -> list[Path]:
+    """Return staged files of epochs up to `through`: whether the target has their rows, they do not say.
+
+    Most often there are none. A crash may have come before they were taken away; or they are of a store that
+    was set back, and went through these epochs once more.
+    """
     if not folder.is_dir():
-        return
+        return []
     with folder_failures(folder):
-        for file in folder.iterdir():
-            named = _NAME.fullmatch(file.name)
-            if named is not None and int(named[1]) <= through:
-                file.unlink(missing_ok=True)
+        return [
+            file
+            for file in folder.iterdir()
+            if (named := _NAME.fullmatch(file.name)) is not None and int(named[1]) <= through
+        ]
+
+
+def take_away(files: Iterable[Path]) -> None:
+    """Let go of staged files whose rows the target has, durably."""
+    for file in files:
+        with folder_failures(file.parent):
+            file.unlink(missing_ok=True)

@@ -28,7 +28,7 @@ from headrace.errors import RefusedError
 from headrace.replicate.columns import arrow_schema, dated, fitted, folder_name, time_column
 from headrace.replicate.delta.failures import delta_failures
 from headrace.replicate.delta.instants import beyond
-from headrace.replicate.folders import folder_failures
+from headrace.replicate.folders import folder_failures, sync
 from headrace.replicate.parquet.datafiles import NOWHEN
 from headrace.replicate.protocol import (
     REFUSED_MAX,
@@ -40,7 +40,7 @@ from headrace.replicate.protocol import (
     fenced,
     refusal_of,
 )
-from headrace.replicate.staged import put_staged, refusals_of, staged_at, take_away
+from headrace.replicate.staged import left_behind, put_staged, refusals_of, staged_at, take_away
 
 if TYPE_CHECKING:
     from headrace.replicate.delta import DeltaReplica
@@ -70,6 +70,7 @@ class DeltaWriter:
         self._storage = options.storage()
         self._tables: dict[str, DeltaTable] = {}
         self._schemas: dict[str, pa.Schema] = {}
+        self._durable: dict[str, int] = {}
         self._keys = {shape.name: list(shape.key) for shape in task.tables}
         self._partitions = {s.name: time_column(s, options.partition_by) for s in task.tables}
         for shape in task.tables:
@@ -139,8 +140,6 @@ class DeltaWriter:
     def take(self, table: str, seen: Cursor | None, cursor: Cursor) -> None:
         """See `ReplicaWriter`."""
         target = self._tables[table]
-        if self._options.path and cursor.position.epoch:
-            take_away(self._staged(table), cursor.position.epoch)  # a crash may have come before it
         with self._failures(table):
             target.update_incremental()
             if _cursor_of(target) != seen:
@@ -155,6 +154,15 @@ class DeltaWriter:
                 target.alter.set_table_properties(facts, raise_if_not_exists=False, commit_properties=again)
             except CommitFailedError:
                 raise fenced(table) from None
+            if self._options.path:
+                self._take_away_left(table, cursor.position.epoch)
+
+    def _take_away_left(self, table: str, through: int) -> None:
+        """Let go of staged files that a run before has brought into the table, and then died."""
+        if left := left_behind(self._staged(table), through):
+            there = {PurePosixPath(uri).name for uri in self._tables[table].file_uris()}
+            self._make_durable(table)
+            take_away(file for file in left if file.name in there)
 
     # --- rows
 
@@ -183,7 +191,8 @@ class DeltaWriter:
             raise fenced(name)
         if chunk.files:
             self._add(target, chunk)
-            take_away(self._staged(name), cursor.position.epoch)
+            self._make_durable(name)
+            take_away(self._staged(name) / file.name for file in chunk.files if file.rows)
             return
         chunk = self._held(chunk)
         rows = self._dated(name, self._fitted(chunk, chunk.rows))
@@ -214,7 +223,7 @@ class DeltaWriter:
                 if file.rows:
                     path = (PurePosixPath(file.folder) / file.name).as_posix()
                     place = Path(table_uri(self._options, name)) / path
-                    put_staged(self._staged(name) / file.name, place)
+                    put_staged(self._staged(name) / file.name, place, file.bytes)
                     made = int(place.stat().st_mtime * 1000)
                     told = json.dumps({"numRecords": file.rows})
                     actions.append(AddAction(path, file.bytes, _values(file.folder), made, True, told))
@@ -225,6 +234,18 @@ class DeltaWriter:
             partition_by=target.metadata().partition_columns,
             commit_properties=_moved(chunk.cursor),
         )
+
+    def _make_durable(self, name: str) -> None:
+        """Make all commits durable that are there, which the library leaves to the system."""
+        log = Path(table_uri(self._options, name)) / "_delta_log"
+        with folder_failures(log):
+            for file in log.glob("*.json"):
+                if file.stem.isdigit() and int(file.stem) > self._durable.get(name, -1):
+                    with suppress(FileNotFoundError):  # an old one, which a checkpoint stands for
+                        sync(file)
+            for folder in (log, log.parent, log.parent.parent):
+                sync(folder)
+        self._durable[name] = self._tables[name].version()
 
     def _held(self, chunk: Chunk) -> Chunk:
         """Return the chunk without the rows that Delta cannot hold, which are set aside."""

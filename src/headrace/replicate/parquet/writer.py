@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import filecmp
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,14 @@ from headrace.replicate.parquet.manifest import DataFile, Manifest
 from headrace.replicate.parquet.merging import Incoming
 from headrace.replicate.parquet.tree import Tree
 from headrace.replicate.protocol import Chunk, Cursor, Position, TableShape, Task, fenced, version_of
-from headrace.replicate.staged import FIRST_GENERATION, put_staged, refusals_of, staged_at, take_away
+from headrace.replicate.staged import (
+    FIRST_GENERATION,
+    left_behind,
+    put_staged,
+    refusals_of,
+    staged_at,
+    take_away,
+)
 
 if TYPE_CHECKING:
     from headrace.replicate.parquet import ParquetReplica
@@ -85,8 +93,9 @@ class ParquetWriter:
                 raise fenced(table)
             files = tree.check(manifest)
             anew = bool(files) and cursor.position == Position()
-            take_away(self._staged(table), cursor.position.epoch)  # a crash may have come before it
             tree.save(manifest.following(cursor=cursor, files=files, overlaps=manifest.overlaps or anew))
+            if left := left_behind(self._staged(table), cursor.position.epoch):
+                take_away(_taken_in(left, files, tree.data))  # a crash may have come before it
 
     def write(self, chunk: Chunk) -> None:
         """See `ReplicaWriter`."""
@@ -102,7 +111,7 @@ class ParquetWriter:
                 raise fenced(table)
             if chunk.files:
                 tree.commit(self._added(tree, manifest, chunk))
-                take_away(self._staged(table), cursor.position.epoch)
+                take_away(self._staged(table) / file.name for file in chunk.files if file.rows)
             else:
                 tree.commit(self._changed(tree, manifest, chunk))
         with folder_failures(self._folder), tree.held() as manifest:
@@ -127,7 +136,7 @@ class ParquetWriter:
         for number, file in enumerate(coming):
             version = version_of(FIRST_GENERATION, file.epoch)
             name = str(Path(file.folder) / file_name(version, version, following.commit, number))
-            put_staged(self._staged(chunk.table.name) / file.name, staged / name)
+            put_staged(self._staged(chunk.table.name) / file.name, staged / name, file.bytes)
             made[name] = DataFile(file.rows, file.bytes, version, version, following.commit)
         return following.replaced(files | made)
 
@@ -188,3 +197,15 @@ class ParquetWriter:
 
     def close(self) -> None:
         """See `ReplicaWriter`."""
+
+
+def _taken_in(left: Iterable[Path], files: Mapping[str, DataFile], data: Path) -> Iterator[Path]:
+    """Give those staged files that are files of the table as well: the same one, or the same bytes."""
+    sized: dict[int, list[Path]] = {}
+    for name, facts in files.items():
+        sized.setdefault(facts.bytes, []).append(data / name)
+    for file in left:
+        for place in sized.get(file.stat().st_size, ()):
+            if file.samefile(place) or filecmp.cmp(file, place, shallow=False):
+                yield file
+                break
