@@ -297,6 +297,22 @@ def test_a_row_whose_instant_has_no_date_goes_into_the_folder_of_those_without(t
     }
 
 
+def test_nobody_is_told_to_move_such_a_table_away_to_have_it_filled_again(target: Target) -> None:
+    write(target, chunk_of(*stage_of(target).write(clicks(1), 1)))
+    other = replace(CLICKS, columns=(NamedColumn("n", "VARCHAR"),))
+    with pytest.raises(RefusedError) as raised:
+        target.replica().open(replace(task([]), tables=(other,)))
+    assert "another name" in raised.value.fix
+    assert "move" not in raised.value.fix
+    if isinstance(target, ParquetTarget):
+        file = next((folder_of(target) / "clicks").rglob("*.parquet"))
+        file.rename(file.with_name("odd.parquet"))
+        with pytest.raises(RefusedError, match="somebody else has changed") as raised:
+            write(target, chunk_of(*stage_of(target).write(clicks(2), 2)))
+        assert "another name" in raised.value.fix
+        assert "move" not in raised.value.fix
+
+
 def test_a_folder_that_executors_do_not_share_with_the_driver_stops_the_run(target: Target) -> None:
     stage = stage_of(target)
     files = stage.write(clicks(1), 1)

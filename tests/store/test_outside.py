@@ -153,8 +153,10 @@ def test_without_rows_and_files_a_table_may_have_either(tmp_path: Path) -> None:
 def test_a_table_that_is_not_declared_any_more_leaves_no_list_behind(tmp_path: Path) -> None:
     with opened(tmp_path, PLACE) as store, store.transaction():
         list_files(store.connection, "clicks", [file_of(1)])
-    with opened(tmp_path, pipeline=planned(name="views")):
-        pass
+    with opened(tmp_path, pipeline=planned(name="views")) as store:
+        (notice,) = store.notices
+        assert "stay there (replica 'lake', delta, /lake)" in notice
+        assert "under another name" in notice
     with opened(tmp_path) as store:
         assert listed_names(store.connection, "clicks") == set()
         assert store.query("FROM clicks").num_rows == 0

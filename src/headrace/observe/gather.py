@@ -13,6 +13,7 @@ from headrace.observe.metrics import Sample
 from headrace.rows.result import Outcome
 from headrace.store.ledger import ledger_of
 from headrace.store.names import state_name
+from headrace.store.outside import rows_outside
 
 if TYPE_CHECKING:
     import psutil
@@ -122,7 +123,7 @@ def from_minutes(store: Store) -> list[Sample]:
 
 
 def state_rows(store: Store, tables: Iterable[str]) -> list[Sample]:
-    """Return how many rows the states of tables have, by one statement."""
+    """Return how many rows the states of tables have, by one statement, and those in files of executors."""
     names = list(tables)
     if not names:
         return []
@@ -131,7 +132,11 @@ def state_rows(store: Store, tables: Iterable[str]) -> list[Sample]:
         for number, name in enumerate(names)
     ]
     rows = store.query(" UNION ALL ".join(parts)).to_pylist()
-    return [Sample("headrace_state_rows", {"table": names[row["n"]]}, row["state_rows"]) for row in rows]
+    found = {names[row["n"]]: row["state_rows"] for row in rows}
+    if outside := found.keys() & store.outside.keys():
+        with store.snapshot() as reader:
+            found |= {name: rows_outside(reader, name) for name in outside}
+    return [Sample("headrace_state_rows", {"table": name}, number) for name, number in found.items()]
 
 
 def from_replicas(states: Sequence[Mapping[str, Any]], store: Store, now_s: float) -> Iterator[Sample]:

@@ -93,8 +93,9 @@ class RowsStage:
     def write(self, rows: pa.Table, epoch: int) -> tuple[RowFile, ...]:
         """Write rows of an epoch, durably, a file for each of the target's folders; return what to list.
 
-        Raises RefusedError where the folder is another one than the driver's, and for values that the files
-        cannot hold, unless they are few and of the kind that a replica sets aside.
+        A row with a value that the files cannot hold is set aside: listed as refused. Raises RefusedError
+        where the folder is another one than the driver's, where such rows are many, and for a type that no
+        file can hold.
         """
         if not self.place.is_dir():
             raise _not_shared(self.place)

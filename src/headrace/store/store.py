@@ -21,7 +21,7 @@ from headrace.store.declared import adopt_streams, drop_views_of_old
 from headrace.store.finished import add_finished_columns
 from headrace.store.lock import StoreLock
 from headrace.store.names import late_name, quoted, side_name, state_name
-from headrace.store.outside import adopt_outside, forget_files, outside_of, outside_view
+from headrace.store.outside import adopt_outside, forget_files, outside_of, outside_view, rows_outside
 from headrace.store.progress import Progress, RebuildProgress, TableProgress
 from headrace.store.reading import StoreReading
 from headrace.store.results import adopt_results, forget_expired, forget_result, write_result
@@ -232,7 +232,7 @@ class Store(StoreReading):
                     self.connection.execute(statement)
             adopt_outside(self.connection, self.plan, outside_of(meta), outside, rebuild)
             self.outside = outside
-            self._adopt_tables(rebuild)
+            self._adopt_tables(rebuild, outside_of(meta))
             self._insert_meta({"schema_version": str(SCHEMA_VERSION)})
             if expired is not None:
                 self._tell_expired(expired)
@@ -308,7 +308,7 @@ class Store(StoreReading):
                 f"ALTER TABLE {late_name(stream)} RENAME TO {quoted(f'late_{stream}__until_{number}')}"
             )
 
-    def _adopt_tables(self, rebuild: tuple[str, ...]) -> None:
+    def _adopt_tables(self, rebuild: tuple[str, ...], outside: Mapping[str, str]) -> None:
         tables = {table.name: table for table in plan_tables(self.plan)}
         changed = [
             name
@@ -331,7 +331,8 @@ class Store(StoreReading):
         relations = self._relations_of_state()
         for name in list(self.progress.tables):
             if name not in tables:
-                self.notices.append(_dropped(name))
+                listed = name in outside and rows_outside(self.connection, name)
+                self.notices.append(_forgotten(name, outside[name]) if listed else _dropped(name))
                 for statement in drop_table(name, relations):
                     self.connection.execute(statement)
                 forget_result(self.connection, name)
@@ -424,4 +425,12 @@ def _dropped(table: str) -> str:
     return (
         f"table '{table}' is not declared any more: its rows were dropped; "
         "declared again, it is computed from what the log holds"
+    )
+
+
+def _forgotten(table: str, place: str) -> str:
+    return (
+        f"table '{table}' is not declared any more: the list of the files that executors wrote for it was "
+        f"dropped; the rows that are in the target stay there ({place}), and no others come; declare it "
+        "under another name, and it is computed from what the log holds"
     )

@@ -30,6 +30,7 @@ from headrace.replicate.delta.failures import delta_failures
 from headrace.replicate.delta.instants import beyond
 from headrace.replicate.folders import folder_failures, sync
 from headrace.replicate.parquet.datafiles import NOWHEN
+from headrace.replicate.parquet.manifest import filled_again
 from headrace.replicate.protocol import (
     REFUSED_MAX,
     Chunk,
@@ -108,6 +109,8 @@ class DeltaWriter:
         wanted = {field.name: field for field in Schema.from_arrow(self._schemas[shape.name]).fields}
         there = {field.name: field for field in table.schema().fields}
         again = f"move {place} away; `headrace replicas rebuild` fills it again"
+        if self._options.path:
+            again = filled_again(Path(self._options.path), shape.name, again)
         for name, field in wanted.items():
             if name in there and there[name].type != field.type:
                 raise RefusedError(

@@ -22,7 +22,16 @@ from headrace.replicate.columns import folder_name
 from headrace.replicate.folders import write_json
 from headrace.replicate.protocol import Cursor
 
-__all__ = ["BOOKS", "DataFile", "Manifest", "books_of", "data_of", "listed_files", "read_manifest"]
+__all__ = [
+    "BOOKS",
+    "DataFile",
+    "Manifest",
+    "books_of",
+    "data_of",
+    "filled_again",
+    "listed_files",
+    "read_manifest",
+]
 
 BOOKS = "_headrace"
 """The folder beside the tables' folders that holds manifests and what is not finished."""
@@ -95,6 +104,16 @@ def data_of(folder: Path, table: str) -> Path:
 def books_of(folder: Path, table: str) -> Path:
     """Return the folder of a table's manifest, lock and unfinished files."""
     return folder / BOOKS / folder_name(table)
+
+
+def filled_again(folder: Path, table: str, how: str) -> str:
+    """Return `how` a table is filled again; of one whose rows executors have written, what to do instead.
+
+    Their files wait beside the manifest (see `staged`), and are nowhere else.
+    """
+    if any(books_of(folder, table).glob("rows-*")):
+        return "declare the table under another name: it is computed from the log, and this one stays"
+    return how
 
 
 def listed_files(folder: Path, table: str) -> list[Path]:

@@ -18,7 +18,14 @@ from pathlib import Path, PurePosixPath
 
 from headrace.errors import RefusedError
 from headrace.replicate.folders import locked, make_folder, sync
-from headrace.replicate.parquet.manifest import DataFile, Manifest, books_of, data_of, read_manifest
+from headrace.replicate.parquet.manifest import (
+    DataFile,
+    Manifest,
+    books_of,
+    data_of,
+    filled_again,
+    read_manifest,
+)
 
 __all__ = ["Tree"]
 
@@ -32,6 +39,7 @@ class Tree:
 
     def __init__(self, folder: Path, table: str) -> None:
         self.table = table
+        self._folder = folder
         self.data = data_of(folder, table)
         self.books = books_of(folder, table)
         self._manifest = self.books / "manifest.json"
@@ -56,8 +64,11 @@ class Tree:
         if found is not None:
             raise RefusedError(
                 f"{found} is there, and {self._manifest}, which lists the table's files, is not",
-                fix=f"bring the manifest back, or move {self.data} away: the table is written anew",
+                fix=f"bring the manifest back, or {self._anew(f'move {self.data} away')}",
             )
+
+    def _anew(self, how: str) -> str:
+        return filled_again(self._folder, self.table, f"{how}: the table is written anew")
 
     def stage(self, commit: int) -> Path:
         """Return an empty folder for the files of a commit; what older ones left behind goes."""
@@ -102,8 +113,8 @@ class Tree:
                 odd = self.data / name / min((wanted - there) or (there - wanted))
                 raise RefusedError(
                     f"{odd} {what}: somebody else has changed the table's files",
-                    fix=f"put it right; or move {self.data} and {self.books} away and restart: the table is "
-                    "written anew",
+                    fix="put it right; or "
+                    + self._anew(f"move {self.data} and {self.books} away and restart"),
                 )
             gone |= set() if there else {name}
         return {path: facts for path, facts in manifest.files.items() if _folder(path) not in gone}

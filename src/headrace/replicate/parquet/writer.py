@@ -15,7 +15,7 @@ from headrace.replicate.columns import arrow_schema, fitted, time_column
 from headrace.replicate.folders import deleted, folder_failures
 from headrace.replicate.parquet.compaction import choose, put_together
 from headrace.replicate.parquet.datafiles import file_name, folders_of, read_rows, write_rows
-from headrace.replicate.parquet.manifest import DataFile, Manifest
+from headrace.replicate.parquet.manifest import DataFile, Manifest, filled_again
 from headrace.replicate.parquet.merging import Incoming
 from headrace.replicate.parquet.tree import Tree
 from headrace.replicate.protocol import Chunk, Cursor, Position, TableShape, Task, fenced, version_of
@@ -72,7 +72,11 @@ class ParquetWriter:
     def _differs(self, tree: Tree, what: str) -> RefusedError:
         return RefusedError(
             f"{tree.data} holds another table: {what}",
-            fix=f"move {tree.data} and {tree.books} away; `headrace replicas rebuild` fills them again",
+            fix=filled_again(
+                self._folder,
+                tree.table,
+                f"move {tree.data} and {tree.books} away; `headrace replicas rebuild` fills them again",
+            ),
         )
 
     def cursors(self) -> Mapping[str, Cursor]:

@@ -88,6 +88,12 @@ def why(sources: PageSources, table: str, row: Mapping[str, Any]) -> dict[str, A
         raise RefusedError(
             f"'{table}' is a query over other tables", fix="look at the rows of: " + ", ".join(plan.sources)
         )
+    if table in runtime.store.outside:
+        raise RefusedError(
+            f"the rows of table '{table}' are not in the store: executors write them into files "
+            f"({runtime.store.outside[table]})",
+            fix="look for the row there: of where it comes from only `_version` is kept, with the epoch",
+        )
     stream = runtime.plan.streams[plan.sources[0]]
     with ExitStack() as undo:
         undo.enter_context(sources.slot())
