@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ def opened(
     outside: dict[str, str] | None = None,
     rebuild: tuple[str, ...] = (),
     pipeline: hr.Pipeline | None = None,
+    moved: Callable[[str, str, str], bool] | None = None,
 ) -> Iterator[Store]:
     store = Store.open(
         folder / "store.duckdb",
@@ -38,6 +39,7 @@ def opened(
         identities={"events": "one"},
         outside=outside,
         rebuild=rebuild,
+        moved=moved,
     )
     try:
         yield store
@@ -131,6 +133,31 @@ def test_a_table_with_files_goes_on_with_files_only_and_is_not_computed_again(tm
             pass
     with opened(tmp_path, PLACE) as store:
         assert [table.rows for table in store.status().tables] == [3]
+
+
+def test_a_table_with_files_goes_on_in_the_same_place_or_where_they_were_moved(tmp_path: Path) -> None:
+    other = {"clicks": "replica 'lake', delta, /sea"}
+    for place in (other, PLACE):  # no file yet
+        with opened(tmp_path, place):
+            pass
+    with opened(tmp_path, PLACE) as store, store.transaction():
+        list_files(store.connection, "clicks", [file_of(1)])
+    for _ in range(2):
+        with pytest.raises(RefusedError, match=r"delta, /lake.*delta, /sea"), opened(tmp_path, other):
+            pass
+    asked = list[tuple[str, ...]]()
+
+    def moved(*facts: str) -> bool:
+        asked.append(facts)
+        return True
+
+    with opened(tmp_path, PLACE) as store:
+        store_id = store.status().store_id
+    with opened(tmp_path, other, moved=moved) as store:
+        assert [table.rows for table in store.status().tables] == [3]
+    assert asked == [("clicks", PLACE["clicks"], store_id)]
+    with pytest.raises(RefusedError, match=r"delta, /sea.*delta, /lake"), opened(tmp_path, PLACE):
+        pass
 
 
 def test_a_table_with_rows_in_the_store_gets_no_files(tmp_path: Path) -> None:

@@ -233,7 +233,7 @@ class Handover:
         progress, known = _progress(stands), dict(stands["meta"])
         self._check_tables(plan, progress)
         require_identities(known, plan, progress)
-        self._check_outside(known)
+        self._check_outside(plan, known)
         with ExitStack() as files:
             logs = {name: self._opened(name, files) for name in plan.streams}
             for name, log in logs.items():
@@ -281,9 +281,9 @@ class Handover:
                 fix=f"run it as it is now first: headrace run {words} --profile {self.before.profile.name}",
             )
 
-    def _check_outside(self, known: Mapping[str, str]) -> None:
-        """Refuse a profile under which a table would have its rows in the store and in files."""
-        from headrace.operate.outside import outside_of_profile
+    def _check_outside(self, plan: PipelinePlan, known: Mapping[str, str]) -> None:
+        """Refuse a profile with which a table would have rows in the store and in files, or in two places."""
+        from headrace.operate.outside import check_places, outside_of_profile
         from headrace.store.outside import outside_of
 
         before, now = set(outside_of(known)), set(outside_of_profile(self.target))
@@ -295,6 +295,7 @@ class Handover:
                 fix="name the same tables in spark.rows_by_executors of both profiles (the local engine does "
                 "not have it), or give the table another name",
             )
+        check_places(self.target, plan, known)
 
     def _opened(self, name: str, files: ExitStack) -> Log:
         try:

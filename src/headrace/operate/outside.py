@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "check_outside",
+    "check_places",
+    "is_moved",
     "outside_of_profile",
     "outside_places",
     "refuse_again",
@@ -41,8 +43,35 @@ def outside_places(home: Home, plan: PipelinePlan) -> dict[str, str]:
     found = {}
     for name in outside_of_profile(home):
         replica, options = _taker(home, plan, name)
-        found[name] = f"replica '{replica}', {options.kind}, {Path(options.path).absolute()}"
+        found[name] = f"{_words(replica, options)}{Path(options.path).absolute()}"
     return found
+
+
+def _words(replica: str, options: CommonOptions) -> str:
+    return f"replica '{replica}', {options.kind}, "
+
+
+def is_moved(home: Home, plan: PipelinePlan, table: str, before: str, store_id: str) -> bool:
+    """Return whether the files of a table that were at `before` (see `outside_places`) were moved.
+
+    That is: the replica keeps its name and kind, and the folder where files of the store wait is there now.
+    """
+    from headrace.replicate.staged import staged_at
+
+    replica, options = _taker(home, plan, table)
+    here = staged_at(Path(options.path).absolute(), table, store_id)
+    return before.startswith(_words(replica, options)) and here.is_dir()
+
+
+def check_places(home: Home, plan: PipelinePlan, known: Mapping[str, str]) -> None:
+    """Raise RefusedError for a table of which a store with these facts has files in another place."""
+    from headrace.store.outside import outside_of, two_places
+
+    before = outside_of(known)
+    for name, place in outside_places(home, plan).items():
+        was = before.get(name, place)
+        if was != place and not is_moved(home, plan, name, was, known["store_id"]):
+            raise two_places(name, was, place)
 
 
 def stages_of(home: Home, plan: PipelinePlan, store: Store) -> dict[str, Stage]:

@@ -24,7 +24,7 @@ from headrace.operate.engines import check_engine, open_engine, spark_facts
 from headrace.operate.journal import Journal
 from headrace.operate.lag import LogsForQuestions
 from headrace.operate.observing import open_observer, serve_metrics
-from headrace.operate.outside import outside_places
+from headrace.operate.outside import is_moved, outside_places
 from headrace.operate.pollers import Pollers
 from headrace.operate.project import Home, Project
 from headrace.operate.replicas import Replicas, expired_tables, replica_states
@@ -179,6 +179,7 @@ class Runtime:
                 rebuild=tuple(rebuild),
                 expired=expired_tables(project, plan),
                 outside=outside,
+                moved=partial(is_moved, project, plan),
             )
             files.callback(store.close)
             _hold_folder(project, files)

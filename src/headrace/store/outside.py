@@ -6,7 +6,7 @@ names it. What becomes of the files is the work of the one replica that takes th
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +25,7 @@ __all__ = [
     "outside_view",
     "rows_outside",
     "tables_outside",
+    "two_places",
 ]
 
 _PLACE = "outside:"
@@ -122,14 +123,20 @@ def adopt_outside(
     known: Mapping[str, str],
     wanted: Mapping[str, str],
     rebuild: Collection[str],
+    moved: Callable[[str, str], bool],
 ) -> None:
     """Let the tables of `wanted` have their rows in files, and no others, inside a transaction.
 
-    Called when a store is opened. Raises RefusedError when a table would have rows in both places, and for
-    one that is to be computed again, whose rows nobody could take out of the files.
+    Called when a store is opened. `moved` says of a table and its place until now whether its files have
+    been moved to the wanted one. Raises RefusedError when a table would have rows in both places, or files
+    in two, and for one that is to be computed again, whose rows nobody could take out of the files.
     """
     for table in plan.tables:
         name = table.name
+        before = known.get(name, "")
+        other = before != "" and wanted.get(name, before) != before
+        if other and listed_names(connection, name) and not moved(name, before):
+            raise two_places(name, before, wanted[name])
         if name in known and name not in wanted and listed_names(connection, name):
             raise RefusedError(
                 f"the rows of table '{name}' are not in this store: Spark's executors have written them into "
@@ -153,6 +160,16 @@ def adopt_outside(
         connection.execute("DELETE FROM _headrace.meta WHERE name = ?", [_PLACE + name])
         if name in wanted:
             connection.execute("INSERT INTO _headrace.meta VALUES (?, ?)", [_PLACE + name, wanted[name]])
+
+
+def two_places(table: str, before: str, now: str) -> RefusedError:
+    """Return the error of a table of which files would be in two places, each of which lacks some."""
+    return RefusedError(
+        f"the rows of table '{table}' are in files ({before}), and the next ones would be written elsewhere "
+        f"({now})",
+        fix="name the replica and its path as before; or move the folder there as a whole, with its "
+        "`_headrace`, where files wait; or give the table another name: it is computed from the log",
+    )
 
 
 def outside_view(table: TablePlan, place: str) -> str:

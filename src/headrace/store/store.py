@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import uuid
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -73,12 +73,14 @@ class Store(StoreReading):
         rebuild: tuple[str, ...] = (),
         expired: Mapping[str, Collection[str]] | None = None,
         outside: Mapping[str, str] | None = None,
+        moved: Callable[[str, str, str], bool] | None = None,
     ) -> Store:
         """Open the store of a pipeline, made when it is absent; `identities` are those of the streams' logs.
 
         `expired` names, by replica, the tables of which it takes rows out of its target when they are retired
         here: their keys are written down from now on. None: as it was.
-        `outside` names the tables whose rows executors write into files, and says in words where.
+        `outside` names the tables whose rows executors write into files, and says in words where; `moved` is
+        asked of a table, its place until now and the store's id whether the files were moved from there.
         Tables named in `rebuild` are `asked` for again: they stay as they are until the engine, which knows
         what the log still holds, calls `begin_again`.
         Raises RefusedError when another process holds it, when a table's query changed and is not in
@@ -101,7 +103,7 @@ class Store(StoreReading):
             lock.release()
             raise
         try:
-            store._begin(identities, rebuild, expired, outside or {})
+            store._begin(identities, rebuild, expired, outside or {}, moved)
         except BaseException:
             store.close()
             raise
@@ -207,6 +209,7 @@ class Store(StoreReading):
         rebuild: tuple[str, ...],
         expired: Mapping[str, Collection[str]] | None,
         outside: Mapping[str, str],
+        moved: Callable[[str, str, str], bool] | None,
     ) -> None:
         self._refuse_foreign()
         with self.transaction():
@@ -230,7 +233,10 @@ class Store(StoreReading):
                 self._keep_late_of_other_columns(stream.stream.name)
                 for statement in stream_relations(stream):
                     self.connection.execute(statement)
-            adopt_outside(self.connection, self.plan, outside_of(meta), outside, rebuild)
+            adopt_outside(
+                self.connection, self.plan, outside_of(meta), outside, rebuild,
+                lambda table, place: moved is not None and moved(table, place, meta["store_id"]),
+            )  # fmt: skip
             self.outside = outside
             self._adopt_tables(rebuild, outside_of(meta))
             self._insert_meta({"schema_version": str(SCHEMA_VERSION)})
