@@ -127,3 +127,11 @@ def test_a_target_that_was_set_back_with_its_store_is_followed(tmp_path: Path) -
             with following(test, target.replica(tables=NAMES)) as follower:
                 catch_up(follower)
             same(test, target, NAMES)
+
+
+def test_a_replica_whose_target_is_another_for_a_while_goes_on_with_the_first(tmp_path: Path) -> None:
+    folder, first = tmp_path / "pipeline", FilesTarget(tmp_path / "first")
+    for number, target in enumerate([first, first, FilesTarget(tmp_path / "second"), first]):
+        copied(folder, target, first=20 * number)
+    with opened(folder) as test:
+        same(test, first, NAMES)

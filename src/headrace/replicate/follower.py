@@ -303,10 +303,12 @@ class Follower:
                     way = self._way_after_rebuild(copy)
                 elif copy.outrun(known, head):
                     way = "rebuild"
-            taken = Taking(1 if known is None else known.generation + 1)
+            before = takings.get(name, Taking())
+            # The greatest: the profile may name another target for a while.
+            taken = Taking(max(before.generation or 0, 1 if known is None else known.generation + 1))
             if name not in told:
                 # Before it is taken: a generation that the store does not know is another history's.
-                self._remember(name, takings, replace(taken, ceiling=takings.get(name, taken).ceiling))
+                self._remember(name, takings, replace(taken, ceiling=before.ceiling))
             copy.begin(self._writer, known, head, way)
             self._remember(name, takings, taken)
             begun.add(name)

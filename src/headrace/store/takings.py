@@ -16,7 +16,7 @@ __all__ = ["Taking", "takings_of", "write_taking"]
 class Taking:
     """What is known of one table in the target of a replica.
 
-    generation  the last one in which this store took the table, or was about to; None: not known
+    generation  the greatest in which this store took the table, or was about to; None: not known
     ceiling     a cursor beyond this epoch is of a time before the store was set back; None: any may be ours
     """
 
