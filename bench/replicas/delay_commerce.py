@@ -153,6 +153,8 @@ class Delays:
         if self.live_from is None:
             return
         times = [at for at, _ in report.times.get("events", ()) if at >= self.live_from]
+        if not times:  # it closes windows: nobody waits for it, and there may always be one more
+            return
         for waiting in self._waiting.values():
             waiting.append((report.epoch, times))
 
