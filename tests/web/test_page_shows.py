@@ -212,6 +212,7 @@ def test_a_panel_shows_what_comes_while_it_is_open_and_for_the_time_that_is_chos
     page: RunningPage, tab: Page
 ) -> None:
     tab.goto("/dashboards")
+    tab.locator("button[aria-label='Countries as CSV']:enabled").wait_for()  # it may move until it is drawn
     tab.get_by_role("button", name="Countries, larger").click()
     panel = tab.get_by_role("dialog", name="Countries")
     panel.get_by_text("Query and rows").click()

@@ -61,7 +61,10 @@ function Panel({ panel, range, brush }: { panel: PanelLine; range: Range; brush:
       data={data}
       drawn={timed}
       said={<Said error={asked.error} />}
-      picture={(height) => data && <Picture panel={panel} data={data} height={height} between={timed ? range.between(now) : undefined} brush={brush} />}
+      picture={(height) =>
+        // Its place is kept, or what somebody is about to press would move when the rows come.
+        data ? <Picture panel={panel} data={data} height={height} between={timed ? range.between(now) : undefined} brush={brush} /> : <div style={{ height }} aria-busy="true" />
+      }
       more={
         <details>
           <summary>Query and rows</summary>
