@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from confluent_kafka import Consumer, KafkaException, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, TopicPartition
 from raw_fetch import CODECS, fetch_codecs
 
 from headrace.errors import RefusedError
@@ -192,6 +193,37 @@ def test_positions_that_brokers_refused_are_tried_again_when_the_log_is_closed(k
         log.close()
     with opened(kafka_broker, topic) as again:
         assert again.readers() == {"engine": {0: 3}, "copy": {1: 1}}
+
+
+def commits_of(brokers: str, group: str) -> int:
+    """Return how many commits of a group the brokers hold."""
+    client = Consumer({"bootstrap.servers": brokers, "group.id": topic_name(), "enable.partition.eof": True})
+    numbers = client.list_topics("__consumer_offsets", timeout=10).topics["__consumer_offsets"].partitions
+    client.assign([TopicPartition("__consumer_offsets", number, OFFSET_BEGINNING) for number in numbers])
+    found, ended = 0, set()
+    while len(ended) < len(numbers):
+        message = client.poll(20)
+        assert message is not None, "the brokers gave no end"
+        if message.error() is not None:
+            ended.add(message.partition())
+        else:
+            found += group.encode() in message.key()
+    client.close()
+    return found
+
+
+def test_positions_of_many_epochs_are_one_commit_and_who_asks_sees_the_newest(kafka_broker: str) -> None:
+    topic = topic_name()
+    with opened(kafka_broker, topic, partitions=1) as log:
+        began = time.monotonic()
+        for at in range(500):
+            log.publish("engine", {0: at})
+            if at % 10 == 0:
+                log.append(ones(1))  # some time passes, as between epochs
+        assert log.readers("engine") == {"engine": {0: 499}}
+        seconds = time.monotonic() - began
+    # The first one, one a second, and the one that was asked for.
+    assert 1 <= commits_of(kafka_broker, f"headrace-{topic}") <= 2 + seconds
 
 
 def test_a_log_ends_whose_positions_nobody_takes(kafka_broker: str) -> None:

@@ -105,6 +105,12 @@ class Connection:
             # librdkafka names the file or the setting; secrets are not among what it repeats.
             raise RefusedError(f"{self.place}: {error.args[0].str()}", fix=_FIX) from None
 
+    def beside(self) -> Connection:
+        """Return another one to the same cluster, for what nobody waits for."""
+        other = Connection(self.settings, self.place)
+        other._answered = self._answered
+        return other
+
     @property
     def admin(self) -> AdminClient:
         """The administrator, made when first asked for."""

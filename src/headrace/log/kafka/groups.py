@@ -20,6 +20,8 @@ _PATIENCE_S = 10.0
 _LAST_S = 3.0
 """So long are positions that the brokers refused tried again when the log is closed."""
 _AGAIN_S = 0.2
+_PACE_S = 1.0
+"""Positions are for others to look at, and each commit is a record that a broker writes."""
 _LOOK_S = 1.0
 _LOAD_S = 60.0
 """A mark of a load holds so long: longer than another broker takes to step in for one that died."""
@@ -30,17 +32,21 @@ _BEGIN_S_MAX = 60.0
 class Groups:
     """Commits positions in a thread of its own: an epoch never waits for it and never fails by it.
 
-    What the brokers refuse is tried again with the next positions, and when the log is closed.
+    Once a second at most, or as soon as somebody asks for them. What the brokers refuse is tried again with
+    the next positions, and when the log is closed.
     """
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
+        # A broker answers what comes over one connection in turn, and a commit takes ten times as long as
+        # the questions that each read asks.
+        self._commits = connection.beside()
         self._topic = connection.settings.topic
         self._prefix = connection.settings.group_name
         self._wanted: dict[str, dict[int, int]] = {}
         """The newest positions that the brokers do not have, by reader; `_due` when some were not tried."""
         self._changed = threading.Condition()
-        self._due = self._busy = False
+        self._due = self._busy = self._hurried = False
         self._loads: dict[str, Consumer] = {}
         self._closed = False
         self._quiet_until = 0.0
@@ -50,7 +56,7 @@ class Groups:
         return self._prefix if reader == "engine" else f"{self._prefix}.{reader}"
 
     def publish(self, reader: str, positions: Mapping[int, int]) -> None:
-        """Commit `positions` soon; of two that follow each other the first may be left out."""
+        """Commit `positions` within a second or so; of those that follow each other only the last."""
         with self._changed:
             self._wanted.setdefault(reader, {}).update(positions)
             self._due = True
@@ -60,11 +66,13 @@ class Groups:
             self._changed.notify_all()
 
     def _run(self) -> None:
-        last = False
+        last, pause_until = False, 0.0
         while not last:
             with self._changed:
                 self._changed.wait_for(lambda: self._due or self._closed)
-                last = not self._due
+                pause = pause_until - time.monotonic()
+                self._changed.wait_for(lambda: self._hurried or self._closed, max(0.0, pause))
+                last, self._hurried = not self._due, False
                 wanted, self._wanted = self._wanted, {}
                 self._due, self._busy = False, True
             until = time.monotonic() + _LAST_S if last else None
@@ -73,6 +81,7 @@ class Groups:
                 for reader, positions in wanted.items()
                 if not self._taken(self._group(reader), positions, until)
             }
+            pause_until = time.monotonic() + _PACE_S
             with self._changed:
                 for reader, positions in refused.items():  # what came meanwhile is newer
                     self._wanted[reader] = {**positions, **self._wanted.get(reader, {})}
@@ -98,11 +107,13 @@ class Groups:
     def _commit(self, group: str, places: list[TopicPartition], seconds_max: float = ANSWER_S_MAX) -> None:
         # Through the administrator: a consumer that commits waits a minute for a broker that is gone.
         given = [ConsumerGroupTopicPartitions(group, places)]
-        asked = self._connection.admin.alter_consumer_group_offsets(given)
-        _require_taken(self._connection.ask(asked, seconds_max=seconds_max)[group].topic_partitions)
+        asked = self._commits.admin.alter_consumer_group_offsets(given)
+        _require_taken(self._commits.ask(asked, seconds_max=seconds_max)[group].topic_partitions)
 
     def _settle(self) -> None:
         with self._changed:
+            self._hurried = True
+            self._changed.notify_all()
             self._changed.wait_for(lambda: not self._due and not self._busy, _PATIENCE_S)
 
     def readers(self, partitions: int, name: str | None = None) -> dict[str, dict[int, int]]:
