@@ -59,14 +59,42 @@ def test_a_full_slice_is_not_asked_whether_to_wait(log: Log) -> None:
     assert looked(log, 10, waits=True) == ([], 10)
 
 
-def test_few_records_wait_four_times_as_long_as_their_epochs_take_and_many_not_at_all() -> None:
-    linger = Linger()
-    assert linger.seconds(1, 0.16) == 0.0  # nothing is known yet
-    linger.learn(0.010)
-    assert [linger.seconds(found, 0.16) for found in (1, 9, 10, 5000)] == [0.04, 0.04, 0.0, 0.0]
+def linger_of(cost: float, rate: float) -> Linger:
+    """Return one that has seen nine epochs that took `cost` seconds, while `rate` records a second came."""
+    linger, moment, apart = Linger(), 0.0, 0.05
+    for _ in range(9):
+        linger.learn(round(rate * apart), cost, moment)
+        moment += apart
+    return linger
 
 
-def test_an_epoch_of_many_tables_wants_more_company_and_waits_no_longer_than_is_allowed() -> None:
+def test_nothing_is_waited_for_before_the_first_epoch_and_little_is_known_after_it() -> None:
     linger = Linger()
-    linger.learn(0.060)
-    assert [linger.seconds(found, 0.16) for found in (10, 59, 60)] == [0.16, 0.16, 0.0]
+    assert linger.seconds(1, 0.16) == 0.0
+    linger.learn(1, 0.010, 5.0)
+    assert linger.seconds(1, 0.16) == pytest.approx(0.04)
+
+
+def test_records_wait_until_those_have_come_that_share_the_cost_of_an_epoch() -> None:
+    linger = linger_of(0.010, rate=400.0)
+    waits = [linger.seconds(found, 0.16) for found in (1, 2, 6, 9, 10, 5000)]
+    assert waits == pytest.approx([0.0225, 0.02, 0.01, 0.0025, 0.0, 0.0])
+
+
+def test_records_that_come_now_and_then_wait_four_times_as_long_as_an_epoch_takes() -> None:
+    assert linger_of(0.010, rate=20.0).seconds(1, 0.16) == pytest.approx(0.04)
+    assert linger_of(0.060, rate=20.0).seconds(1, 0.16) == pytest.approx(0.16)  # no longer than is allowed
+
+
+def test_one_slow_epoch_makes_none_of_those_after_it_wait_longer() -> None:
+    linger = linger_of(0.010, rate=20.0)
+    linger.learn(1, 0.500, 1.0)
+    assert linger.seconds(1, 0.16) == pytest.approx(0.04)
+
+
+def test_after_a_pause_of_an_hour_the_rate_is_learnt_anew_within_some_epochs() -> None:
+    linger, moment = linger_of(0.010, rate=400.0), 3600.0
+    for _ in range(6):
+        linger.learn(20, 0.010, moment)
+        moment += 0.05
+    assert linger.seconds(2, 0.16) == pytest.approx(0.02, rel=0.3)

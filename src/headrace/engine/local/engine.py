@@ -240,7 +240,7 @@ class LocalEngine:
         decode = sum(batch.seconds_rows for batch in batches)
         self._pace.learn(rows, max(seconds, read, decode))
         if rows < FEW:
-            self._linger.learn(seconds)
+            self._linger.learn(rows, seconds, time.perf_counter())
 
     def _report(self, epoch: Epoch, batches: list[Batch]) -> EpochReport:
         progress = epoch.progress

@@ -5,6 +5,9 @@ And how long one of few records waits for more of them.
 
 from __future__ import annotations
 
+from collections import deque
+from statistics import median
+
 __all__ = ["Linger", "Pace"]
 
 _FIRST = 16_000
@@ -17,10 +20,15 @@ _SECONDS = 1.2
 _GROWTH = 3
 
 _SHARE = 4
-"""An epoch of few records waits this many times as long as the last took: they take a fifth of a core."""
+"""Records wait so many times as long as an epoch takes at most: rare ones then cost a fifth of a core."""
 
 _RECORD_S = 0.001
 """What a record may cost: as many as share the cost of an epoch so wait for no more of them."""
+
+_COSTS = 9
+_WEIGHT = 0.5
+_APART_S_MAX = 0.5
+"""A pause counts as one so short, so that what comes after it soon weighs more than what came before."""
 
 
 class Pace:
@@ -45,15 +53,30 @@ class Pace:
 
 
 class Linger:
-    """Learns the wait from how long small epochs took."""
+    """Learns how long few records wait from what small epochs cost and how fast records came lately."""
 
     def __init__(self) -> None:
-        self._seconds = 0.0
+        self._costs: deque[float] = deque(maxlen=_COSTS)
+        self._cost = 0.0
+        self._ended: float | None = None
+        self._records = self._seconds = 0.0
 
-    def learn(self, seconds: float) -> None:
-        """Take note of how long an epoch of few records took."""
-        self._seconds = 0.8 * self._seconds + 0.2 * seconds if self._seconds else seconds
+    def learn(self, records: int, seconds: float, ended: float) -> None:
+        """Take note of an epoch of few records: how long it took and when it ended, on a monotonic clock."""
+        self._costs.append(seconds)
+        self._cost = median(self._costs)  # one that the disk held up says nothing about the next
+        if self._ended is not None:
+            self._records = _WEIGHT * self._records + records
+            self._seconds = _WEIGHT * self._seconds + min(ended - self._ended, _APART_S_MAX)
+        self._ended = ended
 
     def seconds(self, found: int, most: float) -> float:
-        """Return how long an epoch of so many records waits for more, `most` seconds at most."""
-        return 0.0 if self._seconds <= found * _RECORD_S else min(most, _SHARE * self._seconds)
+        """Return how long an epoch of `found` records waits for more, `most` seconds at most.
+
+        Until those will have come that share its cost, at the rate of late.
+        """
+        missing = self._cost / _RECORD_S - found
+        if missing <= 0:
+            return 0.0
+        longest = min(most, _SHARE * self._cost)
+        return min(longest, missing * self._seconds / self._records) if self._records else longest
