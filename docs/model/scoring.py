@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime  # here, not where it is used: where it is missing, every record would be set aside
 import pyarrow as pa
 
 
@@ -19,8 +20,6 @@ class Model:
 
     def _session(self) -> Any:
         if self._opened is None:
-            import onnxruntime
-
             options = onnxruntime.SessionOptions()
             options.intra_op_num_threads = 1  # the engine has its own threads
             providers = ["CPUExecutionProvider"]

@@ -103,7 +103,9 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except HeadraceError as error:
         return _tell(error, debug)
     except Exception as error:  # noqa: BLE001 - the last place where a bug can become a message
-        wrapped = InternalError(f"{type(error).__name__}: {error}")
+        from headrace.operate.extras import missing_extra
+
+        wrapped = missing_extra(error) or InternalError(f"{type(error).__name__}: {error}")
         wrapped.__cause__ = error
         return _tell(wrapped, debug)
     return 0

@@ -55,10 +55,13 @@ def run_project(loaded: "Project", *, until_caught_up: bool = False, rebuild: It
     from headrace.cli.view import RunFigures, RunView
     from headrace.log.backoff import when_ready
     from headrace.operate import Runtime
+    from headrace.operate.extras import require_extra
     from headrace.operate.supervise import StopSignals, supervise
     from headrace.web.page.serve import check_page, served_page
 
     check_page(loaded.profile.page)
+    if loaded.profile.engine == "spark":  # before brokers are waited for
+        require_extra("spark", "the Spark engine")
     stop = threading.Event()
     figures = RunFigures()
     view = RunView(loaded.pipeline.name, figures)

@@ -23,12 +23,13 @@ def watch(project: ProjectOption = Path(), profile: ProfileOption = None) -> Non
     Below stand the flow, outcomes, tables, replicas and the journal. It asks the running pipeline once a
     second; of a stopped one it shows how it stood.
     """
+    from headrace.operate.extras import missing_extra
+
     try:
         from headrace.cli.watch import WatchApp
     except ModuleNotFoundError as error:
-        if error.name != "textual":
+        lacking = missing_extra(error, "`headrace watch`")
+        if lacking is None:
             raise
-        raise ProfileError(
-            "`headrace watch` needs textual", fix="pip install 'headrace[tui]'; or look at `headrace status`"
-        ) from None
+        raise ProfileError(lacking.message, fix=f"{lacking.fix}; or look at `headrace status`") from None
     WatchApp(home_of(project, profile)).run()

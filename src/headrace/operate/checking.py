@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from headrace.declare.words import did_you_mean
 from headrace.errors import DeclarationError, HeadraceError, Problem, ProfileError
 from headrace.operate.engines import check_engine
+from headrace.operate.extras import extra_of, install_extra, installed
 from headrace.operate.outside import wrong_outside
 from headrace.operate.profile_file import ProfileFile, read_profile_file
 from headrace.operate.profiles import DEFAULT_PROFILE, Profile, examine_profile, problems_of_streams
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["Checked", "Looks", "check_project"]
 
 _DRIVERS = {"cassandra": "cassandra", "delta": "deltalake", "postgresql": "psycopg"}
-"""What a kind of replica imports when it opens; the extra that brings it is called as the kind."""
+"""What a kind of replica imports when it opens."""
 
 Looks = Callable[[Profile], Iterable[tuple[str, ProfileError]]]
 """Gives what else is wrong with a profile: a dotted key without `profiles.NAME.`, and the error."""
@@ -106,7 +106,7 @@ class _Found:
             streams = tuple(each.name for each in pipeline.streams)
             self.problems.extend(problems_of_streams(read.profile, self._file, streams))
             project = Project(self._home, read.profile, pipeline)
-            for look in (_engine, _schemas, _pollers, _drivers):
+            for look in (_engine, _schemas, _pollers, _packages):
                 self._tell(read.profile, look(project))
             self._tell(read.profile, _replicas(project, plan))
             self._tell(read.profile, _outside(project, plan))
@@ -174,21 +174,27 @@ def _outside(project: Project, plan: PipelinePlan | None) -> Iterator[tuple[str,
             yield "spark.rows_by_executors", error
 
 
-def _drivers(project: Project) -> Iterator[tuple[str, ProfileError]]:
-    """Give replicas whose driver this machine does not have; a run finds that out when it opens them."""
-    for name, options in project.profile.replicas.items():
-        driver = _DRIVERS.get(options.kind)
-        if driver is not None and not _installed(driver):
-            what = f"a replica of kind '{options.kind}' needs '{driver}', which is not installed"
-            fix = f"install it: pip install 'headrace[{options.kind}]'"
-            yield f"replicas.{name}.kind", AbsentError(what, fix=fix)
+def _packages(project: Project) -> Iterator[tuple[str, ProfileError]]:
+    """Give what this machine does not have of what a run would import, when it starts or as it goes on."""
+    for key, who, package in _imported(project.profile):
+        extra = extra_of(package)
+        if extra is not None and not installed(package):
+            what = f"{who} needs '{package}', which is not installed"
+            yield key, AbsentError(what, fix=install_extra(extra))
 
 
-def _installed(package: str) -> bool:
-    try:
-        return find_spec(package) is not None
-    except ValueError:  # a module of that name that is none
-        return False
+def _imported(profile: Profile) -> Iterator[tuple[str, str, str]]:
+    if profile.engine == "spark":
+        yield "engine", "the Spark engine", "pyspark"
+    for name, options in profile.replicas.items():
+        if options.kind in _DRIVERS:
+            yield f"replicas.{name}.kind", f"a replica of kind '{options.kind}'", _DRIVERS[options.kind]
+        if options.kind == "parquet" and getattr(options, "uri", ""):
+            yield f"replicas.{name}.uri", "a Parquet replica in S3", "boto3"
+    if profile.telemetry.traces is not None:
+        yield "telemetry.traces", "telemetry", "opentelemetry.sdk"
+    if profile.telemetry.lineage is not None:
+        yield "telemetry.lineage", "telemetry", "openlineage.client"
 
 
 def _replicas(project: Project, plan: PipelinePlan | None) -> Iterator[tuple[str, ProfileError]]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from headrace.declare.words import did_you_mean
 from headrace.errors import HeadraceError, InternalError, ProfileError, TransientError
+from headrace.operate.extras import missing_extra
 
 if TYPE_CHECKING:
     from headrace.operate.journal import Journal
@@ -92,8 +93,10 @@ def flatten_of(project: Project, place: str) -> Callable[..., Any]:
                 spec.loader.exec_module(module)
             except Exception as error:
                 del sys.modules[spec.name]
+                lacking = missing_extra(error)
                 raise ProfileError(
-                    f"{path} cannot be run: {type(error).__name__}: {error}", fix="correct it"
+                    f"{path} cannot be run: {type(error).__name__}: {error}",
+                    fix="correct it" if lacking is None else lacking.fix,
                 ) from error
             found = getattr(module, name, None)
     if not callable(found):

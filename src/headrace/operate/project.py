@@ -12,6 +12,7 @@ from types import ModuleType
 
 from headrace.declare import Pipeline
 from headrace.errors import DeclarationError, HeadraceError, Problem, ProfileError
+from headrace.operate.extras import extra_of, install_extra
 from headrace.operate.profiles import Profile, check_streams, read_profile
 
 __all__ = [
@@ -182,6 +183,8 @@ def _problem_of(error: BaseException, path: Path) -> Problem:
             file, line = frame.filename, frame.lineno
     fix = ""
     if isinstance(error, ModuleNotFoundError):
-        fix = f"install '{error.name}' into the environment that runs headrace, or correct the name"
+        extra = extra_of(error.name)
+        other = f"install '{error.name}' into the environment that runs headrace, or correct the name"
+        fix = other if extra is None else install_extra(extra)
     words = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
     return Problem(file, line, Path(file).name, f"it cannot be run: {words}", fix)

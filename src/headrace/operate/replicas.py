@@ -131,8 +131,11 @@ class Replicas:
             if state == "waiting" and self._in_trouble.get(name) == said:  # it took something in between
                 return
             self._in_trouble[name] = said
-            self._journal.warning("replica", replica=name, state=state, why=said[1])
-            self.on_notice(f"replica '{name}' {state}: {said[1]}")
+            fix = follower.error.fix
+            self._journal.warning(
+                "replica", replica=name, state=state, why=said[1], **({"fix": fix} if fix else {})
+            )
+            self.on_notice(f"replica '{name}' {state}: {said[1]}" + (f" (fix: {fix})" if fix else ""))
             return
         if state == "starting" and name in self._in_trouble:  # a target that takes a chunk at each try
             return

@@ -6,8 +6,9 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from headrace.errors import HeadraceError, ProfileError
+from headrace.errors import HeadraceError
 from headrace.operate.datasets import steps_of
+from headrace.operate.extras import missing_extra
 
 if TYPE_CHECKING:
     from headrace.engine.local.settings import EpochReport
@@ -33,11 +34,8 @@ class Telemetry:
         if project.profile.telemetry.wanted:
             try:
                 self._signals = tuple(self._wanted(project, plan))
-            except ImportError as error:
-                raise ProfileError(
-                    f"traces and lineage need '{error.name}', which is not installed",
-                    fix="install it: pip install 'headrace[telemetry]'",
-                ) from error
+            except ImportError as error:  # of telemetry's own, or of a database that lineage names
+                raise missing_extra(error, "telemetry") or error from error
 
     def start(self) -> None:
         """Say that the run begins."""
