@@ -2,7 +2,7 @@
 
 import re
 import sys
-from contextlib import ExitStack
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -229,16 +229,12 @@ def _redrive_from_topic(
 ) -> None:
     from headrace.operate import connect
     from headrace.operate.dead_letter_topics import open_letters_topic, streams_of_topics
-    from headrace.operate.redrive import append_redriven
-    from headrace.operate.redrive_topic import READER, read_topic, redriven_of
+    from headrace.operate.redrive_topic import READER, TopicLetters
 
-    with ExitStack() as undo:
-        topic = open_letters_topic(home, name, stream)
-        undo.callback(topic.close)
-        client = connect(home)
-        undo.callback(client.close)
-        letters = read_topic(topic, streams_of_topics(home))
-        chosen = redriven_of(client, letters, unchanged=everything)
+    with closing(open_letters_topic(home, name, stream)) as topic:
+        with closing(connect(home)) as client:
+            letters = TopicLetters(topic, streams_of_topics(home))
+            chosen = letters.look(client, _SHOWN, unchanged=everything)
         left_out = [
             f"{number} {why}"
             for number, why in (
@@ -252,8 +248,10 @@ def _redrive_from_topic(
             typer.echo(f"left out of {letters.records} in the topic: " + ", ".join(left_out))
         if not chosen.records:
             typer.echo("the topic holds no corrected record that was not given back before")
-        elif _wanted(len(chosen.records), chosen.records[:_SHOWN], dry_run=dry_run, yes=yes):
-            _tell(append_redriven(chosen.records, partial(_open_log, home)), running=client.running)
+        # The store is not held open while somebody is asked: a run may begin meanwhile.
+        elif _wanted(chosen.records, chosen.first, dry_run=dry_run, yes=yes):
+            with closing(connect(home)) as client:
+                _tell(letters.give_back(client, partial(_open_log, home)), running=client.running)
             topic.publish(READER, letters.ends)
 
 

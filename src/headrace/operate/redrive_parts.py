@@ -12,7 +12,15 @@ if TYPE_CHECKING:
 
     from headrace.log import Log
 
-__all__ = ["BYTES_AT_ONCE", "LETTERS_AT_ONCE", "PLACE", "PLACES_AT_ONCE", "GoingBack"]
+__all__ = [
+    "BYTES_AT_ONCE",
+    "LETTERS_AT_ONCE",
+    "PLACE",
+    "PLACES_AT_ONCE",
+    "GoingBack",
+    "HoldsLetters",
+    "cut_parts",
+]
 
 LETTERS_AT_ONCE = 2_000
 BYTES_AT_ONCE = 16_000_000
@@ -20,7 +28,9 @@ PLACES_AT_ONCE = 500_000
 PLACE = ("stream", "lane", "partition", "offset")
 
 
-class _HoldsLetters(Protocol):
+class HoldsLetters(Protocol):
+    """The store, or a client of it."""
+
     def dead_letters(
         self,
         *,
@@ -48,7 +58,7 @@ class GoingBack:
 
     def __init__(
         self,
-        letters: _HoldsLetters,
+        letters: HoldsLetters,
         change: Change | None = None,
         *,
         addresses: Sequence[Address] = (),
@@ -83,14 +93,14 @@ class GoingBack:
         if self._places is None:
             yield prepare(find_letters(self.letters, self._addresses), self._change)
             return
-        for start, count in _cuts(self._places.column("bytes").to_pylist()):
+        for start, count in cut_parts(self._places.column("bytes").to_pylist()):
             places = self._places.slice(start, count).to_pylist()
             wanted: Any = [tuple(each[name] for name in PLACE) for each in places]
             found = self.letters.dead_letters(addresses=wanted, limit=len(wanted))
             yield prepare(found.to_pylist(), self._change)
 
 
-def _places_of(letters: _HoldsLetters, group: dict[str, str | None]) -> pa.Table:
+def _places_of(letters: HoldsLetters, group: dict[str, str | None]) -> pa.Table:
     """Return where the letters of a group lie, and how large each is."""
     import pyarrow as pa
 
@@ -114,7 +124,7 @@ def _places_of(letters: _HoldsLetters, group: dict[str, str | None]) -> pa.Table
     return pa.concat_tables(pages)
 
 
-def _cuts(sizes: Sequence[int]) -> Iterator[tuple[int, int]]:
+def cut_parts(sizes: Sequence[int]) -> Iterator[tuple[int, int]]:
     """Cut letters of these sizes into parts: where each begins, and of how many it is."""
     start, held = 0, 0
     for at, size in enumerate(sizes):

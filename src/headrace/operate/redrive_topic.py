@@ -3,59 +3,192 @@
 A record says what it stands for in the header `headrace.dead-letter`, or in Kafka Connect's headers. The
 bytes are the topic's; everything else is what the store knows of the dead letter. How far a topic was taken
 is published there as the position of the reader `redrive`.
+
+However many records a topic holds, few are in memory at once: it is read three times. The first time says
+where the latest correction of each letter lies, the second one which of them differ from their letters, and
+the third one gives those back.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from headrace.errors import RefusedError
 from headrace.log.between import clamped, read_between
 from headrace.log.headers import CONNECT_PREFIX, LETTER_HEADER
-from headrace.operate.redrive import Address, Redriven, prepare, replace_exactly
+from headrace.operate.redrive import Address, Redriven, append_redriven, prepare, replace_exactly
+from headrace.operate.redrive_parts import PLACE, cut_parts
 
 if TYPE_CHECKING:
-    from headrace.log import Log
-    from headrace.operate.client import StoreClient
+    import numpy as np
+    import pyarrow as pa
 
-__all__ = ["READER", "Chosen", "TopicLetters", "read_topic", "redriven_of"]
+    from headrace.log import Log
+    from headrace.operate.redrive_parts import HoldsLetters
+
+__all__ = ["READER", "Chosen", "TopicLetters"]
 
 READER = "redrive"
-_ADDRESSES_AT_ONCE = 500
+ROWS_AT_ONCE = 2_000
+PLACES_AT_ONCE = 100_000
+_LANE, _PARTITION, _OFFSET, _AT_PARTITION, _AT_OFFSET, _AT_TIME = range(6)
+"""What is kept of each correction: lane (a number), partition and offset of the letter, and its own place."""
 
 
-@dataclass
+@dataclass(frozen=True)
+class Chosen:
+    """How many records would be given back and the first of them, and how many not, and why."""
+
+    records: int
+    first: list[Redriven]
+    unchanged: int
+    unknown: int
+
+
+@dataclass(frozen=True)
+class _Going:
+    """A correction that goes back, and where it lies in the topic."""
+
+    record: Redriven
+    place: tuple[int, int]
+
+
 class TopicLetters:
-    """What a topic holds behind the place up to which it was taken before.
+    """What a topic holds behind the place up to which it was taken before; reads it once to see that.
 
-    corrected   the latest bytes for each address
-    nameless    records without a usable address
-    ends        where the topic ended: to be published once the records are given back
+    records    how many there are
+    nameless   records without a usable address
+    ends       where the topic ended: to be published once the records are given back
     """
 
-    corrected: dict[Address, bytes | None] = field(default_factory=dict)
-    nameless: int = 0
-    records: int = 0
-    ends: dict[int, int] = field(default_factory=dict)
+    def __init__(self, topic: Log, streams: Mapping[str, str], *, from_beginning: bool = False) -> None:
+        """`streams` has the stream of each topic, for Kafka Connect's headers."""
+        ranges = topic.partitions()
+        taken = {} if from_beginning else topic.readers(READER).get(READER, {})
+        self._topic, self._streams = topic, streams
+        self._starts = clamped({each.partition: taken.get(each.partition, 0) for each in ranges}, ranges)
+        self.ends = {each.partition: each.end for each in ranges}
+        self.records = self.nameless = 0
+        self._places = self._latest()
+
+    @property
+    def addresses(self) -> int:
+        """How many letters there are corrections of."""
+        return sum(map(len, self._places.values()))
+
+    def look(self, letters: HoldsLetters, samples: int, *, unchanged: bool = False) -> Chosen:
+        """Choose the corrections that are not the bytes of their letters; with `unchanged`, the others too.
+
+        An address of which the store has no dead letter is passed over: it belongs to another store, or the
+        record was never set aside.
+        """
+        addresses, known, first = self.addresses, 0, list[Redriven]()
+        chosen: list[tuple[int, int]] = []
+        for part in self._parts(letters):
+            known += len(part)
+            going = [each for each in part if unchanged or each.record.value != each.record.before]
+            chosen += [each.place for each in going]
+            first += [each.record for each in going[: max(0, samples - len(first))]]
+        self._places = _by_partition(chosen)
+        return Chosen(len(chosen), first, known - len(chosen), addresses - known)
+
+    def give_back(self, letters: HoldsLetters, open_log: Callable[[str], Log]) -> int:
+        """Append what `look` chose to the redrive lanes; return how many records that were."""
+        given = 0
+        for part in self._parts(letters):
+            given += append_redriven([each.record for each in part], open_log)
+        return given
+
+    def _latest(self) -> dict[int, np.ndarray]:
+        """Return where the latest correction of each letter lies: by partition, the offsets in order.
+
+        Of one partition that is the last; of several, that of the latest record time.
+        """
+        import numpy as np
+
+        lanes: dict[tuple[str, str], int] = {}
+        kept, new = np.empty((0, 6), np.int64), list[tuple[int, ...]]()
+        for records in read_between(self._topic, self._starts, self.ends):
+            self.records += records.num_rows
+            times = records.column("record_time").cast("int64").to_pylist()
+            for row, at_time in zip(_headed(records), times, strict=True):
+                address = _address_of(row["headers"] or (), self._streams)
+                if address is None:
+                    self.nameless += 1
+                    continue
+                lane = lanes.setdefault((address.stream, address.lane), len(lanes))
+                new.append(
+                    (lane, address.partition, address.offset, row["partition"], row["offset"], at_time)
+                )
+            if len(new) >= PLACES_AT_ONCE:
+                kept, new = _last(np.vstack([kept, np.array(new, np.int64)]), 4, _AT_OFFSET), []
+        if new:
+            kept = _last(np.vstack([kept, np.array(new, np.int64)]), 4, _AT_OFFSET)
+        latest = _last(kept, 3, _AT_TIME, _AT_PARTITION)
+        return _by_partition(latest[:, [_AT_PARTITION, _AT_OFFSET]])
+
+    def _parts(self, letters: HoldsLetters) -> Iterator[list[_Going]]:
+        """Give the corrections that lie at the places, and of which `letters` has the letter."""
+        for records in read_between(self._topic, self._starts, self.ends, rows_max=ROWS_AT_ONCE):
+            chosen = records.filter(self._is_chosen(records))
+            found = {
+                address: number
+                for number, row in enumerate(_headed(chosen))
+                if (address := _address_of(row["headers"] or (), self._streams)) is not None
+            }
+            if not found:
+                continue
+            wanted = [(each.stream, each.lane, each.partition, each.offset) for each in found]
+            sized = letters.dead_letters(addresses=wanted, limit=len(wanted), columns=(*PLACE, "bytes"))
+            for start, count in cut_parts(sized.column("bytes").to_pylist()):
+                places = sized.select(PLACE).slice(start, count).to_pylist()
+                some: Any = [tuple(each.values()) for each in places]
+                part = letters.dead_letters(addresses=some, limit=len(some)).to_pylist()
+                yield [_going(letter, chosen, found) for letter in part]
+
+    def _is_chosen(self, records: pa.Table) -> pa.Array:
+        import numpy as np
+        import pyarrow as pa
+
+        partitions = records.column("partition").to_numpy()
+        offsets = records.column("offset").to_numpy()
+        found = np.zeros(len(offsets), bool)
+        for partition, places in self._places.items():
+            at = np.minimum(np.searchsorted(places, offsets), len(places) - 1)
+            found |= (partitions == partition) & (places[at] == offsets)
+        return pa.array(found)
 
 
-def read_topic(topic: Log, streams: Mapping[str, str], *, from_beginning: bool = False) -> TopicLetters:
-    """Read what was not taken yet. `streams` has the stream of each topic, for Kafka Connect's headers."""
-    ranges = topic.partitions()
-    taken = {} if from_beginning else topic.readers(READER).get(READER, {})
-    starts = clamped({each.partition: taken.get(each.partition, 0) for each in ranges}, ranges)
-    found = TopicLetters(ends={each.partition: each.end for each in ranges})
-    for records in read_between(topic, starts, found.ends):
-        for row in records.sort_by([("partition", "ascending"), ("offset", "ascending")]).to_pylist():
-            found.records += 1
-            address = _address_of(row["headers"] or (), streams)
-            if address is None:
-                found.nameless += 1
-            else:
-                found.corrected[address] = row["value"]
-    return found
+def _going(letter: Mapping[str, Any], chosen: pa.Table, found: Mapping[Address, int]) -> _Going:
+    number = found[Address.of(letter)]
+    partition, offset = (chosen.column(name)[number].as_py() for name in ("partition", "offset"))
+    (record,) = prepare([letter], replace_exactly(chosen.column("value")[number].as_py()))
+    return _Going(record, (partition, offset))
+
+
+def _headed(records: pa.Table) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = records.select(["partition", "offset", "headers"]).to_pylist()
+    return rows
+
+
+def _last(rows: np.ndarray, same: int, *order: int) -> np.ndarray:
+    """Return, of the rows that are the same in so many columns, the one that is last by `order`."""
+    import numpy as np
+
+    rows = rows[np.lexsort([rows[:, column] for column in (*reversed(order), *reversed(range(same)))])]
+    ends = np.any(rows[1:, :same] != rows[:-1, :same], axis=1)
+    return rows[np.append(ends, True)] if len(rows) else rows
+
+
+def _by_partition(places: np.ndarray | Sequence[tuple[int, int]]) -> dict[int, np.ndarray]:
+    import numpy as np
+
+    pairs = np.array(places, np.int64).reshape(-1, 2)
+    return {
+        int(partition): np.sort(pairs[pairs[:, 0] == partition, 1]) for partition in np.unique(pairs[:, 0])
+    }
 
 
 def _address_of(headers: Any, streams: Mapping[str, str]) -> Address | None:
@@ -67,41 +200,7 @@ def _address_of(headers: Any, streams: Mapping[str, str]) -> Address | None:
             said[f"{CONNECT_PREFIX}{name}"].decode() for name in ("topic", "partition", "offset")
         )
         if topic in streams:
-            return Address(streams[topic], "main", int(partition), int(offset))
+            return Address.parse(f"{streams[topic]}:{partition}:{offset}")
     except (KeyError, ValueError, AttributeError, RefusedError):
         pass
     return None
-
-
-@dataclass(frozen=True)
-class Chosen:
-    """What would be given back, and how many records of the topic would not, and why."""
-
-    records: list[Redriven]
-    unchanged: int
-    unknown: int
-
-
-def redriven_of(client: StoreClient, letters: TopicLetters, *, unchanged: bool = False) -> Chosen:
-    """Return the corrected records; with `unchanged`, those with the same bytes as before too.
-
-    An address of which the store has no dead letter is passed over: it belongs to another store, or the
-    record was never set aside.
-    """
-    records: list[Redriven] = []
-    same = known = 0
-    for letter in _stored(client, list(letters.corrected)):
-        known += 1
-        value = letters.corrected[Address.of(letter)]
-        if value == letter["value"] and not unchanged:
-            same += 1
-            continue
-        records += prepare([letter], replace_exactly(value))
-    return Chosen(records, same, len(letters.corrected) - known)
-
-
-def _stored(client: StoreClient, addresses: list[Address]) -> Iterator[dict[str, Any]]:
-    for start in range(0, len(addresses), _ADDRESSES_AT_ONCE):
-        some = addresses[start : start + _ADDRESSES_AT_ONCE]
-        wanted = [(each.stream, each.lane, each.partition, each.offset) for each in some]
-        yield from client.dead_letters(addresses=wanted, limit=len(wanted)).to_pylist()
