@@ -63,7 +63,7 @@ function Panel({ panel, range, brush }: { panel: PanelLine; range: Range; brush:
       said={<Said error={asked.error} />}
       picture={(height) =>
         // Its place is kept, or what somebody is about to press would move when the rows come.
-        data ? <Picture panel={panel} data={data} height={height} between={timed ? range.between(now) : undefined} brush={brush} /> : <div style={{ height }} aria-busy="true" />
+        data ? <Picture panel={panel} data={data} height={height} between={timed ? range.between(now, firstOf(data)) : undefined} brush={brush} /> : <div style={{ height }} aria-busy="true" />
       }
       more={
         <details>
@@ -100,6 +100,7 @@ function Picture({ panel, data, height, between, brush }: { panel: PanelLine; da
   }
 }
 
+const firstOf = (data: Rows) => data.rows.reduce((first, row) => Math.min(first, Date.parse(String(row[0])) / 1000 || first), Infinity);
 const numberOf = (value: unknown) => (value === null || value === undefined ? null : Number(value));
 const textOf = (value: unknown) => (value === null || value === undefined ? "(none)" : visible(String(value)));
 

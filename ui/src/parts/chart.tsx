@@ -1,8 +1,9 @@
 /** Lines, areas and stacked bars over time, on a canvas. */
-import { useEffect, useMemo, useRef } from "react";
+import { useEffect, useMemo, useRef, useState } from "react";
 import uPlot from "uplot";
 import { decimal, whole } from "../format";
 import { colour, useTheme } from "../theme";
+import { cutOf, peaksOf } from "./scale";
 
 export interface Series {
   name: string;
@@ -27,6 +28,7 @@ interface Props {
 }
 
 const BRUSH_PIXELS_MIN = 8;
+const MARK_PIXELS = 5;
 const PALETTE = ["flow", "late", "future", "rejected", "duplicate", "malformed", "expired", "accepted"];
 
 export const colourOf = (place: number) => PALETTE[place % PALETTE.length]!;
@@ -37,16 +39,19 @@ export function Chart({ times, series, kind = "line", stacked = false, height = 
   const theme = useTheme();
   const names = series.map((each) => `${each.name}/${each.colour ?? ""}`).join("\n");
   const data = useMemo(() => dataOf(times, series, stacked), [times, series, stacked]);
+  const [uncut, showUncut] = useState(false);
+  const cut = useMemo(() => cutOf(times, data.shown.slice(1) as (number | null)[][], between), [times, data, between?.[0], between?.[1]]);
+  const top = cut && !uncut ? cut.top : null;
   const held = useRef(data);
   held.current = data;
-  const told = useRef({ between, onBrush });
-  told.current = { between, onBrush };
+  const told = useRef({ between, onBrush, top });
+  told.current = { between, onBrush, top };
   const brushed = Boolean(onBrush);
 
   useEffect(() => {
     const place = box.current;
     if (!place) return;
-    const options = optionsOf({ series, kind, stacked, height, unit, width: place.clientWidth, sync, legend, raw: () => held.current.raw, brushed, between: () => told.current.between, onBrush: (from, to) => told.current.onBrush?.(from, to) });
+    const options = optionsOf({ series, kind, stacked, height, unit, width: place.clientWidth, sync, legend, raw: () => held.current.raw, brushed, marked: cut !== null, top: () => told.current.top, between: () => told.current.between, onBrush: (from, to) => told.current.onBrush?.(from, to) });
     const made = new uPlot(options, held.current.shown, place);
     plot.current = made;
     const watch = new ResizeObserver(() => made.setSize({ width: place.clientWidth, height }));
@@ -58,11 +63,21 @@ export function Chart({ times, series, kind = "line", stacked = false, height = 
     };
     // The plot is made anew when its looks change; new data only flows in.
     // eslint-disable-next-line react-hooks/exhaustive-deps
-  }, [names, kind, stacked, height, unit, theme, sync, legend, brushed]);
+  }, [names, kind, stacked, height, unit, theme, sync, legend, brushed, cut !== null]);
 
-  useEffect(() => plot.current?.setData(data.shown), [data, between?.[0], between?.[1]]);
+  useEffect(() => plot.current?.setData(data.shown), [data, between?.[0], between?.[1], top]);
   const last = series.map((each) => `${each.name} ${decimal(each.values.findLast((value) => value !== null) ?? 0)} ${unit}`);
-  return <div className="chart" ref={box} role="img" aria-label={`${label}: ${last.slice(0, 6).join(", ")}`} />;
+  const beyond = cut && `peaks up to ${decimal(cut.peak)} ${unit}`.trim();
+  return (
+    <div className="plot">
+      <div className="chart" ref={box} role="img" aria-label={`${label}: ${[...last.slice(0, 6), ...(beyond ? [beyond] : [])].join(", ")}`} />
+      {beyond && (
+        <button className="button plain small peaks" onClick={() => showUncut(!uncut)}>
+          {uncut ? "cut the peaks off" : `▲ ${beyond}: show them whole`}
+        </button>
+      )}
+    </div>
+  );
 }
 
 function dataOf(times: number[], series: Series[], stacked: boolean) {
@@ -88,6 +103,9 @@ function optionsOf(given: {
   legend: boolean;
   raw: () => (number | null)[][];
   brushed: boolean;
+  /** Whether there are values that are, or may be, cut off; `top` is above which, null while all are shown. */
+  marked: boolean;
+  top: () => number | null;
   between: () => [number, number] | undefined;
   onBrush: (from: number, to: number) => void;
 }): uPlot.Options {
@@ -102,7 +120,7 @@ function optionsOf(given: {
   return {
     width,
     height,
-    padding: [8, 6, 0, 0],
+    padding: [given.marked ? 26 : 8, 6, 0, 0],
     legend: { show: legend, live: true },
     cursor: { points: { size: 6 }, y: false, ...(given.brushed ? { drag: { x: true, y: false, setScale: false } } : {}), ...(sync ? { sync: { key: sync } } : {}) },
     hooks: {
@@ -114,9 +132,10 @@ function optionsOf(given: {
           given.onBrush(Math.floor(from!), Math.ceil(to!));
         },
       ],
+      draw: [(plot) => markPeaks(plot, given.top(), between())],
     },
     tzDate: (at) => uPlot.tzDate(new Date(at * 1000), "Etc/UTC"),
-    scales: { x: { time: true, range: span }, y: { range: (_, __, most) => [0, most > 0 ? most * 1.08 : 1] } },
+    scales: { x: { time: true, range: span }, y: { range: (_, __, most) => [0, (given.top() ?? most) > 0 ? (given.top() ?? most) * 1.08 : 1] } },
     axes: [
       { ...axis, space: 70, size: 26, values: (_, ticks) => ticks.map((at) => new Date(at * 1000).toISOString().slice(11, (ticks[1] ?? at + 60) - (ticks[0] ?? at) < 60 ? 19 : 16)) },
       { ...axis, size: 48, space: 32, values: (_, ticks) => ticks.map((value) => (value >= 10_000 ? `${whole(value / 1000)}k` : decimal(value))) },
@@ -148,4 +167,21 @@ function optionsOf(given: {
         }
       : {}),
   };
+}
+
+/** Draws a small triangle at the top edge wherever values are cut off. */
+function markPeaks(plot: uPlot, top: number | null, between?: [number, number]): void {
+  if (top === null) return;
+  const [times, ...layers] = plot.data;
+  const size = MARK_PIXELS * devicePixelRatio;
+  const edge = plot.bbox.top - size / 2;
+  plot.ctx.fillStyle = colour("late");
+  for (const place of peaksOf(times, layers as (number | null)[][], top, between)) {
+    const at = plot.valToPos(times[place]!, "x", true);
+    plot.ctx.beginPath();
+    plot.ctx.moveTo(at, edge - size);
+    plot.ctx.lineTo(at + size, edge);
+    plot.ctx.lineTo(at - size, edge);
+    plot.ctx.fill();
+  }
 }

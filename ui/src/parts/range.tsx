@@ -13,13 +13,16 @@ const LENGTHS = [
 ] as const;
 const OTHERWISE = "120";
 const LEAST_S = 10;
+const SHOWN_LEAST_S = 60;
 
 export interface Range {
   /** Minutes until now; of a part that was drawn over, its length. */
   minutes: number;
   /** The end in Unix seconds, of a part that was drawn over. */
   until?: number;
-  between: (now: number) => [number, number];
+  /** The two instants of a chart whose first point is `first`: "the last two hours" of what has run for two minutes
+   *  begin with it, or all of it would be a line at the right edge. */
+  between: (now: number, first?: number) => [number, number];
 }
 
 export function useRange(): { range: Range; said: string; say: (value: string) => void; brush: (from: number, to: number) => void } {
@@ -33,7 +36,7 @@ function rangeOf(said: string): Range {
   const part = partOf(said);
   if (part) return { minutes: Math.max(1, Math.ceil((part[1] - part[0]) / 60)), until: part[1], between: () => part };
   const known = LENGTHS.find(([each]) => each === said)?.[0] ?? OTHERWISE;
-  return { minutes: Number(known), between: (now) => [now - Number(known) * 60, now] };
+  return { minutes: Number(known), between: (now, first) => [Math.max(now - Number(known) * 60, Math.min(first ?? 0, now - SHOWN_LEAST_S)), now] };
 }
 
 /** The two instants, in Unix seconds, of a part of time that stands in an address. */

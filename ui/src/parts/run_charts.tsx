@@ -29,7 +29,8 @@ export function RunCharts({ range, brush }: { range: Range; brush: (from: number
     refetchInterval: range.until === undefined ? 5000 : false,
     placeholderData: (before) => before,
   });
-  const between = range.between(asked.dataUpdatedAt / 1000);
+  const first = Math.min(...(asked.data ?? []).map((each) => each.times[0] ?? Infinity));
+  const between = range.between(asked.dataUpdatedAt / 1000, first);
   return (
     <>
       <Said error={asked.error} />

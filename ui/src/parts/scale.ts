@@ -1,0 +1,47 @@
+/** How far up a chart goes. A history that is loaded in seconds, or a backlog that is worked off, must not press
+ *  hours of usual traffic to the ground: its values are cut off at the top, marked there, and said in words. */
+
+export interface Cut {
+  /** The greatest value that is shown as it is. */
+  top: number;
+  /** The greatest of all. */
+  peak: number;
+}
+
+const TIMES_MIN = 3;
+const USUAL_SHARE = 0.75;
+const NEAR = 4;
+const FAR = 10;
+
+/** Where to cut: when the peak is 10 times what three quarters of the times stay below, what is 4 times that or less
+ *  is shown. Times at which nothing was say nothing of what is usual. Null: everything is shown as it is. */
+export function cutOf(times: ArrayLike<number>, layers: (number | null)[][], between?: [number, number]): Cut | null {
+  const heights = heightsOf(times, layers, between)
+    .filter((each) => each > 0)
+    .sort((a, b) => a - b);
+  if (heights.length < TIMES_MIN) return null;
+  const usual = heights[Math.floor((heights.length - 1) * USUAL_SHARE)]!;
+  const peak = heights.at(-1)!;
+  return peak < FAR * usual ? null : { top: heights.findLast((each) => each <= NEAR * usual)!, peak };
+}
+
+/** Where the values are that are cut off: of those beside each other only the greatest, by its place in `times`. */
+export function peaksOf(times: ArrayLike<number>, layers: (number | null)[][], top: number, between?: [number, number]): number[] {
+  const heights = heightsOf(times, layers, between);
+  const found: number[] = [];
+  let before = false;
+  heights.forEach((height, place) => {
+    const over = height > top;
+    if (over && !before) found.push(place);
+    else if (over && height > heights[found.at(-1)!]!) found[found.length - 1] = place;
+    before = over;
+  });
+  return found;
+}
+
+/** The greatest value at each time; 0 outside of what is shown. */
+function heightsOf(times: ArrayLike<number>, layers: (number | null)[][], between?: [number, number]): number[] {
+  return Array.from(times, (at, place) =>
+    between && (at < between[0] || at > between[1]) ? 0 : Math.max(0, ...layers.map((values) => values[place] ?? 0)),
+  );
+}
