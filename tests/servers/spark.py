@@ -67,9 +67,11 @@ class SparkCluster:
     """A master and its workers on the loopback.
 
     conf  what a driver has to say under `spark.` to use it
+    page  where the master shows itself
     """
 
     master: str
+    page: str
     workers: list[SparkWorker] = field(default_factory=list)
 
     @property
@@ -121,7 +123,7 @@ def spark_cluster(
             seconds=_START_S_MAX,
             process=master,
         )
-        cluster = SparkCluster(f"spark://127.0.0.1:{port}")
+        cluster = SparkCluster(f"spark://127.0.0.1:{port}", f"http://127.0.0.1:{page}")
         for number, page in enumerate(pages):
             log = folder / f"worker-{number}.log"
             size = ["--cores", "1", "--memory", "1g", "--host", "127.0.0.1", "--webui-port", str(page)]

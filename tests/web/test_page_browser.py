@@ -109,6 +109,16 @@ def test_what_spark_says_of_a_run_is_shown_and_leads_to_its_page(
         "records": 3_000,
         "input_rate": 1_000.0,
         "processing_rate": None,
+        "workers": [
+            {
+                "worker": "10.0.0.7:41287",
+                "state": "alive",
+                "cores": 4,
+                "cores_used": 3,
+                "memory_bytes": 8_000_000_000,
+                "memory_used_bytes": 3_000_000_000,
+            }
+        ],
     }
     tab.goto("/pipeline")
     shown = tab.get_by_test_id("spark")
@@ -118,6 +128,14 @@ def test_what_spark_says_of_a_run_is_shown_and_leads_to_its_page(
     shown.get_by_text("app-1<script>").wait_for()
     assert tab.get_by_test_id("spark-rates").inner_text() == "1,000/s come in, – can be processed"
     assert shown.get_by_role("link").get_attribute("href") == "http://driver:4040"
+    workers = shown.get_by_role("region", name="Workers of Spark")
+    cells = workers.locator("tbody td").all_inner_texts()
+    assert cells == ["10.0.0.7:41287", "alive", "3 of 4", "3.0 GB of 8.0 GB"]
+    away = {"workers": None, "workers_problem": "http://10.0.0.1:8080: no answer in time"}
+    monkeypatch.setattr(running.runtime.answers, "_spark", lambda: facts | away)
+    shown.get_by_text("http://10.0.0.1:8080: no answer in time (spark.master_page)").wait_for()
+    monkeypatch.setattr(running.runtime.answers, "_spark", lambda: facts | {"workers": []})
+    shown.get_by_text("No worker is there").wait_for()
     monkeypatch.setattr(running.runtime.answers, "_spark", lambda: facts | {"page": "javascript:alert(1)"})
     shown.get_by_text("spark.ui.enabled").wait_for()
     assert shown.get_by_role("link").count() == 0

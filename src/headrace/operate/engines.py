@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from headrace.engine.local import EngineSettings, LocalEngine
     from headrace.engine.spark import SparkSettings
     from headrace.log import Log
+    from headrace.operate.spark_master import MasterPage
     from headrace.sql.plan import PipelinePlan
     from headrace.store import Store
 
@@ -82,10 +83,15 @@ def open_engine(
     return engine
 
 
-def spark_facts(engine: LocalEngine) -> dict[str, Any] | None:
-    """Return what Spark says of the run, as plain values; None where there is no Spark, or not yet."""
+def spark_facts(engine: LocalEngine, master: MasterPage | None = None) -> dict[str, Any] | None:
+    """Return what Spark says of the run, as plain values; None where there is no Spark, or not yet.
+
+    `master` tells the workers of a standalone cluster; without one, there is no word of workers.
+    """
     facts = getattr(engine, "cluster", None)
-    return None if facts is None else facts.to_json()
+    if facts is None:
+        return None
+    return {**facts.to_json(), **({} if master is None else master.facts())}
 
 
 def engine_settings(project: Project) -> EngineSettings:

@@ -28,6 +28,7 @@ from headrace.operate.outside import is_moved, outside_places
 from headrace.operate.pollers import Pollers
 from headrace.operate.project import Home, Project
 from headrace.operate.replicas import Replicas, expired_tables, replica_states
+from headrace.operate.spark_master import master_page_of
 from headrace.operate.telemetry import Telemetry
 
 if TYPE_CHECKING:
@@ -134,7 +135,8 @@ class Runtime:
         files.callback(self.telemetry.close)
         self.observer.telemetry_states = self.telemetry.states
         self.observer.on_tick.append(self.telemetry.tick)
-        self.observer.spark = partial(spark_facts, engine)
+        spark = partial(spark_facts, engine, master_page_of(project))
+        self.observer.spark = spark
         self.log_warnings: tuple[str, ...] = ()
         """What is odd about the logs of the streams, or about what was read of them before."""
         self.handed_to = ""
@@ -147,7 +149,7 @@ class Runtime:
             replicas=self._replica_states,
             letters=self.letters.states,
             alerts=self.alerts.states,
-            spark=partial(spark_facts, engine),
+            spark=spark,
             telemetry=self.telemetry.states,
         )
         self._files = files

@@ -42,6 +42,11 @@ class SparkOptions:
         (),
         "tables without GROUP BY and key= whose rows executors write into their Delta or Parquet replica",
     )
+    master_page: str | None = option(
+        Kind.TEXT,
+        None,
+        "the page of a standalone cluster's master, which tells the workers; none: port 8080 of its host",
+    )
     conf: Mapping[str, str] = field(default_factory=dict)
 
 

@@ -4,7 +4,7 @@ import { Link } from "wouter";
 import { answered, api, type Ledger, type Status } from "../api/client";
 import { useAsked } from "../asked";
 import { findings } from "../findings";
-import { clock, decimal, duration, rate, short, visible, whole } from "../format";
+import { bytes, clock, decimal, duration, rate, short, visible, whole } from "../format";
 import { Head, useOverview } from "../head";
 import { useLive, type Epoch, type LiveState } from "../live";
 import { Card, OUTCOMES, Swatch } from "../parts/bits";
@@ -69,7 +69,37 @@ function Spark({ facts }: { facts: NonNullable<Status["spark"]> }) {
             .join(", ")}
         </span>
       </div>
+      {facts.workers_problem && <p className="faint small" style={{ marginTop: "0.6rem" }}>Workers are not known: {visible(facts.workers_problem)} (spark.master_page)</p>}
+      {facts.workers && <Workers workers={facts.workers} />}
     </Card>
+  );
+}
+
+function Workers({ workers }: { workers: NonNullable<NonNullable<Status["spark"]>["workers"]> }) {
+  if (!workers.length) return <p className="faint small" style={{ marginTop: "0.6rem" }}>No worker is there: the master has nobody to start executors on.</p>;
+  return (
+    <div className="scroll" tabIndex={0} role="region" aria-label="Workers of Spark" style={{ marginTop: "0.6rem" }}>
+      <table className="plain-table">
+        <thead>
+          <tr>
+            <th scope="col">worker</th>
+            <th scope="col">state</th>
+            <th scope="col" className="n">cores in use</th>
+            <th scope="col" className="n">memory in use</th>
+          </tr>
+        </thead>
+        <tbody>
+          {workers.map((each) => (
+            <tr key={each.worker}>
+              <td className="mono">{visible(each.worker)}</td>
+              <td>{visible(each.state)}</td>
+              <td className="n">{`${whole(each.cores_used)} of ${whole(each.cores)}`}</td>
+              <td className="n">{`${bytes(each.memory_used_bytes)} of ${bytes(each.memory_bytes)}`}</td>
+            </tr>
+          ))}
+        </tbody>
+      </table>
+    </div>
   );
 }
 

@@ -187,11 +187,23 @@ class AlertLine(BaseModel):
     silenced_until: str | None
 
 
+class SparkWorker(BaseModel):
+    """A worker of a standalone cluster, as its master tells it: host and port, and what is in use of it."""
+
+    worker: str
+    state: str
+    cores: int
+    cores_used: int
+    memory_bytes: int
+    memory_used_bytes: int
+
+
 class SparkState(BaseModel):
     """What Spark says of a run; `seconds` of the last micro-batch by the names that Spark gives its parts.
 
     Its rates are in records a second, None while they are not known: by the time since the micro-batch before
-    it began (input), and by the time that it took (processing).
+    it began (input), and by the time that it took (processing). `workers` are None where no master tells
+    them, or not now; `workers_problem` says why.
     """
 
     master: str
@@ -203,6 +215,8 @@ class SparkState(BaseModel):
     records: int
     input_rate: float | None
     processing_rate: float | None
+    workers: list[SparkWorker] | None = None
+    workers_problem: str = ""
 
 
 class TelemetryState(BaseModel):
