@@ -56,7 +56,7 @@ def observer_of(test: PipelineTest, facts: Facts | None = None) -> Observer:
     return Observer(
         test.store,
         facts or Facts(test),
-        streams=[stream.name for stream in test.pipeline.streams],
+        streams={stream.name: stream.allowed_lateness for stream in test.pipeline.streams},
         log_path=test.store.path.with_name("log.db"),
         version="1.2.3",
         clock=lambda: test.clock.time,

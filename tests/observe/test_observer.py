@@ -151,6 +151,23 @@ def test_a_delay_grows_while_records_wait_and_is_over_when_they_were_read() -> N
         observer.close()
 
 
+def test_the_watermark_is_the_frontier_less_the_allowed_lateness_and_windows_close_up_to_it() -> None:
+    with PipelineTest(shop(), start=START) as test:
+        observer = observer_of(test)
+        test.send("events", {"id": "a", "happened": START})
+        for _ in range(2):
+            test.clock.move(timedelta(minutes=5))
+            step(test, observer)
+        observer.tick()
+        taken = observer.samples()
+        watermark = value_of(taken, "headrace_watermark_timestamp_seconds", stream="events")
+        frontier = value_of(taken, "headrace_frontier_timestamp_seconds", stream="events")
+        assert watermark == frontier - timedelta(minutes=1).total_seconds()
+        closed = value_of(taken, "headrace_closed_through_timestamp_seconds", table="by_minute")
+        assert 0 <= watermark - closed < timedelta(minutes=1).total_seconds()
+        observer.close()
+
+
 def test_latencies_count_every_accepted_record_though_few_are_looked_at() -> None:
     with PipelineTest(shop(), start=START) as test:
         for number in range(1001):

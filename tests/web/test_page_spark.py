@@ -71,5 +71,7 @@ def test_a_run_on_spark_is_shown_with_its_executors_and_a_link_to_its_own_page(
             answer = context.request.get("/api/status")
             facts = json.loads(answer.text())["spark"]
             assert facts["application"] in shown.inner_text()
+            metrics = context.request.get("/metrics").text()
+            assert re.search(r'^headrace_watermark_timestamp_seconds\{stream="events"\} \d', metrics, re.M)
     finally:
         run.stop()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -66,14 +66,17 @@ class RunFacts(Protocol):
 
 
 class Observer:
-    """Metrics of a run. `start` and `stop` frame its thread; without them a test calls `tick` itself."""
+    """Metrics of a run. `start` and `stop` frame its thread; without them a test calls `tick` itself.
+
+    streams  the allowed lateness of each stream, by its name
+    """
 
     def __init__(
         self,
         store: Store,
         facts: RunFacts,
         *,
-        streams: Sequence[str],
+        streams: Mapping[str, timedelta],
         log_path: Path,
         version: str,
         clock: Callable[[], datetime] = utc_now,
@@ -88,13 +91,13 @@ class Observer:
         """Gives how receivers of traces and lineage are served, where there are any; see `Signal.state`."""
         self.spark: Callable[[], Mapping[str, Any] | None] = lambda: None
         """Gives what Spark says of the run, where it runs on Spark; see `ClusterFacts`."""
-        self.epochs = EpochFigures(streams)
+        self.epochs = EpochFigures(tuple(streams))
         self.exposition = Exposition(
             self.samples, self.epochs.families.values, known=known_names, alias=alias
         )
         self._store = store
         self._facts = facts
-        self._streams = tuple(streams)
+        self._lateness = {name: allowed.total_seconds() for name, allowed in streams.items()}
         self._version = version
         self._clock = clock
         self._history = SampleHistory(store)
@@ -133,7 +136,7 @@ class Observer:
             threading.Thread(
                 target=lag.ask_on, args=(self._ended, guarded), name=f"headrace-lag-{stream}", daemon=True
             )
-            for stream, lag in zip(self._streams, self._lags, strict=True)
+            for stream, lag in zip(self._lateness, self._lags, strict=True)
         ]
         for each in (*self._asking, self._thread):
             each.start()
@@ -206,9 +209,12 @@ class Observer:
         yield from self.epochs.samples()
         yield from self._process.samples()
         yield from from_spark(self.spark())
-        for stream, lag in zip(self._streams, self._lags, strict=True):
+        for stream, lag in zip(self._lateness, self._lags, strict=True):
             waits = 0.0
             frontier = frontier_of(progress, stream)
+            if frontier is not None:
+                watermark = frontier - self._lateness[stream]
+                yield Sample("headrace_watermark_timestamp_seconds", {"stream": stream}, watermark)
             if lag.unread and frontier is not None:
                 waits = max(0.0, now.timestamp() - frontier)
             yield Sample("headrace_lag_seconds", {"stream": stream}, waits)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -45,13 +46,16 @@ class _Facts:
 def open_observer(
     home: Home,
     store: Store,
-    streams: Sequence[str],
+    streams: Mapping[str, timedelta],
     *,
     logs: Callable[[str], Log | None],
     replicas: Replicas,
     journal: Journal,
 ) -> Observer:
-    """Return the observer of a run, not started; `logs` gives logs apart from those that the engine reads."""
+    """Return the observer of a run, not started; `streams` says the allowed lateness of each.
+
+    `logs` gives logs apart from those that the engine reads.
+    """
     from importlib.metadata import version
 
     from headrace.observe import Observer

@@ -123,8 +123,9 @@ class Runtime:
         self.replicas = Replicas(project, plan, store, self.journal)
         self.letters = DeadLetterTopics(project, store, self.journal)
         self.pollers = Pollers(project, self.journal)
+        lateness = {name: each.stream.allowed_lateness for name, each in plan.streams.items()}
         self.observer = open_observer(
-            project, store, tuple(plan.streams), logs=asked, replicas=self.replicas, journal=self.journal
+            project, store, lateness, logs=asked, replicas=self.replicas, journal=self.journal
         )
         files.callback(self.observer.close)
         self.alerting = Alerting(project, store, self.journal)
