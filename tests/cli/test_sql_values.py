@@ -37,6 +37,21 @@ FAR = {
     "{'a': 'infinity'::TIMESTAMPTZ, 'b': [INTERVAL '1 day']}": '{"a": "infinity", "b": ["1 day"]}',
     "MAP {'a': 'infinity'::DATE}": '[["a", "infinity"]]',
     "'nan'::DOUBLE": "null",
+    "TIME '24:00:00'": '"24:00:00"',
+    "'24:00:00'::TIME_NS": '"24:00:00"',
+    "[TIME '24:00:00', '01:02:03.5', NULL]": '["24:00:00", "01:02:03.500000", null]',
+    "'12:34:56+05:30'::TIMETZ": '"12:34:56+05:30"',
+    "'24:00:00-15:59'::TIMETZ": '"24:00:00-15:59"',
+    "340282366920938463463374607431768211455::UHUGEINT": "340282366920938463463374607431768211455",
+    "[340282366920938463463374607431768211455::UHUGEINT]": '["340282366920938463463374607431768211455"]',
+    "123456789012345678901234567890123456789::BIGNUM": '"123456789012345678901234567890123456789"',
+    "'0101011'::BIT": '"0101011"',
+    "{'a': '01'::BIT, 'b': [MAP {'1'::BIT: 5}]}": '{"a": "01", "b": [[["1", 5]]]}',
+    "['011'::BIT]::BIT[1]": '["011"]',
+    "union_value(bits := '011'::BIT)": '"011"',
+    "42::VARIANT": '"42"',
+    "{'a': 1, 'b': ['x', NULL]}::VARIANT": "\"{'a': 1, 'b': [x, NULL]}\"",
+    "'BIT'::ENUM('BIT')": '"BIT"',
 }
 """Expressions, and the JSON of each."""
 
@@ -80,6 +95,13 @@ def test_a_value_that_is_far_away_leaves_the_others_as_they_are(
     assert said(capsys, "sql", query, *here, "csv") == 'at\n2020-01-02T03:04:05+00:00\n""\ninfinity\n'
     table = [line.strip() for line in said(capsys, "sql", query, *here, "table").splitlines()]
     assert table[-3:] == ["2020-01-02 03:04:05", "NULL", "infinity"]
+
+
+def test_a_value_that_comes_as_a_text_may_stand_beside_a_comment_and_a_second_one_of_its_name(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    query = "/* ; */ SELECT '01'::BIT AS a, '10'::BIT AS a, 'é;' AS \"b;\" ; -- ü ;"
+    assert said(capsys, "sql", query, "-C", str(project), "--format", "csv") == "a,a,b;\n01,10,é;\n"
 
 
 @pytest.mark.parametrize(

@@ -129,12 +129,16 @@ def test_a_group_holds_shows_and_gives_back_the_records_that_broke_its_rule_firs
 def test_every_value_that_a_query_may_give_is_shown(page: RunningPage) -> None:
     asked = (
         "SELECT 'infinity'::TIMESTAMPTZ AS a, '-infinity'::DATE AS b, DATE '12345-01-02' AS c, "
-        "[INTERVAL '1 day 2 hours'] AS d, TIMESTAMP_NS '2026-01-01 00:00:00.000000001' AS e"
+        "[INTERVAL '1 day 2 hours'] AS d, TIMESTAMP_NS '2026-01-01 00:00:00.000000001' AS e, "
+        "TIME '24:00:00' AS f, '12:34:56+05:30'::TIMETZ AS g, '0101'::BIT AS h, {'a': [1]}::VARIANT AS i, "
+        "340282366920938463463374607431768211455::UHUGEINT AS j"
     )
     status, found, _ = page.ask("POST", "/api/query", {"sql": asked})
     assert status == 200
     assert found["rows"] == [["infinity", "-infinity", "12345-01-02", ["1 day 02:00:00"],
-                              "2026-01-01T00:00:00.000000001"]]  # fmt: skip
+                              "2026-01-01T00:00:00.000000001", "24:00:00", "12:34:56+05:30", "0101",
+                              "{'a': [1]}", "340282366920938463463374607431768211455"]]  # fmt: skip
+    assert [each["kind"] for each in found["columns"][-2:]] == ["text", "number"]
 
 
 @pytest.mark.parametrize(("bound", "value"), [("LETTERS_AT_ONCE", 4), ("BYTES_AT_ONCE", 500)])

@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from headrace.errors import RefusedError, TransientError
 from headrace.rows.carried import typed
+from headrace.store.texts import with_large_numbers, with_texts
 
 __all__ = ["check_query", "run_query"]
 
@@ -49,8 +50,9 @@ _EFFECTFUL_FUNCTIONS = frozenset({"nextval", "setval", "write_log"})
 def run_query(cursor: Any, sql: str, *, rows_max: int | None, seconds_max: float) -> pa.Table:
     """Run one SELECT, or EXPLAIN of one, on `cursor` and return its rows.
 
-    Their columns hold the types that Arrow loses (see `rows.carried`). It runs in a read-only transaction of
-    the cursor, which ends before this returns. At most `rows_max` rows come back (the rest is not computed).
+    Their columns hold the types that Arrow loses (see `rows.carried`), and texts where Arrow would lose
+    values (see `store.texts`). It runs in a read-only transaction of the cursor, which ends before this
+    returns. At most `rows_max` rows come back (the rest is not computed).
     Raises RefusedError for anything but a SELECT that only reads and for a query that DuckDB refuses,
     TransientError for one that took more than `seconds_max`.
     """
@@ -132,12 +134,12 @@ def _functions_in(node: Any) -> Iterator[tuple[str, bool]]:
 
 
 def _rows(cursor: Any, sql: str, rows_max: int | None) -> pa.Table:
-    relation = cursor.sql(sql)
+    relation, kinds = with_texts(cursor, sql)
     if relation is None:
         raise RefusedError("the statement gives no rows", fix="write a SELECT")
-    types = dict(zip(relation.columns, map(str, relation.types), strict=True))
+    types = dict(zip(relation.columns, kinds, strict=True))
     if rows_max is None:
-        return typed(relation.to_arrow_table(), types)
+        return typed(with_large_numbers(relation.to_arrow_table(), kinds), types)
     reader = relation.to_arrow_reader(min(rows_max, _BATCH_ROWS) or 1)
     batches, left = [], rows_max
     schema = reader.schema
@@ -148,4 +150,4 @@ def _rows(cursor: Any, sql: str, rows_max: int | None) -> pa.Table:
             break
         batches.append(batch.slice(0, left))
         left -= batches[-1].num_rows
-    return typed(pa.Table.from_batches(batches, schema), types)
+    return typed(with_large_numbers(pa.Table.from_batches(batches, schema), kinds), types)

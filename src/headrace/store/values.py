@@ -11,6 +11,8 @@ __all__ = ["Instant", "values_of"]
 
 _MONTHS = 12
 _NANOSECONDS = 1_000_000_000
+_MIDNIGHT = {"s": 86_400, "ms": 86_400_000, "us": 86_400_000_000, "ns": 86_400_000_000_000}
+"""The end of a day, which is a time of its own in SQL, in each unit; Python has only its beginning."""
 
 
 class Instant(str):
@@ -23,7 +25,7 @@ def values_of(column: pa.ChunkedArray) -> list[Any]:
     """Return the values of a column, of any type that DuckDB gives; intervals are texts that it reads."""
     import pyarrow as pa
 
-    if not _has_intervals(column.type):
+    if not _is_special(column.type):
         try:
             return column.to_pylist()  # type: ignore[no-any-return]
         except (OverflowError, ValueError):
@@ -32,11 +34,14 @@ def values_of(column: pa.ChunkedArray) -> list[Any]:
     return [_value(each) for each in column]
 
 
-def _has_intervals(kind: pa.DataType) -> bool:
+def _is_special(kind: pa.DataType) -> bool:
+    """Return whether Arrow may give a value of this type as another one, without a word."""
     import pyarrow as pa
 
-    return pa.types.is_interval(kind) or any(
-        _has_intervals(kind.field(number).type) for number in range(kind.num_fields)
+    return (
+        pa.types.is_interval(kind)
+        or pa.types.is_time(kind)
+        or any(_is_special(kind.field(number).type) for number in range(kind.num_fields))
     )
 
 
@@ -48,6 +53,8 @@ def _value(scalar: pa.Scalar) -> Any:
         return None
     if pa.types.is_interval(kind):
         return _interval(*scalar.as_py())
+    if pa.types.is_time(kind) and scalar.value == _MIDNIGHT[kind.unit]:
+        return Instant("24:00:00")
     if pa.types.is_map(kind):
         return [tuple(_value(part) for part in pair.values()) for pair in scalar.values]
     if isinstance(scalar, pa.ListScalar | pa.LargeListScalar | pa.FixedSizeListScalar):
