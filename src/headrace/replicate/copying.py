@@ -13,7 +13,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from headrace.errors import DeclarationError, HeadraceError, Problem, RefusedError
+from headrace.errors import DeclarationError, HeadraceError, Problem
 from headrace.replicate.options import CommonOptions
 from headrace.replicate.protocol import Chunk, Cursor, Position, ReplicaWriter, TableShape, version_of
 from headrace.replicate.shapes import shape_of
@@ -30,9 +30,8 @@ from headrace.store.changes import (
     view_rows,
 )
 from headrace.store.names import quoted
-from headrace.store.takings import Taking
 
-__all__ = ["BEGIN_AGAIN", "OF_DATA", "SetBackError", "TableCopy", "copy_of", "first_cursor", "refuse_foreign"]
+__all__ = ["BEGIN_AGAIN", "OF_DATA", "TableCopy", "copy_of", "first_cursor"]
 
 BEGIN_AGAIN = ("adopt", "rebuild")
 _ROW_BYTES_FIRST = 256
@@ -147,39 +146,6 @@ def first_cursor(replica: str, seen: Cursor | None, head: Head, again: str | Non
         return replace(anew, rounds=seen.rounds + 1)
     # Of a store that was set back, what it does from here on is behind where it stands.
     return replace(seen, generation=generation, begun=min(seen.begun, head.epoch))
-
-
-class SetBackError(RefusedError):
-    """The target holds what the store did before it was set back to an older copy of itself."""
-
-
-def refuse_foreign(replica: str, seen: Cursor, head: Head, table: str, taking: Taking) -> None:
-    """Refuse to go on where another store, or this one before it was set back (`SetBackError`), has written.
-
-    `taking` is what the store knows of that table in the target.
-    """
-    fix = (
-        f"`headrace replicas adopt {replica}` writes this store's rows over them and keeps the rest; "
-        f"`headrace replicas rebuild {replica}` also takes out what this store does not have"
-    )
-    if seen.store_id != head.store_id:
-        what = f"replica '{replica}': the target's table '{table}' was filled from another store"
-        raise RefusedError(what, fix=fix)
-    if seen.replica != replica:
-        what = f"replica '{replica}': the target's table '{table}' is filled by the replica '{seen.replica}'"
-        raise RefusedError(what, fix=f"leave it out of one of the two (tables = …); or {fix}")
-    through, ours = seen.position.through, taking.ceiling
-    if ours is None or head.epoch < ours:
-        ours = head.epoch
-    if through > ours:
-        told = f"is at epoch {through}, and the store {'was' if ours < head.epoch else 'is'} at {ours}"
-    elif taking.generation is not None and seen.generation > taking.generation:
-        told = f"is of generation {seen.generation}, and the store knows {taking.generation}"
-    else:
-        return
-    raise SetBackError(
-        f"replica '{replica}': the target's table '{table}' {told}: the store was set back", fix=fix
-    )
 
 
 class _RowsCopy(_Copy):

@@ -12,8 +12,9 @@ from typing import Protocol
 
 from headrace.errors import HeadraceError, InternalError, RefusedError, TransientError
 from headrace.log.backoff import Waiting, when_ready
-from headrace.replicate.copying import OF_DATA, SetBackError, TableCopy, copy_of, refuse_foreign
+from headrace.replicate.copying import OF_DATA, TableCopy, copy_of
 from headrace.replicate.filed import FilesCopy
+from headrace.replicate.foreign import SetBackError, refuse_foreign, ways_on
 from headrace.replicate.options import CommonOptions
 from headrace.replicate.protocol import Cursor, Refusal, ReplicaWriter, Task
 from headrace.replicate.shapes import tables_of
@@ -75,6 +76,7 @@ class Follower:
             FilesCopy(table, options, name) if table.name in outside else copy_of(table, options, name)
             for table in tables_of(plan, options, name)
         ]
+        self._outside = {copy.shape.name for copy in self.copies if isinstance(copy, FilesCopy)}
         for copy in self.copies:  # as far as is known before the target was asked
             copy.reached = (reached or {}).get(copy.shape.name, 0)
         self.epoch = 0
@@ -319,7 +321,7 @@ class Follower:
     def _refuse_foreign(self, known: Cursor, head: Head, name: str, taking: Taking) -> None:
         """See `refuse_foreign`. That the store was set back is written down: its epochs grow again."""
         try:
-            refuse_foreign(self.name, known, head, name, taking)
+            refuse_foreign(self.name, known, head, name, taking, self._outside)
         except SetBackError:
             ours = head.epoch if taking.ceiling is None else min(head.epoch, taking.ceiling)
             self._remember(name, {name: taking}, replace(taking, ceiling=ours))
@@ -338,11 +340,17 @@ class Follower:
         if copy.shape.key:
             return "adopt"  # windows that the store has retired stay in the target
         # Rows without a key cannot be written over: those of before would be there twice.
+        name, own = copy.shape.name, "NAME" if self._outside else self.name
         raise RefusedError(
-            f"replica '{self.name}': the table '{copy.shape.name}' was computed again, and its rows have no "
+            f"replica '{self.name}': the table '{name}' was computed again, and its rows have no "
             "key by which the target's could be replaced",
-            fix=f"`headrace replicas rebuild {self.name}` replaces all rows, also those older than the store "
-            f"keeps; `headrace replicas adopt {self.name}` leaves them and adds all rows of the store",
+            fix=ways_on(
+                self.name,
+                name,
+                self._outside,
+                f"`headrace replicas rebuild {own}` replaces all rows, also those older than the store "
+                f"keeps; `headrace replicas adopt {own}` leaves them and adds all rows of the store",
+            ),
         )
 
     def _step(self, goal: int) -> bool:
