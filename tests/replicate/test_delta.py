@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import sys
-import uuid
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import boto3
 import duckdb
-import httpx
 import pyarrow as pa
 import pytest
+from object_store import KEY, SECRET, delta_in_s3, made_bucket, s3_server
 from targets import DeltaTarget
 from test_parquet import WINDOWS, windows
 
@@ -23,9 +20,6 @@ from headrace.replicate.delta import writer as writing
 from headrace.replicate.delta.failures import delta_failures
 from headrace.replicate.protocol import NamedColumn, Position, TableShape
 from headrace.testing.replica_writes import FIRST, THINGS, chunk, opened, thing
-from servers.guard import GuardedProcess, free_ports, wait_until
-
-KEY, SECRET = "a-key-for-tests", "the secret of tests"
 
 
 @pytest.fixture
@@ -35,38 +29,8 @@ def target(tmp_path: Path) -> DeltaTarget:
 
 @pytest.fixture(scope="module")
 def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    # A process of its own: the library holds the interpreter while it waits for an answer.
-    (port,) = free_ports(1)
-    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-    process = GuardedProcess(command, output=tmp_path_factory.mktemp("s3") / "server.log")
-    endpoint = f"http://127.0.0.1:{port}"
-    try:
-        wait_until(lambda: _answers(endpoint), what="S3 answers", seconds=120, process=process)
+    with s3_server(tmp_path_factory.mktemp("s3")) as endpoint:
         yield endpoint
-    finally:
-        process.kill()
-
-
-def _answers(endpoint: str) -> bool:
-    try:
-        return httpx.get(endpoint).is_success
-    except httpx.TransportError:
-        return False
-
-
-def in_s3(endpoint: str, bucket: str, **more: Any) -> DeltaTarget:
-    given = {"region": "eu-central-1", "endpoint": endpoint, "access_key": Secret(KEY), **more}
-    return DeltaTarget("", uri=f"s3://{bucket}/lake", **{"secret_key": Secret(SECRET), **given})
-
-
-def made_bucket(endpoint: str) -> str:
-    name = f"lake-{uuid.uuid4().hex[:12]}"
-    client = boto3.client(
-        "s3", endpoint_url=endpoint, region_name="eu-central-1", aws_access_key_id=KEY,
-        aws_secret_access_key=SECRET,
-    )  # fmt: skip
-    client.create_bucket(Bucket=name, CreateBucketConfiguration={"LocationConstraint": "eu-central-1"})
-    return name
 
 
 def test_rows_and_cursor_are_one_commit_and_a_repeated_epoch_is_found_by_the_writer(
@@ -200,7 +164,7 @@ def test_every_number_and_time_has_a_type_that_holds_it(target: DeltaTarget) -> 
 
 
 def test_tables_in_s3_are_written_and_a_second_writer_is_refused(s3: str) -> None:
-    target = in_s3(s3, made_bucket(s3))
+    target = delta_in_s3(s3, made_bucket(s3))
     with opened(target) as old, opened(target) as new:
         old.take(THINGS.name, None, FIRST)
         old.write(chunk([thing("ann", 1), thing(None, 2)], epoch=1))
@@ -211,14 +175,14 @@ def test_tables_in_s3_are_written_and_a_second_writer_is_refused(s3: str) -> Non
 
 
 def test_a_bucket_that_is_not_there_is_for_an_operator_and_no_secret_is_told(s3: str) -> None:
-    with pytest.raises(HeadraceError) as raised, opened(in_s3(s3, "no-such-bucket")):
+    with pytest.raises(HeadraceError) as raised, opened(delta_in_s3(s3, "no-such-bucket")):
         pass
     assert KEY not in str(raised.value) and SECRET not in str(raised.value)
     assert isinstance(raised.value, RefusedError)
 
 
 def test_a_store_that_does_not_answer_is_tried_again() -> None:
-    with pytest.raises(TransientError), opened(in_s3("http://127.0.0.1:1", "lake")):
+    with pytest.raises(TransientError), opened(delta_in_s3("http://127.0.0.1:1", "lake")):
         pass
 
 

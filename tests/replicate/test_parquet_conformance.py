@@ -1,10 +1,12 @@
-"""The Parquet replica passes what every replica has to pass."""
+"""The Parquet replica passes what every replica has to pass: in a folder, and in S3."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from object_store import BucketTarget, Door, s3_server
 from targets import ParquetTarget
 
 from headrace.testing.replicas import ReplicaConformance
@@ -12,7 +14,21 @@ from headrace.testing.replicas import ReplicaConformance
 pytestmark = pytest.mark.slow
 
 
+@pytest.fixture(scope="module")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with s3_server(tmp_path_factory.mktemp("s3")) as endpoint:
+        yield endpoint
+
+
 class TestParquet(ReplicaConformance):
     @pytest.fixture
     def target(self, tmp_path: Path) -> ParquetTarget:
         return ParquetTarget(tmp_path / "target")
+
+
+class TestParquetInS3(ReplicaConformance):
+    @pytest.fixture
+    def target(self, s3: str) -> Iterator[BucketTarget]:
+        door = Door(s3)
+        yield BucketTarget(s3, door=door)
+        door.close()

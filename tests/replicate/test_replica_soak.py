@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from cassandra_target import CassandraTarget
 from json_targets import KafkaTarget, WebhookTarget
+from object_store import BucketTarget, Door, delta_in_s3, made_bucket, s3_server
 from search_target import SearchTarget
 from soak_child import START
 from targets import DeltaTarget, FilesTarget, ParquetTarget, PostgresTarget
@@ -112,6 +113,25 @@ def of_folder(kind: Callable[[Any], Any]) -> Callable[..., Any]:
     return made
 
 
+def of_bucket(kind: str) -> Callable[..., Any]:
+    @contextmanager
+    def made(folder: Path, ask: pytest.FixtureRequest) -> Iterator[Any]:
+        folder.mkdir()
+        with s3_server(folder) as endpoint:
+            door = Door(endpoint)
+            try:
+                if kind == "parquet":
+                    yield BucketTarget(endpoint, door=door)
+                else:
+                    target = delta_in_s3(door.url, made_bucket(endpoint))
+                    target.door = door
+                    yield target
+            finally:
+                door.close()
+
+    return made
+
+
 TARGETS: dict[str, Callable[..., Any]] = {
     "postgresql": of_postgresql,
     "elasticsearch": of_search("elasticsearch"),
@@ -122,6 +142,8 @@ TARGETS: dict[str, Callable[..., Any]] = {
     "delta": of_folder(lambda folder: DeltaTarget(str(folder))),
     "parquet": of_folder(ParquetTarget),
     "files": of_folder(FilesTarget),
+    "delta-s3": of_bucket("delta"),
+    "parquet-s3": of_bucket("parquet"),
 }
 FOLDERS = ("delta", "parquet", "files")
 """Never down: they are killed only."""

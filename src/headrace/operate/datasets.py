@@ -73,7 +73,7 @@ def _place(options: Any, shape: Any, replica: str) -> tuple[str, str] | None:
         return f"cassandra://{_first(options.hosts, 9042)}", f"{options.keyspace}.{shape.name}"
     if kind == "kafka":
         return f"kafka://{_first(options.brokers, 9092)}", options.prefix + shape.name
-    if kind == "delta" and options.uri:
+    if kind in ("delta", "parquet") and options.uri:
         at = urlsplit(options.uri)
         return f"{at.scheme}://{at.netloc}", f"{at.path.strip('/')}/{shape.name}".lstrip("/")
     if kind in ("delta", "parquet", "files"):

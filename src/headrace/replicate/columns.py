@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from headrace.errors import ProfileError
-from headrace.replicate.options import CommonOptions, setting
+from headrace.replicate.options import CommonOptions, Revealed, setting
 from headrace.replicate.protocol import TableShape
 from headrace.store.names import quoted
 
@@ -47,11 +47,32 @@ class LakeOptions(CommonOptions):
         "the column of which date and hour make the folders, in tables that have it; nothing said: "
         "window_start, else the first instant; none: no folders",
     )
+    path: str = setting("path", "", "the folder that holds a folder for each table; or use uri")
+    uri: str = setting("text", "", "instead of path: s3://bucket/path")
+    region: str = setting("text", "", "S3: the region")
+    endpoint: str = setting("text", "", "S3: the address of a server that is not Amazon's")
+    access_key: Revealed | None = setting(
+        "secret", None, "S3: the access key; without it, what the machine's environment or role gives"
+    )
+    secret_key: Revealed | None = setting("secret", None, "S3: the secret of the access key")
 
     @property
     def json_nested(self) -> bool:
         """Lists and structs stay what they are."""
         return False
+
+    def check_place(self, replica: str) -> None:
+        """Raise ProfileError unless one place is named, and keys are whole."""
+        if bool(self.path) == bool(self.uri):
+            raise ProfileError(
+                f"replica '{replica}' needs either path or uri",
+                fix='write path = "warehouse/", or uri = "s3://bucket/warehouse"',
+            )
+        if (self.access_key is None) != (self.secret_key is None):
+            raise ProfileError(
+                f"replica '{replica}' has one of access_key and secret_key",
+                fix="give both, or neither and let the machine's environment or role give them",
+            )
 
 
 def folder_name(table: str) -> str:

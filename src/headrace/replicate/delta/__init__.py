@@ -1,14 +1,12 @@
 """Tables of Delta Lake, in a folder or in an object store."""
 
-# ruff: noqa: RUF009 - `setting` gives dataclasses.field(...), which is what a default of a dataclass may be
-
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from headrace.errors import ProfileError
 from headrace.replicate.columns import LakeOptions
-from headrace.replicate.options import Revealed, setting
+from headrace.replicate.options import setting
 from headrace.replicate.protocol import ReplicaWriter, Task
 
 __all__ = ["DeltaReplica"]
@@ -18,27 +16,11 @@ __all__ = ["DeltaReplica"]
 class DeltaReplica(LakeOptions):
     """Keeps tables as Delta tables below a folder or a place such as s3://bucket/path. Connects in `open`."""
 
-    path: str = setting("path", "", "the folder that holds a folder for each table; or use uri")
     uri: str = setting("text", "", "instead of path: s3://bucket/path, abfss://… or gs://…")
-    region: str = setting("text", "", "S3: the region")
-    endpoint: str = setting("text", "", "S3: the address of a server that is not Amazon's")
-    access_key: Revealed | None = setting(
-        "secret", None, "S3: the access key; without it, what the machine's environment or role gives"
-    )
-    secret_key: Revealed | None = setting("secret", None, "S3: the secret of the access key")
 
     def open(self, task: Task) -> ReplicaWriter:
         """See `Replica`."""
-        if bool(self.path) == bool(self.uri):
-            raise ProfileError(
-                f"replica '{task.replica}' needs either path or uri",
-                fix='write path = "warehouse/", or uri = "s3://bucket/warehouse"',
-            )
-        if (self.access_key is None) != (self.secret_key is None):
-            raise ProfileError(
-                f"replica '{task.replica}' has one of access_key and secret_key",
-                fix="give both, or neither and let the machine's environment or role give them",
-            )
+        self.check_place(task.replica)
         try:
             from headrace.replicate.delta.writer import DeltaWriter
         except ImportError as error:

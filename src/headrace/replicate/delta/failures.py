@@ -20,6 +20,8 @@ _NOT_ALLOWED = re.compile(
 )
 _NOT_THERE = re.compile(r"NoSuchBucket|bucket does not exist", re.IGNORECASE)
 _GONE = re.compile(r"not found: .*_delta_log")
+_CODE = re.compile(r"<Code>(\w+)</Code>")
+"""What S3 says is wrong; the library's own words are the lines before."""
 _FULL = re.compile(r"no space left|quota exceeded|\(os error (28|122)\)", re.IGNORECASE)
 
 
@@ -39,6 +41,8 @@ def _typed(error: Exception, place: str, secrets: Iterable[str]) -> HeadraceErro
     for secret in secrets:
         text = text.replace(secret, "***")
     said = (text.strip().splitlines() or [type(error).__name__])[0][:_SAID_MAX]
+    if (code := _CODE.search(text)) is not None and code[1] not in said:
+        said = f"{said} ({code[1]})"
     if _NOT_ALLOWED.search(text):
         fix = "correct access_key and secret_key in the profile, or the rights of the folder or bucket"
         return RefusedError(f"{place} cannot be written: {said}", fix=fix)

@@ -1,13 +1,11 @@
-"""Tables as Parquet files in folders by date and hour, listed in a manifest."""
+"""Tables as Parquet files in folders by date and hour, listed in a manifest: of a disk, or of S3."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from headrace.errors import ProfileError
 from headrace.replicate.columns import LakeOptions
-from headrace.replicate.options import setting
 from headrace.replicate.protocol import ReplicaWriter, Task
 
 __all__ = ["ParquetReplica"]
@@ -15,14 +13,25 @@ __all__ = ["ParquetReplica"]
 
 @dataclass(frozen=True, kw_only=True)
 class ParquetReplica(LakeOptions):
-    """Keeps tables as Parquet files in a folder of this machine. Touches nothing before `open`."""
-
-    path: str = setting("path", "", "the folder, made when it is absent", required=True)
+    """Keeps tables as Parquet files in a folder of this machine or in S3. Touches nothing before `open`."""
 
     def open(self, task: Task) -> ReplicaWriter:
         """See `Replica`."""
         from headrace.replicate.parquet.writer import ParquetWriter
 
-        if not self.path:
-            raise ProfileError(f"replica '{task.replica}' has no path", fix='write path = "warehouse/"')
-        return ParquetWriter(Path(self.path), self, task)
+        self.check_place(task.replica)
+        if not self.uri:
+            return ParquetWriter(self, task)
+        if not self.uri.startswith(("s3://", "s3a://")):
+            raise ProfileError(
+                f"replica '{task.replica}': a Parquet replica keeps files in a folder or in S3",
+                fix='write path = "warehouse/" or uri = "s3://bucket/warehouse"; kind = "delta" knows others',
+            )
+        try:
+            import boto3  # noqa: F401 - what the writer needs is missing here, and not at its first request
+        except ImportError as error:
+            raise ProfileError(
+                f"a Parquet replica in S3 needs '{error.name}', which is not installed",
+                fix="install it: pip install 'headrace[s3]'",
+            ) from error
+        return ParquetWriter(self, task)

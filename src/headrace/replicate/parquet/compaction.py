@@ -11,9 +11,16 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from headrace.replicate.parquet.datafiles import COMPRESSION, aligned, file_name, read_rows
+from headrace.replicate.parquet.datafiles import (
+    COMPRESSION,
+    Source,
+    aligned,
+    file_name,
+    read_rows,
+    read_schema,
+)
 from headrace.replicate.parquet.manifest import DataFile, Manifest
-from headrace.replicate.parquet.tree import Tree
+from headrace.replicate.parquet.table_files import TableFiles
 
 __all__ = ["choose", "put_together"]
 
@@ -63,7 +70,7 @@ def _up_to(manifest: Manifest, names: list[str], file_bytes: int) -> list[str]:
     return some
 
 
-def put_together(tree: Tree, manifest: Manifest, chosen: list[list[str]]) -> Manifest:
+def put_together(tree: TableFiles, manifest: Manifest, chosen: list[list[str]]) -> Manifest:
     """Stage one file in the place of each list of files, and return the manifest with them."""
     following = manifest.following()
     staged = tree.stage(following.commit)
@@ -75,15 +82,15 @@ def put_together(tree: Tree, manifest: Manifest, chosen: list[list[str]]) -> Man
         tree.keep(staged, (name for name in files if Path(name).parent == folder))
         facts = [manifest.files[name] for name in names]
         lowest, highest = min(each.lowest for each in facts), max(each.highest for each in facts)
-        name = str(folder / file_name(lowest, highest, following.commit, number))
-        size = _write([tree.data / each for each in names], staged / name)
+        name = str(folder / file_name(lowest, highest, following.commit, number, tree.mark))
+        size = _write([tree.source(each) for each in names], staged / name)
         newest = max(each.commit for each in facts)
         files[name] = DataFile(sum(each.rows for each in facts), size, lowest, highest, newest)
     return following.replaced(files)
 
 
-def _write(small: list[Path], target: Path) -> int:
-    schema = pa.unify_schemas([pq.read_schema(each) for each in reversed(small)])
+def _write(small: list[Source], target: Path) -> int:
+    schema = pa.unify_schemas([read_schema(each) for each in reversed(small)])
     waiting: list[pa.Table] = []
     with pq.ParquetWriter(target, schema, compression=COMPRESSION) as writer:
         for each in small:

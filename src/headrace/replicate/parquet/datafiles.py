@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TypeAlias
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -13,7 +14,20 @@ from headrace.replicate.columns import dated
 from headrace.replicate.parquet.manifest import DataFile
 from headrace.replicate.protocol import GENERATION
 
-__all__ = ["COMPRESSION", "NOWHEN", "aligned", "file_name", "folders_of", "read_rows", "write_rows"]
+__all__ = [
+    "COMPRESSION",
+    "NOWHEN",
+    "Source",
+    "aligned",
+    "file_name",
+    "folders_of",
+    "read_rows",
+    "read_schema",
+    "write_rows",
+]
+
+Source: TypeAlias = "Path | pa.Buffer"
+"""A file on the disk, or all of its bytes."""
 
 COMPRESSION = "zstd"
 NOWHEN = "__HIVE_DEFAULT_PARTITION__"
@@ -36,27 +50,35 @@ def folders_of(rows: pa.Table, partition: str | None) -> Iterator[tuple[str, pa.
         yield name, rows if len(each) == 1 else rows.take(some.values)
 
 
-def file_name(lowest: int, highest: int, commit: int, number: int) -> str:
+def file_name(lowest: int, highest: int, commit: int, number: int, mark: str = "") -> str:
     """Return the name of a file: the epochs of its rows, the commit that made it, and which one of it."""
-    return f"e{lowest % GENERATION:010d}-{highest % GENERATION:010d}-c{commit:08d}-{number}.parquet"
+    return f"e{lowest % GENERATION:010d}-{highest % GENERATION:010d}-c{commit:08d}-{number}{mark}.parquet"
 
 
-def write_rows(staged: Path, folder: str, rows: pa.Table, commit: int, number: int) -> dict[str, DataFile]:
+def write_rows(
+    staged: Path, folder: str, rows: pa.Table, commit: int, number: int, mark: str
+) -> dict[str, DataFile]:
     """Write rows into a file of a folder; returns what is to be listed: nothing for no rows."""
     if not rows.num_rows:
         return {}
     bounds = pc.min_max(rows["_version"]).as_py()
-    name = Path(folder) / file_name(bounds["min"], bounds["max"], commit, number)
+    name = Path(folder) / file_name(bounds["min"], bounds["max"], commit, number, mark)
     (staged / folder).mkdir(parents=True, exist_ok=True)
     pq.write_table(rows, staged / name, compression=COMPRESSION)
     size = (staged / name).stat().st_size
     return {str(name): DataFile(rows.num_rows, size, bounds["min"], bounds["max"], commit)}
 
 
-def read_rows(path: Path, columns: list[str] | None = None) -> pa.Table:
+def read_rows(source: Source, columns: list[str] | None = None) -> pa.Table:
     """Return the rows of a file; the folders that it lies in add nothing."""
-    with pq.ParquetFile(path) as file:
+    with pq.ParquetFile(source) as file:
         return file.read(columns)
+
+
+def read_schema(source: Source) -> pa.Schema:
+    """Return the columns of a file."""
+    with pq.ParquetFile(source) as file:
+        return file.schema.to_arrow_schema()
 
 
 def aligned(rows: pa.Table, schema: pa.Schema) -> pa.Table:

@@ -30,6 +30,7 @@ __all__ = [
     "data_of",
     "filled_again",
     "listed_files",
+    "manifest_of",
     "read_manifest",
 ]
 
@@ -79,16 +80,25 @@ class Manifest:
             found.setdefault(str(PurePosixPath(path).parent), set()).add(PurePosixPath(path).name)
         return found
 
+    def facts(self) -> dict[str, Any]:
+        """Return this one as JSON has it."""
+        return asdict(self)
+
     def save(self, path: Path) -> None:
         """Put this one in the place of the one before, whole or not at all."""
-        write_json(path, asdict(self))
+        write_json(path, self.facts())
 
 
 def read_manifest(path: Path) -> Manifest | None:
     """Return the manifest in a file; None when there is none."""
     if not path.exists():
         return None
-    facts = json.loads(path.read_text())
+    return manifest_of(path.read_text())
+
+
+def manifest_of(text: str | bytes) -> Manifest:
+    """Return the manifest that a text is."""
+    facts = json.loads(text)
     cursor = facts["cursor"]
     if cursor is not None:
         cursor = Cursor.of(cursor)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import duckdb
 import pyarrow as pa
 
-from headrace.replicate.parquet.datafiles import read_rows
+from headrace.replicate.parquet.datafiles import Source, read_rows
 from headrace.store.names import quoted
 
 __all__ = ["Incoming"]
@@ -25,9 +23,9 @@ class Incoming:
         both = pa.concat_tables([rows.select(names), removed.select(names)])
         self._keys = both.append_column("_number", numbers)
 
-    def meet(self, path: Path) -> pa.Table | None:
+    def meet(self, source: Source) -> pa.Table | None:
         """Return the rows of a file that stay; None when all of them do."""
-        old = read_rows(path, [*self._key, "_version"])
+        old = read_rows(source, [*self._key, "_version"])
         old = old.append_column("_number", pa.array(range(old.num_rows), pa.int64()))
         same = " AND ".join(f"o.{quoted(name)} IS NOT DISTINCT FROM n.{quoted(name)}" for name in self._key)
         with duckdb.connect() as connection:
@@ -42,7 +40,7 @@ class Incoming:
         out = {number for number, _, replaced in met if replaced}
         if not out:
             return None
-        return read_rows(path).filter(pa.array([number not in out for number in range(old.num_rows)]))
+        return read_rows(source).filter(pa.array([number not in out for number in range(old.num_rows)]))
 
     def rows(self) -> pa.Table:
         """Return the rows that no file of those that were met has a greater version of."""

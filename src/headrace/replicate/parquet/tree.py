@@ -13,11 +13,11 @@ import errno
 import os
 import shutil
 from collections.abc import Collection, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path, PurePosixPath
 
 from headrace.errors import RefusedError
-from headrace.replicate.folders import locked, make_folder, sync
+from headrace.replicate.folders import deleted, folder_failures, locked, make_folder, sync
 from headrace.replicate.parquet.manifest import (
     DataFile,
     Manifest,
@@ -35,7 +35,9 @@ _UNABLE = (errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP)
 
 
 class Tree:
-    """The folders of one table."""
+    """The folders of one table; see `TableFiles`."""
+
+    mark = ""  # the lock sees to it that nobody else makes files meanwhile
 
     def __init__(self, folder: Path, table: str) -> None:
         self.table = table
@@ -46,6 +48,10 @@ class Tree:
         self._staged = self.books / "staged"
         for each in (self.data, self._staged):
             make_folder(each)
+
+    def failures(self) -> AbstractContextManager[None]:
+        """See `TableFiles`."""
+        return folder_failures(self._folder)
 
     @contextmanager
     def held(self) -> Iterator[Manifest | None]:
@@ -64,11 +70,29 @@ class Tree:
         if found is not None:
             raise RefusedError(
                 f"{found} is there, and {self._manifest}, which lists the table's files, is not",
-                fix=f"bring the manifest back, or {self._anew(f'move {self.data} away')}",
+                fix=f"bring the manifest back, or {self._written_anew(f'move {self.data} away')}",
             )
 
-    def _anew(self, how: str) -> str:
-        return filled_again(self._folder, self.table, f"{how}: the table is written anew")
+    def _written_anew(self, how: str) -> str:
+        return self.anew(f"{how}: the table is written anew")
+
+    def anew(self, how: str) -> str:
+        """See `TableFiles`."""
+        return filled_again(self._folder, self.table, how)
+
+    def gone(self) -> RefusedError:
+        """See `TableFiles`."""
+        return deleted(self._manifest)
+
+    def source(self, name: str) -> Path:
+        """See `TableFiles`."""
+        return self.data / name
+
+    def clear(self, manifest: Manifest) -> None:
+        """See `TableFiles`. Whoever stages files next does it."""
+
+    def close(self) -> None:
+        """See `TableFiles`."""
 
     def stage(self, commit: int) -> Path:
         """Return an empty folder for the files of a commit; what older ones left behind goes."""
@@ -114,7 +138,7 @@ class Tree:
                 raise RefusedError(
                     f"{odd} {what}: somebody else has changed the table's files",
                     fix="put it right; or "
-                    + self._anew(f"move {self.data} and {self.books} away and restart"),
+                    + self._written_anew(f"move {self.data} and {self.books} away and restart"),
                 )
             gone |= set() if there else {name}
         return {path: facts for path, facts in manifest.files.items() if _folder(path) not in gone}

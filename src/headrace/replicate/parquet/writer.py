@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import filecmp
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,11 +13,12 @@ import pyarrow.compute as pc
 
 from headrace.errors import RefusedError
 from headrace.replicate.columns import arrow_schema, fitted, time_column
-from headrace.replicate.folders import deleted, folder_failures
+from headrace.replicate.folders import folder_failures
 from headrace.replicate.parquet.compaction import choose, put_together
 from headrace.replicate.parquet.datafiles import file_name, folders_of, read_rows, write_rows
-from headrace.replicate.parquet.manifest import DataFile, Manifest, filled_again
+from headrace.replicate.parquet.manifest import DataFile, Manifest, data_of
 from headrace.replicate.parquet.merging import Incoming
+from headrace.replicate.parquet.table_files import TableFiles
 from headrace.replicate.parquet.tree import Tree
 from headrace.replicate.protocol import Chunk, Cursor, Position, TableShape, Task, fenced, version_of
 from headrace.replicate.staged import (
@@ -37,15 +39,18 @@ __all__ = ["ParquetWriter"]
 class ParquetWriter:
     """See `ReplicaWriter`."""
 
-    def __init__(self, folder: Path, options: ParquetReplica, task: Task) -> None:
-        self._folder = folder
+    def __init__(self, options: ParquetReplica, task: Task) -> None:
         self._options = options
         self._task = task
-        with folder_failures(folder):
-            self._trees = {shape.name: Tree(folder, shape.name) for shape in task.tables}
-            self._schemas = {shape.name: arrow_schema(shape, signed=False) for shape in task.tables}
+        self._trees = _trees_of(options, [shape.name for shape in task.tables])
+        self._schemas = {shape.name: arrow_schema(shape, signed=False) for shape in task.tables}
+        try:
             for shape in task.tables:
-                self._check(shape)
+                with self._trees[shape.name].failures():
+                    self._check(shape)
+        except BaseException:
+            self.close()
+            raise
 
     def _check(self, shape: TableShape) -> None:
         """Begin a table, or add the columns that it lacks; refuse what another table has written."""
@@ -69,48 +74,48 @@ class ParquetWriter:
             if not wanted.keys() <= manifest.columns.keys():
                 tree.save(manifest.following(columns={**manifest.columns, **wanted}))
 
-    def _differs(self, tree: Tree, what: str) -> RefusedError:
+    def _differs(self, tree: TableFiles, what: str) -> RefusedError:
         return RefusedError(
             f"{tree.data} holds another table: {what}",
-            fix=filled_again(
-                self._folder,
-                tree.table,
-                f"move {tree.data} and {tree.books} away; `headrace replicas rebuild` fills them again",
+            fix=tree.anew(
+                f"move {tree.data} and {tree.books} away; `headrace replicas rebuild` fills them again"
             ),
         )
 
     def cursors(self) -> Mapping[str, Cursor]:
         """See `ReplicaWriter`."""
         found = {}
-        with folder_failures(self._folder):
-            for name, tree in self._trees.items():
-                with tree.held() as manifest:
-                    if manifest is not None and manifest.cursor is not None:
-                        found[name] = manifest.cursor
+        for name, tree in self._trees.items():
+            with tree.failures(), tree.held() as manifest:
+                if manifest is not None and manifest.cursor is not None:
+                    found[name] = manifest.cursor
         return found
 
     def take(self, table: str, seen: Cursor | None, cursor: Cursor) -> None:
         """See `ReplicaWriter`."""
         tree = self._trees[table]
-        with folder_failures(self._folder), tree.held() as manifest:
+        with tree.failures(), tree.held() as manifest:
             if manifest is None or manifest.cursor != seen:
                 raise fenced(table)
             files = tree.check(manifest)
             anew = bool(files) and cursor.position == Position()
-            tree.save(manifest.following(cursor=cursor, files=files, overlaps=manifest.overlaps or anew))
-            if left := left_behind(self._staged(table), cursor.position.epoch):
-                take_away(_taken_in(left, files, tree.data))  # a crash may have come before it
+            taken = manifest.following(cursor=cursor, files=files, overlaps=manifest.overlaps or anew)
+            tree.save(taken)
+            tree.clear(taken)
+            if self._options.path and (left := left_behind(self._staged(table), cursor.position.epoch)):
+                data = data_of(Path(self._options.path), table)
+                take_away(_taken_in(left, files, data))  # a crash may have come before it
 
     def write(self, chunk: Chunk) -> None:
         """See `ReplicaWriter`."""
         table, cursor = chunk.table.name, chunk.cursor
         tree = self._trees[table]
-        with folder_failures(self._folder), tree.held() as manifest:
+        with tree.failures(), tree.held() as manifest:
             there = None if manifest is None else manifest.cursor
             if there == cursor:
                 return
             if manifest is None:
-                raise deleted(tree.books / "manifest.json")
+                raise tree.gone()
             if not cursor.same_writer(there):
                 raise fenced(table)
             if chunk.files:
@@ -118,8 +123,10 @@ class ParquetWriter:
                 take_away(self._staged(table) / file.name for file in chunk.files if file.rows)
             else:
                 tree.commit(self._changed(tree, manifest, chunk))
-        with folder_failures(self._folder), tree.held() as manifest:
-            if manifest is not None and (some := choose(manifest, self._options.file_bytes)):
+        with tree.failures(), tree.held() as manifest:
+            if manifest is None or not cursor.same_writer(manifest.cursor):
+                return  # somebody else's by now
+            if some := choose(manifest, self._options.file_bytes):
                 files = tree.check(manifest, {str(Path(names[0]).parent) for names in some})
                 if files == manifest.files:
                     tree.commit(put_together(tree, manifest, some))
@@ -127,9 +134,9 @@ class ParquetWriter:
                     tree.save(manifest.following(files=files))
 
     def _staged(self, table: str) -> Path:
-        return staged_at(self._folder, table, self._task.store_id)
+        return staged_at(Path(self._options.path), table, self._task.store_id)
 
-    def _added(self, tree: Tree, manifest: Manifest, chunk: Chunk) -> Manifest:
+    def _added(self, tree: TableFiles, manifest: Manifest, chunk: Chunk) -> Manifest:
         """Stage files that executors wrote, and return the manifest with them. Their rows are not read."""
         if refusals := refusals_of(chunk.table.name, chunk.files):
             self._task.set_aside(refusals)
@@ -144,7 +151,7 @@ class ParquetWriter:
             made[name] = DataFile(file.rows, file.bytes, version, version, following.commit)
         return following.replaced(files | made)
 
-    def _changed(self, tree: Tree, manifest: Manifest, chunk: Chunk) -> Manifest:
+    def _changed(self, tree: TableFiles, manifest: Manifest, chunk: Chunk) -> Manifest:
         """Stage what the chunk changes, and return the manifest with it."""
         schema = self._schemas[chunk.table.name]
         below, first = chunk.sweep_below, chunk.cursor.kept_below
@@ -162,28 +169,31 @@ class ParquetWriter:
         staged, made, thinned = tree.stage(following.commit), dict[str, DataFile](), set[str]()
         for name in sorted({*met, *old} & files.keys()):
             # One at a time: all that a rebuild touches is the whole table.
-            left = self._left(tree.data / name, files[name], incoming if name in met else None, chunk)
+            left = self._left(tree, name, files[name], incoming if name in met else None, chunk)
             if left is not None:
                 thinned.add(name)
-                made |= write_rows(staged, str(Path(name).parent), left, following.commit, len(made))
+                folder = str(Path(name).parent)
+                made |= write_rows(staged, folder, left, following.commit, len(made), tree.mark)
         kept = {name: facts for name, facts in files.items() if name not in thinned}
         for folder in {str(Path(name).parent) for name in thinned}:
             (staged / folder).mkdir(parents=True, exist_ok=True)
             tree.keep(staged, (name for name in kept if str(Path(name).parent) == folder))
         coming = rows if incoming is None else incoming.rows()
         for folder, some in folders_of(coming, manifest.partition):
-            made |= write_rows(staged, folder, some, following.commit, len(made))
+            made |= write_rows(staged, folder, some, following.commit, len(made), tree.mark)
         return following.replaced(kept | made)
 
-    def _left(self, path: Path, facts: DataFile, incoming: Incoming | None, chunk: Chunk) -> pa.Table | None:
+    def _left(
+        self, tree: TableFiles, name: str, facts: DataFile, incoming: Incoming | None, chunk: Chunk
+    ) -> pa.Table | None:
         """Return the rows of a file that stay when the chunk has come; None when all of them do."""
         below, first = chunk.sweep_below, chunk.cursor.kept_below
-        left = None if incoming is None else incoming.meet(path)
+        left = None if incoming is None else incoming.meet(tree.source(name))
         if facts.lowest >= below or facts.highest < first:
             return left
         if left is None:
             some = facts.highest >= below or facts.lowest < first
-            left = read_rows(path) if some else self._schemas[chunk.table.name].empty_table()
+            left = read_rows(tree.source(name)) if some else self._schemas[chunk.table.name].empty_table()
         version = left["_version"]
         return left.filter(pc.or_(pc.greater_equal(version, below), pc.less(version, first)))
 
@@ -201,6 +211,20 @@ class ParquetWriter:
 
     def close(self) -> None:
         """See `ReplicaWriter`."""
+        for tree in self._trees.values():
+            with suppress(Exception):
+                tree.close()
+
+
+def _trees_of(options: ParquetReplica, tables: Iterable[str]) -> Mapping[str, TableFiles]:
+    """Open the place of each table."""
+    if options.uri:
+        from headrace.replicate.parquet.objects import object_trees
+
+        return object_trees(options, tables)
+    folder = Path(options.path)
+    with folder_failures(folder):
+        return {name: Tree(folder, name) for name in tables}
 
 
 def _taken_in(left: Iterable[Path], files: Mapping[str, DataFile], data: Path) -> Iterator[Path]:

@@ -1,0 +1,256 @@
+"""An S3 of the tests' own (moto, in a process of its own), and the Parquet target in it."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import socket
+import socketserver
+import sys
+import threading
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import boto3
+import httpx
+import pyarrow as pa
+import pyarrow.parquet as pq
+from targets import DeltaTarget
+
+from headrace.operate.secrets import Secret
+from headrace.replicate.columns import folder_name
+from headrace.replicate.parquet import ParquetReplica
+from servers.guard import GuardedProcess, free_ports, wait_until
+
+__all__ = [
+    "KEY",
+    "SECRET",
+    "BucketTarget",
+    "Door",
+    "delta_in_s3",
+    "made_bucket",
+    "only_known_keys",
+    "s3_server",
+]
+
+KEY, SECRET, REGION = "a-key-for-tests", "the secret of tests", "eu-central-1"
+
+
+@contextmanager
+def s3_server(folder: Path) -> Iterator[str]:
+    """Run a server, and give its address."""
+    # A process of its own: the library of Delta holds the interpreter while it waits for an answer.
+    (port,) = free_ports(1)
+    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    process = GuardedProcess(command, output=folder / "server.log")
+    endpoint = f"http://127.0.0.1:{port}"
+    try:
+        wait_until(lambda: _answers(endpoint), what="S3 answers", seconds=120, process=process)
+        yield endpoint
+    finally:
+        process.kill()
+
+
+def _answers(endpoint: str) -> bool:
+    try:
+        return httpx.get(endpoint).is_success
+    except httpx.TransportError:
+        return False
+
+
+def _client(endpoint: str, service: str = "s3", *, key: str = KEY, secret: str = SECRET) -> Any:
+    """Return a client of Amazon's own library."""
+    who = {"aws_access_key_id": key, "aws_secret_access_key": secret}
+    return boto3.client(service, endpoint_url=endpoint, region_name=REGION, **who)
+
+
+def made_bucket(endpoint: str, *, key: str = KEY, secret: str = SECRET) -> str:
+    """Make a bucket, and return its name."""
+    name = f"lake-{uuid.uuid4().hex[:12]}"
+    client = _client(endpoint, key=key, secret=secret)
+    client.create_bucket(Bucket=name, CreateBucketConfiguration={"LocationConstraint": REGION})
+    client.close()
+    return name
+
+
+@contextmanager
+def only_known_keys(endpoint: str) -> Iterator[tuple[str, str]]:
+    """Let the server look at keys and signatures, as it does not otherwise; gives a pair that may do all."""
+    names = _client(endpoint, "iam")
+    who = f"writer-{uuid.uuid4().hex[:8]}"
+    names.create_user(UserName=who)
+    allowed = {"Effect": "Allow", "Action": "s3:*", "Resource": "*"}
+    document = json.dumps({"Version": "2012-10-17", "Statement": allowed})
+    names.put_user_policy(UserName=who, PolicyName="all", PolicyDocument=document)
+    made = names.create_access_key(UserName=who)["AccessKey"]
+    names.close()
+    before = httpx.post(f"{endpoint}/moto-api/reset-auth", content=b"0").json()
+    try:
+        yield made["AccessKeyId"], made["SecretAccessKey"]
+    finally:
+        count = str(before["PREVIOUS_INITIAL_NO_AUTH_ACTION_COUNT"])
+        httpx.post(f"{endpoint}/moto-api/reset-auth", content=count.encode())
+        httpx.post(f"{endpoint}/moto-api/reset-auth", content=count.encode())
+
+
+class DeltaBucketTarget(DeltaTarget):
+    """Delta tables in a bucket, to which there may be a door."""
+
+    door: Door | None = None
+
+    @contextmanager
+    def outage(self) -> Iterator[None]:
+        assert self.door is not None
+        with self.door.shut():
+            yield
+
+
+def delta_in_s3(endpoint: str, bucket: str, **more: Any) -> DeltaBucketTarget:
+    """Return Delta tables in a bucket."""
+    return DeltaBucketTarget("", uri=f"s3://{bucket}/lake", **{**_reached(endpoint), **more})
+
+
+def _reached(endpoint: str) -> dict[str, Any]:
+    return {
+        "region": REGION, "endpoint": endpoint, "access_key": Secret(KEY), "secret_key": Secret(SECRET)
+    }  # fmt: skip
+
+
+class BucketTarget:
+    """Tables of Parquet files in S3, read as anybody reads them: every object that is there."""
+
+    def __init__(self, endpoint: str, bucket: str | None = None, *, door: Door | None = None) -> None:
+        self.endpoint = endpoint
+        self.bucket = made_bucket(endpoint) if bucket is None else bucket
+        self.door = door
+
+    def replica(self, **options: Any) -> ParquetReplica:
+        endpoint = self.endpoint if self.door is None else self.door.url
+        given = {"uri": f"s3://{self.bucket}/lake", **_reached(endpoint), **options}
+        return ParquetReplica(**{"kind": "parquet", "mode": "update", **given})
+
+    @contextmanager
+    def client(self) -> Iterator[Any]:
+        client = _client(self.endpoint)
+        try:
+            yield client
+        finally:
+            client.close()
+
+    def names(self, below: str = "") -> list[str]:
+        """Return what is below the replica's place."""
+        with self.client() as client:
+            pages = client.get_paginator("list_objects_v2").paginate(
+                Bucket=self.bucket, Prefix=f"lake/{below}"
+            )
+            found = [each["Key"] for page in pages for each in page.get("Contents", ())]
+        return [key.removeprefix("lake/") for key in found]
+
+    def read(self, key: str) -> bytes:
+        with self.client() as client:
+            body: bytes = client.get_object(Bucket=self.bucket, Key=f"lake/{key}")["Body"].read()
+        return body
+
+    def put(self, key: str, body: bytes) -> None:
+        with self.client() as client:
+            client.put_object(Bucket=self.bucket, Key=f"lake/{key}", Body=body)
+
+    def delete(self, key: str) -> None:
+        with self.client() as client:
+            client.delete_object(Bucket=self.bucket, Key=f"lake/{key}")
+
+    def files(self, table: str) -> list[str]:
+        """Return the data that anybody finds."""
+        return [key for key in self.names(f"{folder_name(table)}/") if key.endswith(".parquet")]
+
+    def manifest(self, table: str) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(self.read(f"_headrace/{folder_name(table)}/manifest.json"))
+        return found
+
+    def rows(self, table: str) -> list[dict[str, Any]]:
+        found = [pq.ParquetFile(io.BytesIO(self.read(key))).read() for key in self.files(table)]
+        return pa.concat_tables(found, promote_options="default").to_pylist() if found else []
+
+    def refuse(self, table: str) -> bool:
+        return False
+
+    def differ(self, table: str) -> None:
+        facts = self.manifest(table)
+        facts["columns"]["n"] = "string"
+        self.put(f"_headrace/{folder_name(table)}/manifest.json", json.dumps(facts).encode())
+
+    @contextmanager
+    def outage(self) -> Iterator[None]:
+        assert self.door is not None
+        with self.door.shut():
+            yield
+
+
+class Door:
+    """A way to a server of this machine which can be shut: connections end, and new ones are refused.
+
+    Of what comes to the server, the bytes of `words` become others.
+    """
+
+    def __init__(self, url: str, words: dict[bytes, bytes] | None = None) -> None:
+        self._to = int(url.rpartition(":")[2])
+        self._words = words or {}
+        self._sockets: set[socket.socket] = set()
+        (self._port,) = free_ports(1)
+        self.url = f"http://127.0.0.1:{self._port}"
+        self._open()
+
+    def _open(self) -> None:
+        door = self
+
+        class Passing(socketserver.BaseRequestHandler):
+            def handle(self) -> None:
+                with (
+                    contextlib.suppress(OSError),
+                    socket.create_connection(("127.0.0.1", door._to)) as server,
+                ):
+                    both = {self.request, server}
+                    door._sockets |= both
+                    back = threading.Thread(target=_pass_on, args=(server, self.request, {}))
+                    back.start()
+                    _pass_on(self.request, server, door._words)
+                    back.join()
+                    door._sockets -= both
+
+        class Server(socketserver.ThreadingTCPServer):
+            allow_reuse_address = True
+            daemon_threads = True
+
+        self._server = Server(("127.0.0.1", self._port), Passing)
+        threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.socket.close()
+        for each in list(self._sockets):
+            with contextlib.suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+        self._server.server_close()
+
+    @contextmanager
+    def shut(self) -> Iterator[None]:
+        self.close()
+        try:
+            yield
+        finally:
+            self._open()
+
+
+def _pass_on(one: socket.socket, other: socket.socket, words: dict[bytes, bytes]) -> None:
+    with contextlib.suppress(OSError):
+        while said := one.recv(65_536):
+            for word, instead in words.items():
+                said = said.replace(word, instead)
+            other.sendall(said)
+    for each in (one, other):
+        with contextlib.suppress(OSError):
+            each.shutdown(socket.SHUT_RDWR)

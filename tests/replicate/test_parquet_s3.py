@@ -1,0 +1,308 @@
+"""What is the Parquet replica's own in S3: a commit by one conditional put, and what a crash leaves there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import duckdb
+import pytest
+from botocore.exceptions import ConnectionClosedError
+from object_store import (
+    KEY,
+    SECRET,
+    BucketTarget,
+    Door,
+    delta_in_s3,
+    made_bucket,
+    only_known_keys,
+    s3_server,
+)
+from test_parquet import NOON, WINDOWS, windows
+
+from headrace.errors import HeadraceError, ProfileError, RefusedError, TransientError
+from headrace.operate.secrets import Secret
+from headrace.replicate.parquet import bucket as in_bucket
+from headrace.replicate.parquet import objects
+from headrace.replicate.protocol import Position, version_of
+from headrace.testing.replica_writes import FIRST, THINGS, chunk, opened, thing
+
+pytestmark = pytest.mark.slow
+
+SECOND = replace(FIRST, generation=2)
+
+
+@pytest.fixture(scope="module")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with s3_server(tmp_path_factory.mktemp("s3")) as endpoint:
+        yield endpoint
+
+
+@pytest.fixture
+def target(s3: str) -> BucketTarget:
+    return BucketTarget(s3)
+
+
+def begun(target: BucketTarget, *epochs: int) -> None:
+    """Let a table be there with a window of each epoch."""
+    with opened(target, WINDOWS, mode="append") as writer:
+        writer.take("counts", None, FIRST)
+        for epoch in epochs:
+            writer.write(windows(epoch))
+
+
+def numbers(target: BucketTarget) -> list[int]:
+    """The epochs of the windows that anybody finds who reads every object."""
+    return sorted(row["n"] for row in target.rows("counts"))
+
+
+def listed(target: BucketTarget) -> set[str]:
+    return {f"counts/{name}" for name in target.manifest("counts")["files"]}
+
+
+class Killed(BaseException):
+    """The process ends here."""
+
+
+def kill(monkeypatch: pytest.MonkeyPatch, owner: type, name: str) -> None:
+    """Let the process end where it would call that."""
+
+    def end(*_: Any, **__: Any) -> None:
+        raise Killed
+
+    monkeypatch.setattr(owner, name, end)
+
+
+def test_objects_lie_by_date_and_hour_and_the_manifest_lists_them(target: BucketTarget) -> None:
+    begun(target, 1)
+    with opened(target, WINDOWS, mode="append") as writer:
+        writer.write(windows(2, at=NOON - timedelta(hours=5)))
+    folders = {key.rpartition("/")[0] for key in target.files("counts")}
+    assert folders == {"counts/date=2026-03-01/hour=12", "counts/date=2026-03-01/hour=7"}
+    assert set(target.files("counts")) == listed(target)
+
+
+def test_who_reads_by_the_manifest_reads_what_is_committed(target: BucketTarget, tmp_path: Any) -> None:
+    begun(target, 1, 2)
+    target.put("counts/date=2026-03-01/hour=12/uncommitted.parquet", b"of nobody")
+    for key in target.names():
+        (tmp_path / key).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / key).write_bytes(target.read(key))
+    with duckdb.connect() as connection:
+        connection.execute(
+            f"SET VARIABLE files = (SELECT list('{tmp_path}/counts/' || name) FROM (SELECT "
+            "unnest(json_keys(files)) AS name FROM read_json("
+            f"'{tmp_path}/_headrace/counts/manifest.json', columns = {{files: 'JSON'}})))"
+        )
+        found = connection.sql(
+            "SELECT n, hour FROM read_parquet(getvariable('files'), hive_partitioning = true) ORDER BY n"
+        ).fetchall()
+    assert found == [(1, 12), (2, 12)]
+
+
+def test_a_writer_that_slept_while_another_took_the_table_commits_nothing(
+    target: BucketTarget, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun(target, 1)
+    with opened(target, WINDOWS, mode="append") as old, opened(target, WINDOWS, mode="append") as new:
+        put_file = in_bucket.Bucket.put_file
+
+        def slept(self: Any, *words: Any) -> None:
+            monkeypatch.setattr(in_bucket.Bucket, "put_file", put_file)
+            put_file(self, *words)
+            new.take("counts", replace(FIRST, position=Position.at(1)), SECOND)
+
+        monkeypatch.setattr(in_bucket.Bucket, "put_file", slept)
+        with pytest.raises(RefusedError, match="taken over"):
+            old.write(windows(2))
+        new.write(windows(3, cursor=SECOND))
+    assert numbers(target) == [1, 3]
+    assert set(target.files("counts")) == listed(target)
+    assert not target.names("_headrace/counts/pending/")
+
+
+def test_what_was_not_committed_when_a_run_died_goes_when_the_next_one_takes_the_table(
+    target: BucketTarget, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun(target, 1)
+    for last in ("put_file", "replace"):
+        with monkeypatch.context() as patch, opened(target, WINDOWS, mode="append") as writer:
+            kill(patch, in_bucket.Bucket, last)
+            with pytest.raises(Killed):
+                writer.write(windows(2, 5))
+    assert numbers(target) == [1] + [2] * 5, "nothing hides it until then, as the documents say"
+    with opened(target, WINDOWS, mode="append") as writer:
+        seen = writer.cursors()["counts"]
+        assert seen.position == Position.at(1)
+        writer.take("counts", seen, replace(SECOND, position=seen.position))
+        assert numbers(target) == [1]
+        writer.write(windows(2, cursor=SECOND))
+    assert numbers(target) == [1, 2]
+    assert not target.names("_headrace/counts/pending/")
+
+
+def test_what_a_commit_replaced_goes_when_a_run_died_before_it_took_it_away(
+    target: BucketTarget, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with opened(target) as writer:
+        writer.take(THINGS.name, None, FIRST)
+        writer.write(chunk([thing("ann", 1), thing("bob", 1)], epoch=1))
+        with monkeypatch.context() as patch:
+            kill(patch, objects.ObjectTree, "_let_go")
+            with pytest.raises(Killed):
+                writer.write(chunk([thing("ann", 2, epoch=2)], epoch=2))
+    with opened(target) as writer:
+        seen = writer.cursors()[THINGS.name]
+        assert seen.position == Position.at(2), "it was committed"
+        writer.take(THINGS.name, seen, replace(SECOND, position=seen.position))
+    assert {row["who"]: row["n"] for row in target.rows(THINGS.name)} == {"ann": 2, "bob": 1}
+
+
+def test_a_commit_whose_answer_is_lost_is_found_by_the_next_try(
+    target: BucketTarget, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun(target)
+    commit = in_bucket.Bucket.replace
+
+    def lost(self: Any, *words: Any) -> Any:
+        commit(self, *words)
+        raise ConnectionClosedError(endpoint_url=target.endpoint)
+
+    with opened(target, WINDOWS, mode="append") as writer, monkeypatch.context() as patch:
+        patch.setattr(in_bucket.Bucket, "replace", lost)
+        with pytest.raises(TransientError):
+            writer.write(windows(1))
+    with opened(target, WINDOWS, mode="append") as writer:
+        assert writer.cursors()["counts"].position == Position.at(1)
+        writer.write(windows(1))
+    assert numbers(target) == [1]
+
+
+def test_an_object_of_somebody_else_is_told_and_kept(target: BucketTarget) -> None:
+    begun(target, 1)
+    theirs = "counts/date=2026-03-01/hour=12/theirs.parquet"
+    target.put(theirs, b"theirs")
+    with opened(target, WINDOWS, mode="append") as writer:
+        with pytest.raises(RefusedError, match=r"theirs.parquet is not listed"):
+            writer.write(windows(2))
+        with pytest.raises(RefusedError, match=r"theirs.parquet is not listed"):
+            writer.take("counts", writer.cursors()["counts"], SECOND)
+    assert target.read(theirs) == b"theirs"
+
+
+def test_hours_that_somebody_deleted_are_not_missed_and_a_single_object_is(target: BucketTarget) -> None:
+    begun(target)
+    with opened(target, WINDOWS, mode="append") as writer:
+        writer.write(windows(1, at=NOON - timedelta(days=1)))
+        writer.write(windows(2))
+        writer.write(windows(3))
+    for key in target.names("counts/date=2026-02-28/"):
+        target.delete(key)
+    with opened(target, WINDOWS, mode="append") as writer:
+        seen = writer.cursors()["counts"]
+        writer.take("counts", seen, replace(SECOND, position=seen.position))
+        assert set(target.files("counts")) == listed(target)
+        target.delete(target.files("counts")[0])
+        with pytest.raises(RefusedError, match="is gone"):
+            writer.write(windows(4, cursor=SECOND))
+
+
+def test_objects_of_which_no_manifest_tells_are_not_written_to(target: BucketTarget) -> None:
+    begun(target, 1)
+    target.delete("_headrace/counts/manifest.json")
+    with pytest.raises(RefusedError, match="manifest") as raised, opened(target, WINDOWS, mode="append"):
+        pass
+    assert "bring the manifest back" in raised.value.fix
+
+
+def test_a_manifest_that_is_deleted_meanwhile_is_told(target: BucketTarget) -> None:
+    begun(target)
+    with opened(target, WINDOWS, mode="append") as writer:
+        target.delete("_headrace/counts/manifest.json")
+        with pytest.raises(RefusedError, match=r"manifest.json is gone"):
+            writer.write(windows(1))
+
+
+def test_small_objects_are_put_together(target: BucketTarget) -> None:
+    begun(target)
+    with opened(target, WINDOWS, mode="append") as writer:
+        for epoch in range(1, 21):
+            writer.write(windows(epoch, 2))
+    assert len(target.files("counts")) < 8
+    assert numbers(target) == sorted([*range(1, 21)] * 2)
+    assert set(target.files("counts")) == listed(target)
+
+
+def test_a_rebuild_takes_out_what_the_store_does_not_have(target: BucketTarget) -> None:
+    begun(target, 1, 2, 3)
+    again = replace(SECOND, sweep_below=version_of(2, 0))
+    with opened(target, WINDOWS, mode="append") as writer:
+        writer.take("counts", writer.cursors()["counts"], again)
+        writer.write(windows(2, cursor=again))
+        assert numbers(target) == [1, 2, 3]
+        writer.write(windows(4, cursor=SECOND, sweep_below=version_of(2, 0)))
+    assert numbers(target) == [2, 4]
+
+
+def test_a_server_that_replaces_objects_without_looking_is_not_written_to(s3: str) -> None:
+    door = Door(s3, {b"If-Match": b"X-Naught"})
+    try:
+        target = BucketTarget(s3, door=door)
+        with pytest.raises(RefusedError, match="If-Match"), opened(target, WINDOWS):
+            pass
+        assert target.names() == []
+    finally:
+        door.close()
+
+
+def test_a_bucket_that_is_not_there_is_for_an_operator(s3: str) -> None:
+    with pytest.raises(RefusedError, match="bucket") as raised, opened(BucketTarget(s3, "no-such-bucket")):
+        pass
+    assert "make the bucket" in raised.value.fix
+
+
+def test_a_store_that_does_not_answer_is_tried_again() -> None:
+    with pytest.raises(TransientError), opened(BucketTarget("http://127.0.0.1:1", "lake")):
+        pass
+
+
+@pytest.mark.parametrize("kind", ["delta", "parquet"])
+@pytest.mark.parametrize("wrong", ["key", "secret"])
+def test_wrong_keys_are_for_an_operator_and_are_not_told(s3: str, kind: str, wrong: str) -> None:
+    with only_known_keys(s3) as (key, secret):
+
+        def reached(key: str, secret: str) -> Any:
+            given = {"access_key": Secret(key), "secret_key": Secret(secret)}
+            if kind == "delta":
+                return opened(delta_in_s3(s3, bucket, **given), shape)
+            return opened(BucketTarget(s3, bucket), shape, **given)
+
+        shape = replace(THINGS, name="things")  # the server takes a ~ in a name for a wrong signature
+        bucket = made_bucket(s3, key=key, secret=secret)
+        with reached(key, secret) as writer:
+            writer.take(shape.name, None, FIRST)
+        given = (KEY, secret) if wrong == "key" else (key, SECRET)
+        with pytest.raises(HeadraceError) as raised, reached(*given):
+            pass
+    assert isinstance(raised.value, RefusedError), raised.value
+    assert "access_key and secret_key" in raised.value.fix
+    assert ("InvalidAccessKeyId" if wrong == "key" else "SignatureDoesNotMatch") in raised.value.message
+    for each in (*given, KEY, SECRET, secret):
+        assert each not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"path": "here"}, "path or uri"),
+        ({"uri": ""}, "path or uri"),
+        ({"uri": "gs://bucket/lake"}, "folder or in S3"),
+        ({"secret_key": None}, "one of access_key and secret_key"),
+    ],
+)
+def test_a_description_that_cannot_be_is_refused(more: dict[str, Any], said: str) -> None:
+    target = BucketTarget("http://127.0.0.1:1", "lake")
+    with pytest.raises(ProfileError, match=said), opened(target, **more):
+        pass
