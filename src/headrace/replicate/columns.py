@@ -21,6 +21,8 @@ __all__ = ["LakeOptions", "arrow_schema", "dated", "fitted", "folder_name", "tim
 
 VERSION = pa.field("_version", pa.int64())
 _ODD = re.compile(r"[^\w.=+-]|^[._]", re.ASCII)
+_FIRST_DAY, _END_DAY = -719_162, 2_932_897  # days since 1970 of the first days of the years 1 and 10000
+_MOST = 2**63 - 1
 _WIDER = {pa.uint8(): pa.int16(), pa.uint16(): pa.int32(), pa.uint32(): pa.int64()}
 
 
@@ -149,14 +151,17 @@ def _cast(field: pa.Field) -> bool:
 def dated(rows: pa.Table, column: str) -> pa.Table:
     """Return rows with `date` DATE and `hour` INTEGER of a column, in UTC.
 
-    They are NULL for an instant of which the days since 1970 have no number of 32 bits, such as infinity in
-    seconds.
+    They are NULL for an infinite instant, and for one that is not of the years 1 to 9999: such a year is no
+    folder that everybody reads as a date, and Arrow cuts the larger ones down.
     """
     instants = rows.column(column)
-    if a_day := {"s": 86_400, "ms": 86_400_000}.get(instants.type.unit):
-        numbers, most = instants.cast(pa.int64()), (2**31 - 1) * a_day
-        known = pc.and_(pc.greater(numbers, -most), pc.less(numbers, most))
-        instants = pc.if_else(known, instants, pa.scalar(None, instants.type))
+    numbers = instants.cast(pa.int64())
+    if instants.type.unit == "ns":  # they reach from 1677 to 2262
+        known = pc.and_(pc.greater(numbers, -_MOST), pc.less(numbers, _MOST))
+    else:
+        a_day = {"s": 86_400, "ms": 86_400_000, "us": 86_400_000_000}[instants.type.unit]
+        known = pc.and_(pc.greater_equal(numbers, _FIRST_DAY * a_day), pc.less(numbers, _END_DAY * a_day))
+    instants = pc.if_else(known, instants, pa.scalar(None, instants.type))
     return rows.append_column("date", instants.cast(pa.date32())).append_column(
         "hour", pc.hour(instants).cast(pa.int32())
     )

@@ -13,7 +13,7 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,8 +22,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from headrace.errors import RefusedError
-from headrace.replicate.columns import LakeOptions, arrow_schema, fitted, folder_name, time_column
+from headrace.replicate.columns import LakeOptions, arrow_schema, folder_name, time_column
 from headrace.replicate.delta.instants import beyond
+from headrace.replicate.fitting import held
 from headrace.replicate.folders import folder_failures, make_folder, sync
 from headrace.replicate.parquet.datafiles import COMPRESSION, folders_of
 from headrace.replicate.parquet.manifest import BOOKS
@@ -138,71 +139,17 @@ class RowsStage:
 
     def _held(self, rows: pa.Table) -> tuple[pa.Table, tuple[tuple[str, str], ...]]:
         """Return the rows that the files can hold, in their types, and key and reason of the others."""
-        odd = beyond(rows, self.partition) if self.calendar else {}
-        try:
-            held = self._fitted(_but(rows, odd))
-        except pa.ArrowInvalid:  # too rare to be looked for in every batch
-            odd = self._misfits(rows) | odd
-            held = self._fitted(_but(rows, odd)) if len(odd) <= REFUSED_MAX else rows
+        fit, odd = held(rows, self.schema, beyond(rows, self.partition) if self.calendar else {})
         if len(odd) > REFUSED_MAX:
             raise self._too_many(len(odd), next(iter(odd.values())))
         refused = refusals_among(self.shape, rows, odd) if odd else []
-        return held, tuple((each.key, each.reason) for each in refused)
-
-    def _fitted(self, rows: pa.Table) -> pa.Table:
-        """Return rows in the types of the files. Raises pa.ArrowException when they do not fit."""
-        rows = fitted(rows, self.schema)
-        written = pa.schema([(field.name, _written(field.type)) for field in rows.schema])
-        if written != rows.schema:
-            rows.cast(written)
-        return rows
-
-    def _misfits(self, rows: pa.Table) -> dict[int, str]:
-        """Return the rows with a value that does not fit, and why; no more than are too many."""
-        found = dict[int, str]()
-        for field in self.schema:
-            why = f"'{field.name}' has a value that the files cannot hold as {field.type}"
-            for index in self._odd(rows.select([field.name]), range(rows.num_rows)):
-                found.setdefault(index, why)
-                if len(found) > REFUSED_MAX:
-                    return found
-        return found
-
-    def _odd(self, column: pa.Table, among: range) -> Iterator[int]:
-        """Give the rows of a column that do not fit, by halves."""
-        try:
-            # Not a slice: of one, Arrow casts the items of lists that are not in it, too.
-            self._fitted(column.take(pa.array(among, pa.int64())))
-        except pa.ArrowInvalid:
-            if len(among) == 1:
-                yield among[0]
-                return
-            half = len(among) // 2
-            yield from self._odd(column, among[:half])
-            yield from self._odd(column, among[half:])
+        return fit, tuple((each.key, each.reason) for each in refused)
 
     def _too_many(self, rows: int, reason: str) -> RefusedError:
         return RefusedError(
             f"the files of table '{self.shape.name}' cannot hold {rows} rows of one epoch: {reason}",
             fix=f"{_OTHER_NAME} with CAST(… AS VARCHAR), or NULL for such values, in its SQL",
         )
-
-
-def _but(rows: pa.Table, odd: Mapping[int, str]) -> pa.Table:
-    return rows.filter(pa.array([index not in odd for index in range(rows.num_rows)])) if odd else rows
-
-
-def _written(kind: pa.DataType) -> pa.DataType:
-    """Return the type that Parquet has for one of Arrow's: it knows no instants of whole seconds."""
-    if pa.types.is_timestamp(kind) and kind.unit == "s":
-        return pa.timestamp("ms", kind.tz)
-    if pa.types.is_list(kind):
-        return pa.list_(_written(kind.value_type))
-    if pa.types.is_map(kind):
-        return pa.map_(_written(kind.key_type), _written(kind.item_type))
-    if pa.types.is_struct(kind):
-        return pa.struct([pa.field(each.name, _written(each.type)) for each in kind])
-    return kind
 
 
 def _not_shared(place: Path) -> RefusedError:

@@ -25,9 +25,10 @@ from deltalake.schema import Schema
 from deltalake.transaction import AddAction, RemoveAction
 
 from headrace.errors import RefusedError
-from headrace.replicate.columns import arrow_schema, dated, fitted, folder_name, time_column
+from headrace.replicate.columns import arrow_schema, dated, folder_name, time_column
 from headrace.replicate.delta.failures import delta_failures
 from headrace.replicate.delta.instants import beyond
+from headrace.replicate.fitting import held
 from headrace.replicate.folders import folder_failures, sync
 from headrace.replicate.parquet.datafiles import NOWHEN
 from headrace.replicate.parquet.manifest import filled_again
@@ -198,7 +199,7 @@ class DeltaWriter:
             take_away(self._staged(name) / file.name for file in chunk.files if file.rows)
             return
         chunk = self._held(chunk)
-        rows = self._dated(name, self._fitted(chunk, chunk.rows))
+        rows = self._dated(name, _one_nan(chunk.rows, chunk.table.key))
         met = bool(chunk.table.key) and (self._options.mode == "update" or _overlaps(target))
         if chunk.sweep_below or chunk.removed.num_rows or (met and rows.num_rows):
             self._merge(target, chunk, rows)
@@ -251,9 +252,10 @@ class DeltaWriter:
         self._durable[name] = self._tables[name].version()
 
     def _held(self, chunk: Chunk) -> Chunk:
-        """Return the chunk without the rows that Delta cannot hold, which are set aside."""
+        """Return the chunk in the table's types, without rows that Delta cannot hold: they are set aside."""
         shape, folders = chunk.table, self._partitions[chunk.table.name]
-        odd = beyond(chunk.rows, folders)
+        schema = self._schemas[shape.name]
+        rows, odd = held(chunk.rows, schema, beyond(chunk.rows, folders))
         refusals = [refusal_of(shape, chunk.rows, i, why) for i, why in sorted(odd.items())]
         if len(refusals) > REFUSED_MAX:
             raise RefusedError(
@@ -263,12 +265,8 @@ class DeltaWriter:
         if refusals:
             self._task.set_aside(refusals)
         # A key that could not be written is not there to be removed.
-        return replace(
-            chunk, rows=_but(chunk.rows, odd), removed=_but(chunk.removed, beyond(chunk.removed, folders))
-        )
-
-    def _fitted(self, chunk: Chunk, rows: pa.Table) -> pa.Table:
-        return _one_nan(fitted(rows, self._schemas[chunk.table.name]), chunk.table.key)
+        removed, _ = held(chunk.removed, schema, beyond(chunk.removed, folders))
+        return replace(chunk, rows=rows, removed=removed)
 
     def _dated(self, name: str, rows: pa.Table) -> pa.Table:
         column = self._partitions[name]
@@ -277,7 +275,7 @@ class DeltaWriter:
     def _merge(self, target: DeltaTable, chunk: Chunk, rows: pa.Table) -> None:
         """Meet rows of the chunk with those that are there, by key, in one commit."""
         key, names, cursor = chunk.table.key, rows.schema.names, chunk.cursor
-        gone = _without(self._fitted(chunk, chunk.removed), rows, key)
+        gone = _without(_one_nan(chunk.removed, key), rows, key)
         changes = pa.concat_tables(
             [
                 rows.append_column(_GONE, pa.repeat(pa.scalar(False), rows.num_rows)),
@@ -345,10 +343,6 @@ def _without(gone: pa.Table, rows: pa.Table, key: tuple[str, ...]) -> pa.Table:
         return gone
     known = set(_keys_of(rows, key))
     return gone.filter(pa.array([each not in known for each in _keys_of(gone, key)]))
-
-
-def _but(rows: pa.Table, odd: Mapping[int, str]) -> pa.Table:
-    return rows.filter(pa.array([i not in odd for i in range(rows.num_rows)])) if odd else rows
 
 
 def _keys_of(rows: pa.Table, key: tuple[str, ...]) -> list[tuple[Any, ...]]:

@@ -12,7 +12,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from headrace.errors import RefusedError
-from headrace.replicate.columns import arrow_schema, fitted, time_column
+from headrace.replicate.columns import arrow_schema, time_column
+from headrace.replicate.fitting import held
 from headrace.replicate.folders import folder_failures
 from headrace.replicate.parquet.compaction import choose, put_together
 from headrace.replicate.parquet.datafiles import file_name, folders_of, read_rows, write_rows
@@ -20,7 +21,17 @@ from headrace.replicate.parquet.manifest import DataFile, Manifest, data_of
 from headrace.replicate.parquet.merging import Incoming
 from headrace.replicate.parquet.table_files import TableFiles
 from headrace.replicate.parquet.tree import Tree
-from headrace.replicate.protocol import Chunk, Cursor, Position, TableShape, Task, fenced, version_of
+from headrace.replicate.protocol import (
+    REFUSED_MAX,
+    Chunk,
+    Cursor,
+    Position,
+    TableShape,
+    Task,
+    fenced,
+    refusals_among,
+    version_of,
+)
 from headrace.replicate.staged import (
     FIRST_GENERATION,
     left_behind,
@@ -153,15 +164,15 @@ class ParquetWriter:
 
     def _changed(self, tree: TableFiles, manifest: Manifest, chunk: Chunk) -> Manifest:
         """Stage what the chunk changes, and return the manifest with it."""
-        schema = self._schemas[chunk.table.name]
+        rows, removed = self._held(chunk)
         below, first = chunk.sweep_below, chunk.cursor.kept_below
         following = manifest.following(
             cursor=chunk.cursor, overlaps=manifest.overlaps and (first > 0 or not below)
         )
-        rows, met, incoming = fitted(chunk.rows, schema), list[str](), None
+        met, incoming = list[str](), None
         if chunk.table.key and (self._options.mode == "update" or manifest.overlaps):
-            incoming = Incoming(chunk.table.key, rows, fitted(chunk.removed, schema))
-            met = self._candidates(manifest, chunk.table.key, rows, chunk.removed)
+            incoming = Incoming(chunk.table.key, rows, removed)
+            met = self._candidates(manifest, chunk.table.key, rows, removed)
         old = {name for name, f in manifest.files.items() if f.lowest < below and f.highest >= first}
         touched = {str(Path(name).parent) for name in (*met, *old)}
         touched |= {folder for folder, _ in folders_of(rows, manifest.partition)}
@@ -182,6 +193,20 @@ class ParquetWriter:
         for folder, some in folders_of(coming, manifest.partition):
             made |= write_rows(staged, folder, some, following.commit, len(made), tree.mark)
         return following.replaced(kept | made)
+
+    def _held(self, chunk: Chunk) -> tuple[pa.Table, pa.Table]:
+        """Return rows and removed keys in the types of the files; rows that do not fit are set aside."""
+        shape, schema = chunk.table, self._schemas[chunk.table.name]
+        rows, odd = held(chunk.rows, schema, {})
+        if len(odd) > REFUSED_MAX:
+            raise RefusedError(
+                f"Parquet cannot hold {len(odd)} rows of '{shape.name}' at once: {next(iter(odd.values()))}",
+                fix="write CAST(… AS VARCHAR), or NULL for such values, in the SQL of the table, then resume",
+            )
+        if odd:
+            self._task.set_aside(refusals_among(shape, chunk.rows, odd))
+        # A key that could not be written is not there to be removed.
+        return rows, held(chunk.removed, schema, {})[0]
 
     def _left(
         self, tree: TableFiles, name: str, facts: DataFile, incoming: Incoming | None, chunk: Chunk
