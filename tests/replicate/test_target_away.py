@@ -16,6 +16,7 @@ from targets import FilesTarget
 
 from headrace.blueprints import write_project
 from headrace.errors import TransientError
+from headrace.log.backoff import when_ready
 from headrace.operate import Runtime, load_project
 from headrace.replicate.elasticsearch import ElasticsearchReplica
 from headrace.replicate.options import CommonOptions
@@ -251,3 +252,52 @@ def test_a_catch_up_leaves_the_engine_its_share(
             engine.join()
     assert len(began) >= 15
     assert began[-1] - began[0] >= turns * took * (len(began) - 1) * 0.95
+
+
+def test_a_target_that_is_down_for_minutes_is_asked_now_and_then_and_the_engine_goes_on(
+    test: PipelineTest, target: FilesTarget, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pauses, tried, goes_on = list[float](), threading.Semaphore(0), threading.Semaphore(0)
+
+    class Minutes:
+        """Time that passes when the test says so, in the place of a pause."""
+
+        def __init__(self, ended: threading.Event) -> None:
+            self.ended = ended
+
+        def wait(self, seconds: float) -> bool:
+            pauses.append(seconds)
+            tried.release()
+            assert goes_on.acquire(timeout=60)
+            return self.ended.is_set()
+
+    def waited(action: Any, ended: threading.Event, tell: Any) -> Any:
+        stop: Any = Minutes(ended)
+        return when_ready(action, stop, tell)
+
+    monkeypatch.setattr("headrace.replicate.follower.when_ready", waited)
+    down = [True]
+
+    def opening() -> None:
+        if down[0]:
+            raise TransientError("the target is down")
+
+    first, before = 40, test.store.status().epoch
+    options: Any = Around(target.replica(), opening=opening)
+    with following(test, options) as follower:
+        while sum(pauses) < 5 * 60:
+            assert tried.acquire(timeout=60)
+            assert follower.state == "waiting"
+            if len(pauses) % 10 == 0:
+                feed(test, first, 10)  # returns: nothing holds the engine up
+                first += 10
+            goes_on.release()
+        assert tried.acquire(timeout=60)
+        assert test.store.status().epoch >= before + 3
+        assert follower.reached == 0
+        assert max(pauses) <= 12.5, "it is not tried for too long after it is back"
+        assert len(pauses) <= 50, "a target that is away costs a try every ten seconds or so"
+        down[0] = False
+        goes_on.release()
+        catch_up(follower)
+    same(test, target)
