@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import random
+import signal
 import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -49,6 +52,23 @@ class SparkProject(KafkaProject):
     def headrace(self, *words: str) -> subprocess.Popen[bytes]:
         self._drivers.append(super().headrace(*words))
         return self._drivers[-1]
+
+    def on_a_terminal(self, *words: str) -> subprocess.Popen[bytes]:
+        """Start a command as a shell does: with what it starts, it is a group that Ctrl-C reaches as one."""
+        with (self.folder / "output.txt").open("ab") as output:
+            self._drivers.append(
+                subprocess.Popen(
+                    [sys.executable, "-m", "headrace", *words],
+                    cwd=self.folder,
+                    stdout=output,
+                    stderr=output,
+                    start_new_session=True,
+                )
+            )
+        return self._drivers[-1]
+
+    def press_ctrl_c(self, driver: subprocess.Popen[bytes]) -> None:
+        os.killpg(driver.pid, signal.SIGINT)
 
     def __enter__(self) -> SparkProject:
         return self

@@ -278,15 +278,17 @@ class SparkEngine(LocalEngine):
         """Take one micro-batch into the store. Spark calls this, from a thread of its own."""
         with self._working:
             if self._stopping or self._failure is not None:
-                raise InternalError("a micro-batch after the end of the query")
+                # It began before Spark heard of the end. An error would be shown with a traceback; that Spark
+                # takes it for done means nothing, since nobody reads this query's notes again.
+                return
             begun = time.monotonic()
             try:
                 self._batches.append(BatchFacts(number, begun, self._take(rows)))
             except BaseException as error:
                 if not self._stopping:  # what is given up ends by an error of Spark's
                     self._failure = error if isinstance(error, HeadraceError) else _failure_of(error)
-                # Whatever it was: Spark waits for ever for a callback that ends by less than an Exception.
-                raise InternalError("the micro-batch failed; the run says why") from error
+                    # Whatever it was: Spark waits for ever for a callback that ends by no Exception.
+                    raise InternalError("the micro-batch failed; the run says why") from error
 
     def _take(self, rows: DataFrame) -> int:
         """Return how many records were taken into the store."""

@@ -6,9 +6,12 @@ import atexit
 import os
 import re
 import shutil
+import signal
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -84,11 +87,26 @@ def open_session(name: str, conf: Mapping[str, str]) -> SparkSession:
     for key, value in given.items():
         builder = builder.config(key, value)
     try:
-        session = builder.getOrCreate()
+        with _ctrl_c_as_before():
+            session = builder.getOrCreate()
     except Exception as error:
         raise error_of_start(given["spark.master"], error) from error
     session.sparkContext.setLogLevel("ERROR")
     return session
+
+
+@contextmanager
+def _ctrl_c_as_before() -> Iterator[None]:
+    """Leave it to the process what Ctrl-C does: PySpark sets a handler that ends what works at that moment.
+
+    `headrace handover` starts Spark while it waits for a stop of its own.
+    """
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    finally:
+        if before is not None and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, before)
 
 
 def _driver_environment(master: str) -> Mapping[str, str]:

@@ -10,6 +10,9 @@ the executors. A row of what it gives is a part of a range of one partition, in 
 
 from __future__ import annotations
 
+import os
+import sys
+import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -125,6 +128,20 @@ class _Reader(DataSourceStreamReader):
         except HeadraceError as error:
             # As a value: Spark would hand on an exception as a text.
             yield _row("", {"error": error})
+
+    def stop(self) -> None:
+        """End this process where Spark has closed the connection, which is how it stops a query.
+
+        PySpark would try to tell it of the closed connection, and fail with a traceback on the terminal of
+        whoever pressed Ctrl-C. Errors of ours are told, as always.
+        """
+        error = sys.exc_info()[1]
+        if isinstance(error, EOFError | ConnectionError) and not _passed_here(error):
+            os._exit(0)
+
+
+def _passed_here(error: BaseException) -> bool:
+    return any(frame.f_code.co_filename == __file__ for frame, _ in traceback.walk_tb(error.__traceback__))
 
 
 def addresses(timely: pa.Table, unique: tuple[str, ...]) -> pa.Table:
