@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Iterator
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -203,6 +204,58 @@ def test_a_checkpoint_at_a_uri_holds_the_notes_of_the_last_run_alone_and_nothing
         log.append(values(*[b'{"n": %d}' % number for number in range(_RECORDS)]))
     assert kept[0] != kept[1]
     assert kept[0].parent == kept[1].parent
+
+
+def test_with_an_interval_the_next_micro_batch_waits_for_it_and_a_stop_does_not(
+    log: KafkaLog, spark_session: SparkSession, tmp_path: Path
+) -> None:
+    plan = plan_pipeline(pipeline)
+    store = Store.open(tmp_path / "store.duckdb", plan, identities={"events": log.identity})
+    # Micro-batches begin at its multiples since 1970, of which the next one is in 2079.
+    settings = SparkSettings(batch_rows_max=_BATCH, trigger=timedelta(days=20_000))
+    spark = SparkEngine(plan, {"events": log}, store, spark=settings, session=spark_session)
+    stop = threading.Event()
+    running = threading.Thread(target=spark.run, args=(stop,))
+
+    def waits() -> bool:
+        assert running.is_alive()
+        return "Waiting for next trigger" in [each.status["message"] for each in spark_session.streams.active]
+
+    running.start()
+    try:
+        wait_until(waits, what="the query waits for its next trigger", seconds=120)
+    finally:
+        stop.set()
+        running.join(120)
+    assert not running.is_alive()
+    assert store.status().epoch == 1
+    (total,) = store.query("SELECT records FROM total").to_pylist()
+    assert 0 < total["records"] <= _BATCH
+    spark.close()
+    store.close()
+
+
+@pytest.mark.slow
+def test_micro_batches_lie_as_far_apart_as_the_interval_says(
+    log: KafkaLog, spark_session: SparkSession, tmp_path: Path
+) -> None:
+    plan, interval = plan_pipeline(pipeline), timedelta(seconds=1)
+    store = Store.open(tmp_path / "store.duckdb", plan, identities={"events": log.identity})
+    settings = SparkSettings(batch_rows_max=_RECORDS // 6, trigger=interval)
+    spark = SparkEngine(plan, {"events": log}, store, spark=settings, session=spark_session)
+    begun: list[datetime] = []
+
+    def told(report: EpochReport) -> None:
+        (query,) = spark_session.streams.active
+        begun[:] = [datetime.fromisoformat(one["timestamp"]) for one in query.recentProgress]
+
+    spark.run(threading.Event(), until_caught_up=True, on_epoch=told)
+    assert store.query("SELECT records FROM total").to_pylist() == [{"records": _RECORDS}]
+    assert len(begun) >= 5
+    # The first one begins at once, and the moment that is told of it may be a little later than its own.
+    assert begun[-1] - begun[0] >= (len(begun) - 3) * interval
+    spark.close()
+    store.close()
 
 
 @pytest.mark.slow

@@ -16,7 +16,8 @@ class SparkSettings:
     conf        Spark's own settings by their full names; `spark.master` is one of them
     batch_rows_max   the most records of one micro-batch
     range_rows_max   the most records of one partition that a task reads; with many cores, ranges are shorter
-    trigger     the least time from the begin of one micro-batch to the next
+    trigger     micro-batches begin at multiples of it since 1970, one at most between two of them; zero: at
+                once after the one before
     quiet       how often a quiet log is looked at to close windows
     checkpoint  the folder, or URI, in which Spark keeps its notes about the running query
     environment "installed": executors have Headrace; "archive": they get it, with `environment_packages`
