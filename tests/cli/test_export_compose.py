@@ -9,6 +9,8 @@ import stat
 import subprocess
 import uuid
 from collections.abc import Iterator
+from functools import cache
+from importlib import resources
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -16,6 +18,7 @@ from urllib.parse import urlsplit
 import psycopg
 import pytest
 import yaml
+from jsonschema.validators import validator_for
 
 from command_lines import parsed
 from headrace.blueprints import project_files, write_project
@@ -29,13 +32,6 @@ from servers.prometheus import promtool
 pytestmark = pytest.mark.slow
 
 MEMORY_MAX = 7 * 1024
-SERVICE_KEYS = {
-    "image": str, "build": dict, "command": list, "environment": dict, "ports": list, "volumes": list,
-    "healthcheck": dict, "depends_on": dict, "mem_limit": str, "restart": str, "security_opt": list,
-    "logging": dict, "init": bool, "cap_drop": list, "stop_grace_period": str, "shm_size": str,
-    "ulimits": dict,
-}  # fmt: skip
-"""The keys of a service that are used here, each with its type in the Compose Specification."""
 STORES = """
 [profiles.{name}]
 streams.events.log = "kafka"
@@ -98,22 +94,35 @@ def environment_file(folder: Path) -> dict[str, str]:
     return dict(line.split("=", 1) for line in lines if not line.startswith("#"))
 
 
-def test_the_file_has_the_shape_that_the_specification_asks_for(made: Made) -> None:
+@cache
+def specification() -> Any:
+    """What the Compose Specification's own schema says; check-jsonschema carries it."""
+    place = resources.files("check_jsonschema") / "builtin_schemas" / "vendor" / "compose-spec.json"
+    schema = json.loads(place.read_text(encoding="utf-8"))
+    return validator_for(schema)(schema)
+
+
+def refused(document: Any) -> list[str]:
+    return [f"{each.json_path}: {each.message}" for each in specification().iter_errors(document)]
+
+
+def test_the_file_is_one_by_the_schema_of_the_specification(made: Made) -> None:
     _, document, _ = made
-    assert set(document) == {"name", "services", "volumes"}
-    assert re.fullmatch(r"[a-z0-9][a-z0-9_-]*", document["name"])
+    assert refused(document) == []
+    # Stricter than the schema, which takes a shell's line for a command and a number for a text.
     for name, service in document["services"].items():
         assert re.fullmatch(r"[a-z0-9-]+", name)
-        for key, value in service.items():
-            assert isinstance(value, SERVICE_KEYS[key]), f"{name}.{key}"
+        assert isinstance(service.get("command", []), list), name
         assert all(isinstance(value, str) for value in service.get("environment", {}).values()), name
-        assert all(isinstance(word, str) for word in service.get("command", [])), name
-        check = service.get("healthcheck", {})
-        assert set(check) <= {"test", "interval", "timeout", "retries", "start_period"}
-        assert check.get("test", ["CMD"])[0] == "CMD"
-        assert all(
-            re.fullmatch(r"\d+s", check[key]) for key in ("interval", "timeout", "start_period") if check
-        )
+        assert service.get("healthcheck", {}).get("test", ["CMD"])[0] == "CMD", name
+
+
+def test_the_schema_refuses_what_is_no_compose_file(tmp_path: Path) -> None:
+    document = exported(project(tmp_path / "company"))
+    document["services"]["kafka"]["healtcheck"] = document["services"]["kafka"].pop("healthcheck")
+    document["services"]["headrace"]["ports"] = "8600:8600"
+    places = {each.split(":")[0] for each in refused(document)}
+    assert places == {"$.services.headrace", "$.services.headrace.ports", "$.services.kafka"}
 
 
 def test_what_a_profile_names_runs_beside_it_and_nothing_else(tmp_path: Path) -> None:

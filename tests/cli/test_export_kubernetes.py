@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import kubernetes_validate
 import pytest
 import yaml
+from kubernetes_validate.utils import all_versions
 
 from command_lines import parsed
 from headrace.blueprints import write_project
@@ -29,6 +31,18 @@ def folder(tmp_path: Path) -> Path:
 def pod_of(objects: dict[str, dict[str, Any]]) -> dict[str, Any]:
     pod: dict[str, Any] = objects["Deployment"]["spec"]["template"]["spec"]
     return pod
+
+
+@pytest.mark.parametrize("version", [all_versions()[0], all_versions()[-1]])
+def test_every_object_is_one_by_the_schema_of_kubernetes(folder: Path, capsys: Any, version: str) -> None:
+    objects = manifests(folder, capsys)
+    # Prometheus's operator defines this one, and its schema is in no package: its test is below.
+    del objects["ServiceMonitor"]
+    for each in objects.values():
+        kubernetes_validate.validate(each, version, strict=True)
+    objects["Deployment"]["spec"]["template"]["spec"]["containers"][0]["imagePullPolice"] = "Always"
+    with pytest.raises(kubernetes_validate.ValidationError, match="imagePullPolice"):
+        kubernetes_validate.validate(objects["Deployment"], version, strict=True)
 
 
 def test_there_is_one_pod_that_never_runs_twice_with_a_volume_of_its_own(folder: Path, capsys: Any) -> None:
