@@ -17,11 +17,12 @@ import pyarrow as pa
 
 from headrace.declare import Stream
 from headrace.errors import RefusedError
-from headrace.produce.lines import Chunk
+from headrace.produce.lines import Chunk, gzip_errors
 
 __all__ = ["csv_chunks", "parquet_chunks"]
 
 _ROWS_AT_ONCE = 20_000
+_HEADER_CHARACTERS_MAX = 1024 * 1024
 _NUMBERS = re.compile(r"(U?(TINY|SMALL|BIG|HUGE)?INT(EGER)?|DECIMAL.*|FLOAT|REAL|DOUBLE)$")
 _JSON_NUMBER = r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?"
 _TIME_FORMAT = "'\"%Y-%m-%dT%H:%M:%S.%fZ\"'"
@@ -35,9 +36,14 @@ def _text(value: str) -> str:
     return "'" + value.replace("'", "''") + "'"
 
 
+def _name(file: Path) -> str:
+    """Return the name in SQL: DuckDB takes *, ? and [ in it for a pattern, and would read other files."""
+    return _text(re.sub(r"[*?\[]", r"[\g<0>]", str(file.absolute())))
+
+
 def parquet_chunks(file: Path, connection: Any) -> Iterator[Chunk]:
     """Give the rows of a Parquet file; `connection` is a DuckDB connection whose zone is UTC."""
-    source = f"read_parquet({_text(str(file))})"
+    source = f"read_parquet({_name(file)})"
     with _ErrorsOf(file):
         relation = connection.sql(f"SELECT * FROM {source}")
         columns = [
@@ -58,7 +64,7 @@ def csv_chunks(file: Path, stream: Stream, connection: Any) -> Iterator[Chunk]:
     declared = {column.name: column.type.sql for column in stream.schema.columns}
     given = ", ".join(f"{_text(name)}: 'VARCHAR'" for name in names)
     source = (
-        f"read_csv({_text(str(file))}, auto_detect = false, header = true, delim = {_text(delimiter)}, "
+        f"read_csv({_name(file)}, auto_detect = false, header = true, delim = {_text(delimiter)}, "
         f"quote = '\"', escape = '\"', columns = {{{given}}}, nullstr = '', allow_quoted_nulls = false)"
     )
     columns = [(name, _json_of_text(_quoted(name), declared.get(name))) for name in names]
@@ -67,10 +73,13 @@ def csv_chunks(file: Path, stream: Stream, connection: Any) -> Iterator[Chunk]:
 
 def _header(file: Path) -> tuple[str, list[str]]:
     opened = gzip.open if file.suffix == ".gz" else open
-    with opened(file, "rt", encoding="utf-8-sig", newline="", errors="replace") as lines:
-        first = lines.readline()
+    with gzip_errors(file), opened(file, "rt", encoding="utf-8-sig", newline="", errors="replace") as lines:
+        first = lines.readline(_HEADER_CHARACTERS_MAX)
     delimiter = max(",;\t|", key=first.count)
-    names = next(csv.reader([first], delimiter=delimiter), [])
+    try:
+        names = next(csv.reader([first], delimiter=delimiter), [])
+    except csv.Error:  # a name of that many characters is none
+        names = []
     if not names or not all(names) or len({name.lower() for name in names}) < len(names):
         raise RefusedError(
             f"{file}, line 1: not a list of different column names",

@@ -19,7 +19,7 @@ from headrace.errors import HeadraceError, ProfileError, RefusedError, Transient
 from headrace.log.protocol import Log
 from headrace.produce.columns import csv_chunks, parquet_chunks
 from headrace.produce.fields import Fields, time_field, utc_connection
-from headrace.produce.lines import Chunk, line_chunks
+from headrace.produce.lines import Chunk, is_pipe, line_chunks
 
 __all__ = ["FileFormat", "ProduceProgress", "ProduceReport", "produce_files"]
 
@@ -40,7 +40,7 @@ _RETRY_FIRST_S = 0.2
 
 @dataclass(frozen=True)
 class ProduceProgress:
-    """How far a run has come. `bytes_total` is None when standard input is among the files."""
+    """How far a run has come. `bytes_total` is None when a pipe is among the files, as standard input is."""
 
     records: int
     bytes_read: int
@@ -96,7 +96,8 @@ def produce_files(
         raise ProfileError(f"a rate of {rate} records/s", fix="give a positive rate, or none for unlimited")
     field = time_field(stream, record_time)
     formats = [_format_of(file, format) for file in files]
-    run = _Run(log, rate, skip, stop or Event(), on_progress, _total_bytes(files), timed=field is not None)
+    total = _total_bytes(files, formats)
+    run = _Run(log, rate, skip, stop or Event(), on_progress, total, timed=field is not None)
     connect = cache(utc_connection)  # plain lines need none, and loading DuckDB takes a while
     try:
         with log.load() if field is not None else nullcontext():
@@ -130,11 +131,21 @@ def _format_of(file: str | Path, format: FileFormat | None) -> FileFormat:
     return found
 
 
-def _total_bytes(files: Sequence[str | Path]) -> int | None:
-    """Return the size of all files; raise RefusedError naming every one that cannot be read."""
-    total, wrong = 0, []
-    for file in files:
-        if str(file) == "-":
+def _total_bytes(files: Sequence[str | Path], formats: Sequence[FileFormat]) -> int | None:
+    """Return the size of all files, None where one is a pipe.
+
+    Raises RefusedError naming every one that cannot be read. Nothing is taken out of a pipe for that: what
+    is read of it here would be missing later.
+    """
+    total, pipes, wrong = 0, False, []
+    for file, kind in zip(files, formats, strict=True):
+        if is_pipe(file):
+            pipes = True
+            if kind != "ndjson":
+                raise RefusedError(
+                    f"{file}: a pipe, which can be read once only, as {kind}",
+                    fix="only NDJSON can be piped: write it to a file first",
+                )
             continue
         try:
             with Path(file).open("rb") as opened:
@@ -144,7 +155,7 @@ def _total_bytes(files: Sequence[str | Path]) -> int | None:
             wrong.append(f"{file}: {error.strerror}")
     if wrong:
         raise RefusedError("; ".join(wrong), fix="check the names and that you may read them")
-    return None if "-" in map(str, files) else total
+    return None if pipes else total
 
 
 def _chunks(
@@ -154,7 +165,7 @@ def _chunks(
         return parquet_chunks(Path(file), connect())
     if kind == "csv":
         return csv_chunks(Path(file), stream, connect())
-    if str(file).endswith(".json"):
+    if str(file).endswith(".json") and not is_pipe(file):
         _require_lines(Path(file))
     return line_chunks(file, stop)
 

@@ -10,8 +10,11 @@ import gzip
 import io
 import os
 import select
+import stat
 import sys
+import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
@@ -23,7 +26,7 @@ import pyarrow as pa
 
 from headrace.errors import RefusedError
 
-__all__ = ["LINE_BYTES_MAX", "Chunk", "line_chunks"]
+__all__ = ["LINE_BYTES_MAX", "Chunk", "gzip_errors", "is_pipe", "line_chunks"]
 
 LINE_BYTES_MAX = 16 * 1024 * 1024
 CHUNK_BYTES = 4 * 1024 * 1024
@@ -40,10 +43,21 @@ class Chunk:
     lines_empty: int = 0
 
 
+def is_pipe(file: str | Path) -> bool:
+    """Return whether `file` can be read once only: standard input, a pipe that a shell or somebody made."""
+    if str(file) == "-":
+        return True
+    try:
+        mode = Path(file).stat().st_mode
+    except (OSError, ValueError):
+        return False  # whoever opens it says what is wrong
+    return stat.S_ISFIFO(mode) or stat.S_ISCHR(mode)
+
+
 def line_chunks(file: str | Path, stop: Event, *, chunk_bytes: int = CHUNK_BYTES) -> Iterator[Chunk]:
     """Give the lines of `file`, or of standard input for `-`; a name that ends in `.gz` is decompressed.
 
-    Standard input is given as it arrives, and no longer once `stop` is set. Raises RefusedError.
+    What comes out of a pipe is given as it arrives, and no longer once `stop` is set. Raises RefusedError.
     """
     name = "standard input" if str(file) == "-" else str(file)
     left, line, first = b"", 1, True
@@ -99,21 +113,48 @@ def _split(whole: bytes, name: str, first_line: int, bytes_read: int) -> tuple[C
 
 def _blocks(file: str | Path, stop: Event, chunk_bytes: int) -> Iterator[tuple[bytes, int]]:
     """Give blocks of bytes, and how far the file itself was read."""
-    if str(file) == "-":
+    if is_pipe(file) and not str(file).endswith(".gz"):
         bytes_read = 0
-        for block in _arriving(sys.stdin.buffer, stop, chunk_bytes):
-            bytes_read += len(block)
-            yield block, bytes_read
+        with _opened_pipe(file) as pipe:
+            for block in _arriving(pipe, stop, chunk_bytes):
+                bytes_read += len(block)
+                yield block, bytes_read
         return
     with Path(file).open("rb") as raw:
         opened = cast(BinaryIO, gzip.GzipFile(fileobj=raw)) if str(file).endswith(".gz") else raw
-        try:
+        read = 0
+        with gzip_errors(file):
             while block := opened.read(chunk_bytes):
-                yield block, raw.tell()
-        except (EOFError, gzip.BadGzipFile) as error:
-            raise RefusedError(
-                f"{file}: not a whole gzip file ({error})", fix="compress or copy it again"
-            ) from error
+                read = raw.tell() if raw.seekable() else read + len(block)
+                yield block, read
+
+
+@contextmanager
+def gzip_errors(file: str | Path) -> Iterator[None]:
+    """Raise RefusedError for a file that is not what its name says, or not all of it."""
+    try:
+        yield
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise RefusedError(
+            f"{file}: not a whole gzip file ({error})", fix="compress or copy it again"
+        ) from error
+
+
+@contextmanager
+def _opened_pipe(file: str | Path) -> Iterator[BinaryIO]:
+    if str(file) == "-":
+        if sys.stdin is None:  # closed by whoever started this process
+            raise RefusedError("standard input is closed", fix="pipe records into it, or name a file")
+        yield sys.stdin.buffer
+        return
+    try:
+        descriptor = os.open(file, os.O_RDONLY)
+    except OSError as error:
+        raise RefusedError(
+            f"{file}: {error.strerror}", fix="check the name and that you may read it"
+        ) from error
+    with os.fdopen(descriptor, "rb") as opened:
+        yield opened
 
 
 def _arriving(stdin: BinaryIO, stop: Event, chunk_bytes: int) -> Iterator[bytes]:
