@@ -33,6 +33,9 @@ def test_a_duration_is_read_as_people_write_it(text, length):
         ("-5 minutes", "not a duration"),
         ("5 parsecs", "unknown unit"),
         ("", "empty"),
+        ("99999999999 weeks", "is too long"),
+        ("900000000 days 900000000 days", "is too long"),
+        ("9" * 400 + " s", "is too long"),
     ],
 )
 def test_what_is_no_duration_is_refused_with_the_reason(text, reason):

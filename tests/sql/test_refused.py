@@ -96,8 +96,8 @@ SELECT i FROM events WHERE kind | WHERE is VARCHAR, not BOOLEAN | write a condit
 SELECT i + tags AS x FROM events | no function takes these arguments: +(INTEGER, VARCHAR[]) (line 1, column 10 | CAST
 SELECT CAST(i AS foo) AS x FROM events | Type with name foo does not exist! (line 1, column 18 | did you mean
 {COUNT} window(t, '5 minutes') | window() is over something else than the event time | write window(seen, ...)
-{COUNT} window(seen, '5 minuts') | '5 minuts': 'minuts': unknown unit | '5 minutes'
-{COUNT} window(seen, '1 month') | '1 month': 'month': it has no fixed length | '5 minutes'
+{COUNT} window(seen, '5 minuts') | window(): '5 minuts': 'minuts': unknown unit | '5 minutes'
+{COUNT} window(seen, '1 month') | window(): '1 month': 'month': it has no fixed length | '5 minutes'
 {COUNT} window(seen, '5 minutes', '10 minutes') | the slide of the window is longer than its size | at most the size
 {COUNT} window(seen) | window(...) with 1 arguments (line 1, column 57 of the query) | write window(time, '5 minutes')
 {COUNT} window(seen, INTERVAL 5 MINUTES) | a length of window() that is not a text | '5 minutes'

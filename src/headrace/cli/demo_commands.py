@@ -106,6 +106,8 @@ def _make_folder(blueprint: str, folder: Path) -> Path:
     from headrace.operate import find_home
     from headrace.operate.client import is_running
 
+    if folder.exists() and not folder.is_dir():
+        raise RefusedError(f"{folder} is not a folder", fix="name another one: --folder")
     if folder.exists() and any(folder.iterdir()):
         if not (folder / _MARK).exists():
             raise RefusedError(f"{folder} was not made by a demo", fix="name another folder: --folder")

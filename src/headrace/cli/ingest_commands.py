@@ -125,11 +125,12 @@ def _opened(loaded: "Project", undo: ExitStack) -> "Ingest":
     """Open the logs, hold the table of idempotency keys, and start the threads that append."""
     from headrace.log.answered import AnsweredKeys
     from headrace.operate.formats import open_producer_log
+    from headrace.operate.runtime import make_data_folder
     from headrace.produce.ingest import KEYS_KEPT, KEYS_MAX, Ingest, IngestLimits
     from headrace.store.lock import StoreLock, holder_of
 
     lock = StoreLock(loaded.data / "ingest")
-    loaded.data.mkdir(parents=True, exist_ok=True)
+    make_data_folder(loaded)
     try:
         lock.acquire()
     except RefusedError:

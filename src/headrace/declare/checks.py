@@ -206,7 +206,7 @@ class Checker:
             length = parse_duration(value)
             if length < least:
                 raise ValueError(f"{value!r} is too short" if least else f"{value!r} is negative")
-        except (ValueError, OverflowError) as error:
+        except ValueError as error:
             self.problem(f"{word}: {error}")
             return parse_duration(default)
         return length

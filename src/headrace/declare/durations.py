@@ -52,7 +52,10 @@ def parse_duration(text: str | timedelta) -> timedelta:
                 "it has no fixed length; write days" if word.startswith(("month", "year")) else "unknown unit"
             )
             raise ValueError(f"'{text}': '{unit}': {hint} (us, ms, s, minutes, hours, days, weeks)")
-        total += timedelta(microseconds=round(float(number) * seconds * 1_000_000))
+        try:
+            total += timedelta(microseconds=round(float(number) * seconds * 1_000_000))
+        except OverflowError:
+            raise ValueError(f"'{text[:40]}' is too long") from None
         at = part.end()
     if at == 0:
         raise ValueError("an empty duration; write for example '5 minutes'")

@@ -103,6 +103,20 @@ def write_deployment(deployment: Deployment) -> tuple[list[Path], list[str]]:
     """
     folder = deployment.project.folder / "deploy"
     files = {folder / path: text for path, text in deployment_files(deployment).items()}
+    try:
+        return _written(deployment, folder, files)
+    except OSError as error:
+        raise RefusedError(
+            f"{error.filename or folder} cannot be written: {error.strerror}",
+            fix="move away what is there, and make the project's folder writable",
+        ) from error
+    except UnicodeDecodeError as error:
+        raise RefusedError(
+            f"{folder / '.env'} cannot be read: it is not UTF-8 text", fix="correct it, or move it away"
+        ) from error
+
+
+def _written(deployment: Deployment, folder: Path, files: Mapping[Path, str]) -> tuple[list[Path], list[str]]:
     foreign = [path for path, text in files.items() if text and not _ours(path)]
     if foreign:
         raise RefusedError(

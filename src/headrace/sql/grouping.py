@@ -194,10 +194,7 @@ class _Grouping:
         try:
             length = parse_duration(text)
         except ValueError as error:
-            self._refuse(str(error), "write for example '5 minutes'", node)
-            return None
-        except OverflowError:
-            self._refuse(f"{name}(): '{text}' is too long", "write for example '5 minutes'", node)
+            self._refuse(f"{name}(): {error}", "write for example '5 minutes'", node)
             return None
         if length <= timedelta():
             self._refuse(f"{name}() of length 0", "write for example '5 minutes'", node)
