@@ -53,6 +53,20 @@ def test_a_second_process_is_told_which_one_holds_the_store(tmp_path: Path) -> N
     store.close()
 
 
+def test_a_store_of_a_layout_before_is_taken_over_and_then_refused_by_who_would_not_note_what_it_copies(
+    tmp_path: Path,
+) -> None:
+    opened(tmp_path).close()
+    with duckdb.connect(tmp_path / "s.duckdb") as store:
+        store.execute("DROP TABLE _headrace.takings")
+        store.execute("UPDATE _headrace.meta SET value = '3' WHERE name = 'schema_version'")
+    opened(tmp_path).close()
+    with duckdb.connect(tmp_path / "s.duckdb", read_only=True) as store:
+        (layout,) = store.execute("SELECT value FROM _headrace.meta WHERE name = 'schema_version'").fetchall()
+        assert layout == ("4",), "which versions that know no takings do not open"
+        assert store.execute("SELECT count(*) FROM _headrace.takings").fetchall() == [(0,)]
+
+
 @pytest.fixture
 def reader(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     """Another process that has the store open to read, until its input ends."""

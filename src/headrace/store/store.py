@@ -37,8 +37,10 @@ from headrace.store.schema import (
 
 __all__ = ["Store"]
 
-_LAYOUT_BEFORE = 2
-"""Of stores whose closed windows keep no values of side tables; such a store is taken over."""
+_LAYOUTS_BEFORE = (2, 3)
+"""Of stores that are taken over. In layout 2 closed windows keep no values of side tables. A version that
+writes layout 3 may not note what it copied to which target, and a later one takes that for somebody else's.
+"""
 
 
 class Store(StoreReading):
@@ -261,7 +263,7 @@ class Store(StoreReading):
             self.connection.execute("INSERT INTO _headrace.meta VALUES (?, ?)", [name, value])
 
     def _check_version(self, meta: Mapping[str, str]) -> None:
-        if int(meta["schema_version"]) not in (SCHEMA_VERSION, _LAYOUT_BEFORE):
+        if int(meta["schema_version"]) not in (SCHEMA_VERSION, *_LAYOUTS_BEFORE):
             raise RefusedError(
                 f"the store {self.path} has layout {meta['schema_version']}; this version "
                 f"writes layout {SCHEMA_VERSION}",
