@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
+import subprocess
+import sys
+import textwrap
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -50,6 +54,42 @@ def test_every_query_of_a_lesson_is_answered(blueprint: str, tmp_path: Path) -> 
             if not any(table in query for table in taught):
                 test.query(query)
     assert len(asked) >= 5
+
+
+def shell(folder: Path, script: str) -> str:
+    """What a block of a lesson prints where it is typed; every line has to do what it is there for."""
+    own = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", script],
+        cwd=folder, capture_output=True, text=True, timeout=240, check=False,
+        env={**os.environ, "PATH": own, "COLUMNS": "200"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("blueprint", BLUEPRINTS)
+def test_a_lesson_looks_at_what_came_out_as_tables_by_sql_and_as_files(
+    blueprint: str, tmp_path: Path
+) -> None:
+    folder = tmp_path / "project"
+    write_project(blueprint, folder)
+    lesson = project_files(blueprint)["README.md"].decode()
+    experiments = lesson.partition("\n## Experiments\n")[2].partition("\n## ")[0]
+    (block,) = re.findall(
+        r"\*\*Look at what came out\*\*.*?```sh\n(.*?)```", textwrap.dedent(experiments), re.DOTALL
+    )
+    shell(folder, f"headrace generate {blueprint} --count 600 --rate unlimited --seed 7")
+    shell(folder, "headrace run --until-caught-up")
+    said = shell(folder, textwrap.dedent(block))
+    (table,) = re.findall(r"headrace tables (\w+)", block)
+    (file,) = re.findall(r"> (\S+)", block)
+    rows = shell(folder, f"headrace sql 'SELECT count(*) AS n FROM {table}' --format csv").split()[1]
+    assert int(rows) > 0
+    assert len((folder / file).read_text().splitlines()) == int(rows) + 1
+    for each in (table, file, "log.db", "store.duckdb"):
+        assert each in said
 
 
 @pytest.mark.parametrize("blueprint", BLUEPRINTS)
