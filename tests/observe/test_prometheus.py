@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -10,19 +11,21 @@ from pathlib import Path
 
 import pytest
 
-from headrace.blueprints import write_project
+from headrace.blueprints import make_generator, write_project
 from headrace.observe.export_grafana import INTERVAL, charts
 from headrace.observe.grafana_alerts import alert_groups
-from headrace.operate import connect, find_home, load_project
+from headrace.operate import connect, find_home, load_project, open_log
 from headrace.operate.alerting import rules_of
 from headrace.operate.export_monitoring import write_prometheus
+from headrace.produce.generator import load_history
 from servers.alertmanager import AlertmanagerServer, alertmanager_server
+from servers.exporters import node_exporter, postgres_exporter
 from servers.guard import GuardedProcess, free_ports, wait_until
 from servers.prometheus import PrometheusServer, prometheus_server
 
 ROUTE = "route: { receiver: nobody, group_wait: 1s }\nreceivers: [{ name: nobody }]\n"
-# These have no series while nothing of the kind is there: no Spark or receiver, nothing closed yet.
-ABSENT = ("spark", "telemetry", "closed_through", "sum by (alert) (headrace_alert_firing) > 0")
+# These have no series while nothing of the kind is there: no Spark, no alert that the run has seen fire yet.
+ABSENT = ("spark", "sum by (alert) (headrace_alert_firing) > 0")
 
 
 def headrace(folder: Path, *words: str) -> GuardedProcess:
@@ -32,9 +35,9 @@ def headrace(folder: Path, *words: str) -> GuardedProcess:
 
 @contextmanager
 def observed(
-    tmp_path: Path,
+    tmp_path: Path, database: str
 ) -> Iterator[tuple[Path, GuardedProcess, GuardedProcess, PrometheusServer, AlertmanagerServer, ExitStack]]:
-    """A shop that runs, its generator that spoils records, and those who watch them."""
+    """A shop that runs, its generator that spoils records, a host, a database, and those who watch them."""
     folder = tmp_path / "shop"
     write_project("commerce", folder)
     declared = (folder / "pipeline.py").read_text()
@@ -43,11 +46,22 @@ def observed(
     )
     assert labelled != declared
     (folder / "pipeline.py").write_text(labelled)
-    metrics, generating = free_ports(2)
-    profile = f'metrics = {{ port = {metrics}, names = "both" }}\npage.serve = "off"\n'
-    profile += 'replicas.copy = { kind = "files", path = "changes/" }\n'
-    (folder / "headrace.toml").write_text(f"[profiles.local]\n{profile}")
+    metrics, generating, away = free_ports(3)
     with ExitStack() as files:
+        beside = {
+            "node": files.enter_context(node_exporter()),
+            "postgresql": files.enter_context(postgres_exporter(database)),
+        }
+        targets = ", ".join(f'{name} = "{address}"' for name, address in beside.items())
+        profile = f'metrics = {{ port = {metrics}, names = "both", targets = {{ {targets} }} }}\n'
+        profile += 'page.serve = "off"\nreplicas.copy = { kind = "files", path = "changes/" }\n'
+        profile += f'telemetry.traces = "http://127.0.0.1:{away}"\n'
+        (folder / "headrace.toml").write_text(f"[profiles.local]\n{profile}")
+        # Windows of the last minutes: those that are older than the allowed lateness close at once.
+        log = open_log(load_project(folder), "events")
+        made = make_generator("commerce", seed=7)
+        load_history(made, log, hours=0.2, until=log.now(), stop=threading.Event())
+        log.close()
         (tmp_path / "alertmanager.yml").write_text(ROUTE)
         alertmanager = files.enter_context(alertmanager_server(tmp_path))
         written = write_prometheus(
@@ -74,6 +88,11 @@ def ledger(folder: Path) -> dict[str, int]:
     return outcomes
 
 
+def unread(folder: Path) -> int | None:
+    lag: int | None = connect(find_home(folder)).status()["streams"]["events"]["lag_records"]
+    return lag
+
+
 def scraped(prometheus: PrometheusServer) -> dict[str, int]:
     found = prometheus.ask("query", query="sum by (outcome) (headrace_records_total)")["result"]
     return {each["metric"]["outcome"]: int(float(each["value"][1])) for each in found}
@@ -81,15 +100,19 @@ def scraped(prometheus: PrometheusServer) -> dict[str, int]:
 
 @pytest.mark.slow
 def test_targets_are_up_counters_survive_a_kill_panels_have_data_and_alerts_fire_and_end(
-    tmp_path: Path, prometheus_here: None, alertmanager_here: None
+    tmp_path: Path, prometheus_here: None, alertmanager_here: None, exporters_here: None, postgres_server: str
 ) -> None:
-    with observed(tmp_path) as (folder, run, producer, prometheus, alertmanager, files):
+    observing = observed(tmp_path, postgres_server)
+    with observing as (folder, run, producer, prometheus, alertmanager, files):
+        names = ("headrace", "generator", "node", "postgresql")
         wait_until(
-            lambda: prometheus.targets() == {"headrace": "up", "generator": "up"},
+            lambda: prometheus.targets() == dict.fromkeys(names, "up"),
             what="all targets are up",
             seconds=90,
             process=run,
         )
+        for query in ("pg_up == 1", "node_load1", "node_filesystem_avail_bytes > 0"):
+            wait_until(partial(rows, prometheus, query), what=f"rows of {query}", seconds=60)
         wait_until(lambda: (prometheus.value("events_produced_total") or 0) > 100, what="events", seconds=60)
         wait_until(
             lambda: (prometheus.value("events_processed_total") or 0) > 100, what="reading", seconds=60
@@ -118,7 +141,8 @@ def test_targets_are_up_counters_survive_a_kill_panels_have_data_and_alerts_fire
             assert bool(found) or rule["title"] != "shop: bad_share"
         produced = int(prometheus.value("headrace_produced_records_total") or 0)
         producer.stop()
-        wait_until(lambda: sum(ledger(folder).values()) >= produced, what="all is read", seconds=60)
+        wait_until(lambda: unread(folder) == 0, what="all is read", seconds=60)
+        assert sum(ledger(folder).values()) > produced, "and the history"
         wait_until(
             lambda: scraped(prometheus) == {**dict.fromkeys(scraped(prometheus), 0), **ledger(folder)},
             what="the counters are the ledger's",

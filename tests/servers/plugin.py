@@ -16,6 +16,7 @@ from servers.airflow import airflow_python
 from servers.alertmanager import alertmanager_program
 from servers.apicurio import JAVA_MIN, apicurio
 from servers.elasticsearch import search_here
+from servers.exporters import exporter_program
 from servers.jars import ServerMissing, jars_of, java
 from servers.postgresql import postgres_program
 from servers.prometheus import prometheus_program
@@ -32,6 +33,7 @@ __all__ = [
     "cassandra_server",
     "elasticsearch_here",
     "elasticsearch_server",
+    "exporters_here",
     "kafka_broker",
     "kafka_here",
     "opensearch_here",
@@ -51,6 +53,7 @@ _SERVER_FIXTURES = {
     "cassandra_server",
     "elasticsearch_here",
     "elasticsearch_server",
+    "exporters_here",
     "kafka_broker",
     "kafka_here",
     "opensearch_here",
@@ -202,6 +205,16 @@ def prometheus_here() -> None:
     try:
         prometheus_program()
         prometheus_program("promtool")
+    except ServerMissing as missing:
+        server_missing(missing)
+
+
+@pytest.fixture(scope="session")
+def exporters_here() -> None:
+    """Exporters of hosts and PostgreSQL are installed: for tests that start them by `servers.exporters`."""
+    try:
+        exporter_program("node")
+        exporter_program("postgres")
     except ServerMissing as missing:
         server_missing(missing)
 
