@@ -12,7 +12,7 @@ from targets import FilesTarget, ParquetTarget
 
 from headrace.declare import Pipeline
 from headrace.testing.pipeline_test import PipelineTest
-from headrace.testing.replica_runs import catch_up, following, sorted_rows
+from headrace.testing.replica_runs import catch_up, following, sorted_rows, tell_expired
 
 START = "2026-03-01T12:00:00"
 USERS = "SELECT who, count(*) AS n, max(heat) AS hot FROM events GROUP BY who"
@@ -102,6 +102,68 @@ def test_rows_whose_keys_are_json_texts_leave_the_target(tmp_path: Path) -> None
         send(test, *said[:-1])
         copied(test, target)
         assert target.rows("t") == [{"what": ["1", 2], "n": 1}]
+
+
+@pytest.mark.parametrize("kind", [FilesTarget, ParquetTarget])
+def test_rows_whose_keys_are_json_leave_the_target_by_the_digits_that_they_have(
+    tmp_path: Path, kind: Any
+) -> None:
+    query = "SELECT CAST(who AS JSON) AS what, count(*) AS n FROM events GROUP BY what HAVING count(*) < 2"
+    said = ("1.50", "1e2", "-0.0", '{"a": 1.0,  "b": [2.50]}', '"1.50"', "12345678901234567890123", "null")
+    target = kind(tmp_path / "target")
+    with shop(tmp_path / "shop", t=query) as test:
+        send(test, *said, "7.0")
+        copied(test, target)
+        assert len(target.rows("t")) == len(said) + 1
+        send(test, *said)
+        copied(test, target)
+        assert [row["n"] for row in target.rows("t")] == [1]
+
+
+def test_keys_that_a_version_before_wrote_down_leave_the_target(tmp_path: Path) -> None:
+    query = "SELECT CAST(who AS JSON) AS what, count(*) AS n FROM events GROUP BY what HAVING count(*) < 2"
+    said, target = ('"abc"', "true", '{"a":1}'), ParquetTarget(tmp_path / "target")
+    with shop(tmp_path / "shop", t=query) as test:
+        send(test, *said)
+        copied(test, target)
+        send(test, *said)
+        with test.store.transaction():
+            (exact,) = test.store.connection.execute(
+                'SELECT list("key" ORDER BY "key") FROM _headrace._removed WHERE "key" LIKE \'%"=what"%\''
+            ).fetchall()[0]
+            assert len(exact) == len(said)
+            of_before = "to_json(struct_pack(what := json_extract(\"key\", '$.what')))"
+            test.store.connection.execute(f'UPDATE _headrace._removed SET "key" = {of_before}')
+        copied(test, target)
+        assert target.rows("t") == []
+
+
+def test_rows_that_expire_leave_the_target_by_the_digits_of_their_keys(tmp_path: Path) -> None:
+    pipeline = Pipeline("shop")
+    pipeline.stream(
+        "events",
+        schema="seen TIMESTAMP NOT NULL, who VARCHAR",
+        event_time="seen",
+        allowed_lateness="1 minute",
+    )
+    pipeline.table("latest", "SELECT CAST(who AS JSON) AS what, seen FROM events", key="what", keep="1 hour")
+    pipeline.table(
+        "counts",
+        "SELECT window_start, CAST(who AS JSON) AS what, count(*) AS n FROM events "
+        "GROUP BY window(seen, '10 minutes'), what",
+        keep="1 hour",
+    )
+    target = ParquetTarget(tmp_path / "target")
+    with PipelineTest(pipeline, folder=tmp_path / "shop", start=START) as test:
+        tell_expired(test, copy=("latest", "counts"))
+        for hour, what in ((12, "1.50"), (14, "2.50"), (18, "3.50")):
+            at = f"2026-03-01T{hour}:00:00"
+            test.send("events", {"seen": at, "who": what}, at=at)
+            test.run()
+            copied(test, target, expired="delete")
+        for table in ("latest", "counts"):
+            agree(test, target, table)
+            assert len(target.rows(table)) < 3
 
 
 @pytest.mark.parametrize("kind", [FilesTarget, ParquetTarget])

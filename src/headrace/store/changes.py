@@ -17,7 +17,7 @@ from headrace.sql.plan import TableClass, TablePlan
 from headrace.store.names import quoted, state_name, text_literal
 from headrace.store.progress import Progress
 from headrace.store.results import EXPIRED, ended
-from headrace.store.schema import groups_sql, removal_key, result_columns
+from headrace.store.schema import exact_name, groups_sql, removal_key, result_columns
 
 __all__ = [
     "REBUILT",
@@ -195,13 +195,13 @@ def removed_keys(
     types = {column.name: column.type for column in plan.columns}
     if plan.key:
         cells = ", ".join(
-            f"{_of_json(name, types[name], json_nested)} AS {quoted(name)}" for name in plan.key
+            f"{_of_json(plan, name, types[name], json_nested)} AS {quoted(name)}" for name in plan.key
         )
     else:
         cells = '"key" AS "_key"'
     table: pa.Table = cursor.sql(
         f'SELECT {cells}, max(epoch) AS "_epoch" FROM {_removed(plan, expired_after)} '
-        f'AND epoch > {position.epoch} AND epoch <= {position.through} GROUP BY "key"'
+        f"AND epoch > {position.epoch} AND epoch <= {position.through} GROUP BY ALL"
     ).to_arrow_table()
     return table
 
@@ -252,7 +252,7 @@ def _rows_sql(
     more = ['"_epoch"']
     more += [] if plan.key else [f'{removal_key(plan)} AS "_key"']
     more += ['"_revision"'] if revision else []
-    more += [f'{_hash(removal_key(plan))} AS "_hash"'] if hashed else []
+    more += [f'{_hash(removal_key(plan, exact=False))} AS "_hash"'] if hashed else []
     having = f" WHERE TRY({plan.having_sql})" if plan.having_sql else ""
     names = ", ".join(each.rsplit(" AS ", 1)[-1] for each in more)
     return (
@@ -293,9 +293,9 @@ def _shown(expression: str, kind: str, json_nested: bool, name: str | None = Non
     return f"{expression} AS {alias}"
 
 
-def _of_json(name: str, kind: str, json_nested: bool) -> str:
+def _of_json(plan: TablePlan, name: str, kind: str, json_nested: bool) -> str:
     """Return the expression that reads a column of a key back from its JSON text."""
-    at = text_literal("$." + '"' + name.replace('"', '\\"') + '"')
+    at = _path(name)
     if is_nested(kind):
         if json_nested:
             return f'CAST(json_extract("key", {at}) AS VARCHAR)'
@@ -304,5 +304,11 @@ def _of_json(name: str, kind: str, json_nested: bool) -> str:
         wanted = json.dumps({name: kind})
         return f'from_json("key", {text_literal(wanted)}).{quoted(name)}'
     if kind == "JSON":  # json_extract_string would take the quotes off a text, which is no JSON then
-        return f"CAST(nullif(CAST(json_extract(\"key\", {at}) AS VARCHAR), 'null') AS JSON)"
+        before = f"nullif(CAST(json_extract(\"key\", {at}) AS VARCHAR), 'null')"  # by a version without it
+        exact = f'json_extract_string("key", {_path(exact_name(plan, name))})'
+        return f"CAST(coalesce({exact}, {before}) AS JSON)"
     return f'CAST(json_extract_string("key", {at}) AS {kind})'
+
+
+def _path(name: str) -> str:
+    return text_literal("$." + '"' + name.replace('"', '\\"') + '"')

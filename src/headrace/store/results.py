@@ -13,7 +13,7 @@ from headrace.sql.plan import TableClass, TablePlan
 from headrace.store.instants import micros_of_length
 from headrace.store.names import quoted, state_name
 from headrace.store.progress import Progress
-from headrace.store.schema import groups_sql, has_column, key_columns, removal_key
+from headrace.store.schema import groups_sql, has_column, key_columns, key_json, removal_key
 
 __all__ = [
     "EXPIRED",
@@ -110,9 +110,9 @@ def log_expired(connection: Any, plan: TablePlan, epoch: int, through: int) -> i
     None: none is forgotten.
     """
     if plan.kind is TableClass.ROWS:
-        parts = ", ".join(f"{quoted(name)} := t.{quoted(name)}" for name in plan.key)
         over = f"{state_name(plan.name)} t WHERE t._time <= make_timestamptz({through})"
-        keys = f"SELECT CAST(to_json(struct_pack({parts})) AS VARCHAR) AS k FROM {over}"
+        key = key_json(plan, {name: f"t.{quoted(name)}" for name in plan.key})
+        keys = f"SELECT {key} AS k FROM {over}"
     else:
         shown = " WHERE _shown" if plan.having_sql else ""
         groups = groups_sql(plan, where=ended(plan, through))

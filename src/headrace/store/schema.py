@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from headrace.sql.plan import Aggregate, PipelinePlan, StreamPlan, TableClass, TablePlan
@@ -15,10 +15,12 @@ __all__ = [
     "SCHEMA_VERSION",
     "create_table",
     "drop_table",
+    "exact_name",
     "finished_columns",
     "groups_sql",
     "has_column",
     "key_columns",
+    "key_json",
     "removal_key",
     "result_columns",
     "state_columns",
@@ -303,20 +305,43 @@ def table_view(plan: TablePlan) -> str:
     )
 
 
-def removal_key(plan: TablePlan) -> str:
-    """Return an expression over `_groups` that gives a row's key as JSON text.
+def removal_key(plan: TablePlan, *, exact: bool = True) -> str:
+    """Return an expression over `_groups` that gives a row's key as JSON text; see `key_json`.
 
     By output columns where it has any.
     """
-    expressions = dict(zip((column.name for column in plan.columns), plan.result_sql, strict=True))
     if plan.key:
-        parts = [(name, expressions[name]) for name in plan.key]
-    else:
-        parts = [(name.strip('"'), name) for name in key_columns(plan)]
-    if not parts:
+        expressions = dict(zip((column.name for column in plan.columns), plan.result_sql, strict=True))
+        return key_json(plan, {name: expressions[name] for name in plan.key}, exact=exact)
+    return key_json(plan, {name.strip('"'): name for name in key_columns(plan)}, exact=False)
+
+
+def key_json(plan: TablePlan, cells: Mapping[str, str], *, exact: bool = True) -> str:
+    """Return an expression that gives a key as JSON text, of an expression for each of its columns.
+
+    DuckDB writes numbers of JSON within it anew (1.50 as 1.5), and a target may have them as they were: with
+    `exact`, a column of type JSON is there once more, as a text, under `exact_name`.
+    """
+    if not cells:
         return "'{}'"
+    parts, texts = list(cells.items()), {column.name for column in plan.columns if column.type == "JSON"}
+    if exact:
+        parts += [
+            (exact_name(plan, name), f"CAST({cell} AS VARCHAR)")
+            for name, cell in cells.items()
+            if name in texts
+        ]
     named = ", ".join(f"{quoted(name)} := {expression}" for name, expression in parts)
     return f"CAST(to_json(struct_pack({named})) AS VARCHAR)"
+
+
+def exact_name(plan: TablePlan, column: str) -> str:
+    """Return under which name the text of a key's column is beside it, which no other column of it has."""
+    taken = {name.lower() for name in plan.key}
+    name = f"={column}"
+    while name.lower() in taken:
+        name = f"={name}"
+    return name
 
 
 def plan_tables(plan: PipelinePlan) -> list[TablePlan]:
