@@ -11,9 +11,11 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-__all__ = ["POMS", "ServerMissing", "fetched", "jars_of", "java"]
+__all__ = ["FOR_LONG_TESTS", "POMS", "ServerMissing", "fetched", "jars_of", "java"]
 
 POMS = Path(__file__).parent / "poms"
+FOR_LONG_TESTS = {"hadoop-aws"}
+"""Fetched by the tests that need them, which only `make soak` runs."""
 _FETCH_S_MAX = 900
 
 

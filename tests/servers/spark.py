@@ -17,13 +17,13 @@ import psutil
 
 from headrace.engine.spark.session import open_session
 from servers.guard import GuardedProcess, free_ports, wait_until
-from servers.jars import java
+from servers.jars import POMS, fetched, java
 from tracing import untraced_processes
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-__all__ = ["SPARK_CONF", "SparkCluster", "SparkWorker", "local_spark", "spark_cluster"]
+__all__ = ["SPARK_CONF", "SparkCluster", "SparkWorker", "jars_for_client", "local_spark", "spark_cluster"]
 
 SPARK_CONF = {
     "spark.master": "local[2]",
@@ -46,6 +46,20 @@ def local_spark() -> Iterator[SparkSession]:
         yield session
     finally:
         session.stop()
+
+
+def jars_for_client(name: str) -> Path:
+    """Return the folder of jars of a server that must be of the version of PySpark's client of Hadoop.
+
+    They are fetched when absent: only long tests need them. Raises ServerMissing.
+    """
+    import pyspark
+
+    jars = Path(pyspark.__file__).parent / "jars"
+    (client,) = jars.glob("hadoop-client-api-*.jar")
+    version = client.stem.removeprefix("hadoop-client-api-")
+    assert f"<version>{version}</version>" in (POMS / name / "pom.xml").read_text(), version
+    return fetched(name)
 
 
 @dataclass

@@ -223,6 +223,12 @@ def error_of_spark(text: str) -> HeadraceError:
     kind = next((kind for kind in _kinds(HeadraceError) if found and kind.__name__ == found["kind"]), None)
     if found and kind:
         return kind(found["message"], fix=found["fix"] or "")
+    if absent := _NO_FILES.search(text):
+        return ProfileError(
+            f"spark.checkpoint: Spark has no classes for such a place: {absent[0]}",
+            fix="for s3a:// name in spark.jars.packages org.apache.hadoop:hadoop-aws, of the version of "
+            "PySpark's hadoop-client-api; or leave spark.checkpoint out: nothing rests on it",
+        )
     if any(words in text for words in _PASSING):
         return SparkWorkerError(f"Spark lost a worker: {_first_line(text)}")
     raised = _RAISED.findall(text)
@@ -235,6 +241,8 @@ def error_of_spark(text: str) -> HeadraceError:
 _OURS = re.compile(
     r"^headrace\.[\w.]+\.(?P<kind>\w+Error): (?P<message>[^\n]*)(\n\s+fix: (?P<fix>[^\n]*))?", re.M
 )
+_NO_FILES = re.compile(r'Class org\.apache\.hadoop\.fs\.\S+ not found|No FileSystem for scheme "[^"]*"')
+"""What Hadoop's client says of a URI that is read by classes which are not here."""
 _RAISED = re.compile(r"^((?:\w+\.)*\w+(?:Error|Exception): [^\n]+)", re.M)
 """The last line of a traceback of Python."""
 
