@@ -70,26 +70,35 @@ def linger_of(cost: float, rate: float) -> Linger:
 
 def test_nothing_is_waited_for_before_the_first_epoch_and_little_is_known_after_it() -> None:
     linger = Linger()
-    assert linger.seconds(1, 0.16) == 0.0
+    assert linger.seconds(1, 0.0, 0.16) == 0.0
     linger.learn(1, 0.010, 5.0)
-    assert linger.seconds(1, 0.16) == pytest.approx(0.04)
+    assert linger.seconds(1, 0.0, 0.16) == pytest.approx(0.04)
 
 
 def test_records_wait_until_those_have_come_that_share_the_cost_of_an_epoch() -> None:
     linger = linger_of(0.010, rate=400.0)
-    waits = [linger.seconds(found, 0.16) for found in (1, 2, 6, 9, 10, 5000)]
+    waits = [linger.seconds(found, 0.0, 0.16) for found in (1, 2, 6, 9, 10, 5000)]
     assert waits == pytest.approx([0.0225, 0.02, 0.01, 0.0025, 0.0, 0.0])
 
 
 def test_records_that_come_now_and_then_wait_four_times_as_long_as_an_epoch_takes() -> None:
-    assert linger_of(0.010, rate=20.0).seconds(1, 0.16) == pytest.approx(0.04)
-    assert linger_of(0.060, rate=20.0).seconds(1, 0.16) == pytest.approx(0.16)  # no longer than is allowed
+    assert linger_of(0.010, rate=20.0).seconds(1, 0.0, 0.16) == pytest.approx(0.04)
+    # No longer than is allowed.
+    assert linger_of(0.060, rate=20.0).seconds(1, 0.0, 0.16) == pytest.approx(0.16)
+
+
+def test_what_a_record_has_waited_already_shortens_the_longest_wait_and_no_other() -> None:
+    rare, steady = linger_of(0.010, rate=20.0), linger_of(0.030, rate=500.0)
+    assert [rare.seconds(1, age, 0.16) for age in (0.0, 0.03, 0.05)] == pytest.approx([0.04, 0.01, 0.0])
+    # After an epoch of 30 ms the first of 15 is as old; the other 15 that pay the next one need 30 ms more.
+    assert steady.seconds(15, 0.030, 0.16) == pytest.approx(0.030)
+    assert rare.seconds(1, -5.0, 0.16) == pytest.approx(0.04)  # a clock that was set back
 
 
 def test_one_slow_epoch_makes_none_of_those_after_it_wait_longer() -> None:
     linger = linger_of(0.010, rate=20.0)
     linger.learn(1, 0.500, 1.0)
-    assert linger.seconds(1, 0.16) == pytest.approx(0.04)
+    assert linger.seconds(1, 0.0, 0.16) == pytest.approx(0.04)
 
 
 def test_after_a_pause_of_an_hour_the_rate_is_learnt_anew_within_some_epochs() -> None:
@@ -97,4 +106,4 @@ def test_after_a_pause_of_an_hour_the_rate_is_learnt_anew_within_some_epochs() -
     for _ in range(6):
         linger.learn(20, 0.010, moment)
         moment += 0.05
-    assert linger.seconds(2, 0.16) == pytest.approx(0.02, rel=0.3)
+    assert linger.seconds(2, 0.0, 0.16) == pytest.approx(0.02, rel=0.3)

@@ -104,7 +104,7 @@ def ahead_of(reader: _Reader, pauses: list[Waiting | None] | None = None) -> Rea
         reader,  # type: ignore[arg-type]
         {PLACE: {0: 0}},
         rows=lambda: 100_000,
-        linger=lambda found: 0.0,
+        linger=lambda found, age: 0.0,
         waiting=([] if pauses is None else pauses).append,
     )
     ahead.start()

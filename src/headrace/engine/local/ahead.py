@@ -36,7 +36,7 @@ class ReadAhead:
         positions: Positions,
         *,
         rows: Callable[[], int],
-        linger: Callable[[int], float],
+        linger: Callable[[int, float], float],
         everything: bool = False,
         waiting: Callable[[Waiting | None], None],
     ) -> None:
@@ -124,12 +124,9 @@ class ReadAhead:
             self._put(self._ready, error)
 
     def _pause(self, found: int, age: float) -> bool:
-        """Wait for more records than were found, less as long as the first one has waited already.
-
-        Returns whether they were waited for.
-        """
-        seconds = self._linger(found)
-        self._stop.wait(max(0.0, seconds - max(0.0, age)))
+        """Wait for more records than were found; returns whether they were waited for."""
+        seconds = self._linger(found, age)
+        self._stop.wait(seconds)
         return seconds > 0
 
     def _room_in(self, ready: queue.Queue[list[Batch] | BaseException]) -> bool:

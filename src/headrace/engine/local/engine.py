@@ -304,7 +304,7 @@ class LocalEngine:
             self._reader,
             self._positions(),
             rows=lambda: self._pace.rows,
-            linger=lambda found: self._linger.seconds(found, self._settings.linger.total_seconds()),
+            linger=lambda found, age: self._linger.seconds(found, age, self._settings.linger.total_seconds()),
             everything=until_caught_up,
             waiting=waiting,
         )

@@ -70,13 +70,14 @@ class Linger:
             self._seconds = _WEIGHT * self._seconds + min(ended - self._ended, _APART_S_MAX)
         self._ended = ended
 
-    def seconds(self, found: int, most: float) -> float:
-        """Return how long an epoch of `found` records waits for more, `most` seconds at most.
+    def seconds(self, found: int, age: float, most: float) -> float:
+        """Return how long an epoch of `found` records waits for more.
 
-        Until those will have come that share its cost, at the rate of late.
+        Until those will have come that share its cost, at the rate of late; but the first, which has waited
+        for `age` seconds, waits for `most` at most.
         """
         missing = self._cost / _RECORD_S - found
         if missing <= 0:
             return 0.0
-        longest = min(most, _SHARE * self._cost)
+        longest = max(0.0, min(most, _SHARE * self._cost) - max(0.0, age))
         return min(longest, missing * self._seconds / self._records) if self._records else longest
