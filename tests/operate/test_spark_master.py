@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -25,6 +25,8 @@ pipeline.stream("events", schema="id VARCHAR NOT NULL, happened TIMESTAMP NOT NU
 pipeline.table("counted", "SELECT count(*) AS n FROM events")
 """
 SPARK = 'engine = "spark"\nstreams.events = { log = "kafka", brokers = "127.0.0.1:1" }\n'
+WORKER = b"""{"status": "ALIVE", "workers": [{"host": "a", "port": 1, "state": "ALIVE", "cores": %s,
+    "coresused": 0, "memory": 1, "memoryused": 0}]}"""
 
 
 @contextmanager
@@ -77,11 +79,44 @@ def test_the_master_that_leads_is_asked_and_not_those_that_stand_by() -> None:
         (b"[]", "is no page of a master"),
         (b'{"workers": [{"host": "a"}]}', "is no page of a master"),
         (b"", "answers 500"),
+        (WORKER % b"Infinity", "is no page of a master"),
+        (WORKER % b"1e999", "is no page of a master"),
+        (b"[" * 200_000, "is no page of a master"),
+        (b" " * 5_000_000, "is no page of a master"),
     ],
 )
 def test_a_page_that_is_no_masters_is_told_as_that(body: bytes, why: str) -> None:
     with answering(body) as pages:
         assert asked(MasterPage(pages)) == {"workers": None, "workers_problem": f"{pages[0]}: {why}"}
+
+
+def test_a_page_that_never_comes_to_its_end_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    over = threading.Event()
+
+    class Trickle(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            with suppress(OSError):
+                while not over.wait(0.01):
+                    self.wfile.write(b" ")
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    monkeypatch.setattr("headrace.operate.spark_master._ANSWER_S_MAX", 0.2)
+    with ThreadingHTTPServer(("127.0.0.1", 0), Trickle) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        page = f"http://127.0.0.1:{server.server_port}"
+        assert asked(MasterPage([page])) == {"workers": None, "workers_problem": f"{page}: no answer in time"}
+        over.set()
+        server.shutdown()
+
+
+def test_a_password_in_the_address_is_not_told() -> None:
+    (port,) = free_ports(1)
+    told = asked(MasterPage([f"http://admin:se@cret@127.0.0.1:{port}"]))
+    assert told["workers_problem"] == f"http://127.0.0.1:{port}: cannot be reached"
 
 
 def test_a_master_that_is_away_is_said_and_asked_again_only_later() -> None:

@@ -6,6 +6,7 @@ Nothing depends on it: it is asked beside the run, and what cannot be asked is s
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -22,6 +23,7 @@ _PAGE_PORT = 8080
 _ASKED_EVERY_S = 10.0
 _ANSWER_S_MAX = 3.0
 _MEGABYTE = 1024 * 1024
+_ANSWER_BYTES_MAX = 4 * _MEGABYTE
 _BACKUP = "STANDBY"
 
 
@@ -66,7 +68,7 @@ class MasterPage:
             try:
                 workers = _workers(_document(address))
             except _NotTold as problem:
-                problems.append(f"{address}: {problem}")
+                problems.append(f"{_public(address)}: {problem}")
             else:
                 self._told = {"workers": workers, "workers_problem": ""}
                 return
@@ -77,21 +79,37 @@ class _NotTold(Exception):
     """A page does not tell its workers; the text says why."""
 
 
+def _public(address: str) -> str:
+    """Return an address without the user and password that may stand in it."""
+    scheme, separator, rest = address.partition("://")
+    return f"{scheme}{separator}{rest.rpartition('@')[2]}"
+
+
 def _document(address: str) -> Any:
     import httpx
 
+    until, body = time.monotonic() + _ANSWER_S_MAX, bytearray()
     try:
         # Not through a proxy: a cluster's pages are inside of one's own network.
-        with httpx.Client(timeout=_ANSWER_S_MAX, trust_env=False) as client:
-            answer = client.get(f"{address}/json/")
-            return answer.raise_for_status().json()
+        with (
+            httpx.Client(timeout=_ANSWER_S_MAX, trust_env=False) as client,
+            client.stream("GET", f"{address}/json/", headers={"Accept-Encoding": "identity"}) as answer,
+        ):
+            answer.raise_for_status()
+            for piece in answer.iter_raw():
+                body += piece
+                if len(body) > _ANSWER_BYTES_MAX:
+                    raise _NotTold("is no page of a master")
+                if time.monotonic() > until:  # the client's own limit is one for each piece
+                    raise _NotTold("no answer in time")
+        return json.loads(bytes(body))
     except httpx.TimeoutException as error:
         raise _NotTold("no answer in time") from error
     except httpx.HTTPStatusError as error:
         raise _NotTold(f"answers {error.response.status_code}") from error
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise _NotTold("cannot be reached") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise _NotTold("is no page of a master") from error
 
 
@@ -112,5 +130,5 @@ def _workers(document: Any) -> list[dict[str, Any]]:
             }
             for each in document["workers"]
         ]
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise _NotTold("is no page of a master") from error
