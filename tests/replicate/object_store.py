@@ -97,21 +97,9 @@ def only_known_keys(endpoint: str) -> Iterator[tuple[str, str]]:
         httpx.post(f"{endpoint}/moto-api/reset-auth", content=count.encode())
 
 
-class DeltaBucketTarget(DeltaTarget):
-    """Delta tables in a bucket, to which there may be a door."""
-
-    door: Door | None = None
-
-    @contextmanager
-    def outage(self) -> Iterator[None]:
-        assert self.door is not None
-        with self.door.shut():
-            yield
-
-
-def delta_in_s3(endpoint: str, bucket: str, **more: Any) -> DeltaBucketTarget:
+def delta_in_s3(endpoint: str, bucket: str, **more: Any) -> DeltaTarget:
     """Return Delta tables in a bucket."""
-    return DeltaBucketTarget("", uri=f"s3://{bucket}/lake", **{**_reached(endpoint), **more})
+    return DeltaTarget("", uri=f"s3://{bucket}/lake", **{**_reached(endpoint), **more})
 
 
 def _reached(endpoint: str) -> dict[str, Any]:
@@ -193,6 +181,7 @@ class BucketTarget:
 class Door:
     """A way to a server of this machine which can be shut: connections end, and new ones are refused.
 
+    Not for Delta in this process, whose library holds the interpreter while it waits for an answer.
     Of what comes to the server, the bytes of `words` become others.
     """
 

@@ -71,9 +71,16 @@ def goes_on(target: Any, **options: Any) -> None:
 
 @pytest.fixture
 def disk() -> Iterator[Path]:
-    """A file system of 4 MB, in a folder that others may look into; only root can make one."""
+    """See `small_disk`."""
+    with small_disk(4) as folder:
+        yield folder
+
+
+@contextmanager
+def small_disk(megabytes: int) -> Iterator[Path]:
+    """A file system of this size, in a folder that others may look into; only root can make one."""
     folder = Path(tempfile.mkdtemp(prefix="headrace-disk-"))
-    words = ["mount", "-t", "tmpfs", "-o", "size=4m,mode=0777", "headrace-tests", str(folder)]
+    words = ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m,mode=0777", "headrace-tests", str(folder)]
     with ExitStack() as undo:
         undo.callback(shutil.rmtree, folder, ignore_errors=True)
         done = subprocess.run(words, capture_output=True, text=True, check=False)
@@ -245,4 +252,16 @@ def test_a_topic_that_takes_no_writes_is_for_an_operator(kafka_here: None) -> No
         )  # fmt: skip
         for taken in admin.delete_acls([of_it]).values():
             taken.result(30)
+        goes_on(target)
+
+
+@pytest.mark.soak
+def test_a_broker_whose_disk_is_full_is_waited_for(kafka_here: None) -> None:
+    with small_disk(48) as disk, own_broker({"log.dirs": str(disk / "log")}) as broker:
+        target = KafkaTarget(broker.bootstrap)
+        write(target, 1)
+        with full(disk), pytest.raises(TransientError):
+            write(target, 2, 3)
+        broker.kill()  # without a disk that it can write to it has ended itself, or can do nothing any more
+        broker.start()
         goes_on(target)

@@ -113,23 +113,20 @@ def of_folder(kind: Callable[[Any], Any]) -> Callable[..., Any]:
     return made
 
 
-def of_bucket(kind: str) -> Callable[..., Any]:
-    @contextmanager
-    def made(folder: Path, ask: pytest.FixtureRequest) -> Iterator[Any]:
-        folder.mkdir()
-        with s3_server(folder) as endpoint:
-            door = Door(endpoint)
-            try:
-                if kind == "parquet":
-                    yield BucketTarget(endpoint, door=door)
-                else:
-                    target = delta_in_s3(door.url, made_bucket(endpoint))
-                    target.door = door
-                    yield target
-            finally:
-                door.close()
+@contextmanager
+def of_parquet_in_s3(folder: Path, ask: pytest.FixtureRequest) -> Iterator[BucketTarget]:
+    folder.mkdir()
+    with s3_server(folder) as endpoint:
+        door = Door(endpoint)
+        yield BucketTarget(endpoint, door=door)
+        door.close()
 
-    return made
+
+@contextmanager
+def of_delta_in_s3(folder: Path, ask: pytest.FixtureRequest) -> Iterator[DeltaTarget]:
+    folder.mkdir()
+    with s3_server(folder) as endpoint:
+        yield delta_in_s3(endpoint, made_bucket(endpoint))
 
 
 TARGETS: dict[str, Callable[..., Any]] = {
@@ -142,11 +139,11 @@ TARGETS: dict[str, Callable[..., Any]] = {
     "delta": of_folder(lambda folder: DeltaTarget(str(folder))),
     "parquet": of_folder(ParquetTarget),
     "files": of_folder(FilesTarget),
-    "delta-s3": of_bucket("delta"),
-    "parquet-s3": of_bucket("parquet"),
+    "delta-s3": of_delta_in_s3,
+    "parquet-s3": of_parquet_in_s3,
 }
-FOLDERS = ("delta", "parquet", "files")
-"""Never down: they are killed only."""
+FOLDERS = ("delta", "parquet", "files", "delta-s3")
+"""Never down here: their writers are killed only."""
 
 
 def killed_and_cut_off(
