@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -104,6 +105,27 @@ def test_records_are_scored_on_spark(
     scores = produce(folder, "cluster")
     headrace(folder, "cluster", "run", "--until-caught-up")
     check(folder, "cluster", scores)
+
+
+def test_the_script_trains_the_model_that_lies_beside_it(folder: Path) -> None:
+    kept = onnxruntime.InferenceSession((folder / "trouble.onnx").read_bytes())
+    (folder / "trouble.onnx").unlink()
+    done = subprocess.run(
+        [sys.executable, "train.py"], cwd=folder, capture_output=True, text=True, timeout=280, check=False,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("trouble.onnx: 834 bytes"), "docs/model.md says so, too"
+    made = onnxruntime.InferenceSession((folder / "trouble.onnx").read_bytes())
+    chance = np.random.default_rng(1)
+    rows = np.column_stack([
+        chance.uniform(-10, 2_000, 5_000), chance.uniform(-10, 9_000, 5_000), chance.integers(0, 2, 5_000)
+    ]).astype(float)  # fmt: skip
+    before, after = (each.run(None, {"payments": rows})[0] for each in (kept, made))
+    # Not its bytes: the last digits of a sum are the processor's.
+    np.testing.assert_allclose(after, before, rtol=0, atol=1e-6)
+    assert before.min() < 0.1
+    assert before.max() > 0.9
 
 
 def test_a_score_depends_on_its_own_row_alone() -> None:
