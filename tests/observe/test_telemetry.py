@@ -424,6 +424,7 @@ def test_places_are_named_as_lineage_servers_know_them_and_no_name_holds_a_secre
         replicas.cs = {{ kind = "cassandra", hosts = "node", keyspace = "shop", tables = ["counted"] }}
         replicas.kf = {{ kind = "kafka", brokers = "three:9093" }}
         replicas.lake = {{ kind = "delta", uri = "s3://lake/warehouse", mode = "update" }}
+        replicas.pond = {{ kind = "parquet", uri = "s3://pond/files", mode = "update" }}
         replicas.out = {{ kind = "stdout" }}
         """,
     )
@@ -439,4 +440,5 @@ def test_places_are_named_as_lineage_servers_know_them_and_no_name_holds_a_secre
         ("cassandra://node:9042", "shop.counted"),
         ("kafka://three:9093", "headrace-counted"),
         ("s3://lake", "warehouse/counted"),
+        ("s3://pond", "files/counted"),
     ]
