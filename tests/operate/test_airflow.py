@@ -18,8 +18,10 @@ from headrace.blueprints import write_project
 from headrace.errors import ProfileError, RefusedError
 from headrace.operate import load_project
 from headrace.operate.export_airflow import write_dag
-from servers.airflow import Airflow
+from servers.airflow import AIRFLOW, AIRFLOW_2, Airflow, fetched_airflow
 from servers.guard import GuardedProcess, free_ports, wait_until
+from servers.jars import ServerMissing
+from servers.plugin import server_missing
 
 PROFILE = """
 [profiles.airflow]
@@ -137,6 +139,22 @@ def answers(port: int) -> bool:
 def test_a_real_airflow_polls_and_sees_that_the_users_have_landed(
     tmp_path: Path, airflow_here: None, kafka_broker: str
 ) -> None:
+    polls_and_sees(AIRFLOW, tmp_path, kafka_broker)
+
+
+@pytest.mark.soak
+@pytest.mark.server
+@pytest.mark.skipif(sys.version_info >= (3, 13), reason="Airflow 2.11 is for Python up to 3.12")
+def test_the_airflow_before_polls_and_sees_it_too(tmp_path: Path, kafka_broker: str) -> None:
+    try:
+        fetched_airflow(AIRFLOW_2)
+    except ServerMissing as missing:
+        server_missing(missing)
+    polls_and_sees(AIRFLOW_2, tmp_path, kafka_broker)
+
+
+def polls_and_sees(release: str, tmp_path: Path, kafka_broker: str) -> None:
+    """A run of the DAG that is exported, but for shorter times, in a release of Airflow."""
     topic = f"users-{uuid.uuid4().hex[:10]}"
     with beside(tmp_path, kafka_broker, topic) as project:
         loaded = load_project(project, profile="airflow")
@@ -146,7 +164,9 @@ def test_a_real_airflow_polls_and_sees_that_the_users_have_landed(
         )
         path.write_text(short.replace("retries=3", "retries=0, dead_letters_max=0"))
         (tmp_path / "test_dag.py").write_text(DAG)
-        said = Airflow(tmp_path / "airflow", path.parent).run(str(tmp_path / "test_dag.py"), str(path))
+        said = Airflow(tmp_path / "airflow", path.parent, release).run(
+            str(tmp_path / "test_dag.py"), str(path)
+        )
         (told,) = [line.removeprefix("TOLD ") for line in said.splitlines() if line.startswith("TOLD ")]
         assert json.loads(told) == {"state": "success", "tasks": {"poll": "success", "landed": "success"}}
         asked = [sys.executable, "-m", "headrace", "ledger", "--json", "--profile", "airflow"]

@@ -15,9 +15,12 @@ from pathlib import Path
 
 from servers.jars import ServerMissing, cache_folder
 
-__all__ = ["AIRFLOW", "Airflow", "airflow_python", "fetched_airflow"]
+__all__ = ["AIRFLOW", "AIRFLOW_2", "Airflow", "airflow_python", "fetched_airflow"]
 
 AIRFLOW = "apache-airflow==3.3.2"
+AIRFLOW_2 = "apache-airflow==2.11.2"
+_AS_OF = {AIRFLOW_2: "2026-11-20T00:00:00Z"}
+"""What it needs is taken as of then: nobody keeps a release that has ended working with what comes after."""
 _REPOSITORY = Path(__file__).parents[2]
 _FETCH_S_MAX = 900
 _RUN_S_MAX = 280
@@ -28,26 +31,26 @@ def _project() -> dict[str, object]:
     return project
 
 
-def _wanted() -> list[str]:
-    return [AIRFLOW, *_project()["dependencies"]]  # type: ignore[misc]
+def _wanted(release: str) -> list[str]:
+    return [release, *_project()["dependencies"]]  # type: ignore[misc]
 
 
-def _place() -> Path:
-    named = "\n".join([*_wanted(), sys.version])
+def _place(release: str) -> Path:
+    named = "\n".join([*_wanted(release), sys.version])
     return cache_folder() / f"airflow-{hashlib.sha256(named.encode()).hexdigest()[:12]}"
 
 
-def airflow_python() -> Path:
+def airflow_python(release: str = AIRFLOW) -> Path:
     """Return the Python that has Airflow. Raises ServerMissing."""
-    found = _place() / "bin" / "python"
+    found = _place(release) / "bin" / "python"
     if not found.exists():
-        raise ServerMissing(f"{AIRFLOW} is not here; `make servers` fetches it")
+        raise ServerMissing(f"{release} is not here; `make servers` fetches it")
     return found
 
 
-def fetched_airflow() -> Path:
+def fetched_airflow(release: str = AIRFLOW) -> Path:
     """Make the environment unless it is here, with what Headrace needs, and return its folder."""
-    place = _place()
+    place = _place(release)
     place.parent.mkdir(parents=True, exist_ok=True)
     with (place.parent / "fetch.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -57,16 +60,26 @@ def fetched_airflow() -> Path:
         if uv is None:
             raise ServerMissing("uv is needed to fetch Airflow; `make test` sets it up")
         made = Path(tempfile.mkdtemp(dir=place.parent, prefix="airflow-"))
+        as_of = ["--exclude-newer", _AS_OF[release]] if release in _AS_OF else []
         try:
             for command in (
                 [uv, "venv", "-q", "--clear", "--relocatable", "--python", sys.executable, str(made)],
-                [uv, "pip", "install", "-q", "--python", str(made / "bin" / "python"), *_wanted()],
+                [
+                    uv,
+                    "pip",
+                    "install",
+                    "-q",
+                    "--python",
+                    str(made / "bin" / "python"),
+                    *as_of,
+                    *_wanted(release),
+                ],
             ):
                 done = subprocess.run(
                     command, capture_output=True, text=True, timeout=_FETCH_S_MAX, check=False
                 )
                 if done.returncode:
-                    raise ServerMissing(f"uv could not fetch {AIRFLOW}:\n{done.stderr[-2000:]}")
+                    raise ServerMissing(f"uv could not fetch {release}:\n{done.stderr[-2000:]}")
             made.rename(place)
         finally:
             shutil.rmtree(made, ignore_errors=True)
@@ -79,8 +92,8 @@ class Airflow:
     It reads DAGs in `dags`.
     """
 
-    def __init__(self, folder: Path, dags: Path) -> None:
-        self._python = airflow_python()
+    def __init__(self, folder: Path, dags: Path, release: str = AIRFLOW) -> None:
+        self._python = airflow_python(release)
         site = folder / "site"
         facts = site / f"headrace-{metadata.version('headrace')}.dist-info"
         facts.mkdir(parents=True)
