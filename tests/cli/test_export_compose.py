@@ -325,6 +325,27 @@ def test_addresses_agree_with_what_the_profile_says(tmp_path: Path) -> None:
     assert hosts == {"prometheus", "postgresql"} <= set(services)
 
 
+def test_prometheus_asks_all_that_tell_of_themselves_where_they_do(tmp_path: Path) -> None:
+    folder = project(tmp_path / "company", "cluster_of_containers")
+    with (folder / "headrace.toml").open("a") as file:
+        file.write("spark.ui.enabled = true\nspark.ui.port = 4044\n")
+    path = folder / "headrace.toml"
+    named = 'port = 9464, targets = { node = "host:9100" } }'
+    path.write_text(path.read_text().replace("port = 9464 }", named))
+    services = exported(folder, "cluster_of_containers")["services"]
+    scraped = yaml.safe_load((folder / "deploy" / "prometheus" / "prometheus.yml").read_text())
+    asked = {each["job_name"]: each["static_configs"][0]["targets"] for each in scraped["scrape_configs"]}
+    assert asked == {
+        "headrace": ["headrace:9464"],
+        "generator": ["generator:9465"],
+        "spark_driver": ["headrace:4044"],
+        "spark_executors": ["headrace:4044"],
+        "node": ["host:9100"],
+    }
+    assert parsed(services["generator"]["command"][1:])["metrics_port"] == 9465
+    promtool("check", "config", "prometheus.yml", folder=folder / "deploy" / "prometheus")
+
+
 @pytest.mark.parametrize("blueprint", ["commerce", "customers", "operations", "signups"])
 def test_a_blueprint_ships_the_file_that_is_exported(tmp_path: Path, blueprint: str) -> None:
     folder = tmp_path / "company"

@@ -14,6 +14,7 @@ from headrace.operate.export_facts import Deployment, Neighbour
 from headrace.operate.export_services import (
     CHECK,
     DASHBOARDS,
+    GENERATOR_METRICS,
     IMAGES,
     MARK,
     PLUGINS,
@@ -78,7 +79,7 @@ def compose_services(deployment: Deployment) -> dict[str, Service]:
         )
     if deployment.scheduled:
         services |= airflow_services(deployment, producing)
-    if deployment.generator_rate is not None and not deployment.polled:
+    if deployment.generates:
         services["generator"] = _generator(deployment, producing)
     if _watched(deployment):
         services["prometheus"] = _prometheus()
@@ -122,9 +123,10 @@ def _generator(deployment: Deployment, producing: Mapping[str, Any]) -> Service:
         "depends_on": producing,
         **_log_of(deployment),
     }
-    return ours(
-        deployment, "256m", command(deployment, "generate", deployment.project.pipeline.name), **facts
-    )
+    words = command(deployment, "generate", deployment.project.pipeline.name)
+    if _watched(deployment):
+        words += ["--metrics-port", str(GENERATOR_METRICS)]
+    return ours(deployment, "256m", words, **facts)
 
 
 def _kafka(deployment: Deployment, at: Neighbour) -> Service:

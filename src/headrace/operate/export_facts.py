@@ -88,6 +88,11 @@ class Deployment:
         return tuple(stream for stream in polled_by_dags(self.project) if stream in self.polled)
 
     @property
+    def generates(self) -> bool:
+        """Whether a generator makes the records."""
+        return self.generator_rate is not None and not self.polled
+
+    @property
     def page_port(self) -> int | None:
         """Where the page is; None: there is none."""
         return self.profile.page.port if self.profile.page.serve == "on" else None

@@ -6,14 +6,17 @@ import json
 import secrets
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from headrace.errors import RefusedError
 from headrace.operate.export_airflow_services import INITIALISE, VARIABLES
 from headrace.operate.export_compose import compose_text, database_of, has_dashboards, needed_variables
 from headrace.operate.export_facts import Deployment
-from headrace.operate.export_services import DASHBOARDS, MARK
+from headrace.operate.export_services import DASHBOARDS, GENERATOR_METRICS, MARK
 from headrace.operate.export_yaml import to_yaml
+
+if TYPE_CHECKING:
+    from headrace.observe.export_prometheus import Target
 
 __all__ = ["CONTAINER_FILE", "deployment_files", "write_deployment"]
 
@@ -192,11 +195,11 @@ def _saved_objects(deployment: Deployment) -> str:
 def _watching(deployment: Deployment) -> dict[str, str]:
     """Return what Prometheus and Grafana are told: where metrics are, the alerts as rules, dashboards."""
     from headrace.observe.export_grafana import metrics_dashboard
-    from headrace.observe.export_prometheus import RULES_FILE, Target, prometheus_document, rules_document
+    from headrace.observe.export_prometheus import RULES_FILE, prometheus_document, rules_document
     from headrace.operate.alerting import rules_of
 
     name = deployment.project.pipeline.name
-    scraped = prometheus_document([Target("headrace", f"headrace:{deployment.metrics_port}")])
+    scraped = prometheus_document(_scraped(deployment))
     documents: dict[str, Mapping[str, object]] = {
         "prometheus/prometheus.yml": scraped,
         f"prometheus/{RULES_FILE}": rules_document(rules_of(deployment.project), name),
@@ -209,6 +212,20 @@ def _watching(deployment: Deployment) -> dict[str, str]:
         made = {"description": MARK.lstrip("# "), **dashboard}
         files[f"grafana/dashboards/{file}.json"] = json.dumps(made, indent=2) + "\n"
     return files
+
+
+def _scraped(deployment: Deployment) -> list[Target]:
+    """Return what tells of itself: the run, its generator, Spark's driver, and what the profile names."""
+    from headrace.observe.export_prometheus import Target
+    from headrace.operate.export_monitoring import page_of_spark, spark_targets
+
+    targets = [Target("headrace", f"headrace:{deployment.metrics_port}")]
+    if deployment.generates:
+        targets.append(Target("generator", f"generator:{GENERATOR_METRICS}"))
+    spark = page_of_spark(deployment.project, host="headrace")
+    targets += [] if spark is None else spark_targets(spark)
+    named = deployment.profile.metrics.targets or {}
+    return [*targets, *(Target(name, address) for name, address in named.items())]
 
 
 def _cassandra_tables(deployment: Deployment) -> tuple[dict[str, Any], list[dict[str, Any]]]:

@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from headrace.errors import ProfileError, RefusedError
 from headrace.operate.alert_options import EmailOptions, WebhookOptions
@@ -22,7 +22,18 @@ from headrace.operate.export_panels import (
 from headrace.operate.export_yaml import to_yaml
 from headrace.operate.project import Project
 
-__all__ = ["FOLDER", "write_alertmanager", "write_grafana", "write_kibana", "write_prometheus"]
+if TYPE_CHECKING:
+    from headrace.observe.export_prometheus import Target
+
+__all__ = [
+    "FOLDER",
+    "page_of_spark",
+    "spark_targets",
+    "write_alertmanager",
+    "write_grafana",
+    "write_kibana",
+    "write_prometheus",
+]
 
 FOLDER = "monitoring"
 _MARK = "# Made by `headrace export`: edit the project, then run it again.\n"
@@ -63,9 +74,9 @@ def write_prometheus(
     generator = generator or options.generator
     if generator is not None:
         targets.append(Target("generator", _address(generator)))
-    spark = spark or _page_of_spark(project)
+    spark = spark or page_of_spark(project)
     if spark is not None:
-        targets += [Target(job, _address(spark), path) for job, path in _SPARK_JOBS.items()]
+        targets += spark_targets(_address(spark))
     named = (other.partition("=") for other in others)
     beside = {**(options.targets or {}), **{name: address for name, _, address in named}}
     targets += [Target(name, _address(address)) for name, address in beside.items()]
@@ -204,12 +215,23 @@ def _receiver(name: str, kind: str, options: Any) -> dict[str, Any]:
     return {"name": name, "webhook_configs": [{"url": url, **http}]}
 
 
-def _page_of_spark(project: Project) -> str | None:
-    """Return where the driver serves its page, and its metrics; None when it does not, as by default."""
+def spark_targets(address: str) -> list[Target]:
+    """Return what of a driver tells of Spark, at the HOST:PORT of its page."""
+    from headrace.observe.export_prometheus import Target
+
+    return [Target(job, address, path) for job, path in _SPARK_JOBS.items()]
+
+
+def page_of_spark(project: Project, host: str | None = None) -> str | None:
+    """Return where the driver serves its page, and its metrics; None when it does not, as by default.
+
+    `host` is the name by which others reach the driver; None: as the profile says.
+    """
     conf = project.profile.spark.conf
     if project.profile.engine != "spark" or conf.get("spark.ui.enabled") != "true":
         return None
-    return f"{conf.get('spark.driver.host', 'localhost')}:{conf.get('spark.ui.port', _SPARK_PAGE_PORT)}"
+    name = host or conf.get("spark.driver.host", "localhost")
+    return f"{name}:{conf.get('spark.ui.port', _SPARK_PAGE_PORT)}"
 
 
 def _address(text: str) -> str:

@@ -10,6 +10,7 @@ from headrace.operate.export_facts import Deployment
 __all__ = [
     "CHECK",
     "DASHBOARDS",
+    "GENERATOR_METRICS",
     "IMAGES",
     "MARK",
     "PLUGINS",
@@ -40,6 +41,9 @@ PLUGINS: Mapping[str, str] = {"hadesarchitect-cassandra-datasource": "3.3.0"}
 
 DASHBOARDS = "/etc/headrace/dashboards"
 """Where Grafana finds dashboards."""
+
+GENERATOR_METRICS = 9465
+"""The port at which a generator tells Prometheus of itself."""
 
 Service = dict[str, Any]
 """A service as the Compose Specification writes it."""
