@@ -85,6 +85,35 @@ def test_a_reader_tells_what_was_computed_again_by_its_revision(
     assert [row["n"] for row in corrected] == [2]
 
 
+def test_windows_that_change_before_and_after_a_replica_sees_a_rebuild_have_one_newest_row(
+    test: PipelineTest, target: FilesTarget
+) -> None:
+    options = target.replica(mode="append", tables=("counts",))
+
+    def corrected(minute: int) -> None:
+        at = f"2026-03-01T15:{minute}:00"
+        test.send("events", {"seen": at, "who": "ann"}, at=at)  # its window is closed
+        test.run()
+
+    with following(test, options) as follower:
+        catch_up(follower)
+    compute_again(test, "counts")
+    corrected(40)
+    for minute in (40, 20, 40):
+        with following(test, options) as follower:
+            catch_up(follower)
+        corrected(minute)
+    with following(test, options) as follower:
+        catch_up(follower)
+    rows = [row for row in target.rows("counts") if "15:20" <= f"{row['window_start']:%H:%M}" <= "15:40"]
+    told = sorted((f"{row['window_start']:%H:%M}", row["_revision"], row["n"]) for row in rows)
+    first = 1_000_000
+    assert told == [
+        ("15:20", 0, 1), ("15:20", first, 1), ("15:20", first + 1, 2),
+        ("15:40", 0, 1), ("15:40", first + 1, 2), ("15:40", first + 2, 3), ("15:40", first + 3, 4),
+    ]  # fmt: skip
+
+
 def test_rows_without_a_key_that_are_kept_for_a_while_are_not_doubled(
     test: PipelineTest, target: FilesTarget
 ) -> None:
