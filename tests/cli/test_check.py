@@ -190,6 +190,29 @@ def test_functions_of_pollers_and_files_of_schemas_are_looked_for(
     assert "second" not in checked.err
 
 
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("engine_settings.threads = 999999999", "'engine_settings.threads': must be at most 1024"),
+        ("engine_settings.memory_limit = '99999999999 TB'", "is more than any machine has"),
+        (f"engine_settings.memory_limit = '{'9' * 400} B'", "is more than any machine has"),
+        (f"engine_settings.epoch_rows_max = {'9' * 40}", "must be at most 1000000000000000000"),
+        ("engine_settings.linger = '99999999999 weeks'", "is too long"),
+        ("streams.events = { partitions = 100000000 }", "'streams.events.partitions': must be at most 10000"),
+        ("page.port = 65536", "'page.port': must be at most 65535"),
+        ("metrics.port = 65536", "'metrics.port': must be at most 65535"),
+    ],
+)
+def test_a_number_that_nothing_can_have_is_refused_before_a_run_tries(
+    folder: Path, capsys: pytest.CaptureFixture[str], line: str, said: str
+) -> None:
+    profiles(folder, f"[profiles.local]\n{line}\n")
+    checked = Checked(folder, capsys)
+    assert checked.code == 2
+    assert checked.err.startswith("error: headrace.toml:2: profile 'local': ")
+    assert said in checked.err
+
+
 def test_the_driver_of_a_replica_that_this_machine_lacks_is_a_warning(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -70,3 +70,32 @@ def test_a_length_that_no_clock_counts_is_refused(
     assert run(["new", "--blueprint", "commerce", str(tmp_path / "shop")]) == 0
     words = ("generate", "commerce", "--count", "1", option, value, "-C", str(tmp_path / "shop"))
     assert "99999999999 weeks'" in refused(capsys, *words)
+
+
+@pytest.mark.parametrize("blueprint", ["commerce", "customers", "operations"])
+@pytest.mark.parametrize("number", ["0", "10000001", "9" * 30])
+def test_there_is_a_limit_to_the_people_that_are_made_up(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], blueprint: str, number: str
+) -> None:
+    assert run(["new", "--blueprint", blueprint, str(tmp_path / "shop")]) == 0
+    people = "customers" if blueprint == "customers" else "users"
+    words = (
+        "generate",
+        blueprint,
+        "--count",
+        "1",
+        "--set",
+        f"{people}={number}",
+        "-C",
+        str(tmp_path / "shop"),
+    )
+    assert "1 to 10,000,000" in refused(capsys, *words)
+
+
+def test_a_profile_with_endless_brackets_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["new", str(tmp_path / "weather")]) == 0
+    (tmp_path / "weather" / "headrace.toml").write_text(f"a = {'[' * 5_000}{']' * 5_000}\n")
+    said = refused(capsys, "check", "-C", str(tmp_path / "weather"))
+    assert "headrace.toml:1: the file: its values are nested too deeply" in said

@@ -32,6 +32,7 @@ class EmbeddedBinding(FormatOptions):
         Kind.WHOLE,
         None,
         "how many partitions the log has; it can grow, never shrink; none: as many as there are",
+        at_most=10_000,
     )
     retention: timedelta | None = option(Kind.DURATION, None, "how long records are kept; none: for ever")
     retention_bytes: int | None = option(Kind.SIZE, None, "how many bytes are kept; none: no limit")

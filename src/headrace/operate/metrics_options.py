@@ -14,7 +14,9 @@ __all__ = ["MetricsOptions"]
 class MetricsOptions:
     """How metrics are published for Prometheus."""
 
-    port: int | None = option(Kind.WHOLE, None, "a port that serves `/metrics`; none: no port of its own")
+    port: int | None = option(
+        Kind.WHOLE, None, "a port that serves `/metrics`; none: no port of its own", at_most=65_535
+    )
     host: str = option(Kind.TEXT, "127.0.0.1", "the address of that port")
     names: str = option(
         Kind.CHOICE,

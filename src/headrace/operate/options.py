@@ -33,6 +33,9 @@ class Report(Protocol):
 
 
 T = TypeVar("T")
+WHOLE_MAX = 10**18
+"""What every number of a profile is at most: beyond it there is no clock, disk or memory, nor a BIGINT."""
+
 _SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?i?b)?\s*", re.IGNORECASE)
 _POWER = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 
@@ -74,10 +77,22 @@ class OptionLine:
 
 
 def option(
-    kind: Kind, default: Any, help: str, *, choices: Mapping[str, str] | None = None, at_least: int = 1
+    kind: Kind,
+    default: Any,
+    help: str,
+    *,
+    choices: Mapping[str, str] | None = None,
+    at_least: int = 1,
+    at_most: int = WHOLE_MAX,
 ) -> Any:
     """Declare a field of an options class. `choices` maps a word to "" or to why it cannot be used yet."""
-    metadata = {"kind": kind, "help": help, "choices": choices or {}, "at_least": at_least}
+    metadata = {
+        "kind": kind,
+        "help": help,
+        "choices": choices or {},
+        "at_least": at_least,
+        "at_most": at_most,
+    }
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -162,10 +177,16 @@ def _read_value(facts: Mapping[str, Any], value: object, folder: Path) -> Any:
         elif isinstance(value, str) and value.strip().isdecimal():
             value = int(value)  # a reference such as ${env:PARTITIONS} can only give text
         if isinstance(value, int) and not isinstance(value, bool):
-            if value < facts["at_least"]:
-                raise ValueError(f"must be at least {facts['at_least']}")
-            return value
+            return _within(value, facts["at_least"], facts.get("at_most", WHOLE_MAX))
     raise ValueError(f"takes a {kind}, for example {_EXAMPLES[kind]}, not {_word_for(value)}")
+
+
+def _within(value: int, at_least: int, at_most: int) -> int:
+    if value < at_least:
+        raise ValueError(f"must be at least {at_least}")
+    if value > at_most:
+        raise ValueError(f"must be at most {at_most}")
+    return value
 
 
 def _read_choice(choices: Mapping[str, str], value: object) -> str:
@@ -186,7 +207,10 @@ def parse_size(text: str) -> int:
         raise ValueError(f"'{text}' is not a size; write for example '500 MB' or '2 GiB'")
     number, unit = found.group(1), (found.group(2) or "b").lower()
     base = 1024 if "i" in unit else 1000
-    return int(float(number) * base ** _POWER[unit.rstrip("b").rstrip("i")])
+    size = float(number) * base ** _POWER[unit.rstrip("b").rstrip("i")]
+    if size > WHOLE_MAX:
+        raise ValueError(f"'{text[:40]}' is more than any machine has")
+    return int(size)
 
 
 def _word_for(value: object) -> str:

@@ -19,7 +19,11 @@ class PageOptions:
     serve: str = option(Kind.CHOICE, "on", "whether a run serves its page", choices={"on": "", "off": ""})
     host: str = option(Kind.TEXT, "127.0.0.1", "where to listen; another address than loopback needs a token")
     port: int = option(
-        Kind.WHOLE, 8600, "where to listen; 0, and a port that is taken: one that is free", at_least=0
+        Kind.WHOLE,
+        8600,
+        "where to listen; 0, and a port that is taken: one that is free",
+        at_least=0,
+        at_most=65_535,
     )
     token: Secret | None = option(
         Kind.SECRET, None, "what visitors must show, 16 characters or more; none: only on loopback"

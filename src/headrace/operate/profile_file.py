@@ -60,6 +60,8 @@ def read_profile_file(folder: Path) -> ProfileFile:
         place = _TOML_PLACE.search(str(error))
         line = int(place.group(1)) if place else max(1, len(text.splitlines()))  # none: it ends too early
         return _unread(line, f"it is not TOML: {_TOML_PLACE.sub('', str(error))}", "correct that line")
+    except RecursionError:
+        return _unread(1, "its values are nested too deeply", "write it with fewer brackets")
     lines: dict[str, int] = {}
     for path_of_key, line in _lines_of_keys(text):
         lines.setdefault(path_of_key, line)

@@ -57,7 +57,7 @@ class EngineOptions:
     linger: timedelta | None = option(
         Kind.DURATION, None, "how long an epoch waits for more, at most (160 ms)"
     )
-    threads: int | None = option(Kind.WHOLE, None, "threads for large epochs")
+    threads: int | None = option(Kind.WHOLE, None, "threads for large epochs", at_most=1_024)
     memory_limit: int | None = option(Kind.SIZE, None, "memory of the store before it spills to disk")
     on_data_loss: str = option(
         Kind.CHOICE,

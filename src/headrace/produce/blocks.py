@@ -20,6 +20,7 @@ from headrace.log.protocol import APPEND_SCHEMA
 from headrace.produce.kernels import binary_of, constant_rows, join, repeat_earlier, write_millis
 
 __all__ = [
+    "PEOPLE_MAX",
     "Block",
     "BlockRecords",
     "draw_copies",
@@ -37,6 +38,9 @@ _FUTURE_MAX = 12  # times the tolerance
 Draw = Callable[[float], "Block"]
 Counts = Callable[[Mapping[str, npt.NDArray[Any]]], None]
 Defect = Callable[[bytes], bytes]
+
+PEOPLE_MAX = 10_000_000
+"""Of so many that a generator makes up, something is held of each."""
 
 
 @dataclass(frozen=True)

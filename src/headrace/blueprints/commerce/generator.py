@@ -19,6 +19,7 @@ import pyarrow as pa
 from headrace.blueprints.commerce.catalogue import DEVICES, LOCATIONS, Catalogue, Kind, walks
 from headrace.errors import ProfileError
 from headrace.produce.blocks import (
+    PEOPLE_MAX,
     Block,
     BlockRecords,
     draw_copies,
@@ -147,10 +148,10 @@ class CommerceGenerator:
         require_shares("commerce", {f"{name}_share": getattr(self, f"{name}_share") for name in names})
         require_shares("commerce", {"review_share": self.review_share})
         require_disorder(self.disorder, _LATENESS)
-        if self.users < 1 or not 1 <= self.products <= 10_000:
+        if not 1 <= self.users <= PEOPLE_MAX or not 1 <= self.products <= 10_000:
             raise ProfileError(
                 f"{self.users} users and {self.products} products",
-                fix="give at least 1 user and from 1 to 10,000 products",
+                fix=f"give from 1 to {PEOPLE_MAX:,} users and from 1 to 10,000 products",
             )
 
     @property

@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 from headrace.blueprints.customers import vocabulary as words
 from headrace.errors import ProfileError
 from headrace.produce.blocks import (
+    PEOPLE_MAX,
     Block,
     BlockRecords,
     draw_copies,
@@ -105,8 +106,8 @@ class CustomersGenerator:
         require_shares("customers", {name: getattr(self, name) for name in _SHARES})
         require_disorder(self.disorder, _LATENESS)
         require_incident("customers", self.incident, self.incidents)
-        if self.customers < 1:
-            raise ProfileError(f"{self.customers} customers", fix="give at least 1")
+        if not 1 <= self.customers <= PEOPLE_MAX:
+            raise ProfileError(f"{self.customers} customers", fix=f"give from 1 to {PEOPLE_MAX:,}")
 
     @property
     def facts(self) -> tuple[tuple[str, str], ...]:

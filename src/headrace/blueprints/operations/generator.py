@@ -14,6 +14,7 @@ import pyarrow as pa
 from headrace.blueprints.operations import vocabulary as words
 from headrace.errors import ProfileError
 from headrace.produce.blocks import (
+    PEOPLE_MAX,
     Block,
     BlockRecords,
     draw_copies,
@@ -104,9 +105,10 @@ class OperationsGenerator:
         require_shares("operations", {f"{name}_share": getattr(self, f"{name}_share") for name in names})
         require_disorder(self.disorder, _LATENESS)
         require_incident("operations", self.incident, self.incidents)
-        if self.users < 1 or self.accounts < 1:
+        if not 1 <= self.users <= PEOPLE_MAX or not 1 <= self.accounts <= PEOPLE_MAX:
             raise ProfileError(
-                f"{self.users} users and {self.accounts} accounts", fix="give at least 1 of each"
+                f"{self.users} users and {self.accounts} accounts",
+                fix=f"give from 1 to {PEOPLE_MAX:,} of each",
             )
 
     @property
