@@ -27,6 +27,9 @@ from headrace.operate.secrets import Secret
 from headrace.replicate.parquet import bucket as in_bucket
 from headrace.replicate.parquet import objects
 from headrace.replicate.protocol import Position, version_of
+from headrace.replicate.shapes import tables_of
+from headrace.sql import plan_pipeline
+from headrace.testing.replica_runs import shop
 from headrace.testing.replica_writes import FIRST, THINGS, chunk, opened, thing
 
 pytestmark = pytest.mark.slow
@@ -306,3 +309,5 @@ def test_a_description_that_cannot_be_is_refused(more: dict[str, Any], said: str
     target = BucketTarget("http://127.0.0.1:1", "lake")
     with pytest.raises(ProfileError, match=said), opened(target, **more):
         pass
+    with pytest.raises(ProfileError, match=said):  # as `headrace check` asks
+        tables_of(plan_pipeline(shop()), target.replica(**more), "copy")

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from headrace.declare.words import did_you_mean
 from headrace.errors import ProfileError
+from headrace.replicate.columns import LakeOptions
 from headrace.replicate.options import CommonOptions
 from headrace.replicate.protocol import TableShape
 from headrace.sql.plan import NamedColumn, PipelinePlan, TableClass, TablePlan
@@ -20,8 +21,11 @@ REVISION = NamedColumn("_revision", "INTEGER")
 def tables_of(plan: PipelinePlan, options: CommonOptions, replica: str) -> tuple[TablePlan, ...]:
     """Return the tables that a replica copies, in the pipeline's order.
 
-    Raises ProfileError for a name that is no table, and for one that the mode cannot copy.
+    Raises ProfileError for a name that is no table, for one that the mode cannot copy, and for a place that
+    cannot be.
     """
+    if isinstance(options, LakeOptions):
+        options.check_place(replica)
     known = {table.name: table for table in plan.tables}
     named = [name for name in options.tables if name != "*"]
     unknown = [name for name in named if name not in known]

@@ -22,11 +22,6 @@ class ParquetReplica(LakeOptions):
         self.check_place(task.replica)
         if not self.uri:
             return ParquetWriter(self, task)
-        if not self.uri.startswith(("s3://", "s3a://")):
-            raise ProfileError(
-                f"replica '{task.replica}': a Parquet replica keeps files in a folder or in S3",
-                fix='write path = "warehouse/" or uri = "s3://bucket/warehouse"; kind = "delta" knows others',
-            )
         try:
             import boto3  # noqa: F401 - what the writer needs is missing here, and not at its first request
         except ImportError as error:
@@ -35,3 +30,12 @@ class ParquetReplica(LakeOptions):
                 fix="install it: pip install 'headrace[s3]'",
             ) from error
         return ParquetWriter(self, task)
+
+    def check_place(self, replica: str) -> None:
+        """See `LakeOptions`."""
+        super().check_place(replica)
+        if self.uri and not self.uri.startswith(("s3://", "s3a://")):
+            raise ProfileError(
+                f"replica '{replica}': a Parquet replica keeps files in a folder or in S3",
+                fix='write path = "warehouse/" or uri = "s3://bucket/warehouse"; kind = "delta" knows others',
+            )
