@@ -143,7 +143,73 @@ def test_what_was_not_committed_when_a_run_died_goes_when_the_next_one_takes_the
         assert numbers(target) == [1]
         writer.write(windows(2, cursor=SECOND))
     assert numbers(target) == [1, 2]
-    assert not target.names("_headrace/counts/pending/")
+    assert set(target.files("counts")) == listed(target)
+
+
+@pytest.mark.parametrize("dies", [False, True])
+def test_objects_of_a_writer_that_wakes_up_after_another_took_the_table_disturb_nobody(
+    target: BucketTarget, monkeypatch: pytest.MonkeyPatch, dies: bool
+) -> None:
+    begun(target, 1)
+    with opened(target, WINDOWS, mode="append") as old, opened(target, WINDOWS, mode="append") as new:
+        put_file = in_bucket.Bucket.put_file
+
+        def wakes_up(self: Any, *words: Any) -> None:
+            monkeypatch.setattr(in_bucket.Bucket, "put_file", put_file)
+            new.take("counts", replace(FIRST, position=Position.at(1)), SECOND)
+            put_file(self, *words)
+            new.write(windows(3, cursor=SECOND))
+            if dies:
+                raise Killed
+
+        monkeypatch.setattr(in_bucket.Bucket, "put_file", wakes_up)
+        with pytest.raises(Killed if dies else RefusedError):
+            old.write(windows(2))
+    with opened(target, WINDOWS, mode="append") as writer:
+        seen = writer.cursors()["counts"]
+        writer.take("counts", seen, replace(seen, generation=3))
+    assert numbers(target) == [1, 3]
+    assert set(target.files("counts")) == listed(target)
+
+
+def twice(writer: Any, monkeypatch: pytest.MonkeyPatch, between: Any = lambda: None) -> None:
+    """Let what stands before the server put a manifest once more, as if the first answer had been lost."""
+    client = writer._trees["counts"]._bucket._client_once
+    put = client.put_object
+
+    def repeated(**words: Any) -> Any:
+        monkeypatch.setattr(client, "put_object", put)
+        put(**words)
+        between()
+        return put(**words)
+
+    monkeypatch.setattr(client, "put_object", repeated)
+
+
+def test_a_commit_that_is_put_twice_on_its_way_is_one(
+    target: BucketTarget, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun(target, 1)
+    with opened(target, WINDOWS, mode="append") as writer:
+        twice(writer, monkeypatch)
+        writer.write(windows(2))
+        writer.write(windows(3))
+    assert numbers(target) == [1, 2, 3]
+    assert set(target.files("counts")) == listed(target)
+
+
+def test_a_commit_that_was_made_and_then_refused_keeps_its_objects(
+    target: BucketTarget, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun(target, 1)
+    with opened(target, WINDOWS, mode="append") as old, opened(target, WINDOWS, mode="append") as new:
+        second = replace(SECOND, position=Position.at(2))
+        twice(old, monkeypatch, lambda: new.take("counts", replace(FIRST, position=Position.at(2)), second))
+        with pytest.raises(RefusedError, match="taken over"):
+            old.write(windows(2))
+        new.write(windows(3, cursor=SECOND))
+    assert numbers(target) == [1, 2, 3]
+    assert set(target.files("counts")) == listed(target)
 
 
 def test_what_a_commit_replaced_goes_when_a_run_died_before_it_took_it_away(

@@ -28,6 +28,8 @@ from headrace.replicate.protocol import fenced
 __all__ = ["ObjectTree", "object_trees"]
 
 _PENDING = re.compile(r".*/pending/c(\d+)-[0-9a-f]+\.json")
+_FORGOTTEN = 10_000
+"""So many commits later nobody waits any more for a writer that may only be asleep."""
 
 
 def object_trees(options: LakeOptions, tables: Iterable[str]) -> Mapping[str, ObjectTree]:
@@ -112,15 +114,24 @@ class ObjectTree:
         for name, path in sorted(coming.items()):
             self._bucket.put_file(f"{self._data}/{name}", path)
         if not self._replaced(manifest):
-            self._let_go(coming, pending)
+            self._withdraw(coming, pending)
             raise self._overtaken(manifest)
         if coming or going:
-            self._let_go(going, pending)
+            self._let_go(going)
+            self._bucket.delete(pending)
 
-    def _let_go(self, names: Iterable[str], pending: str) -> None:
+    def _withdraw(self, coming: Collection[str], pending: str) -> None:
+        """Delete the objects of a commit that was refused; it may have been made, and another one upon it."""
+        there = self._bucket.read(self._manifest)
+        files = coming if there is None else manifest_of(there.body).files
+        left = [name for name in coming if name not in files]
+        self._let_go(left)
+        if left:
+            self._bucket.delete(pending)
+
+    def _let_go(self, names: Iterable[str]) -> None:
         for name in sorted(names):
             self._bucket.delete(f"{self._data}/{name}")
-        self._bucket.delete(pending)
 
     def save(self, manifest: Manifest) -> None:
         """See `TableFiles`."""
@@ -131,7 +142,11 @@ class ObjectTree:
         body = json.dumps(manifest.facts()).encode()
         tag = self._bucket.replace(self._manifest, body, self._tag)
         if tag is None:
-            return False
+            # What stands between here and the server may have put it twice, and the second one was refused.
+            found = self._bucket.read(self._manifest)
+            if found is None or found.body != body:
+                return False
+            tag = found.tag
         self._there, self._tag = manifest, tag
         return True
 
@@ -185,11 +200,21 @@ class ObjectTree:
         return found
 
     def clear(self, manifest: Manifest) -> None:
-        """See `TableFiles`. A commit with a later number is of a writer who has the table since."""
-        for key, names in self._pending().items():
+        """See `TableFiles`. A commit with a later number is of a writer who has the table since.
+
+        What a writer has written down stays: it may be asleep, and its objects come when it wakes up.
+        """
+        pending = self._pending()
+        there = set(self._bucket.keys(f"{self._data}/")) if pending else set()
+        for key, names in pending.items():
             told = _PENDING.fullmatch(key)
-            if told is not None and int(told[1]) <= manifest.commit:
-                self._let_go([name for name in names if name not in manifest.files], key)
+            number = manifest.commit + 1 if told is None else int(told[1])
+            if number <= manifest.commit:
+                self._let_go(
+                    name for name in names if name not in manifest.files and f"{self._data}/{name}" in there
+                )
+            if number <= manifest.commit - _FORGOTTEN:
+                self._bucket.delete(key)
 
     def source(self, name: str) -> pa.Buffer:
         """See `TableFiles`."""
