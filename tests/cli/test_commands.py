@@ -328,6 +328,31 @@ def test_produce_names_the_stream_that_was_meant(project: Path, capsys: pytest.C
     assert run(["produce", "readings", "missing.ndjson", "-C", str(project)]) == 1
 
 
+def test_produce_warns_when_more_is_to_be_passed_over_than_there_is(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("produce", "readings", str(project / "readings.ndjson"), "-C", str(project))
+    ok(*words, "--skip", "9")
+    said = capsys.readouterr()
+    assert said.out.startswith("0 records appended")
+    assert "--skip 9: there are 5 records, and all were passed over" in said.err
+    ok(*words, "--skip", "5")
+    assert "warning" not in capsys.readouterr().err
+
+
+def test_dead_letters_of_an_outcome_that_there_is_not_are_not_searched(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for words in (("list",), ("redrive", "--yes")):
+        assert run(["dead-letters", *words, "--outcome", "rejectd", "-C", str(project)]) == 2
+        said = capsys.readouterr().err
+        assert "no record is set aside as 'rejectd'; did you mean 'rejected'?" in said
+        assert "one of: malformed, rejected, future" in said
+    words = ("redrive", "readings:0:3", "--with", str(project / "nothing"))
+    assert run(["dead-letters", *words, "-C", str(project)]) == 2
+    assert "fix: name a file with the corrected record" in capsys.readouterr().err
+
+
 def test_produce_warns_of_records_whose_time_was_not_found(
     project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

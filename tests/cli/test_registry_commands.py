@@ -80,3 +80,12 @@ def test_a_file_that_is_no_schema_and_a_registry_that_is_not_there_are_told(
     assert "cannot be read" in capsys.readouterr().err
     assert run(["registry", "list", "--url", "http://127.0.0.1:9"]) == 75
     assert "does not answer" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("url", ["nonsense", "ftp://here", "http://[", "http://me:pass/word@here:8081", ""])
+def test_an_address_that_is_none_is_refused(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["registry", "list", "--url", url]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("error: the address of the schema registry is no URL")
+    assert "fix: " in said
+    assert "pass" not in said.partition("fix: ")[0]

@@ -121,6 +121,14 @@ def test_csv_that_is_no_gzip_in_spite_of_its_name_is_refused(
         produce_files(log, STREAM, [file])
 
 
+def test_csv_in_utf_16_is_refused_with_what_to_do(log: EmbeddedLog, tmp_path: Path) -> None:
+    file = tmp_path / "a.csv"
+    file.write_text("id,at\n1,2026-03-01T12:00:00Z\n", encoding="utf-16")
+    with pytest.raises(RefusedError, match="line 1: not UTF-8 text") as refused:
+        produce_files(log, STREAM, [file])
+    assert "iconv" in refused.value.fix
+
+
 def test_a_file_of_one_endless_line_is_no_csv(log: EmbeddedLog, tmp_path: Path) -> None:
     file = tmp_path / "a.csv"
     file.write_bytes(b"x" * 300_000)

@@ -27,6 +27,7 @@ RuleOption = Annotated[
     str | None, typer.Option("--rule", help="Only those that broke this rule, such as expect:known_type.")
 ]
 NONE = "no dead letters - nothing was set aside"
+_OUTCOMES = ("malformed", "rejected", "future")
 _PREVIEW_BYTES = 160
 _SAME_BYTES = 24
 _SHOWN = 3
@@ -61,6 +62,7 @@ def list_letters(
     """List records that were set aside: address, reason, beginning of the bytes."""
     from headrace.cli.output import console, print_json, rows_table
 
+    _require_outcome(outcome)
     with client_of(project, profile) as client:
         letters = client.dead_letters(stream=stream, outcome=outcome, rule=rule, limit=limit + 1).to_pylist()
     if as_json:
@@ -170,6 +172,7 @@ def redrive(  # noqa: PLR0913, PLR0917 - each is an option of the command
     from headrace.operate.redrive import Address
     from headrace.operate.redrive_parts import GoingBack
 
+    _require_outcome(outcome)
     home = home_of(project, profile)
     if from_topic is not None:
         if addresses or replacement or assignments or outcome or rule:
@@ -195,6 +198,16 @@ def redrive(  # noqa: PLR0913, PLR0917 - each is an option of the command
         with client_of(project, profile) as client:
             letters.letters = client
             _tell(letters.give_back(partial(_open_log, home)), running=client.running)
+
+
+def _require_outcome(outcome: str | None) -> None:
+    from headrace.declare.words import did_you_mean
+
+    if outcome is not None and outcome not in _OUTCOMES:
+        raise ProfileError(
+            f"--outcome: no record is set aside as '{outcome}'{did_you_mean(outcome, _OUTCOMES)}",
+            fix="one of: " + ", ".join(_OUTCOMES),
+        )
 
 
 def _open_log(home: "Home", stream: str) -> Any:
@@ -268,7 +281,9 @@ def _change(chosen: list[Any], replacement: Path | None, assignments: list[str] 
                 sys.stdin.buffer.read() if str(replacement) == "-" else replacement.read_bytes()
             )
         except OSError as error:
-            raise ProfileError(f"{replacement} cannot be read: {error.strerror}") from None
+            raise ProfileError(
+                f"{replacement} cannot be read: {error.strerror}", fix="name a file with the corrected record"
+            ) from None
     return set_fields(assignments) if assignments else None
 
 

@@ -103,6 +103,12 @@ def produce(
             fg="yellow",
             err=True,
         )
+    if report.skipped < skip and not report.stopped:
+        typer.secho(
+            f"warning: --skip {skip}: there are {report.skipped:,} records, and all were passed over",
+            fg="yellow",
+            err=True,
+        )
     if report.stopped:
         typer.echo(f"stopped before the end; go on with --skip {report.resume_at}")
         raise typer.Exit(130)

@@ -75,6 +75,10 @@ def _header(file: Path) -> tuple[str, list[str]]:
     opened = gzip.open if file.suffix == ".gz" else open
     with gzip_errors(file), opened(file, "rt", encoding="utf-8-sig", newline="", errors="replace") as lines:
         first = lines.readline(_HEADER_CHARACTERS_MAX)
+    if "\0" in first:  # as every other character of UTF-16 is
+        raise RefusedError(
+            f"{file}, line 1: not UTF-8 text", fix="save it as UTF-8, or convert it: iconv -f UTF-16 -t UTF-8"
+        )
     delimiter = max(",;\t|", key=first.count)
     try:
         names = next(csv.reader([first], delimiter=delimiter), [])

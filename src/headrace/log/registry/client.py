@@ -60,9 +60,10 @@ class RegistryClient:
     """A registry's address, and what it said about ids. Connects when first asked; safe for threads."""
 
     def __init__(self, url: str, *, user: str | None = None, password: str | None = None) -> None:
-        parts, port = urlsplit(url), None
+        parts, port = urlsplit(""), None
         # A password with a slash in it ends up in the place of the port, and must not be told.
         with suppress(ValueError):
+            parts = urlsplit(url)
             port = parts.port or 0
         if parts.scheme not in ("http", "https") or not parts.hostname or port is None:
             raise RefusedError(
