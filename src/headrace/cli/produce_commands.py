@@ -13,7 +13,7 @@ from headrace.cli.arguments import ProfileOption, ProjectOption, examples
 from headrace.errors import ProfileError
 
 if TYPE_CHECKING:
-    from headrace.produce.files import ProduceProgress
+    from headrace.produce.files import ProduceProgress, ProduceReport
 
 __all__ = ["register"]
 
@@ -96,6 +96,13 @@ def produce(
         f"{spell_number(each_second)}/s"
         + (f"; {report.lines_empty:,} empty lines passed over" if report.lines_empty else "")
     )
+    _warn(report, record_time, skip)
+    if report.stopped:
+        typer.echo(f"stopped before the end; go on with --skip {report.resume_at}")
+        raise typer.Exit(130)
+
+
+def _warn(report: "ProduceReport", record_time: str, skip: int) -> None:
     if report.timeless:
         typer.secho(
             f"warning: --record-time {record_time}: no time was found for {report.timeless:,} records; "
@@ -109,9 +116,6 @@ def produce(
             fg="yellow",
             err=True,
         )
-    if report.stopped:
-        typer.echo(f"stopped before the end; go on with --skip {report.resume_at}")
-        raise typer.Exit(130)
 
 
 @contextmanager
