@@ -29,6 +29,8 @@ interface Props {
 
 const BRUSH_PIXELS_MIN = 8;
 const MARK_PIXELS = 5;
+/** Over more than this, ticks are told without seconds, and may stand closer: five minutes have some on a small chart, too. */
+const SECONDS_TOLD_MAX = 240;
 const PALETTE = ["flow", "late", "future", "rejected", "duplicate", "malformed", "expired", "accepted"];
 
 export const colourOf = (place: number) => PALETTE[place % PALETTE.length]!;
@@ -137,7 +139,7 @@ function optionsOf(given: {
     tzDate: (at) => uPlot.tzDate(new Date(at * 1000), "Etc/UTC"),
     scales: { x: { time: true, range: span }, y: { range: (_, __, most) => [0, (given.top() ?? most) > 0 ? (given.top() ?? most) * 1.08 : 1] } },
     axes: [
-      { ...axis, space: 70, size: 26, values: (_, ticks) => ticks.map((at) => new Date(at * 1000).toISOString().slice(11, (ticks[1] ?? at + 60) - (ticks[0] ?? at) < 60 ? 19 : 16)) },
+      { ...axis, space: (_, __, from, to) => (to - from > SECONDS_TOLD_MAX ? 44 : 70), size: 26, values: (_, ticks) => ticks.map((at) => new Date(at * 1000).toISOString().slice(11, (ticks[1] ?? at + 60) - (ticks[0] ?? at) < 60 ? 19 : 16)) },
       { ...axis, size: 48, space: 32, values: (_, ticks) => ticks.map((value) => (value >= 10_000 ? `${whole(value / 1000)}k` : decimal(value))) },
     ],
     series: [
