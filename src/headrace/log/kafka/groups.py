@@ -44,9 +44,11 @@ class Groups:
         self._topic = connection.settings.topic
         self._prefix = connection.settings.group_name
         self._wanted: dict[str, dict[int, int]] = {}
-        """The newest positions that the brokers do not have, by reader; `_due` when some were not tried."""
+        """The newest positions that the brokers do not have, by reader."""
         self._changed = threading.Condition()
-        self._due = self._busy = self._hurried = False
+        self._given = self._tried = 0
+        """How many times positions were given, and how many of these were tried to commit."""
+        self._asking_now = 0
         self._loads: dict[str, Consumer] = {}
         self._closed = False
         self._quiet_until = 0.0
@@ -59,7 +61,7 @@ class Groups:
         """Commit `positions` within a second or so; of those that follow each other only the last."""
         with self._changed:
             self._wanted.setdefault(reader, {}).update(positions)
-            self._due = True
+            self._given += 1
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="headrace-offsets", daemon=True)
                 self._thread.start()
@@ -69,12 +71,12 @@ class Groups:
         last, pause_until = False, 0.0
         while not last:
             with self._changed:
-                self._changed.wait_for(lambda: self._due or self._closed)
+                self._changed.wait_for(lambda: self._given > self._tried or self._closed)
                 pause = pause_until - time.monotonic()
-                self._changed.wait_for(lambda: self._hurried or self._closed, max(0.0, pause))
-                last, self._hurried = not self._due, False
+                self._changed.wait_for(lambda: self._asking_now or self._closed, max(0.0, pause))
+                last = self._given == self._tried
                 wanted, self._wanted = self._wanted, {}
-                self._due, self._busy = False, True
+                given = self._given
             until = time.monotonic() + _LAST_S if last else None
             refused = {
                 reader: positions
@@ -85,7 +87,7 @@ class Groups:
             with self._changed:
                 for reader, positions in refused.items():  # what came meanwhile is newer
                     self._wanted[reader] = {**positions, **self._wanted.get(reader, {})}
-                self._busy = False
+                self._tried = given
                 self._changed.notify_all()
 
     def _taken(self, group: str, positions: Mapping[int, int], until: float | None) -> bool:
@@ -111,10 +113,13 @@ class Groups:
         _require_taken(self._commits.ask(asked, seconds_max=seconds_max)[group].topic_partitions)
 
     def _settle(self) -> None:
+        """Wait until what was given so far was tried, also while more is given."""
         with self._changed:
-            self._hurried = True
+            given = self._given
+            self._asking_now += 1
             self._changed.notify_all()
-            self._changed.wait_for(lambda: not self._due and not self._busy, _PATIENCE_S)
+            self._changed.wait_for(lambda: self._tried >= given, _PATIENCE_S)
+            self._asking_now -= 1
 
     def readers(self, partitions: int, name: str | None = None) -> dict[str, dict[int, int]]:
         """Return the positions of every consumer group that has some in the topic, ours by reader.
