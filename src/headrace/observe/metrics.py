@@ -131,12 +131,14 @@ METRICS: tuple[Metric, ...] = (
     _gauge("headrace_next_offset", "offsets", "The offset to be read next.",
            Source.LEDGER, "stream", "partition"),
     _gauge("headrace_frontier_timestamp_seconds", "seconds",
-           "How far record time has come, over all partitions of a stream, in Unix time.",
+           "How far record time had come with the last epoch, over all partitions of a stream, in Unix time. "
+           "It stands still while nothing comes; how far behind a stream is says headrace_lag_seconds.",
            Source.LEDGER, "stream"),
     _gauge("headrace_watermark_timestamp_seconds", "seconds",
            "The frontier less the stream's allowed lateness, in Unix time: what others call the watermark. "
-           "Windows that end up to here are closed as soon as no records behind the frontier are read. The "
-           "same on Spark, which has no other.",
+           "Of tables over this stream alone, windows that end up to here are closed as soon as no records "
+           "behind the frontier are read. It stands still while nothing comes. The same on Spark, which has "
+           "no other.",
            Source.LEDGER, "stream"),
     _gauge("headrace_closed_through_timestamp_seconds", "seconds",
            "Windows that end up to here are closed, in Unix time.", Source.LEDGER, "table"),
