@@ -140,6 +140,7 @@ def test_a_master_that_is_away_is_said_and_asked_again_only_later() -> None:
     [
         ('spark.master = "spark://one:7077,two:7077"', ("http://one:8080", "http://two:8080")),
         ('spark.master = "spark://one:7077"\nspark.master_page = "http://x:1/"', ("http://x:1",)),
+        ('spark.master = "spark://[::1]:7077"', ("http://[::1]:8080",)),
         ('spark.master = "local[2]"', None),
         ('spark.master = "yarn"', None),
     ],

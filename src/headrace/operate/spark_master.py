@@ -36,7 +36,8 @@ def master_page_of(project: Project) -> MasterPage | None:
     if options.master_page is not None:
         return MasterPage([options.master_page.rstrip("/")])
     places = (urlsplit(f"//{each}").hostname for each in master.removeprefix(_SCHEME).split(","))
-    return MasterPage([f"http://{host}:{_PAGE_PORT}" for host in places if host])
+    hosts = [f"[{host}]" if ":" in host else host for host in places if host]
+    return MasterPage([f"http://{host}:{_PAGE_PORT}" for host in hosts])
 
 
 class MasterPage:
