@@ -7,8 +7,9 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import duckdb
 import pytest
 from page_support import DEADLINE_S, RunningPage, eventually, running_page
 
@@ -50,16 +51,30 @@ def blocks_in_use(page: RunningPage) -> int:
 def blocks_that_come_free(page: RunningPage, reading: Callable[[], AbstractContextManager[object]]) -> int:
     """Remove rows while somebody reads, or not: blocks that a transaction may still read stay in use."""
     writer = page.runtime.store.connection
-    writer.execute(f"CREATE TABLE main._probe AS SELECT range AS n, hash(range) AS h FROM range({_ROWS})")
-    writer.execute("CHECKPOINT")
+    rows = f"SELECT range AS n, hash(range) AS h FROM range({_ROWS})"
+    writer.execute(f"CREATE OR REPLACE TABLE main._probe AS {rows}")
+    checkpoint(writer)
     with reading():
         before = blocks_in_use(page)
         writer.execute("DELETE FROM main._probe")
-        writer.execute("CHECKPOINT")
+        checkpoint(writer)
         free = before - blocks_in_use(page)
     writer.execute("DROP TABLE main._probe")
-    writer.execute("CHECKPOINT")
+    checkpoint(writer)
     return free
+
+
+def checkpoint(writer: Any) -> None:
+    """Free what nobody may read any more; refused while the stream of events looks at the store."""
+
+    def taken() -> bool:
+        try:
+            writer.execute("CHECKPOINT")
+        except duckdb.TransactionException:
+            return False
+        return True
+
+    eventually(taken)
 
 
 @contextmanager
