@@ -341,6 +341,10 @@ def test_payloads_in_keys_values_and_names_do_nothing(running: RunningPage, tab:
     text = tab.locator("main").inner_text()
     assert "\u202e" not in text
     assert "\u001b" not in text
+    tab.set_viewport_size({"width": 390, "height": 800})
+    tab.goto("/records?group=events+malformed+column%3Auser_id")
+    tab.locator("[data-test=letter]").filter(has_text="onerror=alert(1)").first.wait_for()
+    assert tab.evaluate("document.documentElement.scrollWidth") <= 390
     tab.goto("/tables?table=+sql")
     tab.get_by_label("Query").fill(f"SELECT '{PAYLOADS[1]}' AS \"{PAYLOADS[0]}\"")
     tab.get_by_role("button", name="Run").click()
