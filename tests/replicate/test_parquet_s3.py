@@ -212,6 +212,23 @@ def test_a_commit_that_was_made_and_then_refused_keeps_its_objects(
     assert set(target.files("counts")) == listed(target)
 
 
+def test_of_two_writers_that_take_a_table_at_once_with_the_same_words_one_has_it(
+    target: BucketTarget, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun(target, 1)
+    with opened(target, WINDOWS, mode="append") as one, opened(target, WINDOWS, mode="append") as other:
+        seen, replaced = one.cursors()["counts"], in_bucket.Bucket.replace
+
+        def taken_meanwhile(self: Any, *words: Any) -> Any:
+            monkeypatch.setattr(in_bucket.Bucket, "replace", replaced)
+            other.take("counts", seen, replace(SECOND, position=seen.position))
+            return replaced(self, *words)
+
+        monkeypatch.setattr(in_bucket.Bucket, "replace", taken_meanwhile)
+        with pytest.raises(RefusedError, match="taken over"):
+            one.take("counts", seen, replace(SECOND, position=seen.position))
+
+
 def test_what_a_commit_replaced_goes_when_a_run_died_before_it_took_it_away(
     target: BucketTarget, monkeypatch: pytest.MonkeyPatch
 ) -> None:

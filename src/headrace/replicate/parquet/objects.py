@@ -113,7 +113,7 @@ class ObjectTree:
             self._bucket.put(pending, json.dumps(sorted({*coming, *going})).encode())
         for name, path in sorted(coming.items()):
             self._bucket.put_file(f"{self._data}/{name}", path)
-        if not self._replaced(manifest):
+        if not self._replaced(manifest, marked=bool(coming)):
             self._withdraw(coming, pending)
             raise self._overtaken(manifest)
         if coming or going:
@@ -135,15 +135,17 @@ class ObjectTree:
 
     def save(self, manifest: Manifest) -> None:
         """See `TableFiles`."""
-        if not self._replaced(manifest):
+        if not self._replaced(manifest, marked=False):
             raise self._overtaken(manifest)
 
-    def _replaced(self, manifest: Manifest) -> bool:
+    def _replaced(self, manifest: Manifest, *, marked: bool) -> bool:
+        """Put a manifest in the place of the one that was read; `marked`: it lists objects of this writer."""
         body = json.dumps(manifest.facts()).encode()
         tag = self._bucket.replace(self._manifest, body, self._tag)
         if tag is None:
             # What stands between here and the server may have put it twice, and the second one was refused.
-            found = self._bucket.read(self._manifest)
+            # Without names of its own objects in it, the same bytes may be another writer's.
+            found = self._bucket.read(self._manifest) if marked else None
             if found is None or found.body != body:
                 return False
             tag = found.tag
