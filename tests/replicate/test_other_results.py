@@ -120,6 +120,30 @@ def test_rows_whose_keys_are_json_leave_the_target_by_the_digits_that_they_have(
         assert [row["n"] for row in target.rows("t")] == [1]
 
 
+@pytest.mark.parametrize(
+    "key",
+    [
+        "MAP {who: 1}",
+        "MAP {1: who}",
+        "{'a': MAP {who: 1.50}}",
+        "[MAP {who: 1}]",
+        "[who, 'x, y']",
+        "{'who': who, 'd': CAST(12345678901234567.25 AS DECIMAL(20, 2))}",
+        "{'who': who, 'b': CAST('\\xAA' AS BLOB)}",
+    ],
+)
+def test_rows_leave_the_target_by_keys_that_hold_other_values(tmp_path: Path, key: str) -> None:
+    query = f"SELECT {key} AS what, count(*) AS n FROM events GROUP BY what HAVING count(*) < 2"
+    target = ParquetTarget(tmp_path / "target")
+    with shop(tmp_path / "shop", t=query) as test:
+        send(test, "ann", "bob")
+        copied(test, target)
+        assert len(target.rows("t")) == 2
+        send(test, "ann")
+        copied(test, target)
+        assert len(target.rows("t")) == 1
+
+
 def test_keys_that_a_version_before_wrote_down_leave_the_target(tmp_path: Path) -> None:
     query = "SELECT CAST(who AS JSON) AS what, count(*) AS n FROM events GROUP BY what HAVING count(*) < 2"
     said, target = ('"abc"', "true", '{"a":1}'), ParquetTarget(tmp_path / "target")
