@@ -12,17 +12,19 @@ const TIMES_MIN = 3;
 const USUAL_SHARE = 0.75;
 const NEAR = 4;
 const FAR = 10;
+const LASTING = 3;
 
 /** Where to cut: when the peak is 10 times what three quarters of the times stay below, what is 4 times that or less
- *  is shown. Times at which nothing was say nothing of what is usual. Null: everything is shown as it is. */
+ *  is shown. Times at which nothing was say nothing of what is usual. What goes on for three times up to now is
+ *  not cut off: an incident is seen as high as it is. Null: everything is shown as it is. */
 export function cutOf(times: ArrayLike<number>, layers: (number | null)[][], between?: [number, number]): Cut | null {
-  const heights = heightsOf(times, layers, between)
-    .filter((each) => each > 0)
-    .sort((a, b) => a - b);
+  const found = heightsOf(times, layers, between).filter((each) => each > 0);
+  const heights = found.toSorted((a, b) => a - b);
   if (heights.length < TIMES_MIN) return null;
   const usual = heights[Math.floor((heights.length - 1) * USUAL_SHARE)]!;
   const peak = heights.at(-1)!;
-  return peak < FAR * usual ? null : { top: heights.findLast((each) => each <= NEAR * usual)!, peak };
+  if (peak < FAR * usual || found.slice(-LASTING).every((each) => each > NEAR * usual)) return null;
+  return { top: heights.findLast((each) => each <= NEAR * usual)!, peak };
 }
 
 /** Where the values are that are cut off: of those beside each other only the greatest, by its place in `times`. */
