@@ -9,7 +9,7 @@ from typing import Any
 
 import duckdb
 import pytest
-from botocore.exceptions import ConnectionClosedError
+from botocore.exceptions import ClientError, ConnectionClosedError
 from object_store import (
     KEY,
     SECRET,
@@ -343,6 +343,45 @@ def test_a_server_that_replaces_objects_without_looking_is_not_written_to(s3: st
         door.close()
 
 
+def test_an_object_that_was_cut_is_named(target: BucketTarget) -> None:
+    with opened(target) as writer:
+        writer.take(THINGS.name, None, FIRST)
+        writer.write(chunk([thing("ann", 1)], epoch=1))
+    (key,) = target.files(THINGS.name)
+    target.put(key, target.read(key)[:100])
+    with (
+        opened(target) as writer,
+        pytest.raises(RefusedError, match=f"lake/{key} is no whole Parquet file") as raised,
+    ):
+        writer.write(chunk([thing("ann", 2, epoch=2)], epoch=2))
+    assert "bring it back" in raised.value.fix
+
+
+@pytest.mark.parametrize("body", [b'{"commit": 1, "cur', b"{}", b"[]", b"\xff"])
+def test_a_manifest_that_somebody_changed_is_named(target: BucketTarget, body: bytes) -> None:
+    begun(target, 1)
+    target.put("_headrace/counts/manifest.json", body)
+    with (
+        pytest.raises(RefusedError, match=r"lake/_headrace/counts/manifest.json is not as") as raised,
+        opened(target, WINDOWS, mode="append"),
+    ):
+        pass
+    assert "bring it back" in raised.value.fix
+
+
+def test_an_error_of_our_own_is_none_of_the_profile(
+    target: BucketTarget, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun(target, 1)
+
+    def wrong(*_: Any) -> Any:
+        raise ValueError("of our own")
+
+    monkeypatch.setattr(objects.ObjectTree, "check", wrong)
+    with opened(target, WINDOWS, mode="append") as writer, pytest.raises(ValueError, match="of our own"):
+        writer.write(windows(2))
+
+
 def test_a_bucket_that_is_not_there_is_for_an_operator(s3: str) -> None:
     with pytest.raises(RefusedError, match="bucket") as raised, opened(BucketTarget(s3, "no-such-bucket")):
         pass
@@ -352,6 +391,34 @@ def test_a_bucket_that_is_not_there_is_for_an_operator(s3: str) -> None:
 def test_a_store_that_does_not_answer_is_tried_again() -> None:
     with pytest.raises(TransientError), opened(BucketTarget("http://127.0.0.1:1", "lake")):
         pass
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"uri": "s3://"}, "Invalid bucket name"),
+        ({"uri": "s3://a bucket"}, "Invalid bucket name"),
+        ({"uri": "s3://[bucket"}, "Invalid IPv6"),
+        ({"endpoint": "127.0.0.1:9000"}, "Invalid endpoint"),
+    ],
+)
+def test_what_is_wrong_with_a_place_is_told(more: dict[str, Any], said: str) -> None:
+    target = BucketTarget("http://127.0.0.1:1", "lake")
+    with pytest.raises(RefusedError, match=said) as raised, opened(target, **more):
+        pass
+    assert "uri, region and endpoint" in raised.value.fix
+
+
+def test_a_clock_that_goes_wrong_is_not_taken_for_wrong_keys() -> None:
+    bucket = in_bucket.Bucket(BucketTarget("http://127.0.0.1:1", "lake").replica())
+    answer: Any = {
+        "Error": {"Code": "RequestTimeTooSkewed"},
+        "ResponseMetadata": {"HTTPStatusCode": 403},
+    }
+    with pytest.raises(RefusedError) as raised, bucket.failures():
+        raise ClientError(answer, "PutObject")
+    bucket.close()
+    assert "clock" in raised.value.fix
 
 
 @pytest.mark.parametrize("kind", ["delta", "parquet"])

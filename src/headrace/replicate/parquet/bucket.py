@@ -62,17 +62,20 @@ class Bucket:
     """
 
     def __init__(self, options: LakeOptions) -> None:
-        at = urlsplit(options.uri)
         self.place = options.uri.rstrip("/")
-        self._bucket, path = at.netloc, at.path.strip("/")
-        self._prefix = f"{path}/" if path else ""
         given = (options.access_key, options.secret_key)
         self._secrets = [each.reveal() for each in given if each is not None]
         with self.failures():
-            self._client = _client(options, self._secrets, attempts=3)
-            # A repeated put would meet what its first try, of which the answer was lost, has made, and be
-            # refused: as if somebody else had been there.
-            self._client_once = _client(options, self._secrets, attempts=1)
+            try:
+                at = urlsplit(options.uri)
+                self._client = _client(options, self._secrets, attempts=3)
+                # A repeated put would meet what its first try, of which the answer was lost, has made, and
+                # be refused: as if somebody else had been there.
+                self._client_once = _client(options, self._secrets, attempts=1)
+            except ValueError as error:  # of an address; anywhere else it is none of the profile's
+                raise self._misdescribed(error) from None
+        self._bucket, path = at.netloc, at.path.strip("/")
+        self._prefix = f"{path}/" if path else ""
 
     @contextmanager
     def failures(self) -> Iterator[None]:
@@ -87,18 +90,21 @@ class Bucket:
             what = f"{self.place} cannot be written: {self._said(error)}"
             fix = "give access_key and secret_key in the profile, or let the machine's environment or role"
             raise RefusedError(what, fix=fix) from None
-        except (*_OF_SETTINGS, ValueError) as error:
-            what = f"{self.place}: {self._said(error)}"
-            raise RefusedError(what, fix="correct uri, region and endpoint in the profile") from None
+        except _OF_SETTINGS as error:
+            raise self._misdescribed(error) from None
         except BotoCoreError as error:
             what = f"{self.place} cannot be reached: {self._said(error)}"
             raise TransientError(what, fix="it is tried again") from None
+
+    def _misdescribed(self, error: Exception) -> RefusedError:
+        what = f"{self.place}: {self._said(error)}"
+        return RefusedError(what, fix="correct uri, region and endpoint in the profile")
 
     def _said(self, error: Exception) -> str:
         text = str(error)
         for secret in self._secrets:
             text = text.replace(secret, "***")
-        return (text.strip().splitlines() or [type(error).__name__])[0][:_SAID_MAX]
+        return " ".join(text.split())[:_SAID_MAX] or type(error).__name__
 
     def _answered(self, error: ClientError) -> HeadraceError:
         code, said = _code(error), self._said(error)
@@ -111,6 +117,8 @@ class Bucket:
             return RefusedError(f"{self.place}: {said}", fix="make the bucket, or correct uri in the profile")
         if code in _ELSEWHERE:
             return RefusedError(f"{self.place}: {said}", fix="correct region and endpoint in the profile")
+        if code == "RequestTimeTooSkewed":
+            return RefusedError(f"{self.place}: {said}", fix="set the clock of this machine, then resume")
         if _KEYS.search(code) or status in (401, 403):
             fix = "correct access_key and secret_key in the profile, or the rights of the bucket"
             return RefusedError(f"{self.place} cannot be written: {said}", fix=fix)

@@ -13,15 +13,16 @@ import re
 import tempfile
 import uuid
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from headrace.errors import HeadraceError, RefusedError, TransientError
 from headrace.replicate.columns import LakeOptions, folder_name
 from headrace.replicate.folders import folder_failures
-from headrace.replicate.parquet.bucket import Bucket
+from headrace.replicate.parquet.bucket import Bucket, Found
 from headrace.replicate.parquet.manifest import BOOKS, DataFile, Manifest, manifest_of
 from headrace.replicate.protocol import fenced
 
@@ -70,7 +71,7 @@ class ObjectTree:
     def held(self) -> Iterator[Manifest | None]:
         """See `TableFiles`. Nobody is kept out: who was first to commit is told by the manifest."""
         found = self._bucket.read(self._manifest)
-        self._there = None if found is None else manifest_of(found.body)
+        self._there = None if found is None else self._manifest_in(found)
         self._tag = None if found is None else found.tag
         if found is None:
             self._refuse_unlisted()
@@ -78,6 +79,18 @@ class ObjectTree:
             yield self._there
         finally:
             self._unstage()
+
+    def _manifest_in(self, found: Found) -> Manifest:
+        try:
+            return manifest_of(found.body)
+        except (ValueError, LookupError, TypeError, AttributeError):
+            raise RefusedError(
+                f"{self.books}/manifest.json is not as it was written: somebody else has changed it",
+                fix=f"bring it back, as it was; or {self._written_anew()}",
+            ) from None
+
+    def _written_anew(self) -> str:
+        return f"move {self.data} and {self.books} away and restart: the table is written anew"
 
     def _refuse_unlisted(self) -> None:
         found = next((key for key in self._bucket.keys(f"{self._data}/") if _is_data(key)), None)
@@ -123,7 +136,7 @@ class ObjectTree:
     def _withdraw(self, coming: Collection[str], pending: str) -> None:
         """Delete the objects of a commit that was refused; it may have been made, and another one upon it."""
         there = self._bucket.read(self._manifest)
-        files = coming if there is None else manifest_of(there.body).files
+        files = coming if there is None else self._manifest_in(there).files
         left = [name for name in coming if name not in files]
         self._let_go(left)
         if left:
@@ -169,8 +182,7 @@ class ObjectTree:
             if found and found != wanted and (odd := self._odd(name, found, wanted)):
                 raise RefusedError(
                     f"{self.data}/{odd}: somebody else has changed the table's files",
-                    fix=f"put it right; or move {self.data} and {self.books} away and restart: the table is "
-                    "written anew",
+                    fix=f"put it right; or {self._written_anew()}",
                 )
             gone |= set() if found else {name}
         return {path: facts for path, facts in manifest.files.items() if _folder(path) not in gone}
@@ -221,13 +233,16 @@ class ObjectTree:
     def source(self, name: str) -> pa.Buffer:
         """See `TableFiles`."""
         found = self._bucket.read(f"{self._data}/{name}")
-        if found is None:
-            raise RefusedError(
-                f"{self.data}/{name} is gone: somebody else has changed the table's files",
-                fix=f"bring it back; or move {self.data} and {self.books} away and restart: the table is "
-                "written anew",
-            )
-        return pa.py_buffer(found.body)
+        if found is not None:
+            body, what = pa.py_buffer(found.body), "is no whole Parquet file"
+            with suppress(pa.ArrowException, OSError), pq.ParquetFile(body):
+                return body
+        else:
+            what = "is gone"
+        raise RefusedError(
+            f"{self.data}/{name} {what}: somebody else has changed the table's files",
+            fix=f"bring it back, as it was; or {self._written_anew()}",
+        )
 
     def anew(self, how: str) -> str:
         """See `TableFiles`. Executors write nothing here."""
