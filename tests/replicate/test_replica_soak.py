@@ -118,8 +118,10 @@ def of_parquet_in_s3(folder: Path, ask: pytest.FixtureRequest) -> Iterator[Bucke
     folder.mkdir()
     with s3_server(folder) as endpoint:
         door = Door(endpoint)
-        yield BucketTarget(endpoint, door=door)
-        door.close()
+        try:
+            yield BucketTarget(endpoint, door=door)
+        finally:
+            door.close()
 
 
 @contextmanager
