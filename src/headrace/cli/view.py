@@ -182,7 +182,9 @@ class RunView:
             parts += [Text(), below]
         if self._address:
             parts.append(Text(f"the page is at {self._address}", style="dim"))
-        parts.append(Text(self._note or "Ctrl-C stops", style="yellow" if self._note else "dim"))
+        if self._note:
+            parts.append(Text(self._note, style="yellow"))
+        parts.append(Text("Ctrl-C stops", style="dim"))
         return Group(*parts)
 
 
