@@ -60,7 +60,7 @@ def commerce(minutes: float) -> dict[str, tuple[float, list[float]]]:
         cassandra = undo.enter_context(cassandra_server())
         brokers = undo.enter_context(_broker())
         prepare(folder, PROFILE.format(search=search, cassandra=cassandra, brokers=brokers))
-        environment = {**os.environ, "BENCH_DSN": dsn}
+        environment = {**os.environ, "BENCH_DSN": dsn, "PYTHONFAULTHANDLER": "1"}
         words = [sys.executable, "-m", "bench.replicas.delay_commerce", str(folder)]
         run = subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, text=True)
         try:
@@ -71,8 +71,9 @@ def commerce(minutes: float) -> dict[str, tuple[float, list[float]]]:
             quiet = subprocess.DEVNULL
             subprocess.run(words, cwd=folder, check=True, timeout=minutes * 60 + _STEP_S, stdout=quiet)
             run.send_signal(signal.SIGINT)
-            found = json.loads(run.stdout.readline())
-            run.wait(_STEP_S)
+            said = run.stdout.readline()
+            require(run.wait(_STEP_S), 0, "how the run ended")
+            found = json.loads(said)
         finally:
             run.kill()
             run.wait()
