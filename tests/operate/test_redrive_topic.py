@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 from collections.abc import Iterator
 from contextlib import closing
@@ -182,3 +183,93 @@ def test_of_however_many_corrections_few_are_held_at_once(
     )
     assert len(streams) >= letters / 3
     assert client.letters_held == 3, "letters were asked for in parts"
+
+
+class _Killed(BaseException):
+    pass
+
+
+def given_back(
+    topic: EmbeddedLog, client: Any, lane: EmbeddedLog, *, killed_after: int = 10**9
+) -> list[bytes]:
+    """What a redrive appends that dies instead of appending once more than `killed_after` times."""
+    begin = {each.partition: each.end for each in lane.partitions()}
+    asked = 0
+
+    def open_log(_: str) -> Any:
+        nonlocal asked
+        asked += 1
+        if asked > killed_after:
+            raise _Killed
+        return SimpleNamespace(lane=lambda _: lane, close=lambda: None)
+
+    found = TopicLetters(topic, {})
+    found.look(client, 1)
+    with contextlib.suppress(_Killed):
+        found.give_back(client, open_log)
+    values: list[bytes] = []
+    for each in read_between(lane, begin, {each.partition: each.end for each in lane.partitions()}):
+        values += each.column("value").to_pylist()
+    return values
+
+
+@pytest.fixture
+def lane(tmp_path: Path) -> Iterator[EmbeddedLog]:
+    with closing(open_embedded_log(tmp_path / "log.db", "events", partitions=1)) as log:
+        yield log.lane("redrive")
+
+
+def test_who_was_killed_and_begins_again_gives_back_what_was_left(
+    topic: EmbeddedLog, lane: EmbeddedLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(redrive_topic, "ROWS_AT_ONCE", 3)
+    client: Any = Client([letter(offset, b"wrong") for offset in range(9)])
+    for offset in range(9):
+        put(topic, b"right-%d" % offset, corrects(offset))
+    before = given_back(topic, client, lane, killed_after=2)
+    after = given_back(topic, client, lane)
+    assert 0 < len(before) < 9
+    assert sorted(before + after) == [b"right-%d" % offset for offset in range(9)]
+    assert TopicLetters(topic, {}).records == 0
+    again = TopicLetters(topic, {}, from_beginning=True)
+    again.look(client, 1)
+
+    def none_left(_: str) -> Any:
+        raise _Killed
+
+    with pytest.raises(_Killed):
+        again.give_back(client, none_left)
+    assert TopicLetters(topic, {}).records == 0, "who begins at the beginning moves no place back"
+
+
+def test_an_older_correction_does_not_follow_when_the_later_one_was_given_back(
+    topic: EmbeddedLog, lane: EmbeddedLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(redrive_topic, "ROWS_AT_ONCE", 1)
+    client: Any = Client([letter(offset, b"wrong") for offset in range(3)])
+    put(topic, b"new", corrects(0), partition=0, at=NOON + timedelta(seconds=1))
+    put(topic, b"other", corrects(1), partition=0)
+    put(topic, b"old", corrects(0), partition=1, at=NOON)
+    put(topic, b"last", corrects(2), partition=1)
+    before = given_back(topic, client, lane, killed_after=1)
+    assert b"old" not in before + given_back(topic, client, lane)
+
+
+def test_of_corrections_of_two_letters_of_a_record_the_latest_goes_back(
+    topic: EmbeddedLog, lane: EmbeddedLog
+) -> None:
+    again = [{"key": "headrace.address", "value": b"0:1"}]
+    client: Any = Client(
+        [
+            letter(1, b"wrong"),
+            {**letter(0, b"still wrong"), "lane": "redrive", "headers": again},
+            {**letter(7, b"by hand"), "lane": "redrive", "headers": [{**again[0], "value": b"x"}]},
+        ]
+    )
+    put(topic, b"older", corrects(1))
+    put(topic, b"other", [{"key": "headrace.dead-letter", "value": b"events@redrive:0:7"}])
+    put(topic, b"latest", [{"key": "headrace.dead-letter", "value": b"events@redrive:0:0"}])
+    chosen, records = chosen_of(client, TopicLetters(topic, {}))
+    assert sorted(each.value or b"" for each in records) == [b"latest", b"other"]
+    assert chosen.unchanged == chosen.unknown == 0
+    assert sorted(given_back(topic, client, lane)) == [b"latest", b"other"]

@@ -167,7 +167,8 @@ def redrive(  # noqa: PLR0913, PLR0917 - each is an option of the command
 
     Each goes to the stream's redrive lane, without checks of time, and is accepted at most once. Filters
     and --all leave out what was accepted since, and of a record that failed again take the last try. From a
-    topic go those whose bytes were changed there (with --all, the others too), and no record twice.
+    topic go those whose bytes were changed there (with --all, the others too): of a record the latest, and
+    not again next time. Who is killed meanwhile and begins again may give a few thousand records twice.
     """
     from headrace.operate.redrive import Address
     from headrace.operate.redrive_parts import GoingBack
@@ -242,7 +243,7 @@ def _redrive_from_topic(
 ) -> None:
     from headrace.operate import connect
     from headrace.operate.dead_letter_topics import open_letters_topic, streams_of_topics
-    from headrace.operate.redrive_topic import READER, TopicLetters
+    from headrace.operate.redrive_topic import TopicLetters
 
     with closing(open_letters_topic(home, name, stream)) as topic:
         with closing(connect(home)) as client:
@@ -265,7 +266,6 @@ def _redrive_from_topic(
         elif _wanted(chosen.records, chosen.first, dry_run=dry_run, yes=yes):
             with closing(connect(home)) as client:
                 _tell(letters.give_back(client, partial(_open_log, home)), running=client.running)
-            topic.publish(READER, letters.ends)
 
 
 def _change(chosen: list[Any], replacement: Path | None, assignments: list[str] | None) -> Any:
