@@ -34,11 +34,17 @@ def target(request: pytest.FixtureRequest, tmp_path: Path) -> Target:
 
 def written(target: Target, chunk: Chunk, **options: Any) -> list[Refusal]:
     """Write a chunk into an empty target; return what was set aside."""
+    return written_more(target, chunk, first=True, **options)
+
+
+def written_more(target: Target, chunk: Chunk, *, first: bool = False, **options: Any) -> list[Refusal]:
+    """As `written`, after what was written before, unless it is the first."""
     aside: list[Refusal] = []
     task = Task(replica="copy", pipeline="tests", tables=(chunk.table,), set_aside=aside.extend)
     writer = target.replica(**options).open(task)
     try:
-        writer.take(chunk.table.name, None, FIRST)
+        if first:
+            writer.take(chunk.table.name, None, FIRST)
         writer.write(chunk)
     finally:
         writer.close()
@@ -113,6 +119,36 @@ def test_the_key_of_a_row_that_was_never_written_is_not_there_to_be_removed(targ
     chunk = replace(chunk, table=shape, removed=gone, rows=chunk.rows.slice(1))
     written(target, chunk)
     assert there(target) == [1]
+
+
+def test_very_many_keys_that_were_never_written_are_not_there_to_be_removed(target: Target) -> None:
+    days = ["'2026-03-01'", "'2026-03-02'"]
+    first, second = (chunk_of(("at", "TIMESTAMP_S"), values=days, epoch=epoch) for epoch in (1, 2))
+    shape = replace(first.table, key=("at",))
+    at = pa.array([*range(2**63 - 1, 2**63 - 2 - REFUSED_MAX, -1), 1_772_323_200], pa.timestamp("s"))
+    gone = pa.table({"at": at, "_version": pa.array([version_of(1, 2)] * len(at), pa.int64())})
+    assert written(target, replace(first, table=shape, removed=gone.slice(0, 0))) == []
+    assert written_more(target, replace(second, table=shape, rows=second.rows.slice(1), removed=gone)) == []
+    assert there(target) == [1]
+
+
+@pytest.mark.parametrize("text", ["12000-01-01", "infinity", "0044-03-15 (BC)"])
+def test_a_row_that_an_older_version_put_by_its_date_is_not_doubled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    target = ParquetTarget(tmp_path / "lake")
+    first, second = (chunk_of(("at", "TIMESTAMP"), values=[f"'{text}'"], epoch=epoch) for epoch in (1, 2))
+    shape = replace(first.table, key=("at",))
+    removed = pa.table({"at": pa.array([], pa.timestamp("us")), "_version": pa.array([], pa.int64())})
+    with monkeypatch.context() as patch:
+
+        def by_date(rows: pa.Table, _: str | None) -> list[tuple[str, pa.Table]]:
+            return [("date=1977-07-07/hour=7", rows)] if rows.num_rows else []
+
+        patch.setattr("headrace.replicate.parquet.writer.folders_of", by_date)
+        written(target, replace(first, table=shape, removed=removed))
+    written_more(target, replace(second, table=shape, removed=removed))
+    assert found_in(target) == [0]
 
 
 def test_a_table_with_very_many_such_rows_stops_the_replica(target: Target) -> None:

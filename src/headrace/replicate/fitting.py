@@ -9,20 +9,30 @@ import pyarrow as pa
 from headrace.replicate.columns import fitted
 from headrace.replicate.protocol import REFUSED_MAX
 
-__all__ = ["but", "held"]
+__all__ = ["but", "held", "held_keys"]
 
 
-def held(rows: pa.Table, schema: pa.Schema, odd: Mapping[int, str]) -> tuple[pa.Table, dict[int, str]]:
+def held(
+    rows: pa.Table, schema: pa.Schema, odd: Mapping[int, str], *, odd_max: int = REFUSED_MAX
+) -> tuple[pa.Table, dict[int, str]]:
     """Return the rows that files can hold, in the types of `schema`, and why each other row is not there.
 
-    `odd` are rows that are known not to be. When more are odd than are set aside at once, the rows that come
-    back are not fitted. Raises pa.ArrowException, whose text may hold values, for a type that no file holds.
+    `odd` are rows that are known not to be. When more than `odd_max` are odd, the rows that come back are not
+    fitted. Raises pa.ArrowException, whose text may hold values, for a type that no file holds.
     """
     try:
         return _fitted(but(rows, odd), schema), dict(odd)
     except pa.ArrowInvalid:  # too rare to be looked for in every batch
-        found = {**_misfits(rows, schema), **odd}
-        return (_fitted(but(rows, found), schema) if len(found) <= REFUSED_MAX else rows), found
+        found = {**_misfits(rows, schema, odd_max), **odd}
+        return (_fitted(but(rows, found), schema) if len(found) <= odd_max else rows), found
+
+
+def held_keys(removed: pa.Table, schema: pa.Schema, odd: Collection[int] = ()) -> pa.Table:
+    """Return the removed keys that files can hold, however many others there are.
+
+    A key that could not be written is not there to be removed.
+    """
+    return held(removed, schema, dict.fromkeys(odd, ""), odd_max=removed.num_rows)[0]
 
 
 def but(rows: pa.Table, odd: Collection[int]) -> pa.Table:
@@ -38,8 +48,8 @@ def _fitted(rows: pa.Table, schema: pa.Schema) -> pa.Table:
     return rows
 
 
-def _misfits(rows: pa.Table, schema: pa.Schema) -> dict[int, str]:
-    """Return the rows with a value that does not fit, and why; no more than are too many."""
+def _misfits(rows: pa.Table, schema: pa.Schema, most: int) -> dict[int, str]:
+    """Return the rows with a value that does not fit, and why; no more than one too many."""
     found = dict[int, str]()
     for field in schema:
         if field.name not in rows.schema.names:
@@ -47,7 +57,7 @@ def _misfits(rows: pa.Table, schema: pa.Schema) -> dict[int, str]:
         why = f"'{field.name}' has a value that the files cannot hold as {field.type}"
         for index in _odd(rows.select([field.name]), schema, range(rows.num_rows)):
             found.setdefault(index, why)
-            if len(found) > REFUSED_MAX:
+            if len(found) > most:
                 return found
     return found
 

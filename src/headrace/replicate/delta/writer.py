@@ -28,7 +28,7 @@ from headrace.errors import RefusedError
 from headrace.replicate.columns import arrow_schema, dated, folder_name, time_column
 from headrace.replicate.delta.failures import delta_failures
 from headrace.replicate.delta.instants import beyond
-from headrace.replicate.fitting import held
+from headrace.replicate.fitting import held, held_keys
 from headrace.replicate.folders import folder_failures, sync
 from headrace.replicate.parquet.datafiles import NOWHEN
 from headrace.replicate.parquet.manifest import filled_again
@@ -264,8 +264,7 @@ class DeltaWriter:
             )
         if refusals:
             self._task.set_aside(refusals)
-        # A key that could not be written is not there to be removed.
-        removed, _ = held(chunk.removed, schema, beyond(chunk.removed, folders))
+        removed = held_keys(chunk.removed, schema, beyond(chunk.removed, folders))
         return replace(chunk, rows=rows, removed=removed)
 
     def _dated(self, name: str, rows: pa.Table) -> pa.Table:

@@ -17,6 +17,7 @@ from headrace.replicate.protocol import GENERATION
 __all__ = [
     "COMPRESSION",
     "NOWHEN",
+    "NOWHEN_FOLDER",
     "Source",
     "aligned",
     "file_name",
@@ -31,6 +32,8 @@ Source: TypeAlias = "Path | pa.Buffer"
 
 COMPRESSION = "zstd"
 NOWHEN = "__HIVE_DEFAULT_PARTITION__"
+NOWHEN_FOLDER = f"date={NOWHEN}/hour={NOWHEN}"
+"""Where rows lie without an instant, or with one that has no date."""
 
 
 def folders_of(rows: pa.Table, partition: str | None) -> Iterator[tuple[str, pa.Table]]:

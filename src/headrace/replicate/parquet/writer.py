@@ -13,10 +13,16 @@ import pyarrow.compute as pc
 
 from headrace.errors import RefusedError
 from headrace.replicate.columns import arrow_schema, time_column
-from headrace.replicate.fitting import held
+from headrace.replicate.fitting import held, held_keys
 from headrace.replicate.folders import folder_failures
 from headrace.replicate.parquet.compaction import choose, put_together
-from headrace.replicate.parquet.datafiles import file_name, folders_of, read_rows, write_rows
+from headrace.replicate.parquet.datafiles import (
+    NOWHEN_FOLDER,
+    file_name,
+    folders_of,
+    read_rows,
+    write_rows,
+)
 from headrace.replicate.parquet.manifest import DataFile, Manifest, data_of
 from headrace.replicate.parquet.merging import Incoming
 from headrace.replicate.parquet.table_files import TableFiles
@@ -205,8 +211,7 @@ class ParquetWriter:
             )
         if odd:
             self._task.set_aside(refusals_among(shape, chunk.rows, odd))
-        # A key that could not be written is not there to be removed.
-        return rows, held(chunk.removed, schema, {})[0]
+        return rows, held_keys(chunk.removed, schema)
 
     def _left(
         self, tree: TableFiles, name: str, facts: DataFile, incoming: Incoming | None, chunk: Chunk
@@ -228,7 +233,11 @@ class ParquetWriter:
         """Return the files that may hold a key of the chunk."""
         if manifest.partition not in key or removed.num_rows:
             return list(manifest.files)
-        folders = {folder for folder, _ in folders_of(rows, manifest.partition)}
+        folders = dict(folders_of(rows, manifest.partition))
+        nowhen = folders.get(NOWHEN_FOLDER)
+        if nowhen is not None and nowhen[manifest.partition].null_count < nowhen.num_rows:
+            # Such instants once lay in folders by their date, whatever the years that it was cut down to.
+            return list(manifest.files)
         return [name for name in manifest.files if str(Path(name).parent) in folders]
 
     def interrupt(self) -> None:
