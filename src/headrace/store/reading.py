@@ -237,6 +237,9 @@ class StoreReading:
             fields = (
                 'struct_pack(stream := stream, lane := lane, partition := partition, "offset" := "offset")'
             )
+            # The offsets alone leave out most letters, at a fraction of what it costs to compare addresses.
+            conditions.append('"offset" IN (SELECT unnest(?::BIGINT[]))')
+            values.append([offset for _, _, _, offset in addresses])
             conditions.append(f"{fields} IN (SELECT unnest(?::{_ADDRESSES}))")
             values.append(
                 [dict(zip(("stream", "lane", "partition", "offset"), a, strict=True)) for a in addresses]
