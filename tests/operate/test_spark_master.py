@@ -115,8 +115,10 @@ def test_a_page_that_never_comes_to_its_end_is_given_up(monkeypatch: pytest.Monk
 
 def test_a_password_in_the_address_is_not_told() -> None:
     (port,) = free_ports(1)
-    told = asked(MasterPage([f"http://admin:se@cret@127.0.0.1:{port}"]))
-    assert told["workers_problem"] == f"http://127.0.0.1:{port}: cannot be reached"
+    for scheme in ("http://", ""):
+        for password in ("se@cret", "sec://ret"):
+            told = asked(MasterPage([f"{scheme}admin:{password}@127.0.0.1:{port}"]))
+            assert told["workers_problem"] == f"{scheme}127.0.0.1:{port}: cannot be reached"
 
 
 def test_a_master_that_is_away_is_said_and_asked_again_only_later() -> None:

@@ -7,6 +7,7 @@ Nothing depends on it: it is asked beside the run, and what cannot be asked is s
 from __future__ import annotations
 
 import json
+import re
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -82,8 +83,9 @@ class _NotTold(Exception):
 
 def _public(address: str) -> str:
     """Return an address without the user and password that may stand in it."""
-    scheme, separator, rest = address.partition("://")
-    return f"{scheme}{separator}{rest.rpartition('@')[2]}"
+    before, _, place = address.rpartition("@")
+    scheme = re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", before)
+    return f"{scheme[0] if scheme else ''}{place}"
 
 
 def _document(address: str) -> Any:
