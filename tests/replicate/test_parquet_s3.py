@@ -461,3 +461,32 @@ def test_a_description_that_cannot_be_is_refused(more: dict[str, Any], said: str
         pass
     with pytest.raises(ProfileError, match=said):  # as `headrace check` asks
         tables_of(plan_pipeline(shop()), target.replica(**more), "copy")
+
+
+NAMED = [
+    {"uri": "s3://AKEY:pass-w0rd@bucket/lake"},
+    {"uri": "s3://AKEY:pass/w0rd@bucket/lake"},
+    {"uri": "s3://pass-w0rd@bucket"},
+    {"uri": "AKEY:pass-w0rd@bucket/lake"},
+    {"uri": "abfss://lake:pass-w0rd@account.dfs.core.windows.net/lake"},
+    {"endpoint": "http://who:pass-w0rd@127.0.0.1:1"},
+    {"endpoint": "who:pass-w0rd@127.0.0.1:1"},
+]
+
+
+@pytest.mark.parametrize("kind", ["delta", "parquet"])
+@pytest.mark.parametrize("more", NAMED)
+def test_an_address_that_names_a_password_is_refused_and_not_told(kind: str, more: dict[str, Any]) -> None:
+    endpoint = "http://127.0.0.1:1"
+    target = delta_in_s3(endpoint, "lake") if kind == "delta" else BucketTarget(endpoint, "lake")
+    with pytest.raises(ProfileError, match="names a user or a password") as raised:
+        tables_of(plan_pipeline(shop()), target.replica(**more), "copy")
+    assert "w0rd" not in str(raised.value)
+    assert "access_key" in raised.value.fix
+
+
+@pytest.mark.parametrize(
+    "uri", ["abfss://lake@account.dfs.core.windows.net/a:b", "s3://bucket/who@example", "hdfs://host:8020/a"]
+)
+def test_an_address_may_have_such_signs_where_they_are_of_the_place(uri: str) -> None:
+    delta_in_s3("http://127.0.0.1:1", "lake").replica(uri=uri).check_place("copy")

@@ -23,6 +23,9 @@ VERSION = pa.field("_version", pa.int64())
 _ODD = re.compile(r"[^\w.=+-]|^[._]", re.ASCII)
 _FIRST_DAY, _END_DAY = -719_162, 2_932_897  # days since 1970 of the first days of the years 1 and 10000
 _MOST = 2**63 - 1
+_PASSWORD = re.compile(r"[^/@]*:[^@]*@")
+_CONTAINERS = ("abfs", "abfss")
+"""Schemes in which it is a container that stands before the @."""
 _WIDER = {pa.uint8(): pa.int16(), pa.uint16(): pa.int32(), pa.uint32(): pa.int64()}
 
 
@@ -64,7 +67,7 @@ class LakeOptions(CommonOptions):
         return False
 
     def check_place(self, replica: str) -> None:
-        """Raise ProfileError unless one place is named, and keys are whole."""
+        """Raise ProfileError unless one place is named, and keys are whole and where keys belong."""
         if bool(self.path) == bool(self.uri):
             raise ProfileError(
                 f"replica '{replica}' needs either path or uri",
@@ -75,6 +78,21 @@ class LakeOptions(CommonOptions):
                 f"replica '{replica}' has one of access_key and secret_key",
                 fix="give both, or neither and let the machine's environment or role give them",
             )
+        for name, named in (("uri", _names_user(self.uri)), ("endpoint", "@" in self.endpoint)):
+            if named:  # it would be told wherever the place is
+                raise ProfileError(
+                    f"replica '{replica}': {name} names a user or a password",
+                    fix="take out what stands before the @; access_key and secret_key are for keys",
+                )
+
+
+def _names_user(uri: str) -> bool:
+    """Return whether an address has a user or a password; in this one may be a / as well."""
+    scheme = uri.partition("://")[0]
+    rest = uri.removeprefix(f"{scheme}://")
+    if _PASSWORD.match(rest):
+        return True
+    return scheme not in _CONTAINERS and "@" in rest.partition("/")[0]
 
 
 def folder_name(table: str) -> str:
