@@ -4,8 +4,11 @@ import gzip
 import io
 import json
 import math
+import os
+import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -124,12 +127,40 @@ def test_standard_input_is_read_as_lines(log: EmbeddedLog, monkeypatch: pytest.M
         produce_files(log, stream(), ["-"], format="csv")
 
 
-def test_a_silent_pipe_does_not_keep_a_run_from_stopping(log: EmbeddedLog, tmp_path: Path) -> None:
-    fifo = tmp_path / "pipe"
-    import os
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a pipe is waited for until somebody writes")
+def test_a_pipe_that_nobody_writes_to_does_not_keep_a_run_from_stopping(
+    log: EmbeddedLog, tmp_path: Path
+) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    stop, ended = threading.Event(), threading.Event()
 
+    def produce() -> None:
+        produce_files(log, stream(), [tmp_path / "pipe"], format="ndjson", stop=stop)
+        ended.set()
+
+    run = threading.Thread(target=produce, daemon=True)
+    run.start()
+    stop.set()
+    assert ended.wait(20)
+
+
+def test_a_pipe_to_which_somebody_writes_only_later_is_read_to_its_end(
+    log: EmbeddedLog, tmp_path: Path
+) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    pool = ThreadPoolExecutor(1)
+    run = pool.submit(produce_files, log, stream(), [tmp_path / "pipe"], format="ndjson")
+    with (tmp_path / "pipe").open("wb") as pipe:  # waits until it is read
+        pipe.write(b"1\n")
+        pipe.flush()
+        pipe.write(b"2\n")
+    assert run.result(20).records == 2
+    assert values(log) == [b"1", b"2"]
+    pool.shutdown()
+
+
+def test_a_silent_pipe_does_not_keep_a_run_from_stopping(log: EmbeddedLog) -> None:
     reading, writing = os.pipe()
-    del fifo
     stop = threading.Event()
     with os.fdopen(reading, "rb") as stdin, pytest.MonkeyPatch.context() as patch:
         patch.setattr("sys.stdin", SimpleNamespace(buffer=stdin))

@@ -32,6 +32,8 @@ LINE_BYTES_MAX = 16 * 1024 * 1024
 CHUNK_BYTES = 4 * 1024 * 1024
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _STOP_ASKED_EVERY_S = 0.1
+_WITHOUT_WAITING = os.O_NONBLOCK if sys.platform == "linux" else 0
+"""Elsewhere a pipe that was opened so could look as if it had ended before anybody wrote to it."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,8 @@ def is_pipe(file: str | Path) -> bool:
 def line_chunks(file: str | Path, stop: Event, *, chunk_bytes: int = CHUNK_BYTES) -> Iterator[Chunk]:
     """Give the lines of `file`, or of standard input for `-`; a name that ends in `.gz` is decompressed.
 
-    What comes out of a pipe is given as it arrives, and no longer once `stop` is set. Raises RefusedError.
+    What comes out of a pipe is given as it arrives, and no longer once `stop` is set, also while nobody has
+    opened it to write; only one that is decompressed is waited for. Raises RefusedError.
     """
     name = "standard input" if str(file) == "-" else str(file)
     left, line, first = b"", 1, True
@@ -148,7 +151,9 @@ def _opened_pipe(file: str | Path) -> Iterator[BinaryIO]:
         yield sys.stdin.buffer
         return
     try:
-        descriptor = os.open(file, os.O_RDONLY)
+        # Not waiting for somebody who writes: to wait is for who asks between whether to stop.
+        descriptor = os.open(file, os.O_RDONLY | _WITHOUT_WAITING)
+        os.set_blocking(descriptor, True)
     except OSError as error:
         raise RefusedError(
             f"{file}: {error.strerror}", fix="check the name and that you may read it"
