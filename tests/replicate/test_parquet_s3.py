@@ -332,11 +332,12 @@ def test_a_rebuild_takes_out_what_the_store_does_not_have(target: BucketTarget) 
     assert numbers(target) == [2, 4]
 
 
-def test_a_server_that_replaces_objects_without_looking_is_not_written_to(s3: str) -> None:
-    door = Door(s3, {b"If-Match": b"X-Naught"})
+@pytest.mark.parametrize("header", ["If-Match", "If-None-Match"])
+def test_a_server_that_replaces_objects_without_looking_is_not_written_to(s3: str, header: str) -> None:
+    door = Door(s3, {header.encode(): b"X-Naught"})
     try:
         target = BucketTarget(s3, door=door)
-        with pytest.raises(RefusedError, match="If-Match"), opened(target, WINDOWS):
+        with pytest.raises(RefusedError, match=rf"\({header}\)"), opened(target, WINDOWS):
             pass
         assert target.names() == []
     finally:

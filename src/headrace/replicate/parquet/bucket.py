@@ -30,7 +30,7 @@ __all__ = ["Bucket", "Found"]
 
 _SAID_MAX = 200
 _CONNECT_S, _READ_S = 5, 30
-_PROBE = "_headrace/condition"
+_PROBE = "_headrace/_condition"  # no table's folder begins with _
 _CHANGED = ("PreconditionFailed", "412")
 _ABSENT = ("NoSuchKey", "404")
 _KEYS = re.compile(
@@ -135,20 +135,30 @@ class Bucket:
     def require_conditions(self) -> None:
         """Raise RefusedError when the server puts an object in the place of another one than was named.
 
-        Then two runs could both believe that they have committed.
+        Then two runs could both believe that they have committed. The empty object that is asked about stays:
+        nobody takes it away from who asks at the same time.
         """
-        why = f"{self.place}: its server does not compare an object before it replaces it (If-Match)"
-        refused = RefusedError(why, fix='use a server that does, as S3 itself, or kind = "delta"')
+        for header, condition in (
+            ("If-None-Match", {"IfNoneMatch": "*"}),
+            ("If-Match", {"IfMatch": '"none"'}),
+        ):
+            if not any(self._looks(condition) for _ in range(2)):  # the first time it may not be there yet
+                self.delete(_PROBE)
+                raise RefusedError(
+                    f"{self.place}: its server does not compare an object before it replaces it ({header})",
+                    fix='use a server that does, as S3 itself, or kind = "delta"',
+                )
+
+    def _looks(self, condition: dict[str, str]) -> bool:
+        """Return whether the server refused to write the object that is asked about."""
         try:
-            self._client_once.put_object(**self._at(_PROBE), Body=b"", IfMatch='"none"')
+            self._client_once.put_object(**self._at(_PROBE), Body=b"", **condition)
         except ClientError as error:
             if _code(error) in (*_CHANGED, *_ABSENT):
-                return
-            if _code(error) == "NotImplemented":
-                raise refused from None
-            raise
-        self.delete(_PROBE)
-        raise refused
+                return True
+            if _code(error) != "NotImplemented":
+                raise
+        return False
 
     def read(self, key: str) -> Found | None:
         """Return an object; None when there is none."""
