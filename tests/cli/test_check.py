@@ -231,6 +231,33 @@ def test_the_driver_of_a_replica_that_this_machine_lacks_is_a_warning(
     ]
 
 
+@pytest.mark.parametrize("kind", ["parquet", "delta"])
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ('path = "out/", uri = "s3://lake/out"', "path or uri"),
+        ('mode = "update"', "path or uri"),
+        ('uri = "s3://lake/out", access_key = "${env:HEADRACE_TEST_TOKEN}"', "one of access_key"),
+        ('uri = "s3://"', "names no bucket"),
+        ('uri = "s3:///out"', "names no bucket"),
+    ],
+)
+def test_a_place_that_files_cannot_have_is_told(
+    folder: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
+    options: str,
+    said: str,
+) -> None:
+    monkeypatch.setenv("HEADRACE_TEST_TOKEN", "a")
+    profiles(folder, f'[profiles.local]\nreplicas.copy = {{ kind = "{kind}", {options} }}\n')
+    checked = Checked(folder, capsys)
+    assert checked.code == 2
+    assert "headrace.toml:2: profile 'local': 'replicas.copy'" in checked.err
+    assert said in checked.err
+
+
 @pytest.mark.parametrize("blueprint", ["commerce", "customers", "operations", "signups"])
 def test_every_profile_of_a_blueprint_is_right_where_nothing_is_set(
     blueprint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch

@@ -24,6 +24,7 @@ _ODD = re.compile(r"[^\w.=+-]|^[._]", re.ASCII)
 _FIRST_DAY, _END_DAY = -719_162, 2_932_897  # days since 1970 of the first days of the years 1 and 10000
 _MOST = 2**63 - 1
 _PASSWORD = re.compile(r"[^/@]*:[^@]*@")
+_OF_BUCKETS = ("s3", "s3a", "gs")
 _CONTAINERS = ("abfs", "abfss")
 """Schemes in which it is a container that stands before the @."""
 _WIDER = {pa.uint8(): pa.int16(), pa.uint16(): pa.int32(), pa.uint32(): pa.int64()}
@@ -67,11 +68,17 @@ class LakeOptions(CommonOptions):
         return False
 
     def check_place(self, replica: str) -> None:
-        """Raise ProfileError unless one place is named, and keys are whole and where keys belong."""
+        """Raise ProfileError unless one place is named in full, and keys are whole and where keys belong."""
         if bool(self.path) == bool(self.uri):
             raise ProfileError(
                 f"replica '{replica}' needs either path or uri",
                 fix='write path = "warehouse/", or uri = "s3://bucket/warehouse"',
+            )
+        scheme, separator, rest = self.uri.partition("://")
+        if separator and scheme in _OF_BUCKETS and not rest.partition("/")[0]:
+            raise ProfileError(
+                f"replica '{replica}': uri names no bucket",
+                fix=f'write it behind {scheme}://, such as uri = "{scheme}://bucket/warehouse"',
             )
         if (self.access_key is None) != (self.secret_key is None):
             raise ProfileError(
