@@ -23,7 +23,9 @@ class SparkOptions:
     """What stands under `spark.` in a profile. All but these options are Spark's own, and passed on."""
 
     trigger: timedelta | None = option(
-        Kind.DURATION, None, "micro-batches begin at multiples of it since 1970; none: as soon as there is something"
+        Kind.DURATION,
+        None,
+        "micro-batches begin at multiples of it since 1970; none: as soon as there is something",
     )
     checkpoint: str | None = option(
         Kind.TEXT, None, "where Spark keeps its notes on a run, a folder or a URI; none: beside the store"
