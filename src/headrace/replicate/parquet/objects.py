@@ -24,6 +24,7 @@ from headrace.replicate.columns import LakeOptions, folder_name
 from headrace.replicate.folders import folder_failures
 from headrace.replicate.parquet.bucket import Bucket, Found
 from headrace.replicate.parquet.manifest import BOOKS, DataFile, Manifest, manifest_of
+from headrace.replicate.parquet.workspace import Workspace, clear_workspaces
 from headrace.replicate.protocol import fenced
 
 __all__ = ["ObjectTree", "object_trees"]
@@ -39,6 +40,7 @@ def object_trees(options: LakeOptions, tables: Iterable[str]) -> Mapping[str, Ob
     try:
         with bucket.failures():
             bucket.require_conditions()
+        clear_workspaces(bucket.place)
     except BaseException:
         bucket.close()
         raise
@@ -59,7 +61,7 @@ class ObjectTree:
         self.books = bucket.address(self._books)
         self._there: Manifest | None = None
         self._tag: str | None = None
-        self._staged: tempfile.TemporaryDirectory[str] | None = None
+        self._staged: Workspace | None = None
 
     @contextmanager
     def failures(self) -> Iterator[None]:
@@ -104,13 +106,13 @@ class ObjectTree:
     def stage(self, commit: int) -> Path:
         """See `TableFiles`."""
         self._unstage()
-        self._staged = tempfile.TemporaryDirectory(prefix="headrace-")
-        return Path(self._staged.name)
+        self._staged = Workspace(self._bucket.place)
+        return self._staged.path
 
     def _unstage(self) -> None:
         staged, self._staged = self._staged, None
         if staged is not None:
-            staged.cleanup()
+            staged.close()
 
     def keep(self, staged: Path, names: Iterable[str]) -> None:
         """See `TableFiles`. No folder is exchanged here."""
@@ -118,7 +120,7 @@ class ObjectTree:
     def commit(self, manifest: Manifest) -> None:
         """See `TableFiles`."""
         assert self._staged is not None and self._there is not None  # noqa: S101 - `stage`, in `held`
-        top = Path(self._staged.name)
+        top = self._staged.path
         coming = {path.relative_to(top).as_posix(): path for path in top.rglob("*") if path.is_file()}
         going = self._there.files.keys() - manifest.files.keys()
         pending = f"{self._books}/pending/c{manifest.commit:08d}{self.mark}.json"
