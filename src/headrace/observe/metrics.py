@@ -132,7 +132,7 @@ METRICS: tuple[Metric, ...] = (
            Source.LEDGER, "stream", "partition"),
     _gauge("headrace_frontier_timestamp_seconds", "seconds",
            "How far record time had come with the last epoch, over all partitions of a stream, in Unix time. "
-           "It stands still while nothing comes; how far behind a stream is says headrace_lag_seconds.",
+           "It stands still while nothing comes; how far behind a stream is tells its lag.",
            Source.LEDGER, "stream"),
     _gauge("headrace_watermark_timestamp_seconds", "seconds",
            "The frontier less the stream's allowed lateness, in Unix time: what others call the watermark. "
