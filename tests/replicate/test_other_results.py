@@ -79,6 +79,28 @@ def test_a_replica_follows_another_having_of_a_store_that_exists(tmp_path: Path)
         agree(test, far, *second)
 
 
+def test_few_changes_are_read_without_asking_for_their_number_or_for_rows_that_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def asked(*_: Any, **__: Any) -> None:
+        raise AssertionError("the counters had told")
+
+    target = FilesTarget(tmp_path / "target")
+    with shop(tmp_path / "shop", users=USERS, windows=WINDOWS, visits=VISITS) as test:
+        send(test, "ann")
+        with following(test, target.replica()) as follower:
+            catch_up(follower)
+            with monkeypatch.context() as patch:
+                for name in ("epoch_sizes", "removed_keys"):
+                    patch.setattr(f"headrace.replicate.copying.{name}", asked)
+                send(test, "bob")
+                catch_up(follower)
+            agree(test, target, "users", "windows", "visits")
+            send(test, "ann", minute=3)  # the visit is another one: the row of before leaves
+            catch_up(follower)
+            agree(test, target, "users", "windows", "visits")
+
+
 def test_a_row_that_leaves_by_a_having_of_later_is_told_once(tmp_path: Path) -> None:
     with shop(tmp_path, t=USERS) as test:
         send(test, "ann", "bob", "bob")

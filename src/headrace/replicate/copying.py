@@ -30,6 +30,7 @@ from headrace.store.changes import (
     view_rows,
 )
 from headrace.store.names import quoted
+from headrace.store.progress import TableProgress
 
 __all__ = ["BEGIN_AGAIN", "OF_DATA", "TableCopy", "copy_of", "first_cursor"]
 
@@ -159,13 +160,19 @@ class _RowsCopy(_Copy):
         self._row_bytes = float(_ROW_BYTES_FIRST)
         self._ahead: _Ahead | None = None
         self._signature: object = None
+        self._mark: tuple[int, TableProgress | None] = (-1, None)
+        """Up to where the last span went, and what was known of the table there."""
+        self._none_removed: pa.Table | None = None
         self._append = options.mode == "append" and has_closings(plan)
+        window = plan.window
+        self._windows = -(-window.size // window.slide) if window is not None and window.slide else 1
 
     def _started(self, cursor: Cursor) -> None:
         super()._started(cursor)
         self._position = cursor.position
         self._sizes, self._sized_to = [], 0
         self._signature = self._ahead = None
+        self._mark = (-1, None)
 
     def written(self, chunk: Chunk) -> None:
         """See `TableCopy`."""
@@ -202,11 +209,18 @@ class _RowsCopy(_Copy):
 
     def _following(self, reader: Any, head: Head) -> Chunk | None:
         """Return what changed in the next span of epochs, or its next piece; None: nothing did."""
-        paged, closing = self._enter_span(reader, head)
+        few = self._few_changed(head)
+        none_left = few is not None and self._position.whole and not self._append
+        paged, closing = self._enter_span(reader, head, few)
         nested, first = self._options.json_nested, self._position.whole
         rows, done = self._piece(reader, paged, closing)
         span = self._position if first and not self._append else Position.at(self._position.through)
-        removed = removed_keys(reader, self.plan, span, expired_after=self._expired_after, json_nested=nested)
+        removed = self._none_removed if none_left else None
+        if removed is None:
+            removed = removed_keys(
+                reader, self.plan, span, expired_after=self._expired_after, json_nested=nested
+            )
+            self._none_removed = removed.slice(0, 0)
         if rows.num_rows:
             self._row_bytes = max(1.0, rows.nbytes / rows.num_rows)
         if rows.num_rows or removed.num_rows or not done.whole:
@@ -244,7 +258,17 @@ class _RowsCopy(_Copy):
         rows, done, self._ahead = ahead.cut(rows_max)
         return rows, done
 
-    def _enter_span(self, reader: Any, head: Head) -> tuple[int | None, Closing | None]:
+    def _few_changed(self, head: Head) -> int | None:
+        """Return how many rows changed at most since the last span, if none left; None: ask the store."""
+        known, (epoch, before) = head.progress.tables.get(self.shape.name), self._mark
+        if known is None or before is None or epoch != self._position.epoch or self.plan.unnests:
+            return None
+        same = ("fingerprint", "removed", "retired_through", "rebuild", "partial_since", "floor")
+        if any(getattr(known, name) != getattr(before, name) for name in same) or known.kept < before.kept:
+            return None
+        return (known.kept - before.kept) * self._windows
+
+    def _enter_span(self, reader: Any, head: Head, few: int | None) -> tuple[int | None, Closing | None]:
         """Choose the next span, unless one is half copied; return how many rows to take, None: all."""
         bytes_max, whole = self._options.chunk_bytes_max, self._position.whole
         rows_max = max(1, min(self._options.chunk_rows_max, int(bytes_max / self._row_bytes)))
@@ -255,8 +279,12 @@ class _RowsCopy(_Copy):
             return rows_max, closing
         if not whole:
             return rows_max, None
-        through, size = self._span(reader, head, rows_max)
+        if few is not None and few <= rows_max:
+            through, size = head.epoch, few
+        else:
+            through, size = self._span(reader, head, rows_max)
         self._position = Position(self._position.epoch, through)
+        self._mark = (through, head.progress.tables.get(self.shape.name) if through == head.epoch else None)
         return (rows_max if size > rows_max else None), None
 
     def _last(self, reader: Any) -> Chunk:

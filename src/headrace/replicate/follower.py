@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -16,7 +17,7 @@ from headrace.replicate.copying import OF_DATA, TableCopy, copy_of
 from headrace.replicate.filed import FilesCopy
 from headrace.replicate.foreign import SetBackError, refuse_foreign, ways_on
 from headrace.replicate.options import CommonOptions
-from headrace.replicate.protocol import Cursor, Refusal, ReplicaWriter, Task
+from headrace.replicate.protocol import Chunk, Cursor, Refusal, ReplicaWriter, Task
 from headrace.replicate.shapes import tables_of
 from headrace.sql.plan import PipelinePlan
 from headrace.store.changes import Head, begun_again, read_head
@@ -28,6 +29,8 @@ __all__ = ["Follower", "Telling"]
 
 _RESTS = {"all": 0.0, "half": 1.0, "quarter": 3.0}
 """For how many times as long as it worked a replica that catches up rests, by its option `share`."""
+_TOGETHER_BYTES = 1024 * 1024
+"""Changes of several tables are read in one look at the store while they are no more than this."""
 _CALM_S = 60.0
 """A follower looks at the store so often even if nobody wakes it; a view's `refresh` may wake it sooner."""
 
@@ -355,26 +358,45 @@ class Follower:
 
     def _step(self, goal: int) -> bool:
         """Send a chunk of every table that has one; whether there is more of what was there at `goal`."""
-        more, known = False, self._head()
-        self.epoch = known.epoch
-        for copy in self.copies:
-            if copy.cursor is None or self._interrupted or self._writer is None or copy.quiet(known):
-                continue
-            with self._store.snapshot() as reader:
-                head = read_head(reader)
-                if copy.outrun(copy.cursor, head):  # the next try begins this table anew
-                    raise TransientError(
-                        f"the store forgot which rows of '{copy.shape.name}' expired while it was copied",
-                        fix='the table is copied anew; share = "all", or a longer keep, lets it come along',
-                    )
-                chunk = copy.next_chunk(reader, head, hurry=self._hurry)
-            if chunk is not None:
+        more, left = False, deque(self.copies)
+        while left and not self._interrupted and self._writer is not None:
+            for copy, chunk in self._read(left):  # all of them: a view that was read counts as sent
                 self._writer.write(chunk)
                 copy.written(chunk)
                 if self.state == "waiting":  # not sooner: a target that lets us in may still take nothing
                     self._enter("starting")
                 more = more or copy.behind(goal)
         return more
+
+    def _read(self, left: deque[TableCopy]) -> list[tuple[TableCopy, Chunk]]:
+        """Take tables out of `left` and return their chunks: in one look at the store while they are small.
+
+        A view is looked at alone: its query, a user's, may fail, and end the look for those behind it.
+        """
+        found: list[tuple[TableCopy, Chunk]] = []
+        size, looked, alone = 0, False, False
+        with self._store.snapshot() as reader:
+            head = read_head(reader)
+            self.epoch = head.epoch
+            while left and size < _TOGETHER_BYTES and not alone:
+                copy = left[0]
+                if copy.cursor is not None and not copy.quiet(head):
+                    alone = bool(copy.plan.view_sql)
+                    if alone and looked:
+                        break
+                    looked = True
+                    if copy.outrun(copy.cursor, head):  # the next try begins this table anew
+                        raise TransientError(
+                            f"the store forgot which rows of '{copy.shape.name}' expired while it was copied",
+                            fix='the table is copied anew; share = "all", or a longer keep, lets it come '
+                            "along",
+                        )
+                    chunk = copy.next_chunk(reader, head, hurry=self._hurry)
+                    if chunk is not None:
+                        found.append((copy, chunk))
+                        size += chunk.rows.nbytes + chunk.removed.nbytes
+                left.popleft()
+        return found
 
     def _set_aside(self, refusals: Sequence[Refusal]) -> None:
         self.rows_refused += len(refusals)
