@@ -110,8 +110,16 @@ def grafana(
     prometheus: Annotated[
         str, typer.Option("--prometheus", help="The address of Prometheus as Grafana reaches it.")
     ] = "http://localhost:9090",
+    page: Annotated[
+        str | None,
+        typer.Option(
+            "--page",
+            help="The address of the run's page as Grafana reaches it, for panels that no replica can show. "
+            "Default: as the profile has it.",
+        ),
+    ] = None,
 ) -> None:
-    """Write dashboards of all metrics and of the panels over replicas, with data sources and alerts.
+    """Write dashboards of all metrics and of the pipeline's panels, with data sources and alerts.
 
     Grafana takes the folder as its provisioning; passwords of data sources are variables of its environment.
     """
@@ -119,7 +127,7 @@ def grafana(
     from headrace.operate.export_monitoring import FOLDER, write_grafana
 
     loaded = load_project(project, profile=profile)
-    written, left = write_grafana(loaded, folder or loaded.folder / FOLDER, prometheus=prometheus)
+    written, left = write_grafana(loaded, folder or loaded.folder / FOLDER, prometheus=prometheus, page=page)
     _tell(written)
     _tell_left_out(left)
 

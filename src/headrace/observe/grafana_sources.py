@@ -15,15 +15,24 @@ if TYPE_CHECKING:
     from headrace.replicate.elasticsearch import ElasticsearchReplica
     from headrace.replicate.postgresql import PostgresReplica
 
-__all__ = ["TYPES", "cassandra_source", "postgresql_source", "reference_to", "search_source", "uid_of"]
+__all__ = [
+    "TYPES",
+    "cassandra_source",
+    "page_source",
+    "postgresql_source",
+    "reference_to",
+    "search_source",
+    "uid_of",
+]
 
 TYPES = {
     "postgresql": "grafana-postgresql-datasource",
     "elasticsearch": "elasticsearch",
     "opensearch": "grafana-opensearch-datasource",
     "cassandra": "hadesarchitect-cassandra-datasource",
+    "page": "yesoreyeram-infinity-datasource",
 }
-"""Grafana's name of what reads a kind of replica; the last two are plugins that have to be installed."""
+"""Grafana's name of what reads a kind of replica, or the page; the last three are plugins to be installed."""
 
 Source = dict[str, Any]
 
@@ -112,3 +121,13 @@ def cassandra_source(name: str, uid: str, replica: CassandraReplica) -> Source:
         more["jsonData"]["user"] = replica.user
         more["secureJsonData"] = {"password": "$CASSANDRA_PASSWORD"}
     return _source(name, uid, "cassandra", host if ":" in host else f"{host}:9042", **more)
+
+
+def page_source(pipeline: str, address: str, *, token: bool) -> Source:
+    """Return the source of a run's page; Grafana has its token, where it wants one, in HEADRACE_TOKEN."""
+    uid = uid_of("page-" + "".join(sign if sign.isalnum() else "-" for sign in pipeline.lower()))
+    more: Source = {"jsonData": {"allowedHosts": [address]}}
+    if token:
+        more["jsonData"]["auth_method"] = "bearerToken"
+        more["secureJsonData"] = {"bearerToken": "$HEADRACE_TOKEN"}
+    return _source(f"Page of {pipeline}", uid, "page", address, **more)

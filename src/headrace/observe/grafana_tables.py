@@ -1,4 +1,4 @@
-"""Grafana dashboards of the pipeline's panels, over the tables that replicas keep in other systems."""
+"""Grafana dashboards of the pipeline's panels, over the tables of replicas, or over the run's own page."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ from headrace.declare import Panel
 from headrace.observe.grafana_sources import uid_of
 from headrace.observe.panel_search import PanelSearch
 from headrace.sql.panel_query import PanelQuery
+from headrace.sql.plan import NamedColumn
 from headrace.sql.syntax import QueryError
 
 __all__ = [
     "TablePanel",
     "cassandra_panel",
+    "page_panel",
     "postgresql_panel",
     "search_panel",
     "tables_dashboard",
@@ -32,6 +34,13 @@ _UNITS = {
 _REDUCED = {"calcs": ["lastNotNull"], "fields": "", "values": False}
 _EACH_ROW = {**_REDUCED, "values": True}
 _ALL_TIME = "10y"
+_OVER_TIME = frozenset({"line", "area", "bar"})
+_NUMBERS = frozenset(
+    (
+        "TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT",
+        "UHUGEINT", "BIGNUM", "FLOAT", "DOUBLE",
+    )
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -129,12 +138,48 @@ def cassandra_panel(panel: Panel, query: PanelQuery, source: dict[str, str], *, 
     return TablePanel(panel, source, target, by_time, ranged=False, transformations=tuple(changes))
 
 
+def page_panel(
+    panel: Panel, number: int, columns: Sequence[NamedColumn], source: dict[str, str]
+) -> TablePanel:
+    """Return a panel that asks the run's page for its panel `number`, whose query gives `columns`.
+
+    The page answers rows as lists, so a column is chosen by its place.
+    """
+    kinds = [_kind_of(column.type) for column in columns]
+    by_time = panel.kind in _OVER_TIME and kinds[0] == "timestamp"
+    target = {
+        "type": "json",
+        "source": "url",
+        "parser": "backend",
+        "format": "timeseries" if by_time else "table",
+        "url": f"/api/panels/{number}/rows",
+        "url_options": {"method": "GET"},
+        "root_selector": "rows",
+        "columns": [
+            {"selector": str(place), "text": column.name, "type": kind}
+            for place, (column, kind) in enumerate(zip(columns, kinds, strict=True))
+        ],
+    }
+    return TablePanel(panel, source, target, by_time)
+
+
+def _kind_of(type_name: str) -> str:
+    """Return the Infinity data source's word for one of DuckDB's types."""
+    if type_name.startswith(("TIMESTAMP", "DATE")):
+        found = "timestamp"
+    elif type_name.startswith("DECIMAL") or type_name in _NUMBERS:
+        found = "number"
+    else:
+        found = "boolean" if type_name == "BOOLEAN" else "string"
+    return "string" if type_name.endswith("]") else found
+
+
 def _name(text: str) -> str:
     return '"' + text.replace('"', '""') + '"'
 
 
 def tables_dashboard(pipeline: str, replica: str, panels: Sequence[TablePanel]) -> dict[str, Any]:
-    """Return the dashboard of a replica's panels."""
+    """Return the dashboard of a replica's panels, or of another place that has them."""
     name = "".join(sign if sign.isalnum() else "-" for sign in f"headrace-{pipeline}-{replica}".lower())
     return {
         "uid": uid_of(name),

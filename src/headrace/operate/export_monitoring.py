@@ -15,6 +15,8 @@ from headrace.operate.export_panels import (
     SHOWN_KINDS,
     LeftOut,
     grafana_panels,
+    page_address,
+    page_panels,
     replicas_of,
     search_replica,
     searched_panels,
@@ -132,11 +134,14 @@ def write_alertmanager(project: Project, folder: Path, *, reveal: bool) -> list[
     return [_write_yaml(folder / "alertmanager" / "alertmanager.yml", document, private=True)]
 
 
-def write_grafana(project: Project, folder: Path, *, prometheus: str) -> tuple[list[Path], list[LeftOut]]:
+def write_grafana(
+    project: Project, folder: Path, *, prometheus: str, page: str | None = None
+) -> tuple[list[Path], list[LeftOut]]:
     """Write dashboards, data sources, alerts and provisioning; `prometheus` is the address that Grafana uses.
 
     A dashboard shows all metrics, and one for each replica that Grafana can read shows the panels over its
-    tables. Returns what was written, and the panels that no replica has the rows for.
+    tables. Those that no replica can show are asked of the run's page, at the address `page`; None: where the
+    profile serves it. Returns what was written, and the panels that cannot be shown there either.
     """
     from headrace.observe.export_grafana import (
         PROMETHEUS_UID,
@@ -159,6 +164,15 @@ def write_grafana(project: Project, folder: Path, *, prometheus: str) -> tuple[l
             shown |= {each.panel.title for each in panels}
             dashboards[f"{name}-{replica}"] = tables_dashboard(name, replica, panels)
             sources += asked
+    page = page or page_address(project)
+    if page is not None and any(each.title not in shown for each in project.pipeline.panels):
+        panels, source = page_panels(project, page.rstrip("/"), shown)
+        shown |= {each.panel.title for each in panels}
+        asked_of = "page"
+        while f"{name}-{asked_of}" in dashboards:  # a replica may be called so
+            asked_of = f"run-{asked_of}"
+        dashboards[f"{name}-{asked_of}"] = tables_dashboard(name, asked_of, panels)
+        sources.append(source)
     provisioning = place / "provisioning"
     rules = alert_groups(rules_of(project), name, PROMETHEUS_UID)
     written = [
@@ -170,7 +184,12 @@ def write_grafana(project: Project, folder: Path, *, prometheus: str) -> tuple[l
         _write_yaml(provisioning / "datasources" / "headrace.yaml", data_sources(prometheus, sources)),
         _write_yaml(provisioning / "alerting" / "headrace.yaml", rules),
     ]
-    return written, [each for title, each in left.items() if title not in shown]
+    nowhere = "no replica has its table, and the profile serves no page at a port of its own"
+    return written, [
+        left.get(each.title, LeftOut(each.title, nowhere))
+        for each in project.pipeline.panels
+        if each.title not in shown
+    ]
 
 
 def write_kibana(

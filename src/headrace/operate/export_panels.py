@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -16,6 +16,7 @@ from headrace.sql import plan_pipeline
 from headrace.sql.panel_query import PanelQuery, read_panel
 from headrace.sql.session import Session
 from headrace.sql.syntax import QueryError
+from headrace.sql.system import system_relations
 
 if TYPE_CHECKING:
     from headrace.observe.export_kibana import DataView, Shown
@@ -23,11 +24,22 @@ if TYPE_CHECKING:
     from headrace.replicate.elasticsearch import ElasticsearchReplica
     from headrace.replicate.protocol import TableShape
 
-__all__ = ["SHOWN_KINDS", "LeftOut", "grafana_panels", "replicas_of", "search_replica", "searched_panels"]
+__all__ = [
+    "SHOWN_KINDS",
+    "LeftOut",
+    "grafana_panels",
+    "page_address",
+    "page_panels",
+    "replicas_of",
+    "search_replica",
+    "searched_panels",
+]
 
 SEARCH_KINDS = ("elasticsearch", "opensearch")
 SHOWN_KINDS = ("postgresql", *SEARCH_KINDS, "cassandra")
 """The replicas that Grafana can read."""
+
+_ANYWHERE = frozenset({"0.0.0.0", "::"})  # noqa: S104 - compared with, not bound to
 
 _Made = TypeVar("_Made")
 
@@ -126,6 +138,40 @@ def grafana_panels(
     if options.kind == "cassandra":
         return _cassandra_panels(project, replica, uid)
     return _search_panels(project, replica, uid)
+
+
+def page_address(project: Project) -> str | None:
+    """Return where the profile serves the page, for a program on the same machine; None: nowhere fixed."""
+    page = project.profile.page
+    if page.serve == "off" or page.port == 0:
+        return None
+    host = "localhost" if page.host in _ANYWHERE else page.host
+    name = f"[{host}]" if ":" in host else host
+    return f"{'http' if page.certificate is None else 'https'}://{name}:{page.port}"
+
+
+def page_panels(
+    project: Project, address: str, shown: Container[str]
+) -> tuple[list[TablePanel], dict[str, Any]]:
+    """Return Grafana's panels over the page at `address`, without those `shown` elsewhere, and the source."""
+    from headrace.observe.grafana_sources import page_source, reference_to
+    from headrace.observe.grafana_tables import page_panel
+
+    plan = plan_pipeline(project.pipeline)
+    source = page_source(project.pipeline.name, address, token=project.profile.page.token is not None)
+    with closing(Session()) as session:
+        for function in project.pipeline.functions:
+            session.function(function)
+        for relation, columns in system_relations(plan.streams.values()).items():
+            session.relation(relation, columns)
+        for table in plan.tables:
+            session.relation(table.name, table.columns)
+        panels = [
+            page_panel(panel, number, session.describe(panel.query), reference_to(source))
+            for number, panel in enumerate(plan.panels)
+            if panel.title not in shown
+        ]
+    return panels, source
 
 
 def _postgresql_panels(
