@@ -58,6 +58,32 @@ def without_node(folder: Path) -> dict[str, str]:
     return {**os.environ, "PATH": str(folder)}
 
 
+ASKED = """
+import importlib, sys, tomllib
+from pathlib import Path
+
+sys.path.insert(0, ".")
+building = tomllib.loads(Path("pyproject.toml").read_text())["build-system"]
+backend = importlib.import_module(building["build-backend"])
+for asked in (backend.get_requires_for_build_editable, backend.get_requires_for_build_wheel):
+    print(*(each for each in asked() if "node" in each))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.untraced
+def test_a_checkout_is_installed_without_a_node_and_only_a_wheel_asks_for_one(tmp_path: Path) -> None:
+    for name in ("pyproject.toml", "hatch_build.py", "ui/build.py"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy2(ROOT / name, tmp_path / name)
+    asking = [str(UV), "run", "--quiet", "--no-project", "--with", "hatchling", "python", "-c", ASKED]
+    done = subprocess.run(
+        asking, cwd=tmp_path, env=without_node(tmp_path / "bin"),
+        capture_output=True, text=True, timeout=200, check=False,
+    )  # fmt: skip
+    assert done.stdout == "\nnodejs-wheel-binaries\n", done.stderr
+
+
 @pytest.mark.soak
 @pytest.mark.timeout(1200)
 def test_a_checkout_without_node_makes_the_page_and_a_wheel_that_holds_it(tmp_path: Path) -> None:
