@@ -344,6 +344,10 @@ def test_prometheus_asks_all_that_tell_of_themselves_where_they_do(tmp_path: Pat
     }
     assert parsed(services["generator"]["command"][1:])["metrics_port"] == 9465
     promtool("check", "config", "prometheus.yml", folder=folder / "deploy" / "prometheus")
+    path.write_text(path.read_text().replace("spark://spark-master:7077", "local[2]"))
+    exported(folder, "cluster_of_containers")
+    scraped = yaml.safe_load((folder / "deploy" / "prometheus" / "prometheus.yml").read_text())
+    assert {each["job_name"] for each in scraped["scrape_configs"]} == {"headrace", "generator", "node"}
 
 
 @pytest.mark.parametrize("blueprint", ["commerce", "customers", "operations", "signups"])

@@ -223,7 +223,9 @@ def _scraped(deployment: Deployment) -> list[Target]:
     if deployment.generates:
         targets.append(Target("generator", f"generator:{GENERATOR_METRICS}"))
     spark = page_of_spark(deployment.project, host="headrace")
-    targets += [] if spark is None else spark_targets(spark)
+    # A driver that is its own cluster serves its page on loopback, which no other container reaches.
+    alone = deployment.profile.spark.conf.get("spark.master", "local").startswith("local")
+    targets += [] if spark is None or alone else spark_targets(spark)
     named = deployment.profile.metrics.targets or {}
     return [*targets, *(Target(name, address) for name, address in named.items())]
 
