@@ -1,7 +1,7 @@
 """A Grafana dashboard made of the table of metrics, and what provisions it; as documents of plain values.
 
 What a dashboard looks like is Grafana's JSON model, as its foundation SDK describes it; a test reads every
-panel with that SDK.
+panel with that SDK (docs/decisions/0014 says why it is not built with it).
 """
 
 from __future__ import annotations
