@@ -79,7 +79,32 @@ def test_a_file_that_is_no_schema_and_a_registry_that_is_not_there_are_told(
     assert run(["registry", "register", "s", str(tmp_path / "none.avsc")]) == 1
     assert "cannot be read" in capsys.readouterr().err
     assert run(["registry", "list", "--url", "http://127.0.0.1:9"]) == 75
-    assert "does not answer" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "does not answer" in told
+    assert "fix: start it, or correct --url" in told
+
+
+NO_SCHEMAS = [
+    ("a.avsc", '{"type": "record",\n  "name": oops}', "not JSON: Expecting value (line 2, column 11)"),
+    ("b.avsc", "", "not JSON: Expecting value (line 1, column 1)"),
+    ("c.avsc", '{"type": "recrd", "name": "E", "fields": []}', "the schema is not Avro: "),
+    ("d.json", '{"type": "object",\n}', "not JSON: "),
+    ("e.json", '{"type": 5}', "not JSON Schema: 'anyOf' is not met (at /type)"),
+]
+
+
+def test_a_schema_that_is_none_is_told_with_its_file_and_place(
+    url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, text, where in NO_SCHEMAS:
+        path = tmp_path / name
+        path.write_text(text)
+        for command in ("check", "register"):
+            assert run(["registry", command, "events-value", str(path), "--url", url]) == 1
+            told = capsys.readouterr().err
+            assert told.startswith(f"error: {path}: the schema is ")
+            assert where in told
+            assert "fix: correct the schema there" in told
 
 
 @pytest.mark.parametrize("url", ["nonsense", "ftp://here", "http://[", "http://me:pass/word@here:8081", ""])

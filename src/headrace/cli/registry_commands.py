@@ -1,5 +1,7 @@
 """`registry`: an embedded schema registry, and questions to any Confluent-compatible one."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -95,7 +97,7 @@ def register_(
     from headrace.cli.output import print_json
 
     kind, text = _schema(file)
-    with _client(url, user) as client:
+    with _client(url, user) as client, _naming(file, kind, text):
         number = client.register(subject, kind, text)
         found = client.find(subject, kind, text)
     version = None if found is None else found.version
@@ -119,7 +121,7 @@ def check(
     from headrace.cli.output import print_json
 
     kind, text = _schema(file)
-    with _client(url, user) as client:
+    with _client(url, user) as client, _naming(file, kind, text):
         reasons = client.check(subject, kind, text)
     if as_json:
         print_json({"subject": subject, "compatible": not reasons, "reasons": reasons})
@@ -137,8 +139,32 @@ def _client(url: str, user: str | None) -> Any:
 
     from headrace.log.registry.client import RegistryClient
 
-    client = RegistryClient(url, user=user, password=os.environ.get(_PASSWORD_VARIABLE))
-    return closing(client)
+    password = os.environ.get(_PASSWORD_VARIABLE)
+    login = f"--user and {_PASSWORD_VARIABLE}"
+    return closing(RegistryClient(url, user=user, password=password, named="--url", login=login))
+
+
+@contextmanager
+def _naming(file: Path, kind: str, text: str) -> Iterator[None]:
+    """Say of a schema that the registry takes for none in which file it stands, and where."""
+    from headrace.log.registry.avro_schema import SchemaInvalid
+    from headrace.log.registry.client import INVALID_SCHEMA, AnswerRefused
+    from headrace.log.registry.contents import read_content
+
+    try:
+        yield
+        return
+    except SchemaInvalid as error:
+        why = error.message
+    except AnswerRefused as error:
+        if error.code not in INVALID_SCHEMA:
+            raise
+        why = error.message
+        try:
+            read_content(kind, text)
+        except SchemaInvalid as found:  # it says where, which not every registry does
+            why = found.message
+    raise RefusedError(f"{file}: {why}", fix="correct the schema there, then try again") from None
 
 
 def _schema(file: Path) -> tuple[str, str]:

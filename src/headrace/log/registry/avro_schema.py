@@ -15,7 +15,16 @@ from typing import Any
 
 from headrace.errors import HeadraceError, InternalError
 
-__all__ = ["PRIMITIVES", "AvroField", "AvroType", "SchemaInvalid", "canonical_avro", "parse_avro", "shape_of"]
+__all__ = [
+    "PRIMITIVES",
+    "AvroField",
+    "AvroType",
+    "SchemaInvalid",
+    "canonical_avro",
+    "not_json",
+    "parse_avro",
+    "shape_of",
+]
 
 PRIMITIVES = ("null", "boolean", "int", "long", "float", "double", "bytes", "string")
 _NAMED = ("record", "error", "enum", "fixed")
@@ -99,8 +108,15 @@ def _json(text: str) -> Any:
     except (ValueError, RecursionError) as error:
         if text.strip() in PRIMITIVES:
             return text.strip()
-        reason = error.msg if isinstance(error, json.JSONDecodeError) else "nested too deep"
-        raise SchemaInvalid(f"the schema is not JSON: {reason}", fix="send the schema as JSON text") from None
+        raise not_json(error) from None
+
+
+def not_json(error: ValueError | RecursionError) -> SchemaInvalid:
+    """Return what to say of a schema's text that `json.loads` does not take."""
+    reason = "nested too deep"
+    if isinstance(error, json.JSONDecodeError):
+        reason = f"{error.msg} (line {error.lineno}, column {error.colno})"
+    return SchemaInvalid(f"the schema is not JSON: {reason}", fix="send the schema as JSON text")
 
 
 class _Parser:

@@ -24,7 +24,7 @@ from headrace.log.registry.wire import SchemaKey
 if TYPE_CHECKING:
     import httpx
 
-__all__ = ["AnswerRefused", "Registered", "RegistryClient"]
+__all__ = ["INVALID_SCHEMA", "AnswerRefused", "Registered", "RegistryClient"]
 
 _MEDIA_TYPE = "application/vnd.schemaregistry.v1+json"
 _CONNECT_S, _ANSWER_S = 5.0, 20.0
@@ -34,6 +34,13 @@ _UNKNOWN_FOR_S = 10.0
 _REFERENCES_MAX = 200
 _NOT_FOUND = (404, 40401, 40402, 40403)
 _IDS_END = 1 << 31
+_KEPT = ("_auth", "_named", "_login")
+"""What goes along to another process."""
+INVALID_SCHEMA = (422, 42201)
+_FIXES = {
+    **dict.fromkeys(INVALID_SCHEMA, "correct the schema"),
+    42205: "set the mode of the subject, or of the registry, to READWRITE, or use another subject",
+}
 
 
 class AnswerRefused(RefusedError):
@@ -57,9 +64,20 @@ class Registered:
 
 
 class RegistryClient:
-    """A registry's address, and what it said about ids. Connects when first asked; safe for threads."""
+    """A registry's address, and what it said about ids. Connects when first asked; safe for threads.
 
-    def __init__(self, url: str, *, user: str | None = None, password: str | None = None) -> None:
+    `named` and `login` say in errors where address and user were given, so that they can be corrected there.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        user: str | None = None,
+        password: str | None = None,
+        named: str = "'registry' in headrace.toml",
+        login: str = "registry_user and registry_password in headrace.toml",
+    ) -> None:
         parts, port = urlsplit(""), None
         # A password with a slash in it ends up in the place of the port, and must not be told.
         with suppress(ValueError):
@@ -75,6 +93,7 @@ class RegistryClient:
         # A password in the URL must not come back in an error's text.
         self.url = urlunsplit((parts.scheme, place, parts.path.rstrip("/"), "", ""))
         self._auth = (user or parts.username or "", password or parts.password or "")
+        self._named, self._login = named, login
         self._client: httpx.Client | None = None
         self._lock = threading.Lock()
         self._known: OrderedDict[SchemaKey, Content] = OrderedDict()
@@ -82,10 +101,10 @@ class RegistryClient:
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Another process opens its own connections and asks again.
-        return RegistryClient, (self.url,), {"_auth": self._auth}
+        return RegistryClient, (self.url,), {name: vars(self)[name] for name in _KEPT}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self._auth = state["_auth"]
+        vars(self).update(state)
 
     def close(self) -> None:
         """Give back the connections."""
@@ -179,14 +198,18 @@ class RegistryClient:
         return int(answer["id"])
 
     def check(self, subject: str, kind: str, text: str) -> list[str]:
-        """Return why a schema is incompatible with its subject; empty when it could be registered."""
+        """Return why a schema is incompatible with its subject; empty when it could be registered.
+
+        Raises SchemaInvalid, or AnswerRefused with a code of INVALID_SCHEMA, for a text that is no schema.
+        """
         place = f"/compatibility/subjects/{_quoted(subject)}/versions?verbose=true"
         try:
             answer = self._ask("POST", place, _body(kind, text))
         except AnswerRefused as error:
-            if error.code in _NOT_FOUND:
-                return []  # a subject without versions takes anything
-            raise
+            if error.code not in _NOT_FOUND:
+                raise
+            read_content(kind, text)  # the registry has not looked at it
+            return []  # a subject without versions takes anything that is a schema
         if answer.get("is_compatible"):
             return []
         return [str(each) for each in answer.get("messages") or ["the registry gives no reason"]]
@@ -211,18 +234,21 @@ class RegistryClient:
             what = "in time" if isinstance(error, httpx.TimeoutException) else f"({type(error).__name__})"
             raise TransientError(
                 f"the schema registry at {self.url} does not answer {what}",
-                fix="start it, or correct 'registry' in headrace.toml",
+                fix=f"start it, or correct {self._named}",
             ) from None
         return self._read(answer)
 
     def _read(self, answer: httpx.Response) -> Any:
         status = answer.status_code
         if status >= 500 or status in (408, 429):
-            raise TransientError(f"the schema registry at {self.url} answers {status}: it cannot now")
+            raise TransientError(
+                f"the schema registry at {self.url} answers {status}: it cannot now",
+                fix="see what its own log says; asking again may help",
+            )
         if status in (401, 403):
             raise RefusedError(
                 f"the schema registry at {self.url} refuses this user ({status})",
-                fix="correct registry_user and registry_password in headrace.toml",
+                fix=f"correct {self._login}",
             )
         try:
             document = answer.json()
@@ -234,11 +260,14 @@ class RegistryClient:
         if not isinstance(code, int):
             raise RefusedError(
                 f"what answers at {self.url} is no schema registry ({status})",
-                fix="correct 'registry' in headrace.toml; it may need a path, such as /apis/ccompat/v7",
+                fix=f"correct {self._named}; it may need a path, such as /apis/ccompat/v7",
             )
         told = str(document.get("message", ""))
         raise AnswerRefused(
-            f"the schema registry at {self.url} answers {code}: {told[:2000]}", code=code, told=told
+            f"the schema registry at {self.url} answers {code}: {told[:2000]}",
+            fix=_FIXES.get(code, "see what its API means by this code, and change what it does not take"),
+            code=code,
+            told=told,
         )
 
     def _opened(self) -> httpx.Client:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from headrace.log.registry.avro_compatibility import Difference, reading_problems
-from headrace.log.registry.avro_schema import SchemaInvalid, canonical_avro, parse_avro
+from headrace.log.registry.avro_schema import SchemaInvalid, canonical_avro, not_json, parse_avro
 from headrace.log.registry.json_compatibility import reading_problems_json
 
 __all__ = ["KINDS", "PROTOBUF_GAP", "Content", "read_content"]
@@ -112,8 +112,7 @@ def _json_schema(text: str, references: Mapping[str, str]) -> Any:
     try:
         document = json.loads(text)
     except (ValueError, RecursionError) as error:
-        reason = error.msg if isinstance(error, json.JSONDecodeError) else "nested too deep"
-        raise SchemaInvalid(f"the schema is not JSON: {reason}", fix="send the schema as JSON text") from None
+        raise not_json(error) from None
     if not isinstance(document, dict | bool):
         raise SchemaInvalid("a JSON Schema is an object, or true or false")
     try:
