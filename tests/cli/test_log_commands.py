@@ -59,6 +59,18 @@ def test_a_log_is_described(project: Path, capsys: pytest.CaptureFixture[str]) -
     assert "did you mean 'readings'" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("command", [("peek", "readings"), ("describe",)])
+@pytest.mark.parametrize(("lane", "meant"), [("nope", ""), ("redrvie", "did you mean 'redrive'"), ("", "")])
+def test_a_lane_that_there_is_not_is_told_with_those_that_there_are(
+    project: Path, command: tuple[str, ...], lane: str, meant: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["log", *command, "--lane", lane, "-C", str(project)]) == 2
+    told = capsys.readouterr().err
+    assert f"there is no lane '{lane}'" in told
+    assert meant in told
+    assert "fix: there are: main, redrive, polling" in told
+
+
 def test_how_long_records_are_kept_is_told_as_the_profile_takes_it(
     project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

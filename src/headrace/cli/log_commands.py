@@ -20,7 +20,11 @@ if TYPE_CHECKING:
 __all__ = ["register"]
 
 LaneOption = Annotated[
-    str, typer.Option("--lane", help="A side log of the stream: redrive holds what was given back.")
+    str,
+    typer.Option(
+        "--lane",
+        help="A side log of the stream: redrive holds what was given back, polling where a poller stands.",
+    ),
 ]
 
 commands = typer.Typer(
@@ -50,6 +54,7 @@ def describe(
     from headrace.cli.output import print_json
     from headrace.operate.log_tools import describe_log, settings_of
 
+    _require_lane(lane)
     loaded = _loaded(project, profile)
     documents = []
     for name in _streams(loaded, [stream] if stream is not None else []):
@@ -133,6 +138,7 @@ def peek_command(
 
     if sum((from_beginning, last is not None, offset is not None)) > 1:
         raise ProfileError("several places to begin", fix="give --from-beginning, --last or --offset")
+    _require_lane(lane)
     begin = From(
         beginning=from_beginning,
         last=10 if last is None else last,
@@ -289,6 +295,20 @@ def _streams(loaded: "Project", wanted: Sequence[str]) -> list[str]:
                 fix="there are: " + ", ".join(known),
             )
     return list(dict.fromkeys(wanted)) or known
+
+
+def _require_lane(lane: str) -> None:
+    """Raise ProfileError for a lane that no stream has: asking a log for one would make it."""
+    from headrace.declare.words import did_you_mean, printable
+    from headrace.operate.redrive import LANE as REDRIVE
+    from headrace.produce.polling import LANE as POLLING
+
+    known = ("main", REDRIVE, POLLING)
+    if lane not in known:
+        raise ProfileError(
+            f"--lane: there is no lane '{printable(lane)}'{did_you_mean(lane, known)}",
+            fix="there are: " + ", ".join(known),
+        )
 
 
 @contextmanager
