@@ -15,6 +15,8 @@ from headrace.cli.arguments import Format
 from headrace.cli.output import print_rows
 from headrace.cli.view import RunFigures, RunView
 from headrace.engine.local import EpochReport
+from headrace.errors import TransientError
+from headrace.log.backoff import Waiting
 
 
 def figures() -> RunFigures:
@@ -81,3 +83,33 @@ def test_two_columns_of_one_name_are_both_shown_in_every_form(capsys: pytest.Cap
     print_rows(rows, Format.TABLE)
     names, *_, values = capsys.readouterr().out.strip().splitlines()
     assert (names.split(), values.split()) == (["a", "a", "a_1"], ["1", "2", "3"])
+
+
+def test_elsewhere_than_in_a_terminal_a_wait_is_told_once_with_its_fix(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    away = TransientError("the brokers do not answer", fix="start them")
+    with RunView("shop", RunFigures()) as view:
+        view.waiting(Waiting(away, 1, 0.2))
+        view.waiting(Waiting(away, 2, 0.4))
+        view.waiting(None)
+    told = capsys.readouterr()
+    assert told.err.startswith("waiting: the brokers do not answer\n  since ")
+    assert told.err.endswith("\n  fix: start them\n")
+    assert told.err.count("waiting: ") == 1
+    assert told.out == "ready again\n"
+
+
+def test_a_terminal_shows_what_is_waited_for_how_often_it_was_tried_and_the_fix(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    screen = Console(file=io.StringIO(), force_terminal=True, width=120)
+    monkeypatch.setattr("headrace.cli.view.console", lambda: screen)
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    away = TransientError("the brokers do not answer", fix="start them")
+    with RunView("shop", RunFigures()) as view:
+        view.waiting(Waiting(away, 3, 0.2))
+        view.draw()
+    shown = screen.file.getvalue()
+    for words in ("waiting: the brokers do not answer; try 3 failed", "since ", "fix: start them"):
+        assert words in shown, words

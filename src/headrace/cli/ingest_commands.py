@@ -69,7 +69,7 @@ def ingest(
         listening = bound_socket(host, port)
         undo.callback(listening.close)
         undo.enter_context(StopSignals(stop, lambda note: None))
-        taken = when_ready(lambda: _open(loaded, undo), stop, told_waiting)
+        taken = when_ready(lambda: _open(loaded, undo), stop, told_waiting())
         if taken is None:
             return
         key_fields = {each.name: each.key for each in loaded.pipeline.streams}

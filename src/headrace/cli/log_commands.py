@@ -160,7 +160,7 @@ def peek_command(
             follow=follow,
             framing=framing,
             stop=stop,
-            tell=told_waiting,
+            tell=told_waiting(),
         ):
             shown = True
             typer.echo(record.line() if as_json else _for_people(record))
@@ -239,11 +239,11 @@ def _copy_stream(
         _opened(target, name, make=True) as to_log,
         _progress(name) as show,
     ):
-        report: CopyReport = copy_log(from_log, to_log, stop=stop, on_progress=show, tell=told_waiting)
+        report: CopyReport = copy_log(from_log, to_log, stop=stop, on_progress=show, tell=told_waiting())
         document = report.to_json()
         document["partitions_added"] = len(to_log.partitions()) - len(from_log.partitions())
         if redrive and not stop.is_set():
-            lane = copy_redrive_lane(from_log, to_log, stop=stop, tell=told_waiting)
+            lane = copy_redrive_lane(from_log, to_log, stop=stop, tell=told_waiting())
             document["redrive_copied"] = lane.copied
     return document
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from functools import cache
@@ -135,12 +135,20 @@ def print_facts(facts: Iterable[tuple[str, str]]) -> None:
         typer.echo(f"{name:<{width}}  {printable(value)}")
 
 
-def told_waiting(pause: Waiting | None) -> None:
-    """Print once what a command waits for, and when it goes on."""
-    if pause is None:
-        typer.echo("ready again", err=True)
-    elif pause.attempt == 1:
-        typer.echo(f"waiting: {pause.error.message}", err=True)
+def told_waiting() -> Callable[[Waiting | None], None]:
+    """Return what prints once what a command waits for, and when it goes on."""
+    from headrace.operate.waiting import WaitingWords
+
+    words = WaitingWords()
+
+    def tell(pause: Waiting | None) -> None:
+        news = words.take(pause)
+        if pause is None:
+            typer.echo("ready again", err=True)
+        elif news:
+            typer.echo(words.lines(), err=True)
+
+    return tell
 
 
 def spell_number(value: float) -> str:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from headrace.cli.output import cell, console, spell_number
+from headrace.operate.waiting import WaitingWords
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -117,6 +118,7 @@ class RunView:
         self._address = ""
         self._screen: Any = None
         self._told = -1
+        self._waits = WaitingWords()
 
     def __enter__(self) -> RunView:
         if self.live:
@@ -156,12 +158,13 @@ class RunView:
 
     def waiting(self, pause: Waiting | None) -> None:
         """Show what a run waits for; None: it goes on. Elsewhere than in a terminal, once for each wait."""
+        news = self._waits.take(pause)
         if self._screen is not None:
-            self._note = "" if pause is None else f"waiting: {pause}"
+            self._note = self._waits.lines(tries=True)
         elif pause is None:
             typer.echo("ready again")
-        elif pause.attempt == 1:
-            typer.echo(f"waiting: {pause.error.message}", err=True)
+        elif news:
+            typer.echo(self._waits.lines(), err=True)
 
     def _picture(self) -> RenderableType:
         from rich.console import Group

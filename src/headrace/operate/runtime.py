@@ -30,6 +30,7 @@ from headrace.operate.project import Home, Project
 from headrace.operate.replicas import Replicas, expired_tables, replica_states
 from headrace.operate.spark_master import master_page_of
 from headrace.operate.telemetry import Telemetry
+from headrace.operate.waiting import WaitingWords
 
 if TYPE_CHECKING:
     from headrace.engine.local import EpochReport, LocalEngine
@@ -143,6 +144,7 @@ class Runtime:
         self.handed_to = ""
         """The profile that takes over from this run; empty while none does."""
         self._stop = threading.Event()
+        self._waits = WaitingWords()
         self.answers = Answers(
             store,
             asked,
@@ -264,12 +266,13 @@ class Runtime:
         self.journal.info("run stopped", pid=os.getpid())
 
     def _note_waiting(self, pause: Waiting | None) -> None:
-        self.answers.waiting = "" if pause is None else str(pause)
+        news = self._waits.take(pause)
+        self.answers.waiting = self._waits.line
         self.observer.waiting(pause is not None)
         if pause is None:
             self.journal.info("ready again")
-        elif pause.attempt == 1:
-            self.journal.warning("waiting", why=pause.error.message)
+        elif news:
+            self.journal.warning("waiting", why=pause.error.message, fix=self._waits.fix)
 
     def close(self) -> None:
         """Stop answering, give back store and logs."""
