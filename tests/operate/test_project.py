@@ -99,6 +99,10 @@ def test_the_pipeline_and_the_modules_beside_it_are_imported_afresh(tmp_path: Pa
         ("import not_a_module_of_anyone\n", "pipeline.py:1", "install 'not_a_module_of_anyone'"),
         ("import sys\nsys.exit(3)\n", "pipeline.py:2", "SystemExit: 3"),
         ("import json\njson.loads('{')\n", "pipeline.py:2", "JSONDecodeError"),
+        ("\nraise GeneratorExit\n", "pipeline.py:2", "cannot be run: GeneratorExit"),
+        ("class Stop(BaseException): ...\n\nraise Stop('no')\n", "pipeline.py:3", "cannot be run: Stop: no"),
+        ("class Stop(KeyboardInterrupt): ...\nraise Stop\n", "pipeline.py:2", "cannot be run: Stop"),
+        ("\nexec('a b')\n", "pipeline.py:2", "cannot be run: SyntaxError: invalid syntax"),
     ],
 )
 def test_a_pipeline_that_cannot_be_run_is_a_problem_with_its_line(

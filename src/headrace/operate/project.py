@@ -153,13 +153,14 @@ def _import_fresh(path: Path) -> ModuleType:
     except HeadraceError:
         sys.modules.pop(name, None)
         raise
-    except SyntaxError as error:
+    except BaseException as error:  # the author's code may raise anything
         sys.modules.pop(name, None)
-        place = error.filename or str(path)
-        problem = Problem(place, error.lineno or 1, Path(place).name, f"it is not Python: {error.msg}")
-        raise DeclarationError([problem]) from None
-    except (Exception, SystemExit) as error:  # the author's code may raise anything
-        sys.modules.pop(name, None)
+        if type(error) is KeyboardInterrupt:  # Ctrl-C
+            raise
+        if isinstance(error, SyntaxError) and error.filename and Path(error.filename).is_file():
+            file, what = error.filename, f"it is not Python: {error.msg}"
+            problem = Problem(file, error.lineno or 1, Path(file).name, what)
+            raise DeclarationError([problem]) from None
         raise DeclarationError([_problem_of(error, path)]) from error
     return module
 
@@ -181,8 +182,10 @@ def _problem_of(error: BaseException, path: Path) -> Problem:
             and ".venv" not in frame.filename
         ):
             file, line = frame.filename, frame.lineno
-    fix = ""
-    if isinstance(error, ModuleNotFoundError):
+    fix = "mend this line"
+    if isinstance(error, SystemExit):
+        fix = "a pipeline is declared and does not end the process: take the exit out"
+    elif isinstance(error, ModuleNotFoundError):
         extra = extra_of(error.name)
         other = f"install '{error.name}' into the environment that runs headrace, or correct the name"
         fix = other if extra is None else install_extra(extra)
