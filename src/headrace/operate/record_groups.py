@@ -74,12 +74,17 @@ class RecordGroups:
         self._queries.put("_groups_asked", groups.append_column("_number", numbers))
 
     def sort(self, rows: pa.Table, lane: str = "main") -> Sorted:
-        """Sort rows that came in time: the columns of `RowResult.timely`, or of late rows."""
+        """Sort rows that came in time: the columns of `RowResult.timely`, or of late rows.
+
+        Raises DeclarationError when a function of the user cannot be run here.
+        """
         from headrace.engine.local.failing import set_aside
+        from headrace.rows.functions import raise_unusable
 
         rows = rows.drop_columns([name for name in _NOT_FOR_QUERIES if name in rows.column_names])
         rows = rows.append_column("_lane", pa.repeat(pa.scalar(lane, pa.string()), rows.num_rows))
         good, failed = set_aside(self._queries, self._plan.row_sql, rows)
+        raise_unusable(self._connection)
         self._queries.batch(good)
         inside: dict[int, list[Address]] = {}
         found: set[Address] = set()

@@ -12,7 +12,7 @@ import pyarrow as pa
 from headrace.errors import InternalError
 from headrace.rows.carried import typed
 from headrace.rows.decode import strings_sql
-from headrace.rows.functions import register_functions
+from headrace.rows.functions import raise_unusable, register_functions
 from headrace.rows.instants import instants
 from headrace.rows.query import free_instants, row_query
 from headrace.sql.plan import StreamPlan
@@ -122,7 +122,8 @@ class RowDatabase:
     def attempt(self, statement: Statement, source: pa.Table) -> pa.Table | None:
         """Run `statement` over `source`; None when a record of it raised.
 
-        Raises InternalError when the statement cannot be run over any record.
+        Raises InternalError when the statement cannot be run over any record, DeclarationError when a
+        function cannot.
         """
         import duckdb
 
@@ -178,7 +179,11 @@ class RowDatabase:
         return np.array(found.column("strings"), np.bool_)
 
     def _prepare(self, name: str, text: str) -> None:
-        self._connection().execute(f"PREPARE {name} AS {text}")
+        connection = self._connection()
+        try:
+            connection.execute(f"PREPARE {name} AS {text}")
+        finally:
+            raise_unusable(connection)  # a call of constants is made by the planner
         self._prepared.add(name)
 
     def _execute(self, name: str, relation: str, source: pa.Table) -> pa.Table:
@@ -191,6 +196,8 @@ class RowDatabase:
             return arrow_of(self._opened, f"EXECUTE {name}")
         finally:
             feed.table = feed.empty
+            if self._opened is not None:
+                raise_unusable(self._opened)
 
     def close(self) -> None:
         """Give back the instance; the next use opens another."""

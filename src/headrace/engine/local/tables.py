@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from headrace.engine.local.compute import Delta, TableWriter, bounds_of, compute_delta, count_records
 from headrace.engine.local.queries import Queries
+from headrace.rows.functions import raise_unusable
 from headrace.sql.plan import TableClass
 from headrace.store.instants import micros_of_length
 from headrace.store.progress import TableProgress
@@ -29,7 +30,10 @@ def compute_tables(
     accepted: pa.Table,
     lane: str,
 ) -> list[tuple[str, Delta]]:
-    """Return what the accepted rows of a batch change in each of `writers`, and count them in `tables`."""
+    """Return what the accepted rows of a batch change in each of `writers`, and count them in `tables`.
+
+    Raises DeclarationError when a function of the user cannot be run, whatever the rows are.
+    """
     deltas: list[tuple[str, Delta]] = []
     if not accepted.num_rows or not writers:
         return deltas
@@ -40,7 +44,9 @@ def compute_tables(
         fitting = _narrowed(writer, rows, table.floor, table.retired_through)
         if fitting is not rows:
             queries.batch(fitting)
-        delta = _whole_windows(writer, compute_delta(queries, writer, fitting), table)
+        found = compute_delta(queries, writer, fitting)
+        raise_unusable(queries.connection)  # no record is to blame, so none is set aside
+        delta = _whole_windows(writer, found, table)
         if delta.kept and table.closed_through is not None:
             table.corrections += _corrections(queries, writer, fitting, delta, table.closed_through)
         if fitting is not rows:
