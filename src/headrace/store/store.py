@@ -34,6 +34,7 @@ from headrace.store.schema import (
     system_statements,
     table_view,
 )
+from headrace.store.takings import forget_generations
 
 __all__ = ["Store"]
 
@@ -226,6 +227,8 @@ class Store(StoreReading):
                 )
             else:
                 self._check_version(meta)
+                if int(meta["schema_version"]) in _LAYOUTS_BEFORE:
+                    forget_generations(self.connection)
                 body = self.connection.execute("SELECT body FROM _headrace.progress").fetchall()[0]
                 self.progress = Progress.from_json(body[0])
             self._check_identities(meta, identities)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["Taking", "takings_of", "write_taking"]
+__all__ = ["Taking", "forget_generations", "takings_of", "write_taking"]
 
 
 @dataclass(frozen=True)
@@ -39,3 +39,12 @@ def write_taking(cursor: Any, replica: str, table: str, taking: Taking) -> None:
         "INSERT INTO _headrace.takings VALUES (?, ?, ?, ?)",
         [replica, table, taking.generation, taking.ceiling],
     )
+
+
+def forget_generations(cursor: Any) -> None:
+    """Let any generation of a target be this store's, inside a transaction.
+
+    For a store that a version without takings has run: what that one took, nobody wrote down. The ceilings
+    stay, because a target with rows of a time before the store was set back has them still.
+    """
+    cursor.execute("UPDATE _headrace.takings SET generation = NULL")
