@@ -152,6 +152,10 @@ def test_rows_whose_keys_are_json_leave_the_target_by_the_digits_that_they_have(
         "[who, 'x, y']",
         "{'who': who, 'd': CAST(12345678901234567.25 AS DECIMAL(20, 2))}",
         "{'who': who, 'b': CAST('\\xAA' AS BLOB)}",
+        "[CAST('1.50' AS JSON), CAST(concat('\"', who, '\"') AS JSON)]",
+        "{'JSON': CAST('{\"a\":  1.50}' AS JSON), 'who': who}",
+        "MAP {who: [CAST('1e2' AS JSON), CAST('null' AS JSON)]}",
+        "{'a': MAP {CAST(concat('[-0.0,\"', who, '\"]') AS JSON): who}}",
     ],
 )
 def test_rows_leave_the_target_by_keys_that_hold_other_values(tmp_path: Path, key: str) -> None:

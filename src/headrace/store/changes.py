@@ -17,7 +17,7 @@ from headrace.sql.plan import TableClass, TablePlan
 from headrace.store.names import quoted, state_name, text_literal
 from headrace.store.progress import Progress
 from headrace.store.results import EXPIRED, ended
-from headrace.store.schema import exact_name, groups_sql, removal_key, result_columns
+from headrace.store.schema import exact_name, groups_sql, removal_key, result_columns, textual_type
 
 __all__ = [
     "REBUILT",
@@ -300,13 +300,20 @@ def _of_json(plan: TablePlan, name: str, kind: str, json_nested: bool) -> str:
         return f'CAST(json_extract("key", {at}) AS VARCHAR)'
     if kind.startswith("DECIMAL") or (is_nested(kind) and "BLOB" not in kind):
         # A cast would lose digits, and knows no MAP of JSON; the bytes of a BLOB are its text's otherwise.
-        wanted = json.dumps({name: kind})
-        return f'from_json("key", {text_literal(wanted)}).{quoted(name)}'
+        before = _read_as(name, kind)
+        if (textual := textual_type(kind)) == kind:
+            return before
+        return f"coalesce(CAST({_read_as(exact_name(plan, name), textual)} AS {kind}), {before})"
     if kind == "JSON":  # json_extract_string would take the quotes off a text, which is no JSON then
         before = f"nullif(CAST(json_extract(\"key\", {at}) AS VARCHAR), 'null')"  # by a version without it
         exact = f'json_extract_string("key", {_path(exact_name(plan, name))})'
         return f"CAST(coalesce({exact}, {before}) AS JSON)"
     return f'CAST(json_extract_string("key", {at}) AS {kind})'
+
+
+def _read_as(name: str, kind: str) -> str:
+    wanted = json.dumps({name: kind})
+    return f'from_json("key", {text_literal(wanted)}).{quoted(name)}'
 
 
 def _path(name: str) -> str:

@@ -27,6 +27,7 @@ __all__ = [
     "stream_relations",
     "system_statements",
     "table_view",
+    "textual_type",
 ]
 
 SCHEMA_VERSION = 4
@@ -320,19 +321,28 @@ def key_json(plan: TablePlan, cells: Mapping[str, str], *, exact: bool = True) -
     """Return an expression that gives a key as JSON text, of an expression for each of its columns.
 
     DuckDB writes numbers of JSON within it anew (1.50 as 1.5), and a target may have them as they were: with
-    `exact`, a column of type JSON is there once more, as a text, under `exact_name`.
+    `exact`, a column that is of type JSON, or holds values of it, is there once more under `exact_name`, with
+    texts for them.
     """
     if not cells:
         return "'{}'"
-    parts, texts = list(cells.items()), {column.name for column in plan.columns if column.type == "JSON"}
+    parts, types = list(cells.items()), {column.name: column.type for column in plan.columns}
     if exact:
         parts += [
-            (exact_name(plan, name), f"CAST({cell} AS VARCHAR)")
+            (exact_name(plan, name), f"CAST({cell} AS {textual})")
             for name, cell in cells.items()
-            if name in texts
+            if (textual := textual_type(types.get(name, ""))) != types.get(name, "")
         ]
     named = ", ".join(f"{quoted(name)} := {expression}" for name, expression in parts)
     return f"CAST(to_json(struct_pack({named})) AS VARCHAR)"
+
+
+_JSON_INSIDE = re.compile(r"""\"[^\"]*\"|'[^']*'|\bJSON(?=[,)\[]|$)""")
+
+
+def textual_type(kind: str) -> str:
+    """Return a DuckDB type with VARCHAR wherever it says JSON; a field that is called so stays."""
+    return _JSON_INSIDE.sub(lambda found: "VARCHAR" if found[0] == "JSON" else found[0], kind)
 
 
 def exact_name(plan: TablePlan, column: str) -> str:
