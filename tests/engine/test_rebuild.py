@@ -190,6 +190,30 @@ def test_a_closed_window_that_a_rebuild_keeps_counts_what_was_redriven_meanwhile
     assert run.counts("w")[0] == 3, "also when windows were closed again"
 
 
+@pytest.mark.parametrize("window", ["'10 minutes'", "'10 minutes', '5 minutes'"])
+def test_what_is_redriven_into_a_closed_window_that_a_rebuild_keeps_is_a_correction(
+    project: Callable[..., Project], window: str
+) -> None:
+    query = f"SELECT window_start, count(*) AS n FROM events GROUP BY window(seen, {window})"
+    run = project(retention_age=timedelta(minutes=25)).open(w=query)
+    for minute in range(0, 60, 5):
+        run.send((minute, minute), at=minute)
+        if minute == 0:
+            run.log.append(append_table([b"half a rec"]))
+        run.run()
+    run.retain()
+    run.redrive("mended", 1, "0:1")
+    run.open("w", w=query).run()
+    again = run.store.progress.tables["w"]
+    assert (again.rebuild, again.corrections) == (None, 1)
+    (revisions,) = run.store.connection.execute(
+        "SELECT list(DISTINCT _revision ORDER BY _revision) FILTER (WHERE window_start <= $1::TIMESTAMPTZ), "
+        "max(_revision) FILTER (WHERE window_start > $1::TIMESTAMPTZ) FROM _state.w",
+        [START],
+    ).fetchall()
+    assert revisions == ([1], 0)
+
+
 def test_totals_and_sessions_are_not_computed_again_from_a_log_that_was_cut(
     project: Callable[..., Project],
 ) -> None:

@@ -19,6 +19,7 @@ from headrace.store.changes import REBUILT
 from headrace.store.database import MEMORY_LIMIT, connect_engine, prepare_session, setting
 from headrace.store.declared import adopt_streams, drop_views_of_old
 from headrace.store.finished import add_finished_columns
+from headrace.store.instants import micros_of_length
 from headrace.store.lock import StoreLock
 from headrace.store.names import late_name, quoted, side_name, state_name
 from headrace.store.outside import adopt_outside, forget_files, outside_of, outside_view, rows_outside
@@ -388,6 +389,7 @@ class Store(StoreReading):
         else:
             self.delete_windows(table, kept_before, None)
             made = self._fresh(table)
+            made.closed_through = _closed_of_kept(table, self.progress.tables[name], kept_before)
         made.expired = self.progress.tables[name].expired
         self.asked = tuple(other for other in self.asked if other != name)
         if not self.asked:
@@ -430,6 +432,18 @@ class Store(StoreReading):
                 [table.name, self.progress.epoch + 1, REBUILT],
             )
         return progress
+
+
+def _closed_of_kept(table: TablePlan, known: TableProgress, kept_before: int) -> int | None:
+    """Return up to which end the windows that a rebuild keeps are closed.
+
+    It writes none of those: they begin at the next step of the window behind `kept_before`, or later. So one
+    that slides and reaches beyond it is closed anew.
+    """
+    if known.closed_through is None or table.window is None:
+        return None
+    slide = micros_of_length(table.window.slide)
+    return min(known.closed_through, -(-kept_before // slide) * slide)
 
 
 def _dropped(table: str) -> str:
