@@ -11,7 +11,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import NewPartitions
 
 from headrace.errors import IntegrityError, RefusedError, TransientError
@@ -33,7 +33,7 @@ from log.kafka_streams import (
     values,
 )
 from servers.guard import wait_until
-from servers.kafka import KafkaBroker
+from servers.kafka import KafkaBroker, kafka_cluster
 from servers.kafka import kafka_broker as a_broker
 
 LITTLE_AT_A_TIME = {
@@ -363,3 +363,18 @@ def test_a_log_whose_partitions_are_fewer_than_asked_for_grows(kafka_broker: str
         assert [(held.partition, held.end) for held in log.partitions()] == [(0, 4), (1, 0), (2, 0)]
         log.append(ones(3, partition=[0, 1, 2]))
         assert take(log).records.num_rows == 7
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(300)
+def test_a_question_about_a_topic_is_answered_by_the_successor_of_a_leader_that_died(
+    kafka_here: None,
+) -> None:
+    with kafka_cluster(3, properties={"min.insync.replicas": "2"}) as cluster:
+        client = admin(cluster.bootstrap)
+        with opened(cluster.bootstrap, "events", partitions=2, replication=3) as log:
+            log.append(values(b"a", b"b", b"c"))
+            before = log.partitions()
+            described = client.describe_topics(TopicCollection(["events"]))["events"].result(20)
+            cluster.brokers[described.partitions[0].leader.id - 1].kill()
+            assert log.partitions() == before

@@ -16,9 +16,6 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
-from confluent_kafka import KafkaException, TopicPartition
-from confluent_kafka.admin import OffsetSpec
-
 from headrace.engine.spark.cutting import Place, cut
 from headrace.engine.spark.sizing import rows_within
 from headrace.engine.spark.task import Lane, Task
@@ -26,7 +23,7 @@ from headrace.errors import IntegrityError
 from headrace.log.kafka.connection import Connection
 from headrace.log.kafka.groups import Groups
 from headrace.log.kafka.log import REPLICAS_BEHIND
-from headrace.log.kafka.offsets import end_offsets
+from headrace.log.kafka.offsets import end_offsets, offsets_at
 from headrace.log.kafka.topics import Topic, look_at, require_same
 from headrace.store.instants import micros_of
 
@@ -150,16 +147,9 @@ class Positions:
         for name, connection in self._connections.items():
             if name[1] == _REDRIVE:
                 continue
-            topic = connection.settings.topic
             numbers = range(self._topics[name].partitions)
-            wanted = {TopicPartition(topic, number): OffsetSpec.for_timestamp(time) for number in numbers}
-            try:
-                answers = connection.ask(connection.admin.list_offsets(wanted))
-            except KafkaException as error:
-                raise connection.error_of(error.args[0]) from None
-            for asked, answer in answers.items():
-                if answer.offset >= 0:
-                    found[*name, asked.partition] = answer.offset
+            at = offsets_at(connection, numbers, time)
+            found |= {(*name, number): offset for number, offset in at.items()}
         return found
 
 

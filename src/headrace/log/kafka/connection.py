@@ -22,6 +22,9 @@ __all__ = ["ANSWER_S_MAX", "STALE", "TOO_LARGE_FIX", "Connection", "TopicUnknown
 ANSWER_S_MAX = 8.0
 """How long one question to the cluster may take before it counts as not ready."""
 
+_AGAIN_S = 2.0
+"""After so long a question that only looks is put once more, through another administrator."""
+
 _LOOK_S = 0.02
 _PROBE_S_MAX = 0.5
 _PROBES_MAX = 3
@@ -205,20 +208,26 @@ class Connection:
         return TransientError(f"{place}: {error.name()} from {self.settings.brokers}")
 
     def ask(
-        self, futures: dict[Any, Future[_Result]], *, seconds_max: float = ANSWER_S_MAX
+        self,
+        futures: dict[Any, Future[_Result]],
+        *,
+        again: Callable[[], dict[Any, Future[_Result]]] | None = None,
+        seconds_max: float = ANSWER_S_MAX,
     ) -> dict[Any, _Result]:
-        """Return the answers to questions. Raises KafkaException for one, or that no answer came."""
+        """Return the answers to questions. Raises KafkaException for one, or that no answer came.
+
+        `again` asks what only looks: an administrator goes on for seconds asking a leader that died, where a
+        new one finds its successor.
+        """
         self._failure = None  # what went wrong before may be mended; what has not been is told again
         end = time.monotonic() + seconds_max
-        for future in futures.values():
-            while not wait((future,), _LOOK_S).done:
-                self.admin.poll(0)  # what went wrong is told in here
-                self.raise_refused()
-                if time.monotonic() > end:
-                    # A question about a group that reached a broker while it came back is never answered,
-                    # and neither is one that follows it through the same administrator.
-                    self.forget_metadata()
-                    raise self.not_ready()
+        while not self._done(futures, end if again is None else min(end, time.monotonic() + _AGAIN_S)):
+            # A question about a group that reached a broker while it came back is never answered,
+            # and neither is one that follows it through the same administrator.
+            self.forget_metadata()
+            if again is None or time.monotonic() > end:
+                raise self.not_ready()
+            futures = again()
         answers = {}
         for key, future in futures.items():
             try:
@@ -229,6 +238,16 @@ class Connection:
                 raise
         self.answered()
         return answers
+
+    def _done(self, futures: dict[Any, Future[_Result]], end: float) -> bool:
+        """Wait for the answers until `end`; return whether all are there. Raises RefusedError on the way."""
+        for future in futures.values():
+            while not wait((future,), _LOOK_S).done:
+                self.admin.poll(0)  # what went wrong is told in here
+                self.raise_refused()
+                if time.monotonic() > end:
+                    return False
+        return True
 
 
 @contextmanager

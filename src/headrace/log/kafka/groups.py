@@ -7,6 +7,7 @@ import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from typing import Any
 
 from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaException, TopicPartition
 
@@ -142,9 +143,12 @@ class Groups:
 
     def _listed(self) -> list[str]:
         """Return the names of the cluster's consumer groups."""
-        admin = self._connection.admin
+
+        def question() -> Any:
+            return {"groups": self._connection.admin.list_consumer_groups()}
+
         try:
-            listed = self._connection.ask({"groups": admin.list_consumer_groups()})["groups"].valid
+            listed = self._connection.ask(question(), again=question)["groups"].valid
         except KafkaException as error:
             raise self._connection.error_of(error.args[0]) from None
         return sorted(each.group_id for each in listed)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 from confluent_kafka import IsolationLevel, KafkaException, TopicPartition
 from confluent_kafka.admin import OffsetSpec
@@ -11,7 +12,7 @@ from confluent_kafka.admin import OffsetSpec
 from headrace.log.kafka.connection import STALE, Connection
 from headrace.log.protocol import PartitionRange
 
-__all__ = ["end_offsets", "ranges"]
+__all__ = ["end_offsets", "offsets_at", "ranges"]
 
 _SETTLED_S_MAX = 3.0
 _PAUSE_S = 0.05
@@ -35,6 +36,12 @@ def end_offsets(
     return _asked(connection, partitions, OffsetSpec.latest(), committed=committed, topic=topic)
 
 
+def offsets_at(connection: Connection, partitions: Iterable[int], time_ms: int) -> dict[int, int]:
+    """Return each partition's first offset with that record time or a later one, where there is one."""
+    found = _asked(connection, partitions, OffsetSpec.for_timestamp(time_ms), committed=False)
+    return {number: offset for number, offset in found.items() if offset >= 0}
+
+
 def _asked(
     connection: Connection,
     partitions: Iterable[int],
@@ -46,10 +53,14 @@ def _asked(
     topic = connection.settings.topic if topic is None else topic
     level = IsolationLevel.READ_COMMITTED if committed else IsolationLevel.READ_UNCOMMITTED
     wanted = {TopicPartition(topic, number): what for number in partitions}
+
+    def question() -> Any:
+        return connection.admin.list_offsets(wanted, isolation_level=level)
+
     end = time.monotonic() + _SETTLED_S_MAX
     while True:
         try:
-            answers = connection.ask(connection.admin.list_offsets(wanted, isolation_level=level))
+            answers = connection.ask(question(), again=question)
         except KafkaException as error:
             # A topic or partition that was made a moment ago, or a broker that came back: soon settled.
             if error.args[0].code() not in STALE or time.monotonic() > end:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import (
@@ -50,11 +51,15 @@ class Topic:
 def ask_for(connection: Connection, topic: str | None = None) -> Callable[[], Topic | None]:
     """Ask for the topic, or for another one; what is returned waits for the answer: None: it is not there."""
     name = topic or connection.settings.topic
-    futures = connection.admin.describe_topics(TopicCollection([name]))
+
+    def question() -> Any:
+        return connection.admin.describe_topics(TopicCollection([name]))
+
+    futures = question()
 
     def answer() -> Topic | None:
         try:
-            found = connection.ask(futures)[name]
+            found = connection.ask(futures, again=question)[name]
         except KafkaException as error:
             if error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
                 return None
@@ -228,8 +233,12 @@ def _differs(place: str, option: str, has: str, asked: str) -> RefusedError:
 
 def _config(connection: Connection, topic: str) -> dict[str, str]:
     resource = ConfigResource(ResourceType.TOPIC, topic)
+
+    def question() -> Any:
+        return connection.admin.describe_configs([resource])
+
     try:
-        answers = connection.ask(connection.admin.describe_configs([resource]))
+        answers = connection.ask(question(), again=question)
     except KafkaException as error:
         raise connection.error_of(error.args[0]) from None
     return {name: str(entry.value) for name, entry in answers[resource].items()}
