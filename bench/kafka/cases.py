@@ -24,7 +24,8 @@ class Scale:
     warm, brief  events of the warm-up, and that of the slow ones
     follow_s     how long each rate of the latency curve lasts
     burst_s      how long the burst lasts
-    sent_max     records that one sender has ready, which shortens what is above
+    sent_max     records that one sender has ready, which shortens the rates of the curve
+    burst_max    records that it has ready for the burst, which shortens that; each takes 600 bytes of memory
     """
 
     events: int
@@ -35,11 +36,12 @@ class Scale:
     follow_s: float
     burst_s: float
     sent_max: int
+    burst_max: int
     batch_rows: int
 
 
-FULL = Scale(2_000_000, 100_000, 200_000, 10_000, 3, 20.0, 30.0, 1_500_000, 400_000)
-QUICK = Scale(200_000, 40_000, 20_000, 5_000, 1, 5.0, 5.0, 400_000, 100_000)
+FULL = Scale(2_000_000, 100_000, 200_000, 10_000, 3, 20.0, 30.0, 1_500_000, 12_000_000, 400_000)
+QUICK = Scale(200_000, 40_000, 20_000, 5_000, 1, 5.0, 5.0, 400_000, 400_000, 100_000)
 RATIO_BARS = {
     TYPE: {"consume": Bar(least=0.5), "spark": Bar(least=8), "flink": Bar(least=8)},
     USER: {"consume": Bar(least=0.5), "spark": Bar(least=6), "flink": Bar(least=6)},

@@ -80,7 +80,7 @@ def curve(ground: Ground, scale: Scale, case: str) -> Iterator[Line]:
 
 def burst(follower: Follower, scale: Scale, rate: float, case: str, raw: list[dict[str, Any]]) -> Line:
     """Send half the sustained rate, three times that, half again; tell when the rest was drained."""
-    seconds = min(scale.burst_s, scale.sent_max / (4 * rate))
+    seconds = min(scale.burst_s, scale.burst_max / (4 * rate))
     calm = max(3.0, seconds / 3)
     sent = follower.send([(rate, calm), (3 * rate, seconds), (rate, calm)])
     drained = drained_s(sent, after=calm + seconds)
