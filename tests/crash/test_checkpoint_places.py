@@ -12,6 +12,7 @@ from crash_pipeline import append_table, arrivals
 from kafka_project import end
 from spark_project import PASSES_S_MAX, SparkProject
 
+from servers.hadoop import Hadoop, hadoop, hadoop_here
 from servers.jars import ServerMissing
 from servers.plugin import server_missing
 from servers.s3 import S3_KEY, S3_REGION, S3_SECRET, S3Server, s3_server
@@ -36,6 +37,16 @@ def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Server]:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", S3_KEY)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", S3_SECRET)
     with s3_server() as server:
+        yield server
+
+
+@pytest.fixture
+def hdfs() -> Iterator[Hadoop]:
+    try:
+        hadoop_here()
+    except ServerMissing as missing:
+        server_missing(missing)
+    with hadoop() as server:
         yield server
 
 
@@ -78,3 +89,15 @@ def test_a_run_whose_checkpoint_lies_in_s3_is_killed_and_goes_on_exactly(
     with SparkProject(tmp_path, kafka_broker, conf) as project:
         kill_and_go_on(project)
         check_notes(s3.keys(bucket))
+
+
+@pytest.mark.soak
+@pytest.mark.server
+@pytest.mark.timeout(1800)
+def test_a_run_whose_checkpoint_lies_in_hdfs_is_killed_and_goes_on_exactly(
+    kafka_broker: str, hdfs: Hadoop, tmp_path: Path
+) -> None:
+    conf = {**SPARK_CONF, "spark.checkpoint": f"{hdfs.files}/notes"}
+    with SparkProject(tmp_path, kafka_broker, conf) as project:
+        kill_and_go_on(project)
+        check_notes(hdfs.names())

@@ -14,7 +14,7 @@ from pathlib import Path
 __all__ = ["FOR_LONG_TESTS", "POMS", "ServerMissing", "fetched", "jars_of", "java"]
 
 POMS = Path(__file__).parent / "poms"
-FOR_LONG_TESTS = {"hadoop-aws", "jmx"}
+FOR_LONG_TESTS = {"hadoop-aws", "hadoop-minicluster", "jmx"}
 """Fetched by the tests that need them, which only `make soak` runs."""
 _FETCH_S_MAX = 900
 
