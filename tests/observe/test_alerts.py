@@ -189,7 +189,7 @@ def test_a_threshold_that_changes_counts_from_the_next_look_on() -> None:
         watched.alerts.retune([rule for rule in rules if rule.name == "bad_share"])
         watched.live(10, good=9, bad=1)
         assert watched.state("bad_share")["state"] == "resolved"
-        assert "50%" in watched.state("bad_share")["summary"]
+        assert "50 %" in watched.state("bad_share")["summary"]
 
 
 def test_a_run_that_commits_nothing_while_records_wait_is_seen() -> None:

@@ -119,7 +119,9 @@ def test_thresholds_of_the_profile_are_those_of_the_rules(project: Project, tmp_
     written = exported(project, tmp_path)
     rules = written[1].read_text()
     assert "> 0.1 and" in rules
-    assert "More than 10% of the records" in rules
+    assert "More than 10 % of the records" in rules
+    assert "Records wait, and nothing was committed for 1 minute." in rules
+    assert "The disk is full, or will be within 4 hours at this rate." in rules
 
 
 def test_alertmanager_takes_the_notifiers_in_a_file_that_is_private(

@@ -60,14 +60,14 @@ def test_changes_hold_in_the_next_run_and_are_undone_there(folder: Path) -> None
         assert [each.key for each in run.settings.changes()] == ["journal.level", "alerts.late_percent"]
         assert (run.settings.value("alerts.late_percent"), run.journal.level) == ("7", "warning")
         assert run.settings.changed("alerts.late_percent")
-        assert "7%" in summaries(run)
+        assert "7 %" in summaries(run)
         run.settings.undo()
         assert run.settings.undo().after == "7"
     with opened(folder) as run:
         assert run.settings.changes() == []
         assert (run.settings.value("alerts.late_percent"), run.journal.level) == (before, "info")
         assert not run.settings.changed("alerts.late_percent")
-        assert "7%" not in summaries(run)
+        assert "7 %" not in summaries(run)
     assert not (folder / ".headrace" / "settings.json").exists()
 
 

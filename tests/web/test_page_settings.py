@@ -56,11 +56,11 @@ def test_a_threshold_changes_at_once_and_back_and_both_are_told(page: RunningPag
     assert shown(page, "alerts.late_percent") == before
     assert post(page, "change", "alerts.late_percent", "7")[0] == 200
     assert (shown(page, "alerts.late_percent"), origin(page, "alerts.late_percent")) == ("7", "run")
-    assert any("7%" in each["summary"] for each in page.runtime.alerts.states())
+    assert any("7 %" in each["summary"] for each in page.runtime.alerts.states())
     status, back = post(page, "undo")
     assert (status, back["key"]) == (200, "alerts.late_percent")
     assert (shown(page, "alerts.late_percent"), origin(page, "alerts.late_percent")) == (before, "default")
-    assert not any("7%" in each["summary"] for each in page.runtime.alerts.states())
+    assert not any("7 %" in each["summary"] for each in page.runtime.alerts.states())
     [change] = told(page, "setting changed")
     assert (change["setting"], change["before"], change["after"], change["by"]) == (
         "alerts.late_percent",

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
+from headrace.declare.durations import format_duration
 from headrace.observe.figures import Figures
 
 __all__ = ["Limits", "Rule", "Verdict", "default_rules"]
@@ -77,6 +78,10 @@ def _seconds(length: timedelta) -> str:
     return f"{length.total_seconds():g}"
 
 
+def _percent(share: float) -> str:
+    return f"{100 * share:g} %"
+
+
 def _promql_length(length: timedelta) -> str:
     return f"{max(1, round(length.total_seconds()))}s"
 
@@ -111,7 +116,7 @@ def _work(limits: Limits) -> tuple[Rule, ...]:
         Rule(
             name="not_committing",
             severity="critical",
-            summary=f"Records wait, and nothing was committed for {_seconds(limits.not_committing)} s.",
+            summary=f"Records wait, and nothing was committed for {format_duration(limits.not_committing)}.",
             help="`headrace status` says what the run waits for, `headrace logs` what happened.",
             promql=f"sum(headrace_lag_records) > 0 and sum(increase(headrace_epochs_total[{length}])) == 0",
             check=not_committing,
@@ -135,7 +140,7 @@ def _work(limits: Limits) -> tuple[Rule, ...]:
         Rule(
             name="lag_rising",
             severity="warning",
-            summary=f"More than {limits.lag_records} records wait, and they become more.",
+            summary=f"More than {limits.lag_records:,} records wait, and they become more.",
             hold=timedelta(minutes=5),
             help="More arrives than is worked off: give the run more memory or threads, or fewer tables.",
             promql=f"headrace_lag_records > {limits.lag_records} and delta(headrace_lag_records[5m]) > 0",
@@ -144,7 +149,7 @@ def _work(limits: Limits) -> tuple[Rule, ...]:
         Rule(
             name="delay",
             severity="warning",
-            summary=f"Records take longer than {_seconds(limits.delay)} s until they can be seen.",
+            summary=f"Records take longer than {format_duration(limits.delay)} until they can be seen.",
             hold=timedelta(minutes=2),
             help="`headrace status` shows the lag of each partition.",
             promql=f"headrace_processing_delay_seconds > {_seconds(limits.delay)}",
@@ -179,7 +184,7 @@ def _records(limits: Limits) -> tuple[Rule, ...]:
         Rule(
             name="bad_share",
             severity="warning",
-            summary=f"More than {limits.bad_share:.0%} of the records of 5 minutes were set aside.",
+            summary=f"More than {_percent(limits.bad_share)} of the records of 5 minutes were set aside.",
             help="`headrace dead-letters list` shows them with the reasons.",
             promql=share_promql(_BAD, limits.bad_share),
             check=share_of(_BAD, limits.bad_share),
@@ -187,7 +192,7 @@ def _records(limits: Limits) -> tuple[Rule, ...]:
         Rule(
             name="late_share",
             severity="warning",
-            summary=f"More than {limits.late_share:.0%} of the records of 5 minutes came too late.",
+            summary=f"More than {_percent(limits.late_share)} of the records of 5 minutes came too late.",
             help="The relation late_STREAM holds them; a longer allowed_lateness takes them.",
             promql=share_promql(("late",), limits.late_share),
             check=share_of(("late",), limits.late_share),
@@ -214,7 +219,7 @@ def _surroundings(limits: Limits) -> tuple[Rule, ...]:
         Rule(
             name="replica_behind",
             severity="warning",
-            summary=f"A replica is more than {_seconds(limits.replica_behind)} s behind.",
+            summary=f"A replica is more than {format_duration(limits.replica_behind)} behind.",
             help="`headrace replicas status` says why.",
             promql=f"headrace_replica_lag_seconds > {_seconds(limits.replica_behind)}",
             check=lambda figures, now: _worst(
@@ -243,7 +248,7 @@ def _surroundings(limits: Limits) -> tuple[Rule, ...]:
         Rule(
             name="disk_full",
             severity="critical",
-            summary=f"The disk is full, or will be within {_seconds(limits.disk_full)} s at this rate.",
+            summary=f"The disk is full, or will be within {format_duration(limits.disk_full)} at this rate.",
             hold=timedelta(minutes=10),
             help="Make room, shorten `keep` of tables or the retention of logs.",
             promql=f"predict_linear(headrace_disk_free_bytes[30m], {_seconds(limits.disk_full)}) < 0 "
@@ -253,7 +258,8 @@ def _surroundings(limits: Limits) -> tuple[Rule, ...]:
         Rule(
             name="clock_skew",
             severity="warning",
-            summary=f"The log's clock is more than {_seconds(limits.clock_skew)} s ahead of this machine's.",
+            summary=f"The log's clock is more than {format_duration(limits.clock_skew)} ahead of this "
+            "machine's.",
             hold=timedelta(minutes=1),
             help="Set the clocks of brokers and of this machine by NTP.",
             promql=f"headrace_clock_skew_seconds > {_seconds(limits.clock_skew)}",

@@ -3,7 +3,7 @@ import { answered, api } from "../api/client";
 import { decimal, duration, instant, visible } from "../format";
 import { Head } from "../head";
 import { useLive } from "../live";
-import { Card, Said } from "../parts/bits";
+import { Card, Said, Worded } from "../parts/bits";
 
 const ORDER = ["firing", "pending", "unknown", "resolved", "ok"];
 const SILENCES = [30, 120, 1440];
@@ -33,7 +33,7 @@ export default function Alerts() {
         <section key={each.name} className={`finding ${each.state === "firing" && each.severity === "critical" ? "bad" : ""}`} aria-label={each.name}>
           <span className={`dot ${each.severity === "critical" ? "bad" : "warn"}`} aria-hidden />
           <strong>
-            <bdi>{visible(each.summary || each.name)}</bdi>
+            <Worded text={each.summary || each.name} />
           </strong>
           <span className="row">
             {each.silenced_until ? (
@@ -56,7 +56,7 @@ export default function Alerts() {
             {each.since && at ? ` for ${duration((Date.parse(at) - Date.parse(each.since)) / 1000)}` : ""}
             {each.value !== null && each.value !== undefined ? `, value ${decimal(each.value)}` : ""}
             {each.subject ? `, ${visible(each.subject)}` : ""}
-            {each.silenced_until ? `, silent until ${instant(each.silenced_until)}` : ""}. <bdi>{visible(each.problem || each.help)}</bdi>
+            {each.silenced_until ? `, silent until ${instant(each.silenced_until)}` : ""}. <Worded text={each.problem || each.help} />
           </span>
         </section>
       ))}
@@ -77,7 +77,7 @@ export default function Alerts() {
                     <td>
                       <bdi>{visible(each.name)}</bdi>
                       <p className="faint small">
-                        <bdi>{visible(each.summary)}</bdi>
+                        <Worded text={each.summary} />
                       </p>
                     </td>
                     <td>{each.severity}</td>

@@ -87,7 +87,7 @@ function Lines({ lines, follow }: { lines: JournalLine[]; follow: boolean }) {
             <bdi>{visible(line.event)}</bdi>
             <bdi className="soft">
               {Object.entries(line.facts)
-                .map(([name, value]) => `${visible(name)}=${cell(value)}`)
+                .map(([name, value]) => `${visible(name)}=${typeof value === "number" ? value : cell(value)}`)
                 .join("  ")}
             </bdi>
           </div>

@@ -27,7 +27,7 @@ export default function Log() {
               {visible(each.problem)}
             </div>
           )}
-          <div className="pair">
+          <div className="pair" style={{ columnGap: "2.4rem" }}>
             <div className="scroll" tabIndex={0} role="region" aria-label={`Partitions of ${each.stream}`}>
               <table className="plain-table">
                 <thead>
@@ -69,7 +69,7 @@ export default function Log() {
                       <td>
                         <bdi>{visible(reader.reader)}</bdi>
                       </td>
-                      <td className="num small soft">{reader.partitions.map((part) => `${part.partition}: ${part.position === null || part.position === undefined ? "–" : whole(part.position)}`).join("   ")}</td>
+                      <td className="num small soft">{reader.partitions.map((part) => `${part.partition}: ${part.position === null || part.position === undefined ? "–" : whole(part.position)}`).join(" · ")}</td>
                       <td className="n">{whole(reader.lag_records)}</td>
                     </tr>
                   ))}

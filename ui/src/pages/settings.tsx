@@ -1,10 +1,14 @@
 import { useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
 import { useState } from "react";
 import { answered, api, type ReplicaState, type SettingChange, type SettingLine } from "../api/client";
-import { duration, instant, visible, whole } from "../format";
+import { bytes, duration, instant, visible, whole } from "../format";
 import { Head } from "../head";
 import { useLive } from "../live";
-import { Card, Said } from "../parts/bits";
+import { Card, Said, Worded } from "../parts/bits";
+
+/** Options that are so many bytes, and a value that is. */
+const SIZE = /(_bytes|bytes_max|memory_limit)$/;
+const WHOLE = /^\d{4,}$/;
 
 const ORIGINS = { profile: "profile", producer: "as it was started", run: "changed at run time" };
 
@@ -105,9 +109,12 @@ function Option({ line }: { line: SettingLine }) {
         </td>
         <td style={{ width: "24ch", fontWeight: line.origin === "default" ? 400 : 640 }}>
           <bdi>{visible(line.value)}</bdi>
+          {SIZE.test(line.key) && WHOLE.test(line.value) && <span className="faint small"> {bytes(Number(line.value))}</span>}
           {line.origin !== "default" && <span className="faint small"> {ORIGINS[line.origin]}</span>}
         </td>
-        <td className="soft">{line.help}</td>
+        <td className="soft">
+          <Worded text={line.help} />
+        </td>
         <td className="n">
           {line.changeable && (
             <button className="button plain small" onClick={() => setEditing(!editing)} aria-expanded={editing} aria-label={`Change ${line.changeable}`}>

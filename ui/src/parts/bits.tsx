@@ -1,6 +1,7 @@
 import { Tabs as Radix } from "radix-ui";
 import type { ReactNode } from "react";
 import { Refused } from "../api/client";
+import { visible } from "../format";
 
 export const OUTCOMES = ["accepted", "duplicate", "late", "future", "rejected", "malformed", "expired"] as const;
 
@@ -15,6 +16,12 @@ export function Outcome({ name }: { name: string }) {
       {name}
     </span>
   );
+}
+
+/** A text of ours or of the pipeline's author, in which what stands between backticks is something to type. */
+export function Worded({ text }: { text: string }) {
+  const parts = visible(text).split("`");
+  return <bdi>{parts.length % 2 ? parts.map((part, at) => (at % 2 ? <code key={at}>{part}</code> : part)) : visible(text)}</bdi>;
 }
 
 /** What went wrong with a request, and what to do instead. */

@@ -29,6 +29,8 @@ interface Props {
 
 const BRUSH_PIXELS_MIN = 8;
 const MARK_PIXELS = 5;
+/** A time with seconds, under a tick: half of it stands beyond the last one. */
+const TICK_TOLD_PIXELS = 50;
 /** Over more than this, ticks are told without seconds, and may stand closer: five minutes have some on a small chart, too. */
 const SECONDS_TOLD_MAX = 240;
 const PALETTE = ["flow", "late", "future", "rejected", "duplicate", "malformed", "expired", "accepted"];
@@ -122,7 +124,7 @@ function optionsOf(given: {
   return {
     width,
     height,
-    padding: [given.marked ? 26 : 8, 6, 0, 0],
+    padding: [given.marked ? 26 : 8, TICK_TOLD_PIXELS / 2, 0, 0],
     legend: { show: legend, live: true },
     cursor: { points: { size: 6 }, y: false, ...(given.brushed ? { drag: { x: true, y: false, setScale: false } } : {}), ...(sync ? { sync: { key: sync } } : {}) },
     hooks: {
