@@ -30,6 +30,19 @@ if TYPE_CHECKING:
     from playwright.sync_api import BrowserContext
 
 DEADLINE_S = 60
+PLACES = ("dashboards", "tables", "records", "log", "logs", "alerts", "settings", "pipeline")
+
+# Frames a second for three seconds; milliseconds until something is seen of a page that was opened.
+FRAMES = """() => new Promise(done => {
+    const times = [];
+    const tick = now => {
+        times.push(now);
+        if (now - times[0] < 3000) requestAnimationFrame(tick);
+        else done((times.length - 1) / ((now - times[0]) / 1000));
+    };
+    requestAnimationFrame(tick);
+})"""
+FIRST_PAINT = "() => performance.getEntriesByName('first-contentful-paint')[0]?.startTime ?? 0"
 
 
 @dataclass

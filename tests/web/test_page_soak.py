@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from page_support import RunningPage, browser_context, running_page
+from page_support import FIRST_PAINT, FRAMES, PLACES, RunningPage, browser_context, running_page
 
 from headrace.blueprints import make_generator
 from headrace.operate import open_log
@@ -29,18 +29,7 @@ WARM_SHARE = 0.5
 """Of the time, in which what the page keeps fills up: a quarter of an hour of samples, lines of the journal.
 It goes on until as many epochs were committed as a page keeps, which takes a busy machine longer."""
 
-PLACES = ("dashboards", "tables", "records", "log", "logs", "alerts", "settings", "pipeline")
 STAY_MS = 5_000
-FRAMES = """() => new Promise(done => {
-    const times = [];
-    const tick = now => {
-        times.push(now);
-        if (now - times[0] < 3000) requestAnimationFrame(tick);
-        else done((times.length - 1) / ((now - times[0]) / 1000));
-    };
-    requestAnimationFrame(tick);
-})"""
-FIRST_PAINT = "() => performance.getEntriesByName('first-contentful-paint')[0]?.startTime ?? 0"
 
 
 def heap_bytes(devtools: CDPSession) -> float:
