@@ -1,4 +1,4 @@
-"""The page beside a real run on Spark: its numbers, its executors and its micro-batches."""
+"""The page beside a real run on Spark: numbers, executors, micro-batches; and a real Prometheus of them."""
 
 from __future__ import annotations
 
@@ -8,14 +8,17 @@ import subprocess
 import sys
 import uuid
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import pytest
 from page_support import browser_context
 
 from headrace.blueprints import write_project
+from headrace.observe.export_grafana import charts
 from headrace.operate import connect, find_home
 from servers.guard import GuardedProcess, free_ports, wait_until
+from servers.prometheus import prometheus_server
 
 COUNT = 600
 AT_LAST_MS = 60_000
@@ -31,13 +34,17 @@ spark.checkpoint = ".headrace/checkpoint"
 page.port = {page}
 streams.events = {{ log = "kafka", brokers = "{brokers}", topic = "{topic}", partitions = 3 }}
 """
+SCRAPED = """
+global: {{ scrape_interval: 1s }}
+scrape_configs: [{{ job_name: headrace, static_configs: [{{ targets: ["127.0.0.1:{page}"] }}] }}]
+"""
 
 
 @pytest.mark.soak
 @pytest.mark.server
 @pytest.mark.timeout(900)
 def test_a_run_on_spark_is_shown_with_its_executors_and_a_link_to_its_own_page(
-    tmp_path: Path, kafka_broker: str
+    tmp_path: Path, kafka_broker: str, prometheus_here: None
 ) -> None:
     folder = tmp_path / "shop"
     write_project("commerce", folder)
@@ -73,5 +80,12 @@ def test_a_run_on_spark_is_shown_with_its_executors_and_a_link_to_its_own_page(
             assert facts["application"] in shown.inner_text()
             metrics = context.request.get("/metrics").text()
             assert re.search(r'^headrace_watermark_timestamp_seconds\{stream="events"\} \d', metrics, re.M)
+        (tmp_path / "prometheus.yml").write_text(SCRAPED.format(page=port))
+        about_spark = [query for chart in charts() for query, _ in chart.queries if "spark" in query]
+        assert about_spark
+        with prometheus_server(tmp_path) as prometheus:
+            for query in about_spark:
+                asked = partial(prometheus.ask, "query", query=query)
+                wait_until(lambda ask=asked: bool(ask()["result"]), what=f"rows of {query}", seconds=60)
     finally:
         run.stop()
