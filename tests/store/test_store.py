@@ -24,7 +24,6 @@ from headrace.store.duplicates import RememberedKeys
 from headrace.store.ledger import check_balance
 from headrace.store.progress import LaneProgress, Progress, RebuildProgress, TableProgress
 from headrace.store.schema import keys_relation
-from headrace.store.takings import Taking, takings_of, write_taking
 
 
 def plan(query: str = "SELECT count(*) AS n FROM events") -> PipelinePlan:
@@ -52,34 +51,6 @@ def test_a_second_process_is_told_which_one_holds_the_store(tmp_path: Path) -> N
     said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert said.count(f"process {os.getpid()} on") == 2
     store.close()
-
-
-def test_a_store_of_a_layout_before_is_taken_over_and_then_refused_by_who_would_not_note_what_it_copies(
-    tmp_path: Path,
-) -> None:
-    opened(tmp_path).close()
-    with duckdb.connect(tmp_path / "s.duckdb") as store:
-        store.execute("DROP TABLE _headrace.takings")
-        store.execute("UPDATE _headrace.meta SET value = '3' WHERE name = 'schema_version'")
-    opened(tmp_path).close()
-    with duckdb.connect(tmp_path / "s.duckdb", read_only=True) as store:
-        (layout,) = store.execute("SELECT value FROM _headrace.meta WHERE name = 'schema_version'").fetchall()
-        assert layout == ("4",), "which versions that know no takings do not open"
-        assert store.execute("SELECT count(*) FROM _headrace.takings").fetchall() == [(0,)]
-
-
-def test_generations_are_forgotten_of_a_store_that_a_version_without_takings_has_run(tmp_path: Path) -> None:
-    store = opened(tmp_path)
-    with store.beside() as cursor:
-        write_taking(cursor, "copy", "t", Taking(generation=3, ceiling=7))
-    store.close()
-    opened(tmp_path).close()
-    with duckdb.connect(tmp_path / "s.duckdb") as file:
-        assert takings_of(file, "copy") == {"t": Taking(generation=3, ceiling=7)}, "this version notes them"
-        file.execute("UPDATE _headrace.meta SET value = '3' WHERE name = 'schema_version'")
-    opened(tmp_path).close()
-    with duckdb.connect(tmp_path / "s.duckdb", read_only=True) as file:
-        assert takings_of(file, "copy") == {"t": Taking(generation=None, ceiling=7)}
 
 
 @pytest.fixture
