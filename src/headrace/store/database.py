@@ -24,7 +24,7 @@ __all__ = [
     "prepare_session",
 ]
 
-MEMORY_LIMIT = "192MiB"
+MEMORY_LIMIT = "176MiB"
 """What DuckDB may use for the store; beyond it, it spills to the folder beside the file."""
 
 CHECKPOINT_BYTES = "64MiB"
