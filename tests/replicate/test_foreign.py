@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
-from targets import ParquetTarget
+from targets import FilesTarget, ParquetTarget
 
 import headrace as hr
 from headrace.errors import RefusedError
@@ -14,8 +14,10 @@ from headrace.replicate.follower import Follower
 from headrace.replicate.shapes import shape_of, tables_of
 from headrace.sql import plan_pipeline
 from headrace.store import Store
-from headrace.testing.replica_runs import Kept, catch_up
+from headrace.testing import PipelineTest
+from headrace.testing.replica_runs import Kept, catch_up, feed, following, shop
 from headrace.testing.replica_writes import FIRST, opened
+from headrace.testing.replicas import START
 
 
 @pytest.mark.parametrize(
@@ -56,3 +58,26 @@ def test_nobody_is_told_to_copy_again_what_executors_wrote(
     assert ("`headrace replicas adopt copy`" in fix) == (not outside)
     assert ("another name" in fix) == (refused == "lines")
     assert ("a replica of its own" in fix) == (outside and refused == "counts")
+
+
+def test_a_replica_that_is_refused_tells_no_epoch_of_the_store_that_filled_its_target(tmp_path: Path) -> None:
+    options = FilesTarget(tmp_path / "target").replica(tables=("totals", "best"))
+    with PipelineTest(shop(), folder=tmp_path / "first", start=START, cuts=5) as first:
+        feed(first, 0, 60)
+        with following(first, options) as follower:
+            catch_up(follower)
+            left_behind = {copy.shape.name: copy.reached for copy in follower.copies}
+    assert min(left_behind.values()) > 1
+    with PipelineTest(shop(), folder=tmp_path / "second", start=START) as second:
+        feed(second, 0, 1)
+        with following(second, options, reached=left_behind) as follower:
+            with pytest.raises(RefusedError, match="another store"):
+                catch_up(follower)
+            assert {copy.shape.name: copy.reached for copy in follower.copies} == {"totals": 0, "best": 0}
+            assert follower.reached == 0
+    with (
+        PipelineTest(shop(), folder=tmp_path / "first", start=START) as first,
+        following(first, options, reached=left_behind) as follower,
+    ):
+        catch_up(follower)
+        assert follower.reached == first.store.status().epoch

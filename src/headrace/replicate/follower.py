@@ -298,6 +298,8 @@ class Follower:
             for name, cursor in seen.items():
                 since = max(cursor.position.epoch, min(cursor.begun, head.epoch))
                 restarted[name] = begun_again(reader, name, since) is not None
+        for copy in ready:  # what an earlier run has left behind may be of another store
+            copy.reached = _reached(seen.get(copy.shape.name), head)
         for copy in ready:
             name = copy.shape.name
             way, known = again if name in told else None, seen.get(name)
@@ -415,3 +417,10 @@ class Follower:
         if writer is not None:
             with suppress(Exception):
                 writer.close()
+
+
+def _reached(seen: Cursor | None, head: Head) -> int:
+    """Return up to which of the store's epochs the target says that it has a table."""
+    if seen is None or seen.store_id != head.store_id:
+        return 0
+    return min(seen.position.epoch, head.epoch)
