@@ -15,9 +15,10 @@ from headrace.errors import ProfileError, RefusedError
 from headrace.replicate.elasticsearch.streams import time_columns
 from headrace.replicate.protocol import NamedColumn, Position, Refusal, TableShape, Task, version_of
 from headrace.testing import PipelineTest
+from headrace.testing.replica_losses import Losing
 from headrace.testing.replica_runs import catch_up, feed, following, shop, sorted_rows
 from headrace.testing.replica_writes import FIRST, THINGS, chunk, opened, thing
-from headrace.testing.replicas import START, Losing
+from headrace.testing.replicas import START
 
 STREAM: dict[str, Any] = {"mode": "append", "data_streams": {THINGS.name: "seen"}}
 TABLES: dict[str, Any] = {

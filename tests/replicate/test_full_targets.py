@@ -33,6 +33,7 @@ from headrace.operate.secrets import Secret
 from headrace.replicate.protocol import Chunk
 from headrace.testing.replica_runs import wait_for
 from headrace.testing.replica_writes import FIRST, THINGS, chunk, opened, thing
+from headrace.testing.replicas import FullTargetConformance
 from servers.cassandra import cassandra_node
 from servers.kafka import kafka_broker as own_broker
 
@@ -124,20 +125,48 @@ FOLDERS: dict[str, Callable[[Path], Any]] = {
 }
 
 
+@contextmanager
+def folder_target(kind: str, disk: Path) -> Iterator[Any]:
+    target = FOLDERS[kind](disk / "target")
+    try:
+        yield target
+    finally:
+        if isinstance(target, WebhookTarget):
+            target.stop()
+
+
 @pytest.fixture(params=FOLDERS)
 def target(request: pytest.FixtureRequest, disk: Path) -> Iterator[Any]:
-    target = FOLDERS[request.param](disk / "target")
-    yield target
-    if isinstance(target, WebhookTarget):
-        target.stop()
+    with folder_target(request.param, disk) as target:
+        yield target
 
 
-def test_a_full_disk_is_waited_for_and_nothing_is_lost_or_doubled(target: Any, disk: Path) -> None:
-    write(target, 1)
-    with full(disk), pytest.raises(TransientError) as raised:
-        write(target, 2, 3)
-    assert "room" in raised.value.fix
-    goes_on(target)
+class Filled:
+    """A target on a disk of its own (see `FillableTarget`)."""
+
+    def __init__(self, target: Any, disk: Path, *, freed: Callable[[], None] | None = None) -> None:
+        self._target = target
+        self._disk = disk
+        self._freed = freed
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._target, name)
+
+    @contextmanager
+    def full(self) -> Iterator[None]:
+        with full(self._disk):
+            yield
+        if self._freed is not None:
+            self._freed()
+
+
+class TestFullFolder(FullTargetConformance):
+    advice = "room"
+
+    @pytest.fixture(params=FOLDERS)
+    def target(self, request: pytest.FixtureRequest, disk: Path) -> Iterator[Filled]:
+        with folder_target(request.param, disk) as target:
+            yield Filled(target, disk)
 
 
 def test_a_disk_that_takes_no_writes_is_for_an_operator(target: Any, disk: Path) -> None:
@@ -148,25 +177,38 @@ def test_a_disk_that_takes_no_writes_is_for_an_operator(target: Any, disk: Path)
     goes_on(target)
 
 
-def test_a_full_disk_of_postgresql_is_waited_for(postgres_server: str, disk: Path) -> None:
-    name = f"full_{uuid.uuid4().hex[:10]}"
-    place = disk / "space"
-    place.mkdir()
-    shutil.chown(place, "postgres")
-    with psycopg.connect(postgres_server, autocommit=True) as connection:
-        connection.execute(f"CREATE TABLESPACE {name} LOCATION '{place}'".encode())
-        connection.execute(f"CREATE DATABASE {name}".encode())
-        connection.execute(f"ALTER DATABASE {name} SET default_tablespace = '{name}'".encode())
-        try:
-            target = PostgresTarget(postgres_server.removesuffix("postgres") + name)
-            write(target, 1)
-            with full(disk), pytest.raises(TransientError, match="No space left") as raised:
-                write(target, 2, 3)
-            assert "make room" in raised.value.fix
-            goes_on(target)
-        finally:
-            connection.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
-            connection.execute(f"DROP TABLESPACE {name}".encode())
+class TestFullPostgres(FullTargetConformance):
+    advice = "make room"
+
+    @pytest.fixture
+    def target(self, postgres_server: str, disk: Path) -> Iterator[Filled]:
+        name = f"full_{uuid.uuid4().hex[:10]}"
+        place = disk / "space"
+        place.mkdir()
+        shutil.chown(place, "postgres")
+        with psycopg.connect(postgres_server, autocommit=True) as connection:
+            connection.execute(f"CREATE TABLESPACE {name} LOCATION '{place}'".encode())
+            connection.execute(f"CREATE DATABASE {name}".encode())
+            connection.execute(f"ALTER DATABASE {name} SET default_tablespace = '{name}'".encode())
+            try:
+                yield Filled(PostgresTarget(postgres_server.removesuffix("postgres") + name), disk)
+            finally:
+                connection.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
+                connection.execute(f"DROP TABLESPACE {name}".encode())
+
+
+@pytest.mark.soak
+class TestFullKafka(FullTargetConformance):
+    @pytest.fixture
+    def target(self, kafka_here: None) -> Iterator[Filled]:
+        with small_disk(48) as disk, own_broker({"log.dirs": str(disk / "log")}) as broker:
+
+            def again() -> None:
+                # Without a disk that it can write to it has ended itself, or can do nothing any more.
+                broker.kill()
+                broker.start()
+
+            yield Filled(KafkaTarget(broker.bootstrap), disk, freed=again)
 
 
 @pytest.mark.soak
@@ -252,16 +294,4 @@ def test_a_topic_that_takes_no_writes_is_for_an_operator(kafka_here: None) -> No
         )  # fmt: skip
         for taken in admin.delete_acls([of_it]).values():
             taken.result(30)
-        goes_on(target)
-
-
-@pytest.mark.soak
-def test_a_broker_whose_disk_is_full_is_waited_for(kafka_here: None) -> None:
-    with small_disk(48) as disk, own_broker({"log.dirs": str(disk / "log")}) as broker:
-        target = KafkaTarget(broker.bootstrap)
-        write(target, 1)
-        with full(disk), pytest.raises(TransientError):
-            write(target, 2, 3)
-        broker.kill()  # without a disk that it can write to it has ended itself, or can do nothing any more
-        broker.start()
         goes_on(target)

@@ -11,8 +11,9 @@ The tests run a real pipeline beside the replica and read the target back with i
 from __future__ import annotations
 
 import random
+import secrets
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -22,8 +23,9 @@ import pytest
 from headrace.declare import Pipeline
 from headrace.errors import RefusedError, TransientError
 from headrace.replicate.options import CommonOptions
-from headrace.replicate.protocol import Chunk, Cursor, ReplicaWriter, Task
+from headrace.replicate.protocol import Chunk
 from headrace.testing.pipeline_test import PipelineTest
+from headrace.testing.replica_losses import Losing, follow_until_it_holds
 from headrace.testing.replica_runs import (
     Kept,
     catch_up,
@@ -37,9 +39,9 @@ from headrace.testing.replica_runs import (
     tell_expired,
     wait_for,
 )
-from headrace.testing.replica_writes import WriterConformance
+from headrace.testing.replica_writes import FIRST, THINGS, WriterConformance, chunk, opened, thing
 
-__all__ = ["ReplicaConformance", "ReplicaTarget"]
+__all__ = ["FillableTarget", "FullTargetConformance", "ReplicaConformance", "ReplicaTarget"]
 
 START = "2026-03-01T12:00:00"
 
@@ -62,6 +64,66 @@ class ReplicaTarget(Protocol):
     @contextmanager
     def outage(self) -> Iterator[None]:
         """Let the target be down during the block; skip the test where that cannot be."""
+
+
+class FillableTarget(ReplicaTarget, Protocol):
+    """A target that a test can fill."""
+
+    @contextmanager
+    def full(self) -> Iterator[None]:
+        """Let the target have no room during the block, and as much as before after it."""
+
+
+class FullTargetConformance:
+    """The rules for a target that is full, as tests. A subclass gives the fixture `target`, empty.
+
+    `advice` is something that the error's fix says, where a subclass knows it.
+    """
+
+    advice = ""
+
+    def test_a_full_target_is_waited_for_and_nothing_is_lost_or_doubled(self, target: FillableTarget) -> None:
+        def write(first: int, last: int) -> None:
+            with opened(target) as writer:
+                if not writer.cursors():
+                    writer.take(THINGS.name, None, FIRST)
+                for epoch in range(first, last + 1):
+                    writer.write(large(epoch))
+
+        write(1, 1)
+        with target.full(), pytest.raises(TransientError) as raised:
+            write(2, 3)
+        assert self.advice in raised.value.fix
+        with opened(target) as writer:
+            at = writer.cursors()[THINGS.name].position.epoch
+        write(at + 1, 4)
+        wanted = sorted(row["who"] for epoch in range(1, 5) for row in large(epoch).rows.to_pylist())
+        assert sorted(row["who"] for row in target.rows(THINGS.name)) == wanted
+
+    def test_a_follower_goes_on_when_there_is_room(self, target: FillableTarget, tmp_path: Path) -> None:
+        names = ("all_rows", "totals")
+        with (
+            PipelineTest(shop(), folder=tmp_path / "pipeline", start=START) as test,
+            following(test, target.replica(tables=names)) as follower,
+        ):
+            feed(test, 0, 20)
+            catch_up(follower)
+            with target.full():
+                many = [{"id": f"{i}-{secrets.token_hex(2_000)}", "seen": START, "n": i} for i in range(40)]
+                test.send("events", many, at=START)
+                test.run()
+                follower.wake()
+                wait_for(lambda: follower.state == "waiting", "the follower sees that there is no room")
+                assert isinstance(follower.error, TransientError)
+            catch_up(follower)
+            same(test, target, names)
+
+
+def large(epoch: int) -> Chunk:
+    """Rows of an epoch, too large for what may be left of a page of a disk, and not to be compressed."""
+    return chunk(
+        [thing(f"{epoch}-{i}", i, secrets.token_hex(2_000), epoch=epoch) for i in range(20)], epoch=epoch
+    )
 
 
 class ReplicaConformance(WriterConformance):
@@ -404,83 +466,3 @@ def bulk(pipeline: Pipeline, target: ReplicaTarget, folder: Path, count: int) ->
             rows = target.rows(table)
             assert len(rows) == count
             assert len({row["who"] for row in rows}) == count
-
-
-def follow_until_it_holds(test: PipelineTest, losing: Any, *, again: str | None = None) -> None:
-    """Follow, with another follower after each loss, until all was copied."""
-    told = Kept()
-    while True:
-        wanted = None if told.begun.is_set() else again
-        with following(test, losing, told=told, again=wanted) as follower:
-            try:
-                catch_up(follower)
-                return
-            except RefusedError as error:
-                if error.message != LOST:
-                    raise
-
-
-LOST = "the connection was lost"
-
-
-class Losing:
-    """A replica whose connection is lost before or after a call where `lose` says so.
-
-    It is asked with the place: `before` or `after`, what is called, and for what.
-    """
-
-    def __init__(self, options: CommonOptions, lose: Callable[[str], bool]) -> None:
-        self.lose, self.losses = lose, 0
-        self._options = options
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._options, name)
-
-    def open(self, task: Task) -> ReplicaWriter:
-        """Open the replica, with a writer that may lose its connection."""
-        writer = self.lossy("open", lambda: self._options.open(task))  # type: ignore[attr-defined]
-        return LosingWriter(self, writer)
-
-    def lossy(self, place: str, call: Callable[[], Any]) -> Any:
-        """Make a call, or lose the connection before or after it."""
-        if self.lose(f"before {place}"):
-            self.losses += 1
-            raise RefusedError(LOST)  # ends the follower: a crash, not a pause
-        result = call()
-        if self.lose(f"after {place}"):
-            self.losses += 1
-            if hasattr(result, "close"):
-                result.close()
-            raise RefusedError(LOST)
-        return result
-
-
-class LosingWriter:
-    """See `Losing`."""
-
-    def __init__(self, losing: Losing, writer: ReplicaWriter) -> None:
-        self._losing = losing
-        self._writer = writer
-
-    def cursors(self) -> Mapping[str, Cursor]:
-        """See `ReplicaWriter`."""
-        found: Mapping[str, Cursor] = self._losing.lossy("cursors", self._writer.cursors)
-        return found
-
-    def take(self, table: str, seen: Cursor | None, cursor: Cursor) -> None:
-        """See `ReplicaWriter`."""
-        self._losing.lossy(f"take {table}", lambda: self._writer.take(table, seen, cursor))
-
-    def write(self, chunk: Chunk) -> None:
-        """See `ReplicaWriter`."""
-        call = "sweep" if chunk.sweep_below else "write"
-        place = f"{call} {chunk.table.name} {chunk.cursor.position}"
-        self._losing.lossy(place, lambda: self._writer.write(chunk))
-
-    def interrupt(self) -> None:
-        """See `ReplicaWriter`."""
-        self._writer.interrupt()
-
-    def close(self) -> None:
-        """See `ReplicaWriter`."""
-        self._writer.close()
