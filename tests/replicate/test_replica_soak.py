@@ -17,11 +17,12 @@ from cassandra_target import CassandraTarget
 from json_targets import KafkaTarget, WebhookTarget
 from object_store import BucketTarget, Door, delta_in_s3, made_bucket, s3_server
 from search_target import SearchTarget
+from shop_oracle import computed
 from soak_child import START
 from targets import DeltaTarget, FilesTarget, ParquetTarget, PostgresTarget
 
 from headrace.testing.pipeline_test import PipelineTest
-from headrace.testing.replica_runs import catch_up, following, shop
+from headrace.testing.replica_runs import catch_up, following, shop, sorted_rows
 from headrace.testing.replicas import same
 from servers.cassandra import cassandra_node
 from servers.elasticsearch import search_server
@@ -184,6 +185,8 @@ def killed_and_cut_off(
             (place,) = test.log("events").partitions()
             (all_of_them,) = test.table("everything")
             assert all_of_them["records"] == place.end > len(blows)
+            for name, rows in computed(test.log("events"), null_keys=null_keys).items():
+                assert sorted_rows(target.rows(name)) == sorted_rows(rows), f"'{name}' is not what was sent"
 
 
 def test_three_kills_and_an_outage_leave_no_trace(tmp_path: Path, request: pytest.FixtureRequest) -> None:
