@@ -14,13 +14,15 @@ from bench.kafka.oracle import COMMERCE, FILTER, INTAKE, TYPE, USER
 from bench.kafka.peers import CONTESTANTS, Contestant, PeerMissing
 from bench.kafka.running import Failed, Ground, run
 
-MICRO = "micro"
+MICRO, ROWS = "micro", "rows"
 MICRO_ROWS = 1_000
 _FIRST_BATCHES = 5
 """They are longer than the others on both sides, and are left out."""
 
 HEADRACE = Contestant("headrace_on_spark", "Headrace on Spark")
 BY_HAND = replace(CONTESTANTS["spark"], title="PySpark by hand")
+BY_EXECUTORS = Contestant("headrace_rows_by_executors", "Headrace on Spark, rows by executors")
+BY_DRIVER = Contestant("headrace_rows_by_driver", "Headrace on Spark, rows by way of the driver")
 
 Side = tuple[Contestant, str]
 """Who, and what is computed."""
@@ -52,30 +54,44 @@ QUICK = Scale(200_000, 20_000, 100_000, 25, 1, 600.0)
 
 @dataclass(frozen=True)
 class Race:
-    """What Headrace computes (`ours`) beside what is written by hand (`theirs`)."""
+    """What is held against what: `ours` is the same side in all races of a case."""
 
     title: str
-    ours: str
-    theirs: str
+    ours: Side
+    theirs: Side
     bar: Bar | None
+    between: str = "Headrace to by hand"
+
+
+def _by_hand(title: str, ours: str, theirs: str, bar: Bar | None) -> Race:
+    return Race(title, (HEADRACE, ours), (BY_HAND, theirs), bar)
 
 
 RACES: dict[str, tuple[Race, ...]] = {
-    TYPE: (Race("one table by event type", TYPE, TYPE, Bar(least=1.0)),),
-    USER: (Race("one table by user", USER, USER, Bar(least=1.0)),),
-    COMMERCE: (Race("whole commerce", COMMERCE, COMMERCE, Bar(least=1.0)),),
+    TYPE: (_by_hand("one table by event type", TYPE, TYPE, Bar(least=1.0)),),
+    USER: (_by_hand("one table by user", USER, USER, Bar(least=1.0)),),
+    COMMERCE: (_by_hand("whole commerce", COMMERCE, COMMERCE, Bar(least=1.0)),),
     INTAKE: (
-        Race("commerce's intake to a filter that keeps copies", INTAKE, FILTER, Bar(least=1.2)),
-        Race("commerce's intake to a filter without copies", INTAKE, INTAKE, None),
+        _by_hand("commerce's intake to a filter that keeps copies", INTAKE, FILTER, Bar(least=1.2)),
+        _by_hand("commerce's intake to a filter without copies", INTAKE, INTAKE, None),
     ),
-    MICRO: (Race("micro-batches of 1,000 records", TYPE, TYPE, Bar(most=1.15)),),
+    MICRO: (_by_hand("micro-batches of 1,000 records", TYPE, TYPE, Bar(most=1.15)),),
+    ROWS: (
+        Race(
+            "rows into a Delta folder",
+            (BY_EXECUTORS, INTAKE),
+            (BY_DRIVER, INTAKE),
+            None,
+            "by executors to by way of the driver",
+        ),
+    ),
 }
 
 
 def measured(ground: Ground, name: str, repetitions: int, failures: dict[str, str]) -> Iterator[Line]:
     """Run both sides of a case in turns; tell their figures, the ratio, and where Headrace's time goes."""
     races = RACES[name]
-    sides = [(HEADRACE, races[0].ours), *((BY_HAND, race.theirs) for race in races)]
+    sides = [races[0].ours, *(race.theirs for race in races)]
     runs: Runs = {}
     for repetition in range(repetitions):
         for side in sides:
@@ -84,15 +100,21 @@ def measured(ground: Ground, name: str, repetitions: int, failures: dict[str, st
     for side in sides:
         if found := runs.get((side[0].name, side[1])):
             yield speed_line(name, replace(side[0], title=told(side)), found)
-    ours = runs.get((HEADRACE.name, races[0].ours), [])
+    ours = _of(runs, races[0].ours)
     for race in races:
-        theirs = runs.get((BY_HAND.name, race.theirs), [])
+        theirs = _of(runs, race.theirs)
         if ours and theirs:
             yield _ratio(name, race, ours, theirs)
+            if name == ROWS:
+                yield _driver_ratio(race, ours, theirs)
     if ours:
         peak = max(result["peak_rss_mb"] for result in ours)
         yield Line(name, "Headrace's peak memory, Java and Python, MB", peak)
         yield Line(name, "  where its time goes, as its driver sees it", 0.0, None, stages(ours[-1]))
+
+
+def _of(runs: Runs, side: Side) -> list[dict[str, Any]]:
+    return runs.get((side[0].name, side[1]), [])
 
 
 def told(side: Side) -> str:
@@ -135,14 +157,24 @@ def _ratio(name: str, race: Race, ours: list[dict[str, Any]], theirs: list[dict[
     """Return the ratio of the medians: of speeds, or of what a micro-batch takes."""
     if name == MICRO:
         mine, others = ([batch_ms(result) for result in results] for results in (ours, theirs))
-        what = f"{race.title}: time, Headrace to by hand"
+        what = f"{race.title}: time, {race.between}"
         figures = f"{statistics.median(mine):,.0f} ms to {statistics.median(others):,.0f} ms, medians"
     else:
         mine, others = ([result["events_per_s"] for result in results] for results in (ours, theirs))
-        what, figures = f"{race.title}: speed, Headrace to by hand", f"median of {len(mine)}"
+        what, figures = f"{race.title}: speed, {race.between}", f"median of {len(mine)}"
     each = [one / other for one, other in zip(mine, others, strict=False)]
     text = f"{figures}; {min(each):.2f} to {max(each):.2f}"
     return Line(name, what, statistics.median(mine) / statistics.median(others), race.bar, text)
+
+
+def _driver_ratio(race: Race, ours: list[dict[str, Any]], theirs: list[dict[str, Any]]) -> Line:
+    """Return the ratio of what the driver's own process works: it is what more executors do not share."""
+    mine, others = (
+        statistics.median(result["driver_cpu_s"] / result["events"] * 1e6 for result in results)
+        for results in (ours, theirs)
+    )
+    text = f"{mine:.1f} to {others:.1f} CPU s per million events, of the process that holds the store"
+    return Line(ROWS, f"{race.title}: the driver's work, {race.between}", mine / others, None, text)
 
 
 def batch_ms(result: dict[str, Any]) -> float:
