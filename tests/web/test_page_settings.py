@@ -105,7 +105,7 @@ def test_a_poller_pauses_and_goes_on(page: RunningPage) -> None:
 
 def test_the_bounds_of_an_epoch_change_and_memory_needs_a_restart(page: RunningPage) -> None:
     key = "engine_settings.epoch_rows_max"
-    assert (shown(page, key), origin(page, key)) == ("125000", "default")
+    assert (shown(page, key), origin(page, key)) == ("100000", "default")
     assert post(page, "change", key, "7")[0] == 200
     assert (shown(page, key), origin(page, key)) == ("7", "run")
     read = page.read()
@@ -122,7 +122,7 @@ def test_the_bounds_of_an_epoch_change_and_memory_needs_a_restart(page: RunningP
     eventually(lambda: sum(sizes()) == 50)
     assert max(sizes()) <= 7
     assert post(page, "undo")[0] == 200
-    assert shown(page, key) == "125000"
+    assert shown(page, key) == "100000"
 
 
 def test_a_quieter_journal_writes_no_infos_until_it_is_undone(page: RunningPage) -> None:
