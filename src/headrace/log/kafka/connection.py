@@ -211,23 +211,31 @@ class Connection:
         self,
         futures: dict[Any, Future[_Result]],
         *,
+        asked: AdminClient | None = None,
         again: Callable[[], dict[Any, Future[_Result]]] | None = None,
         seconds_max: float = ANSWER_S_MAX,
     ) -> dict[Any, _Result]:
         """Return the answers to questions. Raises KafkaException for one, or that no answer came.
 
-        `again` asks what only looks: an administrator goes on for seconds asking a leader that died, where a
-        new one finds its successor.
+        `asked` is who was asked, when that was some time ago: an administrator that nobody holds any more
+        ends its questions. `again` asks what only looks: an administrator goes on for seconds asking a leader
+        that died, where a new one finds its successor.
         """
+        asked = asked or self.admin
         self._failure = None  # what went wrong before may be mended; what has not been is told again
         end = time.monotonic() + seconds_max
-        while not self._done(futures, end if again is None else min(end, time.monotonic() + _AGAIN_S)):
+        first_end = end if again is None else min(end, time.monotonic() + _AGAIN_S)
+        if not self._done(asked, futures, first_end):
             # A question about a group that reached a broker while it came back is never answered,
             # and neither is one that follows it through the same administrator.
-            self.forget_metadata()
-            if again is None or time.monotonic() > end:
+            if asked is self._admin:  # somebody else may have made a new one
+                self.forget_metadata()
+            if again is None:
                 raise self.not_ready()
-            futures = again()
+            asked, futures = self.admin, again()
+            if not self._done(asked, futures, end):
+                self.forget_metadata()
+                raise self.not_ready()
         answers = {}
         for key, future in futures.items():
             try:
@@ -239,11 +247,11 @@ class Connection:
         self.answered()
         return answers
 
-    def _done(self, futures: dict[Any, Future[_Result]], end: float) -> bool:
+    def _done(self, asked: AdminClient, futures: dict[Any, Future[_Result]], end: float) -> bool:
         """Wait for the answers until `end`; return whether all are there. Raises RefusedError on the way."""
         for future in futures.values():
             while not wait((future,), _LOOK_S).done:
-                self.admin.poll(0)  # what went wrong is told in here
+                asked.poll(0)  # what went wrong is told in here
                 self.raise_refused()
                 if time.monotonic() > end:
                     return False

@@ -55,11 +55,11 @@ def ask_for(connection: Connection, topic: str | None = None) -> Callable[[], To
     def question() -> Any:
         return connection.admin.describe_topics(TopicCollection([name]))
 
-    futures = question()
+    asked, futures = connection.admin, question()
 
     def answer() -> Topic | None:
         try:
-            found = connection.ask(futures, again=question)[name]
+            found = connection.ask(futures, asked=asked, again=question)[name]
         except KafkaException as error:
             if error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
                 return None
