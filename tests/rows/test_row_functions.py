@@ -128,3 +128,12 @@ def test_a_function_that_raises_for_a_record_sets_that_one_aside() -> None:
         test.send("events", [{"a": 1.0}, {"a": 5.0}, {"a": 2.0}])
         test.run()
         assert test.table("t") == [{"n": 2}]
+
+
+def test_a_reader_that_calls_a_function_that_lacks_a_package_stops_no_run(tmp_path: Path) -> None:
+    with PipelineTest(calling(doubled), folder=tmp_path / "p") as test:
+        reading = test.store.connection.cursor()
+        assert reading.execute("SELECT TRY(f(1.0))").fetchall() == [(None,)]
+        test.send("events", [{"a": 1.0}])
+        test.run()
+        assert test.table("t") == [{"n": 1}]

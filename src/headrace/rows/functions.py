@@ -23,7 +23,7 @@ from headrace.errors import DeclarationError, Problem, RecordError
 if TYPE_CHECKING:
     import duckdb
 
-__all__ = ["raise_unusable", "register_functions"]
+__all__ = ["forget_unusable", "raise_unusable", "register_functions"]
 
 
 @dataclass
@@ -64,6 +64,12 @@ def raise_unusable(connection: duckdb.DuckDBPyConnection) -> None:
     if found is not None and found.error is not None:
         error, found.error = found.error, None
         raise error
+
+
+def forget_unusable(connection: duckdb.DuckDBPyConnection) -> None:
+    """Forget what was found before: a reader of the same database calls functions, too, and stops nothing."""
+    if (found := _UNUSABLE.get(connection)) is not None:
+        found.error = None
 
 
 def _guarded(function: Function, returns: pa.DataType, unusable: _Unusable) -> Callable[..., pa.Array]:

@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 from headrace.engine.local.failing import FailedRow, reason_of, set_aside
 from headrace.engine.local.queries import Queries
 from headrace.errors import HeadraceError, InternalError
+from headrace.rows.functions import raise_unusable
 from headrace.sql.plan import TablePlan
 from headrace.store.outside import RowFile
 from headrace.store.progress import TableProgress
@@ -88,6 +89,7 @@ def compute_delta(queries: Queries, writer: TableWriter, rows: pa.Table) -> Delt
         return writer.compute(queries, rows.num_rows)
     except (duckdb.Error, HeadraceError) as error:
         queries.raise_crowded(error)
+        raise_unusable(queries.connection)
         first = error
     good, failed = set_aside(queries, writer.plan.row_sql, rows)
     if not failed:

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from headrace.engine.local.compute import Delta, TableWriter, bounds_of, compute_delta, count_records
 from headrace.engine.local.queries import Queries
-from headrace.rows.functions import raise_unusable
+from headrace.rows.functions import forget_unusable, raise_unusable
 from headrace.sql.plan import TableClass
 from headrace.store.instants import micros_of_length
 from headrace.store.progress import TableProgress
@@ -37,6 +37,7 @@ def compute_tables(
     deltas: list[tuple[str, Delta]] = []
     if not accepted.num_rows or not writers:
         return deltas
+    forget_unusable(queries.connection)
     rows = accepted.append_column("_lane", pa.repeat(lane, accepted.num_rows))
     queries.batch(rows)
     for name, writer in writers.items():
