@@ -22,45 +22,47 @@ class WaitingWords:
 
     def __init__(self, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
         self._now = now
-        self._pause: Waiting | None = None
-        self._since: datetime | None = None
+        self._wait: tuple[Waiting, datetime] | None = None
+        """What is waited for and since when; one value, because several threads tell and ask."""
 
     def take(self, pause: Waiting | None) -> bool:
         """Note a try that failed, or None: it is ready. Returns whether somebody should be told.
 
         That is when a wait begins, and when another thing is waited for as well.
         """
-        known = "" if self._pause is None else self._pause.error.message
-        self._pause = pause
+        wait = self._wait
         if pause is None:
-            self._since = None
+            self._wait = None
             return False
-        if self._since is None:
-            self._since = self._now()
-            return True
-        return pause.attempt == 1 and pause.error.message != known
+        self._wait = (pause, self._now() if wait is None else wait[1])
+        if pause.attempt > 1:  # told before; of two things that are waited for, the other one is ready
+            return False
+        return wait is None or pause.error.message != wait[0].error.message
 
     @property
     def fix(self) -> str:
         """What to do; empty while nothing is waited for."""
-        return "" if self._pause is None else self._pause.error.fix or _FIX
+        wait = self._wait
+        return "" if wait is None else wait[0].error.fix or _FIX
 
     @property
     def line(self) -> str:
         """All of it in one line; empty while nothing is waited for."""
-        if self._pause is None or self._since is None:
+        if (wait := self._wait) is None:
             return ""
-        return f"{self._pause}; since {self._since:%H:%M:%S} UTC; fix: {self.fix}"
+        pause, since = wait
+        return f"{pause}; since {since:%H:%M:%S} UTC; fix: {pause.error.fix or _FIX}"
 
     def lines(self, *, tries: bool = False) -> str:
         """All of it for people at a terminal, on request with how often it was tried.
 
         Empty while nothing is waited for.
         """
-        if self._pause is None or self._since is None:
+        if (wait := self._wait) is None:
             return ""
+        pause, since = wait
         return (
-            f"waiting: {self._pause if tries else self._pause.error.message}\n"
-            f"  since {self._since:%H:%M:%S} UTC; goes on by itself when it is ready, Ctrl-C ends it\n"
-            f"  fix: {self.fix}"
+            f"waiting: {pause if tries else pause.error.message}\n"
+            f"  since {since:%H:%M:%S} UTC; goes on by itself when it is ready, Ctrl-C ends it\n"
+            f"  fix: {pause.error.fix or _FIX}"
         )
