@@ -93,6 +93,7 @@ linger = 5
         ("replicas.warehouse = 3", "does not say which system"),
         ('replicas.warehouse = { kind = "postgresql" }', "needs 'dsn'"),
         ('replicas.warehouse = { kind = "files", path = "t", tables = "all" }', "takes a list of names"),
+        ('replicas.lake = { kind = "delta", path = "s3://bucket/lake" }', "named by `uri`"),
         ("streams = 3", "takes a table"),
         ("streams.events = 3", "takes a table"),
         ("streams.events = { partitions = true }", "takes a whole number"),

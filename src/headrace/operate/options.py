@@ -169,6 +169,11 @@ def _read_value(facts: Mapping[str, Any], value: object, folder: Path) -> Any:
         return _read_choice(facts["choices"], value)
     if kind is Kind.DURATION and isinstance(value, str):
         return parse_duration(value)
+    if kind is Kind.PATH and isinstance(value, str) and "://" in value:
+        raise ProfileError(
+            "takes a file or folder of this machine, not an address",
+            fix="write a path; an object store is named by `uri`, where there is such an option",
+        )
     if kind in (Kind.PATH, Kind.TEXT) and isinstance(value, str) and value:
         return str(folder / Path(value).expanduser()) if kind is Kind.PATH else value
     if kind in (Kind.WHOLE, Kind.SIZE):
