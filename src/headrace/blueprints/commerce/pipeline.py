@@ -52,6 +52,8 @@ pipeline.stream(
     unique="event_id",
     # Records of one user stay in one partition, in their order.
     key="user_id",
+    # What became of records is counted by their type as well: the metric `headrace_records_by_label_total`.
+    label="event_type",
     # Columns that are computed from the record. Queries and expectations use them like the others.
     derive={
         "items_total": "list_sum(list_transform(items, lambda item: item.price * item.quantity))",
