@@ -416,7 +416,11 @@ def test_the_filter_of_remembered_keys_lets_few_new_ones_through(tmp_path: Path)
 
 
 @pytest.mark.parametrize(
-    ("given", "used"), [({}, "system"), ({"ARROW_DEFAULT_MEMORY_POOL": "mimalloc"}, "mimalloc")]
+    ("given", "used"),
+    [
+        ({}, "jemalloc" if "jemalloc" in pa.supported_memory_backends() else "system"),
+        ({"ARROW_DEFAULT_MEMORY_POOL": "mimalloc"}, "mimalloc"),
+    ],
 )
 def test_an_engines_process_gives_freed_memory_back_unless_the_user_chose_an_allocator(
     tmp_path: Path, given: dict[str, str], used: str
