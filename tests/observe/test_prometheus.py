@@ -40,12 +40,6 @@ def observed(
     """A shop that runs, its generator that spoils records, a host, a database, and those who watch them."""
     folder = tmp_path / "shop"
     write_project("commerce", folder)
-    declared = (folder / "pipeline.py").read_text()
-    labelled = declared.replace(
-        '    unique="event_id",\n', '    unique="event_id",\n    label="event_type",\n'
-    )
-    assert labelled != declared
-    (folder / "pipeline.py").write_text(labelled)
     metrics, generating, away = free_ports(3)
     with ExitStack() as files:
         beside = {
