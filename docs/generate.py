@@ -135,7 +135,8 @@ def functions_page() -> str:
             _MADE,
             "A query over streams may use every function of DuckDB whose value depends on its arguments "
             "alone. What is refused, is refused when it is declared. Views, panels and alerts may use "
-            "everything that reads.",
+            "everything that reads, but no function of the pipeline "
+            "([why](declarations.md#function-and-reference)).",
             "## Aggregates that are kept up to date",
             words(functions.SHORT_LIST),
             "## Refused in a query over streams",

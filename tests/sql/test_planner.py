@@ -120,7 +120,7 @@ def test_an_alert_gives_true_or_false() -> None:
     assert [problem.what for problem in raised.value.problems] == ["the first column is BIGINT, not BOOLEAN"]
 
 
-def test_a_function_of_the_user_may_stand_wherever_one_of_duckdb_may() -> None:
+def test_a_function_of_the_user_may_stand_wherever_a_record_is_seen() -> None:
     pipeline = hr.Pipeline("test")
     pipeline.function("shout", arguments=("VARCHAR",), returns="VARCHAR")(shout)
     pipeline.stream("events", schema=SCHEMA, event_time="seen", derive={"loud": "shout(kind)"},

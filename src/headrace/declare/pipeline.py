@@ -232,7 +232,10 @@ class Pipeline:
         returns: str = "",
         **unknown: Any,
     ) -> Any:
-        """Declare a vectorised function for use in `derive`, `expect` and queries; also a decorator.
+        """Declare a vectorised function over records, also as a decorator.
+
+        It may stand in `derive` and `expect`, and in a table over a stream in WHERE, among the keys and
+        inside aggregates; what is computed of groups and tables is read where the function is not.
 
             @pipeline.function(arguments=["DOUBLE"], returns="DOUBLE")
             def celsius(fahrenheit): ...

@@ -217,6 +217,9 @@ class _Grouping:
                 return self._alias(part)
             if part["class"] == "FUNCTION" and is_aggregate(part["function_name"]):
                 return self._aggregate(part)
+            if part["class"] == "FUNCTION" and part["function_name"].lower() in self._catalog.functions:
+                self._refuse_own(part)
+                return part
             if part["class"] == "COLUMN_REF":
                 return part if part["column_names"][0].lower() in bound else self._column(part, keys)
             if is_lambda(part):
@@ -238,6 +241,13 @@ class _Grouping:
         self._refuse(f"'{shown}' is neither a key nor inside an aggregate",
                      f"add it to GROUP BY, or write an aggregate such as max({shown})", node)  # fmt: skip
         return node
+
+    def _refuse_own(self, node: Node) -> None:
+        # What is computed of groups is a view of the store, which is also read where the function is not.
+        name = node["function_name"]
+        self._refuse(f"'{name}' is a function of this pipeline, which sees records and no groups",
+                     f"write it inside an aggregate, such as max({name}(x)), after GROUP BY, or in `derive`",
+                     node)  # fmt: skip
 
     def _alias(self, node: Node) -> Node:
         word = node["column_names"][0].lower()
@@ -283,7 +293,7 @@ class _Grouping:
             return node
         parameters = arguments[1:] if canonical_word in _WITH_PARAMETER else []
         arguments = arguments[: len(arguments) - len(parameters)]
-        if any(part["class"] == "COLUMN_REF" for part in _parts(parameters)):
+        if any(self._varies(part) for part in _parts(parameters)):
             self._refuse(f"the second argument of {name}() is not a constant", "write a number", node)
             return node
         wanted = 2 if canonical_word in ("max_by", "min_by") else 1
@@ -303,6 +313,11 @@ class _Grouping:
         use = Use(canonical_word, arguments, parameters, bool(node["distinct"]), node)
         known = self._group.uses.setdefault(use.identity, use)
         return {**column(known.identity), "class": GROUP}
+
+    def _varies(self, part: Node) -> bool:
+        """Return whether a part of an expression keeps it from being a constant."""
+        is_own = part["class"] == "FUNCTION" and part["function_name"].lower() in self._catalog.functions
+        return is_own or part["class"] == "COLUMN_REF"
 
     def _condition(self, node: Node) -> Node | None:
         """Return the condition of FILTER, over a record; None when it looks at the group."""

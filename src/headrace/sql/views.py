@@ -155,7 +155,7 @@ def _judge(query: Node, catalog: Catalog, errors: list[QueryError], *, is_view: 
                     QueryError(f"the table function '{name}'", "read tables only", location_of(node))
                 )
         elif node.get("class") == "FUNCTION":
-            _judge_function(node, errors, is_view=is_view)
+            _judge_function(node, catalog, errors, is_view=is_view)
         elif is_view and node.get("class") == "COLLATE":
             errors.append(QueryError("COLLATE in a view: which of equal strings it shows is open",
                                      "fold them, for example lower(x)", location_of(node)))  # fmt: skip
@@ -170,10 +170,14 @@ def _clock(name: str, node: Node) -> QueryError:
                       "write it in the panel or the alert over the view", location_of(node))  # fmt: skip
 
 
-def _judge_function(node: Node, errors: list[QueryError], *, is_view: bool) -> None:
+def _judge_function(node: Node, catalog: Catalog, errors: list[QueryError], *, is_view: bool) -> None:
     name = node["function_name"].lower()
     at = location_of(node)
-    if name in functions.FILES or name in functions.SESSION:
+    if name in catalog.functions:
+        errors.append(QueryError(f"'{name}' is a function of this pipeline, which sees records and no tables",
+                                 "write it in the table over the stream, or in `derive`, and read its column "
+                                 "here", at))  # fmt: skip
+    elif name in functions.FILES or name in functions.SESSION:
         errors.append(QueryError(f"'{name}' reads more than tables", "write the value itself", at))
     elif name in (WINDOW_FUNCTION, "session_window"):
         shown = "window" if name == WINDOW_FUNCTION else name
