@@ -2,8 +2,9 @@
 
 A rule that becomes true is `pending`, and `firing` once it was true for its `hold`; what is not true any more
 is `resolved`, and `ok` an hour later. A rule that cannot be asked keeps its state and says why; so does one
-whose figures are missing, for a quarter of an hour. Time is an argument; nothing here waits, sends or writes:
-notices go to `Notifying`, documents to whoever saves them.
+whose figures are missing, for a quarter of an hour. That a run failed is told as it ends, and fires until one
+works. Time is an argument; nothing here waits, sends or writes: notices go to `Notifying`, documents to
+whoever saves them.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ __all__ = ["Alerts", "Notice", "rule_of"]
 
 _RECENT_MAX = 200
 _RESOLVED_SHOWN = timedelta(hours=1)
+_WORKS_AFTER = timedelta(minutes=1)
+"""A run that ends by an error mostly does so at once: one that was looked at for so long works."""
 _QUERY_S = 2.0
 _STATES = ("ok", "pending", "firing", "resolved")
 
@@ -67,6 +70,8 @@ class _Kept:
         self.told = _time_of(facts.get("told"))
         """When it was last told that it fires; None once it was told that it is resolved."""
         self.silenced_until = _time_of(facts.get("silenced_until"))
+        self.summary, self.help = str(facts.get("summary", "")), str(facts.get("help", ""))
+        """What is said in the place of the rule's words, until it is `ok`; none: the rule's are."""
         self.value: float | None = None
         self.subject = ""
         self.problem = ""
@@ -74,11 +79,13 @@ class _Kept:
         """When figures of it were last seen, or first missed."""
 
     def document(self) -> dict[str, Any]:
+        words = {"summary": self.summary, "help": self.help} if self.summary else {}
         return {
             "state": self.state,
             "since": _text_of(self.since),
             "told": _text_of(self.told),
             "silenced_until": _text_of(self.silenced_until),
+            **words,
         }
 
 
@@ -114,6 +121,8 @@ class Alerts:
         self._recent: deque[dict[str, Any]] = deque(maxlen=_RECENT_MAX)
         self._to_tell: dict[str, None] = {}
         self._tell_at: datetime | None = None
+        self._works = False
+        self._looked_first: datetime | None = None
 
     # --- asked and told by others
 
@@ -139,6 +148,10 @@ class Alerts:
             self._named(name).silenced_until = None
             self._saved()
 
+    def worked(self) -> None:
+        """Note that this run works: that the one before failed is over with the next look, or at the end."""
+        self._works = True
+
     def retune(self, rules: Sequence[Rule]) -> None:
         """Put rules in the place of those with their names; states stay until the next look."""
         with self._lock:
@@ -155,8 +168,39 @@ class Alerts:
 
     # --- the thread that looks
 
+    def ended(self, now: datetime, *, error: str = "", fix: str = "") -> None:
+        """Say that the run ends, and by what error; called once `look` is called no more.
+
+        An error is told at once, without waiting for a group; not again when the run before has told its own
+        less than `repeat` ago, and none worked since.
+        """
+        changes = []
+        notice = None
+        with self._lock:
+            for kept in self._kept.values():
+                if kept.rule.ending:
+                    if error:
+                        kept.summary = f"{kept.rule.summary.removesuffix('.')}: {error}"
+                        kept.help = fix or kept.rule.help
+                    changes += self._enter(kept, bool(error) or self._failed_before(kept), now)
+                    self._remind(kept, now)
+                    if kept.rule.name in self._to_tell:
+                        notice = self._notice(now)
+        self._spread(changes)
+        if notice is not None:
+            self._notify(notice)
+        with self._lock:
+            self._saved()
+
+    def _failed_before(self, kept: _Kept) -> bool:
+        """Return whether the run before failed, and this one does not work yet."""
+        return kept.state in ("pending", "firing") and not self._works
+
     def look(self, now: datetime) -> None:
         """Look at every rule, and give what has changed to whoever is to be told."""
+        self._looked_first = min(self._looked_first or now, now)
+        if now - self._looked_first >= _WORKS_AFTER:
+            self.worked()
         figures, problem = self._figures(now)
         changes = []
         with self._lock:
@@ -175,9 +219,7 @@ class Alerts:
                     kept.value, kept.subject = verdict.value, verdict.subject
                     changes += self._enter(kept, verdict.active, now)
                 self._remind(kept, now)
-        for change in changes:
-            for listener in list(self.on_change):
-                listener(change)
+        self._spread(changes)
         notice = None
         with self._lock:
             if changes:
@@ -190,6 +232,11 @@ class Alerts:
             self._notify(notice)
         with self._lock:  # not before it was taken: what is told twice does less harm than what never is
             self._saved()
+
+    def _spread(self, changes: Sequence[dict[str, Any]]) -> None:
+        for change in changes:
+            for listener in list(self.on_change):
+                listener(change)
 
     def _set_back(self, now: datetime) -> None:
         """Let nothing wait for a time that a clock was ahead by, and that is to come again."""
@@ -209,6 +256,8 @@ class Alerts:
     def _ask(
         self, rule: Rule, figures: Figures | None, now: datetime, problem: str
     ) -> tuple[Verdict | None, str]:
+        if rule.ending:
+            return Verdict(self._failed_before(self._kept[rule.name])), ""
         if rule.check is not None:
             return (None, problem) if figures is None else (rule.check(figures, now), "")
         try:
@@ -245,6 +294,7 @@ class Alerts:
             kept.state, kept.since = "resolved", now
         elif before == "resolved" and kept.told is None and now - (kept.since or now) >= _RESOLVED_SHOWN:
             kept.state, kept.since = "ok", None
+            kept.summary = kept.help = ""
         if kept.state == before:
             return []
         change = {
@@ -293,8 +343,8 @@ class Alerts:
             "name": rule.name,
             "origin": rule.origin,
             "severity": rule.severity,
-            "summary": rule.summary,
-            "help": rule.help,
+            "summary": kept.summary or rule.summary,
+            "help": kept.help or rule.help,
             "state": kept.state,
             "since": _text_of(kept.since),
             "value": kept.value,

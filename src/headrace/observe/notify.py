@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -205,10 +206,10 @@ class _Told:
         if full:
             self._failed(self.name, f"{QUEUE_MAX} notices wait already; one was dropped")
 
-    def stop(self) -> None:
-        """Give what is being sent a moment, then leave the thread behind."""
+    def stop(self, until: float) -> None:
+        """Give what is being sent until then (of the monotonic clock), and leave the thread behind."""
         with self._lock:
-            done = self._lock.wait_for(lambda: not self._open, _STOP_S)
+            done = self._lock.wait_for(lambda: not self._open, max(0.0, until - time.monotonic()))
             self._ended.set()
             self._lock.notify_all()
         if done:
@@ -297,10 +298,11 @@ class Notifying:
             each.tell(notice)
         self._save()
 
-    def stop(self) -> None:
-        """End the threads, each within two seconds; what was not told by then is kept."""
+    def stop(self, *, seconds: float = _STOP_S) -> None:
+        """End the threads, all of them within so long; what was not told by then is kept."""
+        until = time.monotonic() + seconds
         for each in self._told:
-            each.stop()
+            each.stop(until)
         self._save()
         with self._lock:
             self._closed = True  # a thread that was left behind may end when another run has the file

@@ -52,6 +52,7 @@ class Rule:
     hold    how long it has to be true before it fires
     check   gives the verdict of now, or None while its figures are missing; no check: the rule is the
             pipeline's query, see `Alerts`
+    ending  nothing is asked: true since a run ended by an error, until one works, see `Alerts.ended`
     promql  the same for Prometheus, "" where it has no metric to look at
     help    what to do
     """
@@ -64,6 +65,7 @@ class Rule:
     help: str = ""
     promql: str = ""
     query: str = ""
+    ending: bool = False
     check: Callable[[Figures, datetime], Verdict | None] | None = field(default=None, compare=False)
 
 
@@ -120,6 +122,13 @@ def _work(limits: Limits) -> tuple[Rule, ...]:
             help="`headrace status` says what the run waits for, `headrace logs` what happened.",
             promql=f"sum(headrace_lag_records) > 0 and sum(increase(headrace_epochs_total[{length}])) == 0",
             check=not_committing,
+        ),
+        Rule(
+            name="failed",
+            severity="critical",
+            summary="The run ended by an error.",
+            help="`headrace logs` tells what happened.",
+            ending=True,
         ),
         Rule(
             name="restarting",

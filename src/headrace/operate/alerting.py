@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from headrace.errors import RefusedError
+from headrace.errors import HeadraceError, RefusedError
 from headrace.operate.alert_options import AlertOptions, EmailOptions, NotifierOptions, WebhookOptions
 from headrace.operate.client import is_running, running_process
 from headrace.operate.control import ask
@@ -29,6 +29,10 @@ __all__ = ["Alerting", "alerts_of", "limits_of", "rules_of", "saved_alerts", "si
 
 _ANSWER_S = 15.0
 _SILENCE_MINUTES_MAX = 60 * 24 * 30
+_STOP_S = 2.0
+_STOP_FAILED_S = 5.0
+"""How long the end of a run waits for those who are told of it; the next run tells the rest."""
+_WORDS_MAX = 1_000
 
 
 def limits_of(options: AlertOptions) -> Limits:
@@ -114,10 +118,11 @@ class Alerting:
         self._tell: Notifying | None = None
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
+        self._stop_s = _STOP_S
         self.alerts: Alerts = Alerts(
             store,
             # A pipeline that does not run cannot look at whether it runs.
-            [rule for rule in rules_of(project) if rule.check is not None or rule.query],
+            [rule for rule in rules_of(project) if rule.check is not None or rule.query or rule.ending],
             pipeline=project.pipeline.name,
             group=options.group,
             repeat=options.repeat,
@@ -130,19 +135,40 @@ class Alerting:
     def start(self) -> None:
         """Begin to look."""
         self._ended.clear()
+        self._stop_s = _STOP_S
         self._tell = self._notifying()
         self._thread = threading.Thread(target=self._run, name="headrace-alerts", daemon=True)
         self._thread.start()
 
+    def failed(self, error: BaseException) -> None:
+        """Begin to tell that the run ends by this error; `stop` waits until it is told, some seconds at most.
+
+        Of one that was interrupted, nobody is told.
+        """
+        if not isinstance(error, Exception):
+            return
+        what, fix = _words_of(error)
+        self._end(error=what, fix=fix)
+        self._stop_s = _STOP_FAILED_S
+
     def stop(self) -> None:
         """End the threads. Harmless when nothing runs."""
-        thread, self._thread = self._thread, None
+        self._end()
         tell, self._tell = self._tell, None
-        self._ended.set()
-        if thread is not None:
-            thread.join()
         if tell is not None:
-            tell.stop()
+            tell.stop(seconds=self._stop_s)
+
+    def _end(self, *, error: str = "", fix: str = "") -> None:
+        """Look no more, and say that the run ends; the first time only."""
+        thread, self._thread = self._thread, None
+        self._ended.set()
+        if thread is None:
+            return
+        thread.join()
+        try:
+            self.alerts.ended(datetime.now(UTC), error=error, fix=fix)
+        except Exception as bug:  # noqa: BLE001 - what the run ends by is to be raised, and not this
+            self._journal.warning("alerts", error=type(bug).__name__, message=str(bug))
 
     def handlers(self) -> dict[str, Handler]:
         """Return what a control server needs to show and silence alerts."""
@@ -198,6 +224,14 @@ class Alerting:
             beside = self._path.with_name(self._path.name + ".new")
             beside.write_text(json.dumps(document) + "\n", encoding="utf-8")
             beside.replace(self._path)
+
+
+def _words_of(error: Exception) -> tuple[str, str]:
+    """Return what is told of an error, and what to do. Only our own errors promise to hold no secret."""
+    if not isinstance(error, HeadraceError):
+        return type(error).__name__, ""
+    found = error.message if len(error.message) <= _WORDS_MAX else error.message[: _WORDS_MAX - 1] + "…"
+    return found, error.fix[:_WORDS_MAX]
 
 
 def _sends(kind: str, options: NotifierOptions) -> Sends:

@@ -228,6 +228,7 @@ class Runtime:
             self.telemetry.committed(report)
             self.replicas.wake()
             self.letters.committed(report.outcomes.values())
+            self.alerts.worked()
             if on_epoch is not None:
                 on_epoch(report)
 
@@ -252,8 +253,11 @@ class Runtime:
             if until_caught_up:
                 self.replicas.wait_until_caught_up(stop)
             caught_up = until_caught_up and not stop.is_set()
+            if caught_up:
+                self.alerts.worked()
         except BaseException as error:
             self.journal.failed("run failed", error)
+            self.alerting.failed(error)
             failed = error
             raise
         finally:
