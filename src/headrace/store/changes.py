@@ -8,6 +8,7 @@ changes between two pieces leaves the span and comes again with its new epoch. E
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,6 +39,7 @@ __all__ = [
 REBUILT = "rebuilt"
 """The reason of an entry in `_removed` without a key: the table was emptied, to be computed again."""
 
+_BLOB_INSIDE = re.compile(r"""\"[^\"]*\"|'[^']*'|\bBLOB(?=[,)\[]|$)""")
 _WHOLE = -1
 _NESTED = ("STRUCT", "MAP", "UNION")
 
@@ -298,8 +300,8 @@ def _of_json(plan: TablePlan, name: str, kind: str, json_nested: bool) -> str:
     at = _path(name)
     if is_nested(kind) and json_nested:
         return f'CAST(json_extract("key", {at}) AS VARCHAR)'
-    if kind.startswith("DECIMAL") or (is_nested(kind) and "BLOB" not in kind):
-        # A cast would lose digits, and knows no MAP of JSON; the bytes of a BLOB are its text's otherwise.
+    if kind.startswith("DECIMAL") or is_nested(kind):
+        # A cast would lose digits, and knows no MAP of JSON.
         before = _read_as(name, kind)
         if (textual := textual_type(kind)) == kind:
             return before
@@ -312,8 +314,10 @@ def _of_json(plan: TablePlan, name: str, kind: str, json_nested: bool) -> str:
 
 
 def _read_as(name: str, kind: str) -> str:
-    wanted = json.dumps({name: kind})
-    return f'from_json("key", {text_literal(wanted)}).{quoted(name)}'
+    # The key has BLOBs as the texts that they are cast from; from_json would take the bytes of those texts.
+    texts = _BLOB_INSIDE.sub(lambda found: "VARCHAR" if found[0] == "BLOB" else found[0], kind)
+    read = f'from_json("key", {text_literal(json.dumps({name: texts}))}).{quoted(name)}'
+    return read if texts == kind else f"CAST({read} AS {kind})"
 
 
 def _path(name: str) -> str:
