@@ -7,15 +7,13 @@ import io
 import json
 import socket
 import socketserver
-import sys
 import threading
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
-import boto3
 import httpx
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -24,7 +22,9 @@ from targets import DeltaTarget
 from headrace.operate.secrets import Secret
 from headrace.replicate.columns import folder_name
 from headrace.replicate.parquet import ParquetReplica
-from servers.guard import GuardedProcess, free_ports, wait_until
+from servers.guard import free_ports
+from servers.s3 import S3_KEY, S3_REGION, S3_SECRET, S3Server
+from servers.s3 import s3_server as served
 
 __all__ = [
     "KEY",
@@ -37,57 +37,31 @@ __all__ = [
     "s3_server",
 ]
 
-KEY, SECRET, REGION = "a-key-for-tests", "the secret of tests", "eu-central-1"
+KEY, SECRET = S3_KEY, S3_SECRET
 
 
 @contextmanager
 def s3_server(folder: Path) -> Iterator[str]:
-    """Run a server, and give its address."""
-    # A process of its own: the library of Delta holds the interpreter while it waits for an answer.
-    (port,) = free_ports(1)
-    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-    process = GuardedProcess(command, output=folder / "server.log")
-    endpoint = f"http://127.0.0.1:{port}"
-    try:
-        wait_until(lambda: _answers(endpoint), what="S3 answers", seconds=120, process=process)
-        yield endpoint
-    finally:
-        process.kill()
-
-
-def _answers(endpoint: str) -> bool:
-    try:
-        return httpx.get(endpoint).is_success
-    except httpx.TransportError:
-        return False
-
-
-def _client(endpoint: str, service: str = "s3", *, key: str = KEY, secret: str = SECRET) -> Any:
-    """Return a client of Amazon's own library."""
-    who = {"aws_access_key_id": key, "aws_secret_access_key": secret}
-    return boto3.client(service, endpoint_url=endpoint, region_name=REGION, **who)
+    """Run a server that prints into a file in `folder`, and give its address."""
+    with served(folder) as server:
+        yield server.endpoint
 
 
 def made_bucket(endpoint: str, *, key: str = KEY, secret: str = SECRET) -> str:
     """Make a bucket, and return its name."""
-    name = f"lake-{uuid.uuid4().hex[:12]}"
-    client = _client(endpoint, key=key, secret=secret)
-    client.create_bucket(Bucket=name, CreateBucketConfiguration={"LocationConstraint": REGION})
-    client.close()
-    return name
+    return S3Server(endpoint, key, secret).make_bucket()
 
 
 @contextmanager
 def only_known_keys(endpoint: str) -> Iterator[tuple[str, str]]:
     """Let the server look at keys and signatures, as it does not otherwise; gives a pair that may do all."""
-    names = _client(endpoint, "iam")
     who = f"writer-{uuid.uuid4().hex[:8]}"
-    names.create_user(UserName=who)
     allowed = {"Effect": "Allow", "Action": "s3:*", "Resource": "*"}
     document = json.dumps({"Version": "2012-10-17", "Statement": allowed})
-    names.put_user_policy(UserName=who, PolicyName="all", PolicyDocument=document)
-    made = names.create_access_key(UserName=who)["AccessKey"]
-    names.close()
+    with S3Server(endpoint).client("iam") as names:
+        names.create_user(UserName=who)
+        names.put_user_policy(UserName=who, PolicyName="all", PolicyDocument=document)
+        made = names.create_access_key(UserName=who)["AccessKey"]
     before = httpx.post(f"{endpoint}/moto-api/reset-auth", content=b"0").json()
     try:
         yield made["AccessKeyId"], made["SecretAccessKey"]
@@ -104,7 +78,7 @@ def delta_in_s3(endpoint: str, bucket: str, **more: Any) -> DeltaTarget:
 
 def _reached(endpoint: str) -> dict[str, Any]:
     return {
-        "region": REGION, "endpoint": endpoint, "access_key": Secret(KEY), "secret_key": Secret(SECRET)
+        "region": S3_REGION, "endpoint": endpoint, "access_key": Secret(KEY), "secret_key": Secret(SECRET)
     }  # fmt: skip
 
 
@@ -121,21 +95,12 @@ class BucketTarget:
         given = {"uri": f"s3://{self.bucket}/lake", **_reached(endpoint), **options}
         return ParquetReplica(**{"kind": "parquet", "mode": "update", **given})
 
-    @contextmanager
-    def client(self) -> Iterator[Any]:
-        client = _client(self.endpoint)
-        try:
-            yield client
-        finally:
-            client.close()
+    def client(self) -> AbstractContextManager[Any]:
+        return S3Server(self.endpoint).client()
 
     def names(self, below: str = "") -> list[str]:
         """Return what is below the replica's place."""
-        with self.client() as client:
-            pages = client.get_paginator("list_objects_v2").paginate(
-                Bucket=self.bucket, Prefix=f"lake/{below}"
-            )
-            found = [each["Key"] for page in pages for each in page.get("Contents", ())]
+        found = S3Server(self.endpoint).keys(self.bucket, f"lake/{below}")
         return [key.removeprefix("lake/") for key in found]
 
     def read(self, key: str) -> bytes:

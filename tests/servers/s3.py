@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
-import tempfile
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import boto3
@@ -25,46 +24,55 @@ _START_S_MAX = 180
 
 @dataclass(frozen=True)
 class S3Server:
-    """A server at `endpoint`; it keeps its buckets in memory."""
+    """A server at `endpoint`, as who has these keys sees it; it keeps its buckets in memory."""
 
     endpoint: str
+    key: str = S3_KEY
+    secret: str = S3_SECRET
 
     def make_bucket(self) -> str:
         """Make an empty bucket and return its name."""
         name = f"bucket-{uuid.uuid4().hex[:12]}"
         place = {"LocationConstraint": S3_REGION}
-        self._client().create_bucket(Bucket=name, CreateBucketConfiguration=place)
+        with self.client() as client:
+            client.create_bucket(Bucket=name, CreateBucketConfiguration=place)
         return name
 
-    def keys(self, bucket: str) -> list[str]:
-        """Return the names of all objects of a bucket."""
-        pages = self._client().get_paginator("list_objects_v2").paginate(Bucket=bucket)
-        return [found["Key"] for page in pages for found in page.get("Contents", ())]
+    def keys(self, bucket: str, prefix: str = "") -> list[str]:
+        """Return the names of all objects of a bucket that begin so."""
+        with self.client() as client:
+            pages = client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
+            return [found["Key"] for page in pages for found in page.get("Contents", ())]
 
-    def _client(self) -> Any:
-        return boto3.client(
-            "s3",
-            endpoint_url=self.endpoint,
-            region_name=S3_REGION,
-            aws_access_key_id=S3_KEY,
-            aws_secret_access_key=S3_SECRET,
-        )
+    @contextmanager
+    def client(self, service: str = "s3") -> Iterator[Any]:
+        """Give a client of Amazon's own library."""
+        with closing(
+            boto3.client(
+                service,
+                endpoint_url=self.endpoint,
+                region_name=S3_REGION,
+                aws_access_key_id=self.key,
+                aws_secret_access_key=self.secret,
+            )
+        ) as client:
+            yield client
 
 
 @contextmanager
-def s3_server() -> Iterator[S3Server]:
-    """Run a server without buckets."""
+def s3_server(folder: Path | None = None) -> Iterator[S3Server]:
+    """Run a server without buckets; what it prints is in `folder`, or nowhere when it has ended."""
+    # A process of its own: the library of Delta holds the interpreter while it waits for an answer.
     (port,) = free_ports(1)
-    folder = Path(tempfile.mkdtemp(prefix="headrace-s3-"))
     command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-    process = GuardedProcess(command, output=folder / "server.log")
-    found = S3Server(f"http://127.0.0.1:{port}")
-    try:
+    with ExitStack() as undo:
+        if folder is None:
+            folder = Path(undo.enter_context(TemporaryDirectory(prefix="headrace-s3-")))
+        process = GuardedProcess(command, output=folder / "server.log")
+        undo.callback(process.kill)
+        found = S3Server(f"http://127.0.0.1:{port}")
         wait_until(lambda: _answers(found.endpoint), what="S3 answers", seconds=_START_S_MAX, process=process)
         yield found
-    finally:
-        process.kill()
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _answers(endpoint: str) -> bool:
