@@ -17,15 +17,17 @@ from headrace.errors import HeadraceError, RefusedError, TransientError
 from headrace.log.kafka.settings import KafkaSettings
 from headrace.log.protocol import RecordTooLargeError
 
-__all__ = ["ANSWER_S_MAX", "STALE", "TOO_LARGE_FIX", "Connection", "TopicUnknownError", "callbacks"]
+__all__ = ["ANSWER_S_MAX", "TOO_LARGE_FIX", "Connection", "TopicUnknownError", "callbacks"]
 
 ANSWER_S_MAX = 8.0
 """How long one question to the cluster may take before it counts as not ready."""
 
 _AGAIN_S = 2.0
-"""After so long a question that only looks is put once more, through another administrator."""
+"""After so long without an answer a question that only looks is put again, through another administrator."""
 
 _LOOK_S = 0.02
+_SETTLED_S_MAX = 3.0
+_PAUSE_S = 0.05
 _PROBE_S_MAX = 0.5
 _PROBES_MAX = 3
 
@@ -56,14 +58,18 @@ _AWAY = (
     KafkaError._RESOLVE,
     KafkaError._NOENT,
 )
-STALE = (
+_STALE = (
     KafkaError.NOT_LEADER_FOR_PARTITION,
     KafkaError.LEADER_NOT_AVAILABLE,
     KafkaError.FENCED_LEADER_EPOCH,
     KafkaError.UNKNOWN_LEADER_EPOCH,
     KafkaError.UNKNOWN_TOPIC_OR_PART,
+    KafkaError.OFFSET_NOT_AVAILABLE,
 )
-"""What brokers say while they, or this client, know old metadata: of a new topic, after a restart."""
+"""What brokers say while they, or this client, know old metadata: of a new topic, after a restart.
+
+And a leader that has just been elected, until its followers have told it how far they are.
+"""
 
 # These three are told apart by text: their codes are those of a broker that is away.
 _CERTIFICATE_REFUSED = re.compile(r"alert (bad |unsupported |unknown )?(certificate|ca\b)", re.IGNORECASE)
@@ -207,6 +213,24 @@ class Connection:
             return self._away()
         return TransientError(f"{place}: {error.name()} from {self.settings.brokers}")
 
+    def look(self, question: Callable[[], dict[Any, Future[_Result]]]) -> dict[Any, _Result]:
+        """Return the answers to a question that only looks; while they come of old metadata it is put again.
+
+        Of a topic or partition made a moment ago, or a broker that came back: soon settled. Raises our error
+        for Kafka's.
+        """
+        end = None
+        while True:
+            try:
+                return self.ask(question(), again=question)
+            except KafkaException as error:
+                # Counted from the first such answer: it may have taken longer itself, of a leader that died.
+                end = end or time.monotonic() + _SETTLED_S_MAX
+                if error.args[0].code() not in _STALE or time.monotonic() > end:
+                    raise self.error_of(error.args[0]) from None
+            self.forget_metadata()
+            time.sleep(_PAUSE_S)
+
     def ask(
         self,
         futures: dict[Any, Future[_Result]],
@@ -219,43 +243,49 @@ class Connection:
 
         `asked` is who was asked, when that was some time ago: an administrator that nobody holds any more
         ends its questions. `again` asks what only looks: an administrator goes on for seconds asking a leader
-        that died, where a new one finds its successor.
+        that died, where a new one finds its successor. The first one that answers is taken, so that a
+        cluster that needs long has all the time there is.
         """
-        asked = asked or self.admin
         self._failure = None  # what went wrong before may be mended; what has not been is told again
-        end = time.monotonic() + seconds_max
-        first_end = end if again is None else min(end, time.monotonic() + _AGAIN_S)
-        if not self._done(asked, futures, first_end):
+        pending = [(asked or self.admin, futures)]
+        now = time.monotonic()
+        end, next_at = now + seconds_max, now + _AGAIN_S
+        while pending and now <= end:
+            for one in list(pending):
+                try:
+                    answers = self._answers(*one)
+                except KafkaException as error:
+                    if error.args[0].code() not in _AWAY:
+                        raise
+                    pending.remove(one)
+                else:
+                    if answers is not None:
+                        self.answered()
+                        return answers
+            self.raise_refused()
+            if again is not None and now > next_at:
+                self._let_go(pending)
+                pending.append((self.admin, again()))
+                next_at = now + _AGAIN_S
+            wait([future for _, each in pending for future in each.values()], _LOOK_S)
+            now = time.monotonic()
+        if pending:
             # A question about a group that reached a broker while it came back is never answered,
             # and neither is one that follows it through the same administrator.
-            if asked is self._admin:  # somebody else may have made a new one
-                self.forget_metadata()
-            if again is None:
-                raise self.not_ready()
-            asked, futures = self.admin, again()
-            if not self._done(asked, futures, end):
-                self.forget_metadata()
-                raise self.not_ready()
-        answers = {}
-        for key, future in futures.items():
-            try:
-                answers[key] = future.result()
-            except KafkaException as error:
-                if error.args[0].code() in _AWAY:
-                    raise self.not_ready() from None
-                raise
-        self.answered()
-        return answers
+            self._let_go(pending)
+        raise self.not_ready()
 
-    def _done(self, asked: AdminClient, futures: dict[Any, Future[_Result]], end: float) -> bool:
-        """Wait for the answers until `end`; return whether all are there. Raises RefusedError on the way."""
-        for future in futures.values():
-            while not wait((future,), _LOOK_S).done:
-                asked.poll(0)  # what went wrong is told in here
-                self.raise_refused()
-                if time.monotonic() > end:
-                    return False
-        return True
+    def _let_go(self, pending: list[tuple[AdminClient, dict[Any, Future[Any]]]]) -> None:
+        """Ask no more of those who were asked; somebody else may have made a new administrator already."""
+        if any(client is self._admin for client, _ in pending):
+            self.forget_metadata()
+
+    def _answers(self, asked: AdminClient, futures: dict[Any, Future[_Result]]) -> dict[Any, _Result] | None:
+        """Return the answers, None while one is missing. Raises KafkaException when one is an error."""
+        asked.poll(0)  # what went wrong is told in here
+        if not all(future.done() for future in futures.values()):
+            return None
+        return {key: future.result() for key, future in futures.items()}
 
 
 @contextmanager

@@ -7,7 +7,6 @@ import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any
 
 from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaException, TopicPartition
 
@@ -143,14 +142,8 @@ class Groups:
 
     def _listed(self) -> list[str]:
         """Return the names of the cluster's consumer groups."""
-
-        def question() -> Any:
-            return {"groups": self._connection.admin.list_consumer_groups()}
-
-        try:
-            listed = self._connection.ask(question(), again=question)["groups"].valid
-        except KafkaException as error:
-            raise self._connection.error_of(error.args[0]) from None
+        connection = self._connection
+        listed = connection.look(lambda: {"groups": connection.admin.list_consumer_groups()})["groups"].valid
         return sorted(each.group_id for each in listed)
 
     def _reader(self, group: str) -> str:

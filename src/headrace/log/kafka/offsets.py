@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Mapping
-from typing import Any
 
-from confluent_kafka import IsolationLevel, KafkaException, TopicPartition
+from confluent_kafka import IsolationLevel, TopicPartition
 from confluent_kafka.admin import OffsetSpec
 
-from headrace.log.kafka.connection import STALE, Connection
+from headrace.log.kafka.connection import Connection
 from headrace.log.protocol import PartitionRange
 
 __all__ = ["end_offsets", "offsets_at", "ranges"]
-
-_SETTLED_S_MAX = 3.0
-_PAUSE_S = 0.05
 
 
 def ranges(connection: Connection, partitions: int) -> tuple[PartitionRange, ...]:
@@ -53,19 +48,5 @@ def _asked(
     topic = connection.settings.topic if topic is None else topic
     level = IsolationLevel.READ_COMMITTED if committed else IsolationLevel.READ_UNCOMMITTED
     wanted = {TopicPartition(topic, number): what for number in partitions}
-
-    def question() -> Any:
-        return connection.admin.list_offsets(wanted, isolation_level=level)
-
-    end = time.monotonic() + _SETTLED_S_MAX
-    while True:
-        try:
-            answers = connection.ask(question(), again=question)
-        except KafkaException as error:
-            # A topic or partition that was made a moment ago, or a broker that came back: soon settled.
-            if error.args[0].code() not in STALE or time.monotonic() > end:
-                raise connection.error_of(error.args[0]) from None
-            connection.forget_metadata()
-            time.sleep(_PAUSE_S)
-        else:
-            return {place.partition: answer.offset for place, answer in answers.items()}
+    answers = connection.look(lambda: connection.admin.list_offsets(wanted, isolation_level=level))
+    return {place.partition: answer.offset for place, answer in answers.items()}

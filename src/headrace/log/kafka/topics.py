@@ -234,13 +234,7 @@ def _differs(place: str, option: str, has: str, asked: str) -> RefusedError:
 def _config(connection: Connection, topic: str) -> dict[str, str]:
     resource = ConfigResource(ResourceType.TOPIC, topic)
 
-    def question() -> Any:
-        return connection.admin.describe_configs([resource])
-
-    try:
-        answers = connection.ask(question(), again=question)
-    except KafkaException as error:
-        raise connection.error_of(error.args[0]) from None
+    answers = connection.look(lambda: connection.admin.describe_configs([resource]))
     return {name: str(entry.value) for name, entry in answers[resource].items()}
 
 
