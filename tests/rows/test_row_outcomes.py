@@ -139,6 +139,44 @@ def test_an_expectation_that_raises_is_not_true():
     assert outcomes(run(plan, [record(id="1"), record(id="x")])) == ["timely", "rejected"]
 
 
+@pytest.mark.parametrize(
+    "twice",
+    [
+        {"derive": [("square", "CAST(id AS INTEGER) * CAST(id AS INTEGER)", "INTEGER")]},
+        {
+            "derive": [
+                ("one", "CAST(id AS INTEGER)", "INTEGER"),
+                ("two", "CAST(id AS INTEGER) + 1", "INTEGER"),
+            ]
+        },
+        {"expect": [("square", Expect("CAST(id AS INTEGER) * CAST(id AS INTEGER) > 0"))]},
+        {
+            "expect": [
+                ("least", Expect("CAST(id AS INTEGER) > 0")),
+                ("most", Expect("CAST(id AS INTEGER) < 9")),
+            ]
+        },
+        {
+            "expect": [
+                ("in_time", Expect("10 // count > 0 AND count < 9")),
+                ("part", Expect("10 // count < 99")),
+            ]
+        },
+        {"expect": [("mine", Expect("mine(count) > 0 AND true")), ("more", Expect("mine(count) + 1 > 0"))]},
+    ],
+)
+def test_what_raises_in_two_places_rejects_its_record_alone(twice):
+    plan = stream_plan(SCHEMA, **twice, functions=(function(raising_at_nothing),))
+    values = [record(id="1", count=1), record(id="x", count=0), b" " + record(id="3", count=3)]
+    assert outcomes(run(plan, values)) == ["timely", "rejected", "timely"]
+
+
+def raising_at_nothing(counts):
+    if 0 in counts.to_pylist():
+        raise ValueError("the value 0 of a customer")
+    return plus_one(counts)
+
+
 def function(call, arguments=("INTEGER",), returns="INTEGER"):
     return Function("mine", arguments, returns, call, PLACE)
 

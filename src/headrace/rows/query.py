@@ -55,7 +55,8 @@ def row_query(plan: StreamPlan, documents: str, *, trusting: bool, trying: bool)
             relation = f"SELECT *, {value} AS {target} FROM ({relation}) AS {name}"
             continue
         # TRY makes an error look like NULL; inside a struct, only an error makes the struct itself NULL.
-        attempt = f"SELECT *, TRY(struct_pack(v := {value})) AS _attempt FROM ({relation}) AS {name}"
+        tried = _attempt(f"struct_pack(v := {value})")
+        attempt = f"SELECT *, {tried} AS _attempt FROM ({relation}) AS {name}"
         relation = (
             f"SELECT * EXCLUDE (_attempt), _attempt.v AS {target}, _attempt IS NULL AS _failed_{number} "
             f"FROM ({attempt})"
@@ -67,9 +68,19 @@ def row_query(plan: StreamPlan, documents: str, *, trusting: bool, trying: bool)
     if trying:
         outputs += [f"_failed_{number}" for number in range(len(plan.derived))]
     for number, check in enumerate(plan.checks):
-        condition = f"TRY(({check.sql}))" if trying else f"({check.sql})"
+        condition = _attempt(f"({check.sql})") if trying else f"({check.sql})"
         outputs.append(f"{condition} IS NOT TRUE AS _violated_{number}")
     return f"SELECT {', '.join(outputs)} FROM ({relation}) AS {name}"
+
+
+def _attempt(expression: str) -> str:
+    """Return an expression that is NULL where `expression` fails.
+
+    What several expressions have in common, or one has twice, DuckDB computes before them, outside of their
+    TRY: one record would fail the whole batch, for ever. It takes nothing out of a CASE; the condition of
+    this one is true of every record.
+    """
+    return f"CASE WHEN _taken IS NOT NULL THEN TRY({expression}) END"
 
 
 def _typed(relation: str, columns: tuple[Column, ...], decode: DecodeSql) -> str:
