@@ -29,6 +29,7 @@ SYSTEM_RELATIONS = (
     "closings",
     "dead_letters",
     "epochs",
+    "failed_cells",
     "late_rows",
     "ledger",
     "metrics",

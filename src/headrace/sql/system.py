@@ -39,6 +39,11 @@ SYSTEM_RELATIONS: Mapping[str, tuple[NamedColumn, ...]] = {
         warned BIGINT
         rejected BIGINT
     """),
+    "failed_cells": _columns("""
+        table_name VARCHAR
+        column_name VARCHAR
+        cells BIGINT
+    """),
     "dead_letters": _columns("""
         stream VARCHAR
         lane VARCHAR

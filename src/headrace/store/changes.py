@@ -18,7 +18,14 @@ from headrace.sql.plan import TableClass, TablePlan
 from headrace.store.names import quoted, state_name, text_literal
 from headrace.store.progress import Progress
 from headrace.store.results import EXPIRED, ended
-from headrace.store.schema import exact_name, groups_sql, removal_key, result_columns, textual_type
+from headrace.store.schema import (
+    exact_name,
+    groups_sql,
+    having_condition,
+    removal_key,
+    result_columns,
+    textual_type,
+)
 
 __all__ = [
     "REBUILT",
@@ -255,11 +262,10 @@ def _rows_sql(
     more += [] if plan.key else [f'{removal_key(plan)} AS "_key"']
     more += ['"_revision"'] if revision else []
     more += [f'{_hash(removal_key(plan, exact=False))} AS "_hash"'] if hashed else []
-    having = f" WHERE TRY({plan.having_sql})" if plan.having_sql else ""
     names = ", ".join(each.rsplit(" AS ", 1)[-1] for each in more)
     return (
         f'WITH "_groups" AS ({groups_sql(plan, where=where)}) SELECT {shown}, {names} FROM '
-        f'(SELECT {result_columns(plan)}, {", ".join(more)} FROM "_groups"{having})'
+        f'(SELECT {result_columns(plan)}, {", ".join(more)} FROM "_groups"{having_condition(plan)})'
     )
 
 

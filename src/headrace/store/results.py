@@ -13,7 +13,7 @@ from headrace.sql.plan import TableClass, TablePlan
 from headrace.store.instants import micros_of_length
 from headrace.store.names import quoted, state_name
 from headrace.store.progress import Progress
-from headrace.store.schema import groups_sql, has_column, key_columns, key_json, removal_key
+from headrace.store.schema import attempt, groups_sql, has_column, key_columns, key_json, removal_key
 
 __all__ = [
     "EXPIRED",
@@ -87,7 +87,7 @@ def log_unfit(connection: Any, plan: TablePlan, epoch: int, touched: str) -> int
     `touched` is the condition over the state `t` for the rows that may have changed.
     """
     groups = groups_sql(plan, where=touched)
-    fits = f"coalesce(TRY({plan.having_sql}), false)"
+    fits = f"coalesce({attempt(plan.having_sql)}, false)"
     removed: int = connection.execute(
         f"INSERT INTO _headrace._removed SELECT ?, {removal_key(plan)}, {epoch}, 'having' "
         f'FROM ({groups}) "_groups" WHERE _shown AND NOT {fits}',

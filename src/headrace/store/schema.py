@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from headrace.sql.plan import Aggregate, PipelinePlan, StreamPlan, TableClass, TablePlan
 from headrace.sql.system import SYSTEM_RELATIONS, late_columns
 from headrace.store.instants import micros_of_length
-from headrace.store.names import keys_name, late_name, quoted, side_name, state_name
+from headrace.store.names import keys_name, late_name, quoted, side_name, state_name, text_literal
 
 __all__ = [
     "SCHEMA_VERSION",
+    "attempt",
     "create_table",
     "drop_table",
     "exact_name",
+    "failed_cells_view",
     "finished_columns",
     "groups_sql",
     "has_column",
+    "having_condition",
     "key_columns",
     "key_json",
     "removal_key",
@@ -278,6 +282,21 @@ def _side_groups(plan: TablePlan, aggregate: Aggregate, where: str) -> str:
     return f"SELECT {keys}{aggregate.side.value} AS _of_side, true AS _there FROM ({counted}){group}{there}"
 
 
+def attempt(expression: str) -> str:
+    """Return an expression over `_groups` that is NULL where `expression` fails.
+
+    What several expressions have in common, or one has twice, DuckDB computes before them, outside of their
+    TRY: a table could not be read at all when that failed for one row. It takes nothing out of a CASE; the
+    condition of this one is true of every row.
+    """
+    return f'CASE WHEN "_epoch" >= 0 THEN TRY({expression}) END'
+
+
+def having_condition(plan: TablePlan) -> str:
+    """Return the condition over `_groups` of a table's HAVING, with WHERE before it, or nothing."""
+    return f" WHERE {attempt(plan.having_sql)}" if plan.having_sql else ""
+
+
 def _is_plain(expression: str) -> bool:
     return re.fullmatch(r'"?\w+"?', expression.strip()) is not None
 
@@ -286,7 +305,7 @@ def result_columns(plan: TablePlan, *, safe: bool = True) -> str:
     """Return the select list of a table's result part; with `safe`, a cell that fails is NULL."""
     cells = []
     for column, expression in zip(plan.columns, plan.result_sql, strict=True):
-        text = expression if _is_plain(expression) or not safe else f"TRY({expression})"
+        text = expression if _is_plain(expression) or not safe else attempt(expression)
         cells.append(f"{text} AS {quoted(column.name)}")
     return ", ".join(cells)
 
@@ -299,11 +318,44 @@ def table_view(plan: TablePlan) -> str:
     if plan.kind is TableClass.ROWS:
         columns = ", ".join(quoted(column.name) for column in plan.columns)
         return f"CREATE OR REPLACE VIEW {name} AS SELECT {columns} FROM {state_name(plan.name)}"
-    having = f" WHERE TRY({plan.having_sql})" if plan.having_sql else ""
     return (
         f'CREATE OR REPLACE VIEW {name} AS WITH "_groups" AS ({groups_sql(plan)}) '
-        f'SELECT {result_columns(plan)} FROM "_groups"{having}'
+        f'SELECT {result_columns(plan)} FROM "_groups"{having_condition(plan)}'
     )
+
+
+def failed_cells_view(plan: PipelinePlan) -> str:
+    """Return the statement that makes the relation which counts the cells of results that fail.
+
+    It counts when it is read, and what the tables show then: it depends on their state alone, as they do.
+    """
+    counts = [query for table in plan_tables(plan) if (query := _failed_cells(table))]
+    none = ", ".join(f"CAST(NULL AS {c.type}) AS {c.name}" for c in SYSTEM_RELATIONS["failed_cells"])
+    counted = " UNION ALL ".join(counts) or f"SELECT {none} WHERE false"
+    return f"CREATE OR REPLACE VIEW failed_cells AS {counted}"
+
+
+def _failed_cells(plan: TablePlan) -> str:
+    """Return the query that counts the failing cells of a table by column; nothing where no cell can fail."""
+    cells = zip(plan.columns, plan.result_sql, strict=True) if plan.result_sql else ()
+    tried = {column.name: expression for column, expression in cells if not _is_plain(expression)}
+    shown = f" AND coalesce({attempt(plan.having_sql)}, false)" if plan.having_sql else ""
+    failing = {text_literal(name): _fails(expression) + shown for name, expression in tried.items()}
+    if plan.having_sql:
+        failing["'HAVING'"] = _fails(plan.having_sql)
+    if not failing:
+        return ""
+    used = set(re.findall(r"\w+", " ".join([*tried.values(), plan.having_sql])))
+    groups = groups_sql(replace(plan, aggregates=tuple(a for a in plan.aggregates if a.name in used)))
+    counts = ", ".join(f"count(*) FILTER (WHERE {condition})" for condition in failing.values())
+    return (
+        f"SELECT {text_literal(plan.name)} AS table_name, unnest([{', '.join(failing)}]) AS column_name, "
+        f'unnest(counts) AS cells FROM (SELECT [{counts}] AS counts FROM ({groups}) "_groups")'
+    )
+
+
+def _fails(expression: str) -> str:
+    return f"{attempt(f'({expression}) IS NULL')} IS NULL"
 
 
 def removal_key(plan: TablePlan, *, exact: bool = True) -> str:

@@ -30,6 +30,7 @@ from headrace.store.schema import (
     SCHEMA_VERSION,
     create_table,
     drop_table,
+    failed_cells_view,
     plan_tables,
     stream_relations,
     system_statements,
@@ -371,6 +372,7 @@ class Store(StoreReading):
             facts.expired = {replica: facts.expired.get(replica, self.progress.epoch) for replica in who}
 
     def _make_views(self) -> None:
+        self.connection.execute(failed_cells_view(self.plan))
         for table in self.plan.tables:
             self._insert_meta({f"kind:{table.name}": table.kind.value})
             place = self.outside.get(table.name)

@@ -15,7 +15,7 @@ from headrace.rows.database import arrow_of
 from headrace.sql.plan import PipelinePlan, TableClass, TablePlan
 from headrace.store import Store
 from headrace.store.names import quoted, state_name
-from headrace.store.schema import groups_sql, key_columns, result_columns
+from headrace.store.schema import groups_sql, having_condition, key_columns, result_columns
 
 __all__ = ["ABSENT", "DIFFERENCES_MAX", "ROW", "Compared", "Difference", "compare_stores", "same"]
 
@@ -112,10 +112,9 @@ def _relation_of(table: TablePlan) -> _Relation:
     bounds = ["window_start", "window_end"] if table.window is not None else []
     names = list(dict.fromkeys([*key_columns(table), *bounds]))
     keys = ", ".join(f"{name} AS {quoted('_key_' + name.strip(chr(34)))}" for name in names)
-    condition = f" WHERE TRY({table.having_sql})" if table.having_sql else ""
     sql = (
         f'WITH "_groups" AS ({groups_sql(table)}) '
-        f'SELECT {keys or f"0 AS {_ONLY}"}, {result_columns(table)} FROM "_groups"{condition}'
+        f'SELECT {keys or f"0 AS {_ONLY}"}, {result_columns(table)} FROM "_groups"{having_condition(table)}'
     )
     # By the names that the user gave them, where they are shown.
     known = dict(zip(table.result_sql, (column.name for column in table.columns), strict=True))
