@@ -5,12 +5,10 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from headrace.blueprints import project_files, write_project
-from headrace.blueprints.operations.generator import OperationsGenerator
 from headrace.blueprints.operations.pipeline import pipeline
 from headrace.operate.project import load_project
 from headrace.sql import plan_pipeline
@@ -18,7 +16,6 @@ from headrace.sql.plan import TableClass
 from headrace.testing import PipelineTest
 from own_tests import own_tests_pass
 
-MINUTE = timedelta(minutes=1)
 WINDOWED = ("service_health", "click_traffic", "transaction_totals", "account_risk")
 VIEWS = ("risky_accounts", "malformed_by_minute")
 
@@ -70,36 +67,6 @@ def test_the_views_for_dashboards_begin_with_time_and_read_tables_that_are_there
     assert all(re.match(r'[\w()]+ AS "time"', columns) for _, columns in views)
     read = set(re.findall(r"FROM headrace\.(\w+)", text_of("sql/views.sql")))
     assert read == {*WINDOWED, *VIEWS, "_headrace_cursors"} - {"account_risk"}
-
-
-def firing(test: PipelineTest, at: str) -> set[str]:
-    """The alerts that would be true at a time; `now()` is replaced by it."""
-    now = f"TIMESTAMPTZ '{at}+00'"
-    queries = {alert.name: alert.query.replace("now()", now) for alert in pipeline.alerts}
-    return {name for name, query in queries.items() if test.query(f"SELECT ({query}) AS fires")[0]["fires"]}
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("incident", "expected"),
-    [
-        ("", set()),
-        ("latency", {"slow_service", "slow_transactions"}),
-        ("errors", {"failing_service", "failing_account"}),
-        ("malformed", {"malformed_records"}),
-    ],
-)
-def test_each_incident_sets_off_its_alerts_and_no_other(incident, expected):
-    start = datetime(2026, 3, 1, 12, tzinfo=UTC)
-    calm, wild = OperationsGenerator(seed=4), OperationsGenerator(seed=5, incident=incident)
-    with PipelineTest(pipeline, partitions=3, start=start) as test:
-        for minute in range(6):
-            generator = calm if minute < 3 else wild
-            test.log("events").append(generator.batch(start + minute * MINUTE, 1_200, rate=20.0))
-            test.advance("60 s")
-        fired = firing(test, "2026-03-01 12:06:00")
-    # The engine's own clock is not the test's: what looks at epochs says nothing here.
-    assert fired - {"no_commit", "slow_pipeline"} == expected
 
 
 def test_the_lessons_windows_hold_the_numbers_that_it_shows():

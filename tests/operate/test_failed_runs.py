@@ -1,4 +1,4 @@
-"""A run that ends by an error tells whom alerts are told, and the next one that works tells that it is over."""
+"""A run that ends by an error tells those whom alerts are told; the next that works tells that it is over."""
 
 from __future__ import annotations
 
