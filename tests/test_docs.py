@@ -98,7 +98,10 @@ def test_every_command_shows_an_example() -> None:
 
 
 def test_the_pipeline_in_the_readme_is_right() -> None:
-    (code,) = blocks((ROOT / "README.md").read_text(), "python")
+    readme = (ROOT / "README.md").read_text()
+    (code,) = blocks(readme, "python")
+    assert "## Ten lines of pipeline\n\n```python\n" in readme
+    assert len(code.strip().splitlines()) == 10
     names: dict[str, object] = {"__name__": "readme"}
     exec(compile(code, "README.md", "exec"), names)
     pipeline = names["pipeline"]
