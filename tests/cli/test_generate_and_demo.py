@@ -20,6 +20,7 @@ import pytest
 from headrace.blueprints import BLUEPRINTS
 from headrace.cli.app import run
 from headrace.operate import connect, find_home, load_project, open_log
+from headrace.produce import generator
 
 pytestmark = pytest.mark.slow
 
@@ -74,6 +75,47 @@ def test_a_generator_has_the_rate_of_its_example_where_nobody_says_another(
     capsys.readouterr()
     assert run(["generate", blueprint, "--count", "1", "-C", str(folder)]) == 0
     assert f", {rate}.0 events/s, seed " in capsys.readouterr().out
+
+
+class ClockThatIsWaitedFor(threading.Event):
+    """A stop event whose waits move a clock instead of taking time."""
+
+    seconds = 0.0
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self.seconds += timeout or 0.0
+        return self.is_set()
+
+
+@pytest.mark.parametrize(
+    ("environment", "options", "made"),
+    [
+        ({}, (), 140),
+        ({"EVENTS_PER_SECOND": "8"}, (), 80),
+        ({"EVENTS_PER_SECOND": "16"}, (), 160),
+        ({"EVENTS_PER_SECOND": "8"}, ("--rate", "2"), 20),
+    ],
+)
+def test_the_environment_says_how_many_events_a_second_there_are_unless_an_option_does(
+    environment: dict[str, str],
+    options: tuple[str, ...],
+    made: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def in_virtual_time(*words: Any, **more: Any) -> Any:
+        clock = ClockThatIsWaitedFor()
+        return run_generator(*words, **more | {"stop": clock, "clock": lambda: clock.seconds})
+
+    run_generator = generator.run_generator
+    monkeypatch.setattr(generator, "run_generator", in_virtual_time)
+    monkeypatch.delenv("EVENTS_PER_SECOND", raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    folder = tmp_path / "project"
+    assert run(["new", "--blueprint", "commerce", str(folder)]) == 0
+    assert run(["generate", "commerce", "--for", "10 s", *options, "-C", str(folder)]) == 0
+    assert in_log(folder) == made
 
 
 @pytest.fixture
