@@ -4,15 +4,18 @@ import json
 import signal
 import subprocess
 import sys
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import canonical
 import pytest
-from golden_case import load_case
+from golden_case import NAMES, load_case
 
-pytestmark = [pytest.mark.soak, pytest.mark.untraced, pytest.mark.timeout(1800)]
+from servers.topics import KafkaTopics, kafka_topics
 
-CASES = (
+pytestmark = [pytest.mark.untraced]
+
+_CASES = (
     "conflicting_duplicates",
     "count_distinct",
     "every_outcome",
@@ -24,22 +27,63 @@ CASES = (
     "unnest_items",
 )
 _CHILD = Path(__file__).with_name("killed_child.py")
-_STEPS_MAX = 100
+_STEPS = range(1, 100)
+_LIVES = 0
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_a_case_whose_process_is_killed_after_every_step_gives_what_is_expected(
-    name: str, tmp_path: Path
-) -> None:
+@pytest.fixture
+def topics(kafka_broker: str) -> Iterator[KafkaTopics]:
+    with kafka_topics(kafka_broker) as found:
+        yield found
+
+
+def _kill_and_check(
+    name: str, folder: Path, steps: Iterable[int], topics: KafkaTopics | None = None
+) -> set[str]:
+    """Run a case in processes, each killed after so many steps, until one lives; return what was passed last.
+
+    Its log is on Kafka where `topics` are given.
+    """
     killed_after = set()
-    # Each process lives a step longer than the one before.
-    for step in range(1, _STEPS_MAX):
-        words = [sys.executable, str(_CHILD), name, str(tmp_path), str(step)]
+    on_kafka = [] if topics is None else [topics.brokers, topics.test]
+    for step in (*steps, _LIVES):
+        words = [sys.executable, str(_CHILD), name, str(folder), str(step), *on_kafka]
         done = subprocess.run(words, capture_output=True, text=True, timeout=120, check=False)
         if done.returncode == 0:
             break
-        assert done.returncode == -signal.SIGKILL, done.stderr
+        assert step and done.returncode == -signal.SIGKILL, done.stderr
         killed_after.add(done.stderr.split()[-1].partition(":")[0])
-    assert killed_after >= {"read", "table", "outcomes", "ledger", "commit"}
     different = canonical.differences(load_case(name).expected, json.loads(done.stdout))
     assert not different, "\n".join(different[:20])
+    return killed_after
+
+
+def _kill_after_every_step(name: str, folder: Path, topics: KafkaTopics | None = None) -> None:
+    # Each process lives a step longer than the one before.
+    killed_after = _kill_and_check(name, folder, _STEPS, topics)
+    assert killed_after >= {"read", "table", "outcomes", "ledger", "commit"}
+
+
+@pytest.mark.slow
+def test_a_case_on_kafka_whose_process_is_killed_before_and_after_a_commit_gives_what_is_expected(
+    topics: KafkaTopics, tmp_path: Path
+) -> None:
+    assert _kill_and_check("conflicting_duplicates", tmp_path, (4, 8), topics) == {"table", "commit"}
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("name", _CASES)
+def test_a_case_whose_process_is_killed_after_every_step_gives_what_is_expected(
+    name: str, tmp_path: Path
+) -> None:
+    _kill_after_every_step(name, tmp_path)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("name", NAMES)
+def test_a_case_on_kafka_whose_process_is_killed_after_every_step_gives_what_is_expected(
+    topics: KafkaTopics, name: str, tmp_path: Path
+) -> None:
+    _kill_after_every_step(name, tmp_path, topics)

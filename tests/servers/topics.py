@@ -19,17 +19,20 @@ __all__ = ["KafkaTopics", "kafka_topics"]
 
 
 class KafkaTopics:
-    """Opens streams on Kafka with record times in a header, so that a test can say what time it is."""
+    """Opens streams on Kafka with record times in a header, so that a test can say what time it is.
 
-    def __init__(self, brokers: str, options: dict[str, Any]) -> None:
-        self._brokers = brokers
-        self._options = options
-        self._test = uuid.uuid4().hex[:10]
+    The same `brokers` and `test` open the same topics, also in another process of the test.
+    """
+
+    def __init__(self, brokers: str, test: str, options: dict[str, Any] | None = None) -> None:
+        self.brokers = brokers
+        self.test = test
+        self._options = options or {}
 
     def settings(self, stream: str, partitions: int | None = None) -> KafkaSettings:
         return KafkaSettings(
-            brokers=self._brokers,
-            topic=f"{stream}-{self._test}",
+            brokers=self.brokers,
+            topic=f"{stream}-{self.test}",
             partitions=partitions,
             **{"record_time": "header", **self._options},
         )
@@ -40,9 +43,9 @@ class KafkaTopics:
 
     def delete(self) -> None:
         """Delete them; what a broker that is gone held needs no care."""
-        admin = AdminClient({"bootstrap.servers": self._brokers, "log_level": 0})
+        admin = AdminClient({"bootstrap.servers": self.brokers, "log_level": 0})
         try:
-            mine = [name for name in admin.list_topics(timeout=10).topics if self._test in name]
+            mine = [name for name in admin.list_topics(timeout=10).topics if self.test in name]
             for done in admin.delete_topics(mine).values() if mine else ():
                 done.result(10)
         except KafkaException:
@@ -52,7 +55,7 @@ class KafkaTopics:
 @contextmanager
 def kafka_topics(brokers: str, **options: Any) -> Iterator[KafkaTopics]:
     """Give the topics of one test; `options` are those of `KafkaSettings`."""
-    topics = KafkaTopics(brokers, options)
+    topics = KafkaTopics(brokers, uuid.uuid4().hex[:10], options)
     try:
         yield topics
     finally:
