@@ -17,7 +17,7 @@ from oracle_values import decimal, instant, integer, text
 from oracle_words import column, columns, same, windowed
 
 import headrace as hr
-from headrace.log import open_embedded_log
+from headrace.log import Log, open_embedded_log
 
 START = datetime(2026, 3, 1, 12, tzinfo=UTC)
 PARTITIONS = 3
@@ -119,11 +119,16 @@ def _value(chance: random.Random, number: int, record_time: datetime) -> bytes:
 
 
 def append(folder: Path, found: list[Arrival]) -> None:
-    """Fill the log in `folder` with `found`, a thousand records a batch."""
+    """Fill the log in `folder` with `found`."""
     log = open_embedded_log(folder / "log.db", "events", partitions=PARTITIONS, clock=lambda: START)
+    append_all(log, found)
+    log.close()
+
+
+def append_all(log: Log, found: list[Arrival]) -> None:
+    """Append `found` in their order, a thousand records a batch."""
     for start in range(0, len(found), 1000):
         log.append(append_table(found[start : start + 1000]))
-    log.close()
 
 
 def append_table(found: list[Arrival]) -> pa.Table:

@@ -9,11 +9,13 @@ from typing import NoReturn
 
 import canonical
 import pytest
-from crash_pipeline import PARTITIONS, START, append, arrivals, expected, given, pipeline
+from crash_pipeline import PARTITIONS, START, append_all, arrivals, expected, given, pipeline
+from oracle_model import Arrival
 
 from headrace.errors import HeadraceError
 from headrace.log import open_embedded_log
-from headrace.testing import PipelineTest
+from headrace.testing import OpenLog, PipelineTest
+from servers.topics import KafkaTopics, kafka_topics
 
 
 def _absent(what: str) -> NoReturn:
@@ -39,22 +41,71 @@ def _small_disk(folder: Path, megabytes: int) -> Iterator[Path]:
         subprocess.run(["umount", "--lazy", str(place)], check=True)
 
 
-@pytest.mark.slow
-def test_a_full_disk_stops_the_run_with_a_clear_error_and_loses_nothing(tmp_path: Path) -> None:
+@pytest.fixture
+def topics(kafka_broker: str) -> Iterator[KafkaTopics]:
+    with kafka_topics(kafka_broker) as found:
+        yield found
+
+
+def _test(disk: Path, open_log: OpenLog | None) -> PipelineTest:
+    return PipelineTest(pipeline, partitions=PARTITIONS, folder=disk, start=START, open_log=open_log)
+
+
+def _goes_on(disk: Path, open_log: OpenLog | None, found: list[Arrival]) -> None:
+    with _test(disk, open_log) as test:
+        test.run()
+        assert canonical.differences(expected(found), given(test)) == []
+
+
+def _fill_while_it_runs(folder: Path, megabytes: int, open_log: OpenLog | None = None) -> None:
+    """Run out of room in the midst; there is an error that says it, and with room the run goes on."""
     found = arrivals(6000, seed=3)
-    with _small_disk(tmp_path, 32) as disk:
-        append(disk, found)
+    with _small_disk(folder, megabytes) as disk:
         ballast = disk / "ballast"
-        with PipelineTest(pipeline, partitions=PARTITIONS, folder=disk, start=START) as test:
+        with _test(disk, open_log) as test:
+            append_all(test.log("events"), found)
             test.step(rows_max=500)
             _fill(ballast)
             with pytest.raises(HeadraceError, match=r"(?i)full|space"):
                 for _ in range(1000):
                     test.step(rows_max=500)
             ballast.unlink()
-        with PipelineTest(pipeline, partitions=PARTITIONS, folder=disk, start=START) as test:
-            test.run()
-            assert canonical.differences(expected(found), given(test)) == []
+        _goes_on(disk, open_log, found)
+
+
+def _refused(disk: Path, open_log: OpenLog | None) -> None:
+    """A run whose folder is read-only for a while says so, and does not begin."""
+    subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+    with (
+        pytest.raises(HeadraceError, match=r"(?i)read.?only|permission|write|writable"),
+        _test(disk, open_log),
+    ):
+        pass
+    subprocess.run(["mount", "-o", "remount,rw", str(disk)], check=True)
+
+
+def _forbid_to_write(folder: Path, open_log: OpenLog | None = None) -> None:
+    """Before the first run and between two: it is refused, and goes on once it may write again."""
+    found = arrivals(1000)
+    with _small_disk(folder, 16) as disk:
+        _refused(disk, open_log)
+        with _test(disk, open_log) as test:
+            append_all(test.log("events"), found)
+            test.step(rows_max=500)
+        _refused(disk, open_log)
+        _goes_on(disk, open_log, found)
+
+
+@pytest.mark.slow
+def test_a_full_disk_stops_the_run_with_a_clear_error_and_loses_nothing(tmp_path: Path) -> None:
+    _fill_while_it_runs(tmp_path, 32)
+
+
+@pytest.mark.slow
+def test_a_full_disk_of_the_store_stops_a_run_on_kafka_with_a_clear_error_and_loses_nothing(
+    topics: KafkaTopics, tmp_path: Path
+) -> None:
+    _fill_while_it_runs(tmp_path, 32, topics.open_log)
 
 
 def _fill(ballast: Path) -> None:
@@ -82,15 +133,11 @@ def test_a_full_disk_refuses_an_append_and_keeps_what_was_acknowledged(tmp_path:
 
 
 def test_a_read_only_folder_is_refused_with_a_clear_error(tmp_path: Path) -> None:
-    with _small_disk(tmp_path, 16) as disk:
-        append(disk, arrivals(100))
-        subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
-        with (
-            pytest.raises(HeadraceError, match=r"(?i)read.?only|permission|write|writable"),
-            PipelineTest(pipeline, partitions=PARTITIONS, folder=disk, start=START),
-        ):
-            pass
-        subprocess.run(["mount", "-o", "remount,rw", str(disk)], check=True)
-        with PipelineTest(pipeline, partitions=PARTITIONS, folder=disk, start=START) as test:
-            test.run()
-            assert canonical.differences(expected(arrivals(100)), given(test)) == []
+    _forbid_to_write(tmp_path)
+
+
+@pytest.mark.slow
+def test_a_read_only_folder_of_the_store_is_refused_on_kafka_with_a_clear_error(
+    topics: KafkaTopics, tmp_path: Path
+) -> None:
+    _forbid_to_write(tmp_path, topics.open_log)
