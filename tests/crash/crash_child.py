@@ -1,6 +1,7 @@
-"""A process to be killed: `engine FOLDER` reads the log at full speed, `producer FOLDER COUNT` fills it.
+"""A process to be killed: `engine FOLDER` reads the log at full speed, `producer FOLDER NAME` fills it.
 
-It prints a line for everything that its parent waits for, and flushes each.
+With `producer FOLDER NAME BROKERS TEST` it fills the topic of that test (`servers.topics`). It prints a line
+for everything that its parent waits for, and flushes each.
 """
 
 from __future__ import annotations
@@ -9,9 +10,14 @@ import sys
 import time
 from datetime import timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from headrace.log import Log
 
 STARTED = time.monotonic()
-sys.path.insert(0, str(Path(__file__).parents[1] / "oracle"))
+_TESTS = Path(__file__).parents[1]
+sys.path[:0] = [str(_TESTS), str(_TESTS / "oracle")]
 
 
 def say(*words: object) -> None:
@@ -48,25 +54,29 @@ def engine(folder: Path) -> None:
     say("done")
 
 
-def producer(folder: Path, count: int) -> None:
-    """Append numbered records in batches; a line tells how many are acknowledged."""
+def producer(folder: Path, name: str, *kafka: str) -> None:
+    """Append numbered records in batches for ever; a line tells how many are acknowledged."""
     from headrace.log import open_embedded_log
+    from headrace.testing import VirtualClock
     from headrace.testing.records import append_table
 
-    log = open_embedded_log(folder / "log.db", "events", partitions=1)
-    at = log.partitions()[0].end
-    say("opened", at)
-    while at < count:
-        batch = [str(number).encode() for number in range(at, min(count, at + 100))]
+    if kafka:
+        from servers.topics import KafkaTopics
+
+        log: Log = KafkaTopics(*kafka).open_log("events", 1, VirtualClock("2026-03-01T12:00:00"))
+    else:
+        log = open_embedded_log(folder / "log.db", "events", partitions=1)
+    at = 0
+    say("acknowledged", at)
+    while True:
+        batch = [f"{name} {number}".encode() for number in range(at, at + 100)]
         log.append(append_table(batch, partition=0))
         at += len(batch)
         say("acknowledged", at)
-    log.close()
-    say("done")
 
 
 if __name__ == "__main__":
     if sys.argv[1] == "engine":
         engine(Path(sys.argv[2]))
     else:
-        producer(Path(sys.argv[2]), int(sys.argv[3]))
+        producer(Path(sys.argv[2]), *sys.argv[3:])
