@@ -6,12 +6,13 @@ from typing import Any
 import canonical
 import pytest
 from batch_oracle import Answer, answer
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from oracle_model import Arrival
-from random_pipelines import NOON, STREAM, Described, Sent, arrivals_of, pipeline_of, streams, tables
+from random_pipelines import NOON, STREAM, Described, Sent, arrivals_of, pipeline_of, sent, streams, tables
 
-from headrace.testing import PipelineTest, every_step
+from headrace.testing import OpenLog, PipelineTest, every_step
+from servers.topics import kafka_topics
 
 pytestmark = [pytest.mark.slow, pytest.mark.untraced]
 
@@ -20,6 +21,13 @@ _COMMON: dict[str, Any] = {
     "database": None,
     "suppress_health_check": list(HealthCheck),
 }
+
+_CALM, _CUT_WITH_CRASHES = 8, 45
+# Hypothesis begins with the least there is; where few examples are run, each must have something in it.
+_rich_streams = st.lists(sent, min_size=20, max_size=40).filter(
+    lambda found: len({one.content for one in found}) > 9
+)
+_rich_tables = tables.filter(lambda found: len(found) > 2)
 
 
 def _expected(found: Answer, names: list[str]) -> dict[str, Any]:
@@ -65,13 +73,20 @@ def _append(test: PipelineTest, arrivals: list[Arrival], step_every: int) -> Non
             test.step()
 
 
-def check(described: dict[str, Described], records: list[Sent], seed: int) -> None:
+def check(
+    described: dict[str, Described], records: list[Sent], seed: int, open_log: OpenLog | None = None
+) -> None:
     """One random pipeline: calm or cut, with or without crashes, as `seed` says."""
     arrivals = arrivals_of(records)
     found = answer([STREAM], {name: one.table for name, one in described.items()}, arrivals)
     crashes = every_step(share=0.1, seed=seed) if seed % 3 == 0 else None
     with PipelineTest(
-        pipeline_of(described), partitions=3, start=NOON, cuts=seed if seed % 2 else None, crashes=crashes
+        pipeline_of(described),
+        partitions=3,
+        start=NOON,
+        cuts=seed if seed % 2 else None,
+        crashes=crashes,
+        open_log=open_log,
     ) as test:
         _append(test, arrivals, step_every=seed % 5)
         test.run()
@@ -98,6 +113,30 @@ def test_thousands_of_random_streams_give_what_the_oracle_gives(
     described: dict[str, Described], records: list[Sent], seed: int
 ) -> None:
     check(described, records, seed)
+
+
+def check_on_kafka(brokers: str, described: dict[str, Described], records: list[Sent], seed: int) -> None:
+    with kafka_topics(brokers) as topics:
+        check(described, records, seed, topics.open_log)
+
+
+@pytest.mark.parametrize("seed", [_CALM, _CUT_WITH_CRASHES])
+@settings(max_examples=1, derandomize=True, phases=[Phase.generate], **_COMMON)
+@given(described=_rich_tables, records=_rich_streams)
+def test_a_random_stream_on_kafka_gives_what_the_oracle_gives(
+    kafka_broker: str, described: dict[str, Described], records: list[Sent], seed: int
+) -> None:
+    check_on_kafka(kafka_broker, described, records, seed)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(7200)
+@settings(max_examples=300, **_COMMON)
+@given(described=tables, records=streams, seed=st.integers(0, 10_000))
+def test_hundreds_of_random_streams_on_kafka_give_what_the_oracle_gives(
+    kafka_broker: str, described: dict[str, Described], records: list[Sent], seed: int
+) -> None:
+    check_on_kafka(kafka_broker, described, records, seed)
 
 
 def test_random_streams_have_every_outcome_in_them() -> None:
