@@ -152,6 +152,11 @@ def test_status_tables_and_sql_answer_for_people_and_for_scripts(
     assert capsys.readouterr().out == "sensor,readings,average\ncellar,1,11.00\n"
     ok("sql", "SELECT * FROM range(5)", "--rows", "2", "-C", str(project))
     assert "cut off after 2 rows" in capsys.readouterr().err
+    capsys.readouterr()
+    for nothing in ("", "  ", "/* nothing */"):
+        assert run(["sql", nothing, "-C", str(project)]) == 1
+        said = "error: the query is empty\n  fix: write a SELECT; `headrace tables` lists what there is\n"
+        assert capsys.readouterr().err == said
     for wrong in ("SELEC 1", "DROP TABLE by_minute", "SELECT * FROM nothing", "SELECT 1; SELECT 2"):
         assert run(["sql", wrong, "-C", str(project)]) == 1
 

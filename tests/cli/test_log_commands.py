@@ -71,6 +71,18 @@ def test_a_lane_that_there_is_not_is_told_with_those_that_there_are(
     assert "fix: there are: main, redrive, polling" in told
 
 
+@pytest.mark.parametrize(
+    ("lane", "who"), [("redrive", "headrace dead-letters redrive"), ("polling", "headrace poll")]
+)
+def test_a_lane_that_holds_nothing_is_told_with_who_fills_it(
+    project: Path, lane: str, who: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ok("log", "peek", "readings", "--lane", lane, "-C", str(project))
+    told = capsys.readouterr().err
+    assert f"stream 'readings' holds no record in its lane {lane}" in told
+    assert who in told
+
+
 def test_how_long_records_are_kept_is_told_as_the_profile_takes_it(
     project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

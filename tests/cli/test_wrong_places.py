@@ -27,6 +27,17 @@ def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
     return said
 
 
+@pytest.mark.parametrize("command", [("poll", "users"), ("generate", "signups")])
+@pytest.mark.parametrize("length", ["99999999999999999 days", "", "5 months", "-5 s", "soon"])
+def test_a_length_that_is_none_is_told_with_one_that_is(
+    command: tuple[str, ...], length: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = refused(capsys, *command, "--for", length)
+    assert said.startswith("error: --for: ")
+    assert said.endswith("\n  fix: write for example --for '5 minutes'\n")
+    assert said.count("for example") == 1
+
+
 def test_a_demo_is_no_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "shop").touch()
     assert "shop is not a folder" in refused(capsys, "demo", "--folder", str(tmp_path / "shop"))

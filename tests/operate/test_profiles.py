@@ -47,7 +47,7 @@ def test_a_profile_is_read_with_its_durations_and_sizes(tmp_path: Path) -> None:
     profile = read_profile(tmp_path, None)
     assert profile.stream("events") == EmbeddedBinding(partitions=3, retention=timedelta(days=1))
     assert profile.stream("clicks").retention_bytes == 2_000_000_000
-    assert profile.store.path == "data/store.duckdb"
+    assert profile.store.path == str(tmp_path / "data" / "store.duckdb")
     assert profile.engine_settings == EngineOptions(
         linger=timedelta(milliseconds=50),
         memory_limit=256 * 1024**2,
@@ -94,11 +94,13 @@ linger = 5
         ('replicas.warehouse = { kind = "postgresql" }', "needs 'dsn'"),
         ('replicas.warehouse = { kind = "files", path = "t", tables = "all" }', "takes a list of names"),
         ('replicas.lake = { kind = "delta", path = "s3://bucket/lake" }', "named by `uri`"),
+        ('store.path = "s3://bucket/store.duckdb"', "a file or folder of this machine, not an address"),
+        ('store.path = "hdfs://namenode/store.duckdb"', "write a path"),
         ("streams = 3", "takes a table"),
         ("streams.events = 3", "takes a table"),
         ("streams.events = { partitions = true }", "takes a whole number"),
         ('streams.events = { bytes_max = "many" }', "not a size"),
-        ("store.path = 3", "takes a text"),
+        ("store.path = 3", "takes a path"),
     ],
 )
 def test_what_cannot_be_used_says_what_to_write(tmp_path: Path, line: str, words: str) -> None:

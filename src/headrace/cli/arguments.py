@@ -49,7 +49,8 @@ def duration_of(option: str, text: str | None) -> "timedelta | None":
     try:
         return parse_duration(f"{text} s" if text.strip().isdecimal() else text)
     except ValueError as error:
-        raise ProfileError(f"{option}: {error}") from None
+        what = str(error).partition("; write for example")[0]
+        raise ProfileError(f"{option}: {what}", fix=f"write for example {option} '5 minutes'") from None
 
 
 def examples(*lines: str) -> str:

@@ -165,7 +165,7 @@ def peek_command(
             shown = True
             typer.echo(record.line() if as_json else _for_people(record))
     if not shown and not as_json and not stop.is_set():
-        typer.echo(f"stream '{name}' holds no record there", err=True)
+        typer.echo(f"stream '{name}' holds no record {_EMPTY.get(lane, 'there')}", err=True)
 
 
 def _for_people(record: Any) -> str:
@@ -295,6 +295,13 @@ def _streams(loaded: "Project", wanted: Sequence[str]) -> list[str]:
                 fix="there are: " + ", ".join(known),
             )
     return list(dict.fromkeys(wanted)) or known
+
+
+_EMPTY = {
+    "redrive": "in its lane redrive: `headrace dead-letters redrive` puts them there",
+    "polling": "in its lane polling: a poller keeps there how far it came (polling.STREAM, `headrace poll`)",
+}
+"""What is said of a lane that holds nothing."""
 
 
 def _require_lane(lane: str) -> None:

@@ -45,7 +45,7 @@ DEFAULT_PROFILE = "local"
 class StoreBinding:
     """Where the store lies."""
 
-    path: str = option(Kind.TEXT, ".headrace/store.duckdb", "the store's file, relative to the project")
+    path: str = option(Kind.PATH, ".headrace/store.duckdb", "the store's file, relative to the project")
 
 
 @dataclass(frozen=True)

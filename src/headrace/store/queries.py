@@ -96,6 +96,8 @@ def check_query(cursor: Any, sql: str) -> Any:
         statements = cursor.extract_statements(sql)
     except duckdb.Error as error:
         raise RefusedError(str(error).strip(), fix="correct the query") from error
+    if not statements:
+        raise RefusedError("the query is empty", fix="write a SELECT; `headrace tables` lists what there is")
     if len(statements) != 1:
         raise RefusedError(f"{len(statements)} statements", fix="ask one SELECT at a time")
     kind = statements[0].type
