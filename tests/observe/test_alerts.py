@@ -11,6 +11,7 @@ import pytest
 from headrace.errors import RefusedError
 from headrace.observe import Observer
 from headrace.observe.alerts import Alerts, Notice, rule_of
+from headrace.observe.notify import notice_text
 from headrace.observe.rules import Limits, Rule, default_rules
 from headrace.store.history import SampleHistory, labels_text
 from headrace.testing import PipelineTest
@@ -101,6 +102,25 @@ def test_an_alert_is_pending_for_its_hold_fires_and_is_resolved() -> None:
         assert watched.state("waits")["state"] == "resolved"
         assert watched.told() == [[("waits", "firing")], [("waits", "resolved")]]
         assert [each["to"] for each in reversed(watched.alerts.recent())] == ["pending", "firing", "resolved"]
+
+
+def test_the_number_that_a_query_gives_is_said_and_of_what_is_true_that_it_is() -> None:
+    with PipelineTest(shop(), start=START) as test:
+        rules = [
+            asked("many", MANY),
+            asked("how_many", "SELECT n FROM large"),
+            asked("much", "SELECT (sum(n) / 8)::DECIMAL(9,2) FROM large"),
+        ]
+        watched = Watched(test, rules)
+        large(test, 4)
+        watched.live(15)
+        assert {each["name"]: each["value"] for each in watched.alerts.states()} == {
+            "many": None, "how_many": 4.0, "much": 0.5,
+        }  # fmt: skip
+        (notice,) = watched.notices
+        assert [line.strip() for line in notice_text(notice)[1].splitlines() if "value" in line] == [
+            "value: 4", "value: 0.5",
+        ]  # fmt: skip
 
 
 def test_one_that_is_over_before_its_hold_tells_nobody() -> None:
@@ -220,6 +240,8 @@ def test_a_replica_that_is_refused_is_named() -> None:
         watched.live(15)
         assert watched.state("replica_refused")["state"] == "firing"
         assert watched.state("replica_refused")["subject"] == "copy"
+        assert watched.state("replica_refused")["value"] is None
+        assert "\n  about: copy\n" in notice_text(watched.notices[0])[1]
 
 
 def test_a_declared_alert_becomes_a_rule_with_its_words() -> None:
@@ -264,4 +286,6 @@ def test_what_goes_wrong_around_a_run_fires_its_alert_and_what_just_does_not_fir
         assert states == dict.fromkeys(SURROUNDINGS, "firing" if bad else "ok")
         named = {each["name"]: each["subject"] for each in alerts.states() if bad}
         assert named == {name: "it" if line[1] else "" for name, line in SURROUNDINGS.items() if bad}
+        values = {each["name"]: each["value"] for each in alerts.states()}
+        assert (values["log_down"], values["clock_skew"]) == (None, 31 if bad else 30)
         kept.close()

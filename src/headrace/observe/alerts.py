@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from decimal import Decimal
 from typing import Any
 
 from headrace.declare.values import SEVERITIES, Alert
@@ -267,7 +268,9 @@ class Alerts:
         if rows.num_columns != 1 or rows.num_rows > 1:
             return None, "the query gives not one value, but several"
         value = rows.column(0)[0].as_py() if rows.num_rows else None
-        return Verdict(bool(value), float(value) if isinstance(value, int | float) else None), ""
+        if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
+            return Verdict(bool(value)), ""
+        return Verdict(bool(value), float(value)), ""
 
     def _missed(self, kept: _Kept, now: datetime) -> Verdict | None:
         """Return what to think of a rule without figures: after a restart, or of what is there no more."""

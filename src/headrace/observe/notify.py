@@ -67,11 +67,14 @@ def notice_text(notice: Notice) -> tuple[str, str]:
 
 
 def _lines(alert: Any) -> str:
-    whose = f" ({alert['subject']})" if alert["subject"] else ""
-    value = "" if alert["value"] is None else f"\n  value: {alert['value']:g}{whose}"
+    value, whose = alert["value"], alert["subject"]
+    if value is None:
+        found = f"\n  about: {whose}" if whose else ""
+    else:
+        found = f"\n  value: {value:g}" + (f" ({whose})" if whose else "")
     help_line = f"\n  what to do: {alert['help']}" if alert["help"] and alert["state"] == "firing" else ""
     head = f"{alert['state']}: {alert['name']} ({alert['severity']}), since {alert['since']}"
-    return f"{head}\n  {alert['summary']}{value}{help_line}"
+    return f"{head}\n  {alert['summary']}{found}{help_line}"
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,10 @@ class Limits:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a rule found: whether it holds now, the value that it looked at, and whose it is."""
+    """What a rule found: whether it holds now, the value that it looked at, and whose it is.
+
+    What is either so or not has no value: that it fires says all.
+    """
 
     active: bool
     value: float | None = None
@@ -74,6 +77,14 @@ def _worst(found: Iterable[tuple[str, float]], limit: float) -> Verdict | None:
     if value is None:
         return None
     return Verdict(value > limit, value, subject)
+
+
+def _any_of(found: Iterable[tuple[str, bool]]) -> Verdict | None:
+    """Return whether something is so of anybody, and of whom; None when nothing is known of anybody."""
+    known = list(found)
+    if not known:
+        return None
+    return Verdict(any(so for _, so in known), None, next((subject for subject, so in known if so), ""))
 
 
 def _seconds(length: timedelta) -> str:
@@ -214,7 +225,7 @@ def _surroundings(limits: Limits) -> tuple[Rule, ...]:
         over = timedelta(minutes=10)
         for _, free in figures.each("headrace_disk_free_bytes"):
             if free < _FULL_BYTES:
-                return Verdict(True, 0.0)
+                return Verdict(True)
             less = figures.difference("headrace_disk_free_bytes", over)
             if less is None:
                 return None
@@ -241,7 +252,10 @@ def _surroundings(limits: Limits) -> tuple[Rule, ...]:
             summary="A replica's target refused: the replica stands still until somebody acts.",
             help="`headrace replicas status` says why and what to do.",
             promql='headrace_replica_state{state="refused"} == 1',
-            check=lambda figures, now: _worst(figures.each("headrace_replica_state", "refused"), 0.5),
+            check=lambda figures, now: _any_of(
+                (replica, refused > 0)
+                for replica, refused in figures.each("headrace_replica_state", "refused")
+            ),
         ),
         Rule(
             name="log_down",
@@ -250,8 +264,8 @@ def _surroundings(limits: Limits) -> tuple[Rule, ...]:
             hold=timedelta(minutes=1),
             help="Look after its brokers; the run goes on by itself when they answer.",
             promql="headrace_log_up == 0",
-            check=lambda figures, now: _worst(
-                [(stream, 1 - up) for stream, up in figures.each("headrace_log_up")], 0.5
+            check=lambda figures, now: _any_of(
+                (stream, up == 0) for stream, up in figures.each("headrace_log_up")
             ),
         ),
         Rule(
