@@ -43,6 +43,39 @@ def test_another_thing_that_is_waited_for_is_told_too() -> None:
     assert "since 11:30:05" in told.line
 
 
+def test_of_two_things_that_are_waited_for_each_tells_since_when_it_is() -> None:
+    told = words()
+    told.take(away(1))
+    assert told.take(away(1, "the registry is away"))
+    assert "the registry is away" in told.line and "since 11:40:00" in told.line
+    assert not told.take(away(2))
+    assert "since 11:30:05" in told.line
+    assert not told.take(away(2, "the registry is away"))
+    assert "since 11:40:00" in told.line
+
+
+def test_the_end_of_one_wait_leaves_the_other_its_beginning_and_tells_that_it_lasts() -> None:
+    told = words()
+    told.take(away(1))
+    told.take(away(1, "the registry is away"))
+    told.take(None)  # the registry is ready
+    assert told.take(away(3)), "'ready again' was told"
+    assert "since 11:30:05" in told.line
+    assert not told.take(away(4))
+    told.take(None)
+    assert told.line == ""
+
+
+def test_a_thing_that_is_waited_for_anew_while_another_is_begins_anew() -> None:
+    told = WaitingWords(iter([BEGUN, BEGUN, LATER]).__next__)
+    told.take(away(1))
+    told.take(away(1, "the registry is away"))
+    told.take(None)
+    told.take(away(2))
+    assert told.take(away(1, "the registry is away"))
+    assert "since 11:40:00" in told.line
+
+
 def test_after_a_wait_nothing_is_told_and_the_next_one_begins_anew() -> None:
     told = words()
     told.take(away(1))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -11,33 +12,57 @@ if TYPE_CHECKING:
 
 __all__ = ["WaitingWords"]
 
+_KNOWN_MAX = 20
 _FIX = "see that it runs and can be reached from here, and that headrace.toml names it rightly"
 
 
 class WaitingWords:
-    """Follows one run or command: `take` is given what `when_ready` tells.
+    """Follows one run or command: `take` is given what `when_ready` tells, by any thread.
 
-    `now` says when a wait began, for people; nothing is decided by it.
+    Two things may be waited for at once, by threads of their own; that one of them is ready is told without
+    saying which. `now` says when a wait began, for people; nothing is decided by it.
     """
 
     def __init__(self, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
         self._now = now
         self._wait: tuple[Waiting, datetime] | None = None
         """What is waited for and since when; one value, because several threads tell and ask."""
+        self._lock = threading.Lock()
+        self._begun: dict[str, datetime] = {}
+        """Since when each thing is waited for, by its words."""
+        self._unsure: dict[str, datetime] = {}
+        """The same of what was waited for when something became ready: it may have been this."""
 
     def take(self, pause: Waiting | None) -> bool:
         """Note a try that failed, or None: it is ready. Returns whether somebody should be told.
 
-        That is when a wait begins, and when another thing is waited for as well.
+        That is when a wait begins, when another thing is waited for as well, and when one goes on after
+        another one was ready.
         """
-        wait = self._wait
-        if pause is None:
-            self._wait = None
-            return False
-        self._wait = (pause, self._now() if wait is None else wait[1])
-        if pause.attempt > 1:  # told before; of two things that are waited for, the other one is ready
-            return False
-        return wait is None or pause.error.message != wait[0].error.message
+        with self._lock:
+            wait = self._wait
+            if pause is None:
+                self._wait = None
+                self._unsure = dict([*self._unsure.items(), *self._begun.items()][-_KNOWN_MAX:])
+                self._begun = {}
+                return False
+            self._wait = (pause, self._since(pause, wait))
+            if pause.attempt > 1:  # told before, unless "ready" was told since, which was another thing
+                return wait is None
+            return wait is None or pause.error.message != wait[0].error.message
+
+    def _since(self, pause: Waiting, wait: tuple[Waiting, datetime] | None) -> datetime:
+        """Return when the wait of this try began, and remember it; `wait` is what was told last."""
+        words = pause.error.message
+        since = self._begun.get(words)
+        if since is None and pause.attempt > 1:
+            since = self._unsure.get(words)
+        if since is None and wait is not None and (pause.attempt > 1 or wait[0].error.message in words):
+            since = wait[1]  # the same in other words, or together with another thing
+        self._begun[words] = since = since or self._now()
+        if len(self._begun) > _KNOWN_MAX:
+            del self._begun[next(iter(self._begun))]
+        return since
 
     @property
     def fix(self) -> str:
