@@ -33,7 +33,7 @@ AT_LAST_MS = 60_000
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningPage]:
-    with running_page(tmp_path_factory.mktemp("shows") / "commerce", events_hours=0.02) as made:
+    with running_page(tmp_path_factory.mktemp("shows") / "commerce", events_hours=0.12) as made:
         yield made
 
 
@@ -193,19 +193,41 @@ def test_who_looks_into_the_log_sees_what_arrives_while_following_and_not_withou
     assert "it-arrives" in looked.locator("summary").inner_text()
 
 
+@pytest.mark.parametrize("name", ["event_counts", "sessions", "events_clean"])
 def test_a_table_is_shown_with_its_class_its_size_and_through_when_it_is_closed(
-    page: RunningPage, tab: Page
+    page: RunningPage, tab: Page, name: str
 ) -> None:
-    tab.goto("/tables?table=event_counts")
-    said = tab.get_by_role("region", name="event_counts").locator("p").first
+    (plan,) = (each for each in page.runtime.plan.tables if each.name == name)
+    tab.goto(f"/tables?table={name}")
+    said = tab.get_by_role("region", name=name).locator("p").first
 
     def agrees() -> bool:
-        state = next(each for each in page.runtime.store.status().tables if each.table == "event_counts")
+        state = next(each for each in page.runtime.store.status().tables if each.table == name)
+        closed, through = "", state.closed_through
+        if through is not None:
+            parts = f".{through.microsecond // 1_000:03d}" if through.microsecond else ""
+            closed = re.escape(f", closed through {through:%Y-%m-%d %H:%M:%S}{parts}")
+        elif plan.window is not None:
+            return False  # the history is older than the lateness: it will be
         tab.wait_for_timeout(50)
         text = re.sub(r"(?<=\d),(?=\d)", "", said.inner_text())
-        return text.startswith("windowed") and f", {state.rows} groups or rows kept" in text
+        assert text.startswith(plan.kind.value)
+        rest = r"(, kept [^,]+)?(, \d+ corrections)?$"
+        return re.search(f", {state.rows} groups or rows kept{closed}{rest}", text) is not None
 
     eventually(agrees)
+
+
+def test_a_table_is_shown_with_its_columns_their_types_and_its_key(page: RunningPage, tab: Page) -> None:
+    (plan,) = (each for each in page.runtime.plan.tables if each.name == "event_counts")
+    tab.goto("/tables?table=event_counts")
+    region = tab.get_by_role("region", name="event_counts")
+    region.get_by_role("tab", name="Schema").click()
+    schema = region.get_by_role("tabpanel", name="Schema").get_by_role("table")
+    schema.wait_for()
+    assert rows_of(schema) == [
+        [column.name, column.type, "yes" if column.name in plan.key else ""] for column in plan.columns
+    ]
 
 
 def test_a_panel_shows_what_comes_while_it_is_open_and_for_the_time_that_is_chosen(
