@@ -13,7 +13,7 @@ from headrace.replicate import copying
 from headrace.replicate.copying import _Ahead
 from headrace.store.changes import Position
 from headrace.testing import PipelineTest
-from headrace.testing.replica_runs import catch_up, following, shop
+from headrace.testing.replica_runs import catch_up, feed, following, shop, sorted_rows
 from headrace.testing.replicas import START, same
 
 
@@ -37,6 +37,39 @@ def test_many_rows_in_small_chunks_take_few_readings_of_the_store(
             assert [copy.rows_sent for copy in follower.copies] == [3_000, 3_000]
         same(test, target, ("all_rows", "totals"))
     assert len(readings) <= 8, "each chunk had a look at all of the span"
+
+
+@pytest.mark.parametrize("chunk_rows_max", [10_000, 15])
+def test_windows_and_sessions_closed_by_many_epochs_come_in_as_few_chunks_as_hold_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chunk_rows_max: int
+) -> None:
+    sizes: dict[str, list[int]] = {"revenue": [], "visits": []}
+    written = copying._RowsCopy.written
+
+    def noted(self: copying._RowsCopy, chunk: Any) -> None:
+        sizes[self.shape.name].append(chunk.rows.num_rows)
+        written(self, chunk)
+
+    monkeypatch.setattr(copying._RowsCopy, "written", noted)
+    target = FilesTarget(tmp_path / "files")
+    with PipelineTest(shop(), folder=tmp_path / "pipeline", start=START) as test:
+        for first in range(0, 480, 24):
+            feed(test, first, 24)
+        with test.store.snapshot() as reader:
+            told = 'SELECT "table", count(DISTINCT epoch) FROM _headrace._closings GROUP BY 1'
+            closings = dict(reader.execute(told).fetchall())
+        options = target.replica(tables=tuple(sizes), mode="append", chunk_rows_max=chunk_rows_max)
+        with following(test, options) as follower:
+            catch_up(follower)
+        closed = {table.table: table.closed_through for table in test.store.status().tables}
+        for table, chunks in sizes.items():
+            most = 2 * -(-sum(chunks) // chunk_rows_max) - 1  # none fits into the one before it
+            assert closings[table] > most, "too little is closed to show anything"
+            assert len(chunks) <= most
+            through = closed[table]
+            assert through is not None
+            wanted = [row for row in test.table(table) if row["window_end"] <= through]
+            assert sorted_rows(target.rows(table)) == sorted_rows(wanted)
 
 
 def test_rows_of_one_hash_stay_in_one_piece() -> None:

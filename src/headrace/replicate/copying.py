@@ -23,7 +23,8 @@ from headrace.store.changes import (
     Closing,
     Head,
     changed_rows,
-    closing_after,
+    closed_span,
+    closing_between,
     epoch_sizes,
     has_closings,
     removed_keys,
@@ -273,10 +274,11 @@ class _RowsCopy(_Copy):
         bytes_max, whole = self._options.chunk_bytes_max, self._position.whole
         rows_max = max(1, min(self._options.chunk_rows_max, int(bytes_max / self._row_bytes)))
         if self._append:
-            closing = closing_after(reader, self.plan, self._position.epoch, head)
+            after, through = self._position.epoch, self._position.through
             if whole:
-                self._position = Position(self._position.epoch, closing.epoch)
-            return rows_max, closing
+                through = closed_span(reader, self.plan, after, head.epoch, rows_max=rows_max)
+                self._position = Position(after, through)
+            return rows_max, closing_between(reader, self.plan, after, through)
         if not whole:
             return rows_max, None
         if few is not None and few <= rows_max:

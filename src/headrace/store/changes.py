@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+from bisect import bisect_right
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,7 +35,8 @@ __all__ = [
     "Position",
     "begun_again",
     "changed_rows",
-    "closing_after",
+    "closed_span",
+    "closing_between",
     "epoch_sizes",
     "has_closings",
     "is_nested",
@@ -136,20 +138,38 @@ def has_closings(plan: TablePlan) -> bool:
     return plan.kind in (TableClass.WINDOWED, TableClass.SESSION)
 
 
-def closing_after(cursor: Any, plan: TablePlan, epoch: int, head: Head) -> Closing:
-    """Return the first closing behind `epoch`; none: the span up to the head, in which nothing was closed."""
-    before = cursor.execute(
-        'SELECT epoch_us(max(closed_through)) FROM _headrace._closings WHERE "table" = ? AND epoch <= ?',
-        [plan.name, epoch],
-    ).fetchall()[0][0]
-    following = cursor.execute(
-        'SELECT epoch, epoch_us(max(closed_through)) FROM _headrace._closings WHERE "table" = ? '
-        "AND epoch > ? GROUP BY 1 ORDER BY 1 LIMIT 1",
-        [plan.name, epoch],
+def closing_between(cursor: Any, plan: TablePlan, after: int, through: int) -> Closing:
+    """Return what was closed by the epochs behind `after` up to `through`; maybe nothing was."""
+    before, closed = cursor.execute(
+        "SELECT epoch_us(max(closed_through) FILTER (WHERE epoch <= ?)), epoch_us(max(closed_through)) "
+        'FROM _headrace._closings WHERE "table" = ? AND epoch <= ?',
+        [after, plan.name, through],
+    ).fetchall()[0]
+    return Closing(through, before, closed)
+
+
+def closed_span(cursor: Any, plan: TablePlan, after: int, head: int, *, rows_max: int) -> int:
+    """Return the epoch up to which about `rows_max` rows closed behind `after`: `head`, if they are fewer.
+
+    Sessions are closed every moment; a span for each closing would be a file for each.
+    """
+
+    def size(through: int) -> int:
+        closing = closing_between(cursor, plan, after, through)
+        groups = groups_sql(plan, where=_where(plan, Position(after, through), closing))
+        count: int = cursor.execute(f"SELECT count(*) FROM ({groups})").fetchall()[0][0]
+        return count
+
+    if size(head) <= rows_max:
+        return head
+    found = cursor.execute(
+        'SELECT DISTINCT epoch FROM _headrace._closings WHERE "table" = ? AND epoch > ? AND epoch <= ? '
+        "ORDER BY 1",
+        [plan.name, after, head],
     ).fetchall()
-    if following:
-        return Closing(following[0][0], before, following[0][1])
-    return Closing(head.epoch, before, before)
+    epochs: list[int] = [epoch for (epoch,) in found] or [head]
+    # One closing may be more by itself; it is sent in pieces.
+    return epochs[max(0, bisect_right(epochs, rows_max, key=size) - 1)]
 
 
 def changed_rows(
