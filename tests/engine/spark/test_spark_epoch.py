@@ -58,4 +58,4 @@ def test_a_table_that_was_not_given_each_accepted_row_once_stops_the_micro_batch
     tmp_path: Path, parts: list[int]
 ) -> None:
     with judged(tmp_path) as epoch, pytest.raises(TransientError, match="of 3 accepted rows"):
-        epoch.add([change(accepted) for accepted in parts])
+        epoch.add([change(accepted) for accepted in parts], {})

@@ -55,7 +55,9 @@ def test_the_tables_of_an_executor_stop_at_a_function_that_lacks_a_package() -> 
     task = task_of("SELECT max(f(a)) AS n FROM events")
     timely = RowStage(task.plan.streams["events"]).run(records([b'{"a": 1.5}', b'{"a": 2.5}'])).timely
     sent: Any = SimpleNamespace(value=pickled(task, task.plan))
-    work = compute(sent, SimpleNamespace(value={}), Orders({"t": TableProgress("")}, {}, "", 0, 1))  # type: ignore[arg-type]
+    work = compute(
+        sent, SimpleNamespace(value={}), Orders({"t": TableProgress("")}, {}, {"events/main": ("t",)}, 0, 1)
+    )  # type: ignore[arg-type]
     rows: Any = [{"place": "events/main", "rows": packed(timely)}]
     found = [data for _, _, data in work(rows)]
     with pytest.raises(DeclarationError, match=LACKS):

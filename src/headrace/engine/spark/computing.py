@@ -18,6 +18,7 @@ from headrace.engine.local.compute import Delta, TableWriter
 from headrace.engine.local.engine import table_writer
 from headrace.engine.local.queries import Queries
 from headrace.engine.local.tables import compute_tables
+from headrace.engine.spark.jobs import Wanted
 from headrace.engine.spark.outside import Stage
 from headrace.engine.spark.positions import lane_of
 from headrace.engine.spark.wire import dumped, loaded, packed, unpacked
@@ -62,14 +63,14 @@ class Orders:
     """What executors have to know of one micro-batch.
 
     tables   how far tables are closed and retired
-    lane     the lane to compute; empty: all of them
+    wanted   by place, the tables to compute; what is not named is left alone
     version  grows when a reference table changed
     epoch    that the micro-batch will be
     """
 
     tables: Mapping[str, TableProgress]
     taken: Taken
-    lane: str
+    wanted: Wanted
     version: int
     epoch: int
 
@@ -101,7 +102,7 @@ def compute(
         for row in rows:
             if getattr(row, "facts", None):
                 yield FACTS, row["place"], bytes(row["facts"])
-            if row["rows"] and row["place"].endswith(orders.lane):
+            if row["rows"] and row["place"] in orders.wanted:
                 try:
                     tables = _tables(task.value)
                     tables.refer(references, orders.version)
@@ -157,9 +158,9 @@ class _Tables:
 
     def changes(self, place: str, timely: pa.Table, orders: Orders) -> Iterator[bytes]:
         """Give what the accepted ones of `timely` change, pickled."""
-        stream, lane = lane_of(place)
+        _, lane = lane_of(place)
         accepted = _without(timely, orders.taken.get(place, {}))
-        mine = {name: one for name, one in self._writers.items() if stream in one.plan.sources}
+        mine = {name: self._writers[name] for name in orders.wanted[place]}
         tables = {name: fresh_progress(orders.tables[name]) for name in mine}
         for name, found in compute_tables(self._queries, mine, tables, accepted, lane):
             delta = found

@@ -36,8 +36,10 @@ from headrace.engine.spark.computing import (
 from headrace.engine.spark.epoch import SparkEpoch
 from headrace.engine.spark.gaps import refuse_creation_times
 from headrace.engine.spark.gathering import Gathered, gather, raise_met
+from headrace.engine.spark.jobs import Jobs, Wanted
 from headrace.engine.spark.outside import OutsideTable, Stage
 from headrace.engine.spark.pace import slow_down, tell_pace
+from headrace.engine.spark.positions import lane_text
 from headrace.engine.spark.session import (
     SparkEndedError,
     SparkWorkerError,
@@ -70,6 +72,9 @@ __all__ = ["SparkEngine", "refuse_unfit", "start_spark"]
 
 Found = tuple[str, bytes]
 """Place and facts, as the data source gives them."""
+
+Changes = list[tuple[str, Change]]
+"""What parts of the batch change, each with its place."""
 
 _LOOK_S = 0.2
 _FACTS_S = 1.0
@@ -116,7 +121,7 @@ class SparkEngine(LocalEngine):
         self._references_known: list[Any] = []
         self._sent: Any = None
         self._tell: Callable[[EpochReport], None] = lambda report: None
-        self._copies = any(stream.stream.unique for stream in plan.streams.values())
+        self._jobs = Jobs(plan, self._reader.logs, self._outside)
 
     def _learn_state(self) -> None:
         super()._learn_state()
@@ -294,11 +299,12 @@ class SparkEngine(LocalEngine):
         """Return how many records were taken into the store."""
         begun = time.perf_counter()
         self._references.refresh()
-        if self._copies:
-            # Which rows are copies is known only when all of them were seen: tables come in a second job.
+        first = self._jobs.first()
+        again = self._jobs.is_kept(first)
+        if again:
             rows = rows.persist()
         try:
-            facts, changes = self._first_job(rows)
+            facts, changes = self._first_job(rows, first)
             clock = max(log.now() for (_, lane), log in self._reader.logs.items() if lane == "main")
             gathered = gather(self._store.progress, facts, clock)
             self._on_step("action")
@@ -306,22 +312,22 @@ class SparkEngine(LocalEngine):
                 return 0
             if not gathered.repeated:
                 gathered.batches[0].seconds_read = time.perf_counter() - begun
-                self._write(rows, gathered, changes)
+                self._write(rows, gathered, first, changes)
         finally:
-            if self._copies:
+            if again:
                 rows.unpersist()
         self._caught_up = gathered.caught_up
         return 0 if gathered.repeated else sum(one.slice.records.num_rows for one in gathered.batches)
 
-    def _first_job(self, rows: DataFrame) -> tuple[list[Found], list[tuple[str, Change]]]:
-        """Return the facts of a micro-batch and, where nothing has to be known first, what tables change."""
-        if self._copies:
+    def _first_job(self, rows: DataFrame, first: Wanted) -> tuple[list[Found], Changes]:
+        """Return the facts of a micro-batch and, where nothing has to be known before, what tables change."""
+        if not first:
             return _collected(rows.select("place", "facts")), []
-        found = self._computed(rows, {}, "main")
+        found = self._computed(rows, {}, first)
         facts = [(place, data) for kind, place, data in found if kind == FACTS]
         return facts, _changes(found)
 
-    def _write(self, rows: DataFrame, gathered: Gathered, changes: list[tuple[str, Change]]) -> None:
+    def _write(self, rows: DataFrame, gathered: Gathered, first: Wanted, changes: Changes) -> None:
         epoch = SparkEpoch(
             self._plan, self._store, self._queries, self._writers, self._keys, self._closings, self._on_step
         )
@@ -329,17 +335,15 @@ class SparkEngine(LocalEngine):
         self._require_same_topics(batches)
         self._set_threads(sum(batch.slice.records.num_rows for batch in batches))
         taken = epoch.judge(batches)
-        redriven = any(batch.lane == "redrive" and batch.result is not None for batch in batches)
-        if self._copies or redriven:
+        second = self._jobs.second(first, taken, _with_rows(batches))
+        if second:
             with epoch.watch.stage("second_job"):
-                lanes = "" if self._copies else "redrive"
                 # Where Spark reads again for it, what went wrong then stands in facts without a place.
-                found = self._computed(
-                    rows.selectExpr("place", "if(place = '', facts, NULL) AS facts", "rows"), taken, lanes
-                )
+                met = "if(place = '', facts, NULL) AS facts"
+                found = self._computed(rows.selectExpr("place", met, "rows"), taken, second)
                 raise_met(data for kind, _, data in found if kind == FACTS)
-                changes = changes + _changes(found)
-        epoch.add(changes)
+                changes = [(place, one) for place, one in changes if place not in second] + _changes(found)
+        epoch.add(changes, {place: gone for place, gone in taken.items() if place not in second})
         if not any(batch.moved for batch in batches) and not self._closings.due(epoch.progress):
             return
         epoch.commit(max(batch.clock for batch in batches))
@@ -367,13 +371,17 @@ class SparkEngine(LocalEngine):
             if batch.slice.records.num_rows:
                 self._reader.logs[batch.stream, batch.lane].partitions()
 
-    def _computed(self, rows: DataFrame, taken: Taken, lanes: str) -> list[Computed]:
-        """Run the row parts of tables over the rows of some lanes, on the executors; one action."""
+    def _computed(self, rows: DataFrame, taken: Taken, wanted: Wanted) -> list[Computed]:
+        """Run the row parts of the wanted tables over rows, on the executors; one action."""
+        from pyspark.sql.functions import when
+
         tables = {name: fresh_progress(one) for name, one in self._store.progress.tables.items()}
         sent, version = self._sent_references()
-        orders = Orders(tables, taken, lanes, version, self._store.progress.epoch + 1)
+        orders = Orders(tables, taken, wanted, version, self._store.progress.epoch + 1)
         work = compute(self._sent, sent, orders)
-        found: list[Computed] = rows.rdd.mapPartitions(work).collect()
+        # Rows of which nothing is computed are not sent to Python.
+        needed = when(rows["place"].isin([*wanted]), rows["rows"]).alias("rows")
+        found: list[Computed] = rows.select("place", "facts", needed).rdd.mapPartitions(work).collect()
         return found
 
     def _sent_references(self) -> tuple[Any, int]:
@@ -435,5 +443,11 @@ def _collected(rows: DataFrame) -> list[Found]:
     return [(row["place"], bytes(row["facts"])) for row in rows.collect()]
 
 
-def _changes(found: list[Computed]) -> list[tuple[str, Change]]:
+def _with_rows(batches: list[Batch]) -> list[str]:
+    """Return the places of which there are timely rows."""
+    results = ((lane_text((one.stream, one.lane)), one.result) for one in batches)
+    return [place for place, result in results if result is not None and result.timely.num_rows]
+
+
+def _changes(found: list[Computed]) -> Changes:
     return [(place, change_of(data)) for kind, place, data in found if kind == CHANGE]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -14,6 +14,7 @@ from headrace.engine.local.outcomes import Decided
 from headrace.engine.local.reader import Batch
 from headrace.engine.spark.combining import combined
 from headrace.engine.spark.computing import COUNTS, Change, Taken
+from headrace.engine.spark.jobs import removed
 from headrace.engine.spark.positions import lane_text
 from headrace.errors import TransientError
 
@@ -39,8 +40,11 @@ class SparkEpoch(Epoch):
         self._on_step("duplicates")
         return taken
 
-    def add(self, changes: Iterable[tuple[str, Change]]) -> None:
-        """Add up what the parts of the batch change in each table; `changes` name the lane they come from."""
+    def add(self, changes: Iterable[tuple[str, Change]], inside: Taken) -> None:
+        """Add up what the parts of the batch change in each table; `changes` name the lane they come from.
+
+        `inside` are the rows that no table takes and that were computed with the others: see `removed`.
+        """
         found: dict[tuple[str, str], list[Delta]] = {}
         accepted: Counter[tuple[str, str]] = Counter()
         for place, change in changes:
@@ -50,12 +54,26 @@ class SparkEpoch(Epoch):
             for count in COUNTS:
                 setattr(table, count, getattr(table, count) + change.counts[count])
         places = {lane_text((one.batch.stream, one.batch.lane)): one for one in self._decided}
-        for place, decided in places.items():
-            self._require_whole(place, decided, accepted)
         with self.watch.stage("compute"):
             for (place, name), deltas in found.items():
                 delta = combined(self._queries, self._writers[name].plan, deltas)
+                if place in inside:
+                    accepted[place, name] -= sum(map(len, inside[place].values()))
+                    delta = self._without(name, delta, inside[place])
                 self._deltas.append((name, places[place], delta))
+        for place, decided in places.items():
+            self._require_whole(place, decided, accepted)
+
+    def _without(self, name: str, delta: Delta, taken: Mapping[int, tuple[int, ...]]) -> Delta:
+        """Return a delta without what no table takes, and take that out of the table's counts."""
+        found, table = removed(delta, taken), self.progress.tables[name]
+        records, kept = sum(map(len, taken.values())), delta.kept - found.kept
+        failed = len(delta.failed) - len(found.failed)
+        table.accepted -= records
+        table.kept -= kept
+        table.failed -= failed
+        table.filtered -= records - kept - failed
+        return found
 
     def _require_whole(self, place: str, decided: Decided, accepted: Counter[tuple[str, str]]) -> None:
         """Raise TransientError unless every table was given each accepted row once.
