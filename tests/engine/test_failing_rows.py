@@ -118,14 +118,17 @@ def test_a_row_fails_in_a_batch_when_and_only_when_it_fails_alone(where: str) ->
 
 
 @pytest.mark.parametrize(
-    "where",
+    "query",
     [
-        "kind = 'number' AND (number IS NULL OR CAST(number AS INT) > 3)",
-        "NOT (kind = 'text' OR CAST(number AS INT) < 3)",
+        "kind FROM _rows WHERE kind = 'number' AND (number IS NULL OR CAST(number AS INT) > 3)",
+        "kind FROM _rows WHERE NOT (kind = 'text' OR CAST(number AS INT) < 3)",
+        "CAST(number AS INT) AS one, CAST(number AS INT) + 1 AS two FROM _rows",
+        "CAST(number AS INT) * CAST(number AS INT) AS square FROM _rows",
+        "kind FROM _rows WHERE CAST(number AS INT) + CAST(number AS INT) > 3",
     ],
 )
-def test_many_rows_that_fail_in_a_nested_condition_take_few_statements(
-    where: str, monkeypatch: pytest.MonkeyPatch
+def test_many_rows_that_fail_within_a_condition_or_twice_take_few_statements(
+    query: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     count, asked = 5_000, []
     rows = pa.table(
@@ -139,9 +142,7 @@ def test_many_rows_that_fail_in_a_nested_condition_take_few_statements(
     queries = Queries(duckdb.connect())
     table = queries.table
     monkeypatch.setattr(queries, "table", lambda sql: asked.append(sql) or table(sql))
-    row_sql = (
-        f"SELECT _rows._partition AS _partition, _rows._offset AS _offset, kind FROM _rows WHERE {where}"
-    )
+    row_sql = f"SELECT _rows._partition AS _partition, _rows._offset AS _offset, {query}"
     good, failed = set_aside(queries, row_sql, rows)
     assert (good.num_rows, len(failed)) == (count / 2, count / 2)
     assert len(asked) < 200

@@ -81,9 +81,9 @@ def _addresses(rows: pa.Table) -> npt.NDArray[np.int64]:
 def _probe(row_sql: str) -> str | None:
     """Return the query that gives the addresses of rows that may fail; None when there is no such query.
 
-    `TRY(x IS NOT NULL)` is NULL exactly where `x` fails. "_certain" says that the row fails: a row that is
-    not may be in the table, because WHERE leaves a condition out where another one has decided, and inside
-    TRY every one is computed.
+    An attempt at `x IS NOT NULL` is NULL exactly where `x` fails. "_certain" says that the row fails: a row
+    that is not may be in the table, because WHERE leaves a condition out where another one has decided, and
+    inside TRY every one is computed.
     """
     connection = duckdb.connect(":memory:", config={"threads": 1})
     try:
@@ -92,40 +92,47 @@ def _probe(row_sql: str) -> str | None:
         source = syntax.write({**node, "select_list": [constant("INTEGER", "1")], "where_clause": None})
         items = [syntax.write_expression(item) for item in node["select_list"]]
         where = syntax.write_expression(node["where_clause"]) if node["where_clause"] else "true"
-        certain = _certainly_fails(node["where_clause"], syntax) if node["where_clause"] else "false"
+        held = f"{items[1]} >= 0"  # true of every row
+        certain = _certainly_fails(node["where_clause"], syntax, held) if node["where_clause"] else "false"
     except QueryError:
         return None
     finally:
         connection.close()
-    failing = " OR ".join(_fails(item) for item in items)
+    failing = " OR ".join(_fails(item, held) for item in items)
     _, _, source = source.partition(" FROM ")
+    tried = _attempt(where, held)
     return (
         f"SELECT {items[0]} AS _partition, {items[1]} AS _offset, "
-        f"bool_or(TRY({where}) IS NOT NULL OR ({certain})) AS _certain FROM {source} "
-        f"WHERE {_fails(where)} OR (TRY({where}) AND ({failing})) GROUP BY 1, 2"
+        f"bool_or({tried} IS NOT NULL OR ({certain})) AS _certain FROM {source} "
+        f"WHERE {_fails(where, held)} OR ({tried} AND ({failing})) GROUP BY 1, 2"
     )
 
 
-def _fails(expression: str) -> str:
-    return f"TRY(({expression}) IS NOT NULL) IS NULL"
+def _attempt(expression: str, held: str) -> str:
+    # What expressions have in common DuckDB computes before them, outside of TRY; a CASE it leaves whole.
+    return f"CASE WHEN {held} THEN TRY({expression}) END"
 
 
-def _certainly_fails(condition: Node, syntax: Syntax) -> str:
+def _fails(expression: str, held: str) -> str:
+    return f"{_attempt(f'({expression}) IS NOT NULL', held)} IS NULL"
+
+
+def _certainly_fails(condition: Node, syntax: Syntax, held: str) -> str:
     """Return the condition under which another one fails in whatever order its parts are looked at.
 
     One of its parts certainly fails, and no other part could decide without it.
     """
     if condition["type"] == "OPERATOR_NOT":
-        return _certainly_fails(condition["children"][0], syntax)
+        return _certainly_fails(condition["children"][0], syntax, held)
     if condition["class"] != "CONJUNCTION":
         # One in another expression may leave something out, too.
         inside = any(part.get("class") == "CONJUNCTION" for part in walk(condition))
-        return "false" if inside else _fails(syntax.write_expression(condition))
+        return "false" if inside else _fails(syntax.write_expression(condition), held)
     failing, settled = [], []
     for part in condition["children"]:
-        text, certain = syntax.write_expression(part), _certainly_fails(part, syntax)
-        true = f"coalesce(TRY({text}), false)"
-        undecided = f"NOT ({_fails(text)} OR {true})" if condition["type"] == "CONJUNCTION_OR" else true
+        text, certain = syntax.write_expression(part), _certainly_fails(part, syntax, held)
+        true = f"coalesce({_attempt(text, held)}, false)"
+        undecided = f"NOT ({_fails(text, held)} OR {true})" if condition["type"] == "CONJUNCTION_OR" else true
         failing.append(f"({certain})")
         settled.append(f"(({certain}) OR {undecided})")
     return f"({' OR '.join(failing)}) AND {' AND '.join(settled)}"
