@@ -21,6 +21,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from headrace.operate.secrets import Secret
 from headrace.replicate.kafka import KafkaReplica
 from headrace.replicate.kafka.writer import VERSION_HEADER
 from headrace.replicate.webhook import WebhookReplica
@@ -128,6 +129,8 @@ class WebhookTarget:
         self.answers: list[int] = []
         self.unlucky: set[str] = set()
         self.authorization: str | None = None
+        self.asked_for: str | None = None
+        self.forbidden = False
         (self.port,) = free_ports(1)
         self.start()
 
@@ -149,6 +152,10 @@ class WebhookTarget:
         self.authorization = request.headers.get("Authorization")
         if self.answers and (code := self.answers.pop(0)) != 200:
             return Response(status_code=code)
+        if self.asked_for is not None and self.authorization != self.asked_for:
+            return Response("who are you?", status_code=401)
+        if self.forbidden:
+            return Response("nothing is taken", status_code=403)
         body = json.loads(await request.body())
         table = body["table"]
         if table in self.unlucky and any(str(row["n"]) == "13" for row in body["rows"]):
@@ -174,7 +181,10 @@ class WebhookTarget:
 
     def replica(self, **options: Any) -> WebhookReplica:
         url = f"http://127.0.0.1:{self.port}/hook"
-        return WebhookReplica(**{"kind": "webhook", "url": url, "path": str(self.folder), **options})
+        given: dict[str, Any] = {"kind": "webhook", "url": url, "path": str(self.folder)}
+        if self.asked_for is not None:
+            given["authorization"] = Secret(self.asked_for)
+        return WebhookReplica(**{**given, **options})
 
     def rows(self, table: str) -> list[dict[str, Any]]:
         return [typed_row(table, row) for row in self.tables.get(table, {}).values()]
@@ -185,6 +195,20 @@ class WebhookTarget:
 
     def differ(self, table: str) -> None:
         raise AssertionError(f"{table}: this target has no types")
+
+    @contextmanager
+    def read_only(self) -> Iterator[None]:
+        self.forbidden = True
+        try:
+            yield
+        finally:
+            self.forbidden = False
+
+    def wrong_credentials(self) -> dict[str, Any]:
+        return {"authorization": Secret("Bearer of a wrong secret")}
+
+    def secret_words(self) -> tuple[str, ...]:
+        return str(self.asked_for), "wrong secret"
 
     @contextmanager
     def outage(self) -> Iterator[None]:

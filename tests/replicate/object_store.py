@@ -31,6 +31,7 @@ __all__ = [
     "SECRET",
     "BucketTarget",
     "Door",
+    "Guard",
     "delta_in_s3",
     "made_bucket",
     "only_known_keys",
@@ -53,54 +54,89 @@ def made_bucket(endpoint: str, *, key: str = KEY, secret: str = SECRET) -> str:
 
 
 @contextmanager
-def only_known_keys(endpoint: str) -> Iterator[tuple[str, str]]:
-    """Let the server look at keys and signatures, as it does not otherwise; gives a pair that may do all."""
-    who = f"writer-{uuid.uuid4().hex[:8]}"
-    allowed = {"Effect": "Allow", "Action": "s3:*", "Resource": "*"}
-    document = json.dumps({"Version": "2012-10-17", "Statement": allowed})
-    with S3Server(endpoint).client("iam") as names:
-        names.create_user(UserName=who)
-        names.put_user_policy(UserName=who, PolicyName="all", PolicyDocument=document)
-        made = names.create_access_key(UserName=who)["AccessKey"]
+def only_known_keys(endpoint: str) -> Iterator[Guard]:
+    """Let the server look at keys and signatures, as it does not otherwise."""
+    guard = Guard(endpoint)
     before = httpx.post(f"{endpoint}/moto-api/reset-auth", content=b"0").json()
     try:
-        yield made["AccessKeyId"], made["SecretAccessKey"]
+        yield guard
     finally:
         count = str(before["PREVIOUS_INITIAL_NO_AUTH_ACTION_COUNT"])
         httpx.post(f"{endpoint}/moto-api/reset-auth", content=count.encode())
         httpx.post(f"{endpoint}/moto-api/reset-auth", content=count.encode())
 
 
+class Guard:
+    """Who may do what on a server that asks: `keys` are of one who writes, and may only read when told."""
+
+    def __init__(self, endpoint: str) -> None:
+        self._writer = f"writer-{uuid.uuid4().hex[:8]}"
+        with S3Server(endpoint).client("iam") as names:
+            admin = _made_user(names, f"admin-{self._writer}", "*")
+            self.keys = _made_user(names, self._writer, "s3:*")
+        self._admin = S3Server(endpoint, *admin)
+
+    @contextmanager
+    def read_only(self) -> Iterator[None]:
+        """Let the writer only read during the block."""
+        with self._admin.client("iam") as names:
+            _allow(names, self._writer, "s3:Get*", "s3:List*")
+            try:
+                yield
+            finally:
+                _allow(names, self._writer, "s3:*")
+
+
+def _made_user(names: Any, who: str, *actions: str) -> tuple[str, str]:
+    names.create_user(UserName=who)
+    _allow(names, who, *actions)
+    made = names.create_access_key(UserName=who)["AccessKey"]
+    return made["AccessKeyId"], made["SecretAccessKey"]
+
+
+def _allow(names: Any, who: str, *actions: str) -> None:
+    allowed = {"Effect": "Allow", "Action": list(actions), "Resource": "*"}
+    document = json.dumps({"Version": "2012-10-17", "Statement": allowed})
+    names.put_user_policy(UserName=who, PolicyName="all", PolicyDocument=document)
+
+
 def delta_in_s3(endpoint: str, bucket: str, **more: Any) -> DeltaTarget:
     """Return Delta tables in a bucket."""
-    return DeltaTarget("", uri=f"s3://{bucket}/lake", **{**_reached(endpoint), **more})
+    return DeltaTarget("", uri=f"s3://{bucket}/lake", **{**_reached(endpoint, (KEY, SECRET)), **more})
 
 
-def _reached(endpoint: str) -> dict[str, Any]:
-    return {
-        "region": S3_REGION, "endpoint": endpoint, "access_key": Secret(KEY), "secret_key": Secret(SECRET)
-    }  # fmt: skip
+def _reached(endpoint: str, keys: tuple[str, str]) -> dict[str, Any]:
+    key, secret = map(Secret, keys)
+    return {"region": S3_REGION, "endpoint": endpoint, "access_key": key, "secret_key": secret}
 
 
 class BucketTarget:
     """Tables of Parquet files in S3, read as anybody reads them: every object that is there."""
 
-    def __init__(self, endpoint: str, bucket: str | None = None, *, door: Door | None = None) -> None:
+    def __init__(
+        self,
+        endpoint: str,
+        bucket: str | None = None,
+        *,
+        door: Door | None = None,
+        keys: tuple[str, str] = (KEY, SECRET),
+    ) -> None:
         self.endpoint = endpoint
+        self.keys = keys
         self.bucket = made_bucket(endpoint) if bucket is None else bucket
         self.door = door
 
     def replica(self, **options: Any) -> ParquetReplica:
         endpoint = self.endpoint if self.door is None else self.door.url
-        given = {"uri": f"s3://{self.bucket}/lake", **_reached(endpoint), **options}
+        given = {"uri": f"s3://{self.bucket}/lake", **_reached(endpoint, self.keys), **options}
         return ParquetReplica(**{"kind": "parquet", "mode": "update", **given})
 
     def client(self) -> AbstractContextManager[Any]:
-        return S3Server(self.endpoint).client()
+        return S3Server(self.endpoint, *self.keys).client()
 
     def names(self, below: str = "") -> list[str]:
         """Return what is below the replica's place."""
-        found = S3Server(self.endpoint).keys(self.bucket, f"lake/{below}")
+        found = S3Server(self.endpoint, *self.keys).keys(self.bucket, f"lake/{below}")
         return [key.removeprefix("lake/") for key in found]
 
     def read(self, key: str) -> bytes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
@@ -82,6 +82,25 @@ class SearchTarget:
         index = self.index(table)
         self._done(self.http.delete(f"/{index}"))
         self._done(self.http.put(f"/{index}", json={"mappings": {"properties": {"n": {"type": "keyword"}}}}))
+
+    def full(self) -> AbstractContextManager[None]:
+        """What a server does when its disk is full."""
+        return self._blocked_by("read_only_allow_delete")
+
+    def read_only(self) -> AbstractContextManager[None]:
+        return self._blocked_by("read_only")
+
+    @contextmanager
+    def _blocked_by(self, name: str) -> Iterator[None]:
+        def block(value: bool | None) -> None:
+            indices = f"{self.prefix}*,.{self.prefix}cursors"
+            self._done(self.http.put(f"/{indices}/_settings", json={"index.blocks": {name: value}}))
+
+        block(True)
+        try:
+            yield
+        finally:
+            block(None)
 
     @contextmanager
     def outage(self) -> Iterator[None]:

@@ -25,9 +25,11 @@ from headrace.replicate.files import FilesReplica, read_files
 from headrace.replicate.parquet import ParquetReplica
 from headrace.replicate.parquet.manifest import books_of, data_of
 from headrace.replicate.postgresql import PostgresReplica
-from servers.postgresql import PostgresServer
+from servers.postgresql import PASSWORD, PostgresServer
 
-__all__ = ["DeltaTarget", "FilesTarget", "ParquetTarget", "PostgresTarget"]
+__all__ = ["CsvTarget", "DeltaTarget", "FilesTarget", "ParquetTarget", "PostgresTarget"]
+
+WRONG = "a wrong secret"
 
 
 class PostgresTarget:
@@ -70,6 +72,27 @@ class PostgresTarget:
             connection.execute(f"ALTER TABLE {_quoted(table)} ALTER COLUMN n TYPE text")
 
     @contextmanager
+    def read_only(self) -> Iterator[None]:
+        """Let the server be what a primary is that was made a standby: it ends its connections."""
+        name = self.dsn.rpartition("/")[2]
+        others = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s AND pid <> %s"
+        with self.connect() as connection:
+            connection.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = on".encode())
+            connection.execute(others, (name, connection.info.backend_pid))
+            try:
+                yield
+            finally:
+                connection.execute(f"ALTER DATABASE {name} RESET default_transaction_read_only".encode())
+                connection.execute(others, (name, connection.info.backend_pid))
+
+    def wrong_credentials(self) -> dict[str, Any]:
+        wrong = WRONG.replace(" ", "%20")
+        return {"dsn": Secret(self.dsn.replace(PASSWORD.replace(" ", "%20"), wrong))}
+
+    def secret_words(self) -> tuple[str, ...]:
+        return PASSWORD, WRONG, PASSWORD.replace(" ", "%20"), WRONG.replace(" ", "%20")
+
+    @contextmanager
     def outage(self) -> Iterator[None]:
         if self.server is None:
             pytest.skip("the server is shared")
@@ -95,6 +118,50 @@ class FilesTarget:
         kinds = json.loads(path.read_text())["columns"] if path.exists() else {}
         rows = read_files(self.folder, table) if kinds else []
         return [{name: _typed(value, kinds.get(name, "")) for name, value in row.items()} for row in rows]
+
+    def refuse(self, table: str) -> bool:
+        return False
+
+    def differ(self, table: str) -> None:
+        path = self.folder / f"{table}.schema.json"
+        facts = json.loads(path.read_text())
+        facts["columns"]["n"] = "VARCHAR"
+        path.write_text(json.dumps(facts))
+
+    @contextmanager
+    def outage(self) -> Iterator[None]:
+        pytest.skip("a folder is never down")
+        yield
+
+
+class CsvTarget:
+    """A folder with files of CSV, which DuckDB reads as anybody would."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def replica(self, **options: Any) -> FilesReplica:
+        return FilesReplica(**{"path": str(self.folder), "kind": "files", "format": "csv", **options})
+
+    def rows(self, table: str) -> list[dict[str, Any]]:
+        if not (self.folder / f"{table}.csv").exists():
+            return []
+        schema = json.loads((self.folder / f"{table}.schema.json").read_text())
+        cells = [f'CAST("{name}" AS {kind}) AS "{name}"' for name, kind in schema["columns"].items()]
+        with duckdb.connect() as connection:
+            connection.execute("SET TimeZone = 'UTC'")
+            lines = connection.sql(
+                f"SELECT {', '.join(['_op', '_version::BIGINT AS _version', *cells])} FROM read_csv($path, "
+                "header = true, all_varchar = true, allow_quoted_nulls = false, auto_detect = false, "
+                "delim = ',', quote = '\"', escape = '\"', parallel = false, columns = $columns)",
+                params={
+                    "path": str(self.folder / f"{table}.csv"),
+                    "columns": dict.fromkeys(("_op", "_version", *schema["columns"]), "VARCHAR"),
+                },
+            )
+            changes = lines.to_arrow_table().to_pylist()
+        nested = [name for name, kind in schema["columns"].items() if kind == "JSON"]
+        return [_decoded(row, nested) for row in _applied(changes, schema["key"])]
 
     def refuse(self, table: str) -> bool:
         return False
@@ -186,6 +253,28 @@ class DeltaTarget:
     def outage(self) -> Iterator[None]:
         pytest.skip("a folder is never down")
         yield
+
+
+def _decoded(row: dict[str, Any], nested: list[str]) -> dict[str, Any]:
+    return {k: json.loads(v) if k in nested and v is not None else v for k, v in row.items()}
+
+
+def _applied(changes: list[dict[str, Any]], key: list[str]) -> list[dict[str, Any]]:
+    """What is left when every change has come, in order."""
+    rows: dict[Any, dict[str, Any]] = {}
+    for number, change in enumerate(changes):
+        op, version = change.pop("_op"), change["_version"]
+        if op.startswith("sweep"):
+            swept = range(int(op.removeprefix("sweep").removeprefix(" from ") or 0), version)
+            rows = {known: row for known, row in rows.items() if row["_version"] not in swept}
+            continue
+        known = tuple(str(change[name]) for name in key) if key else number
+        if known in rows and rows[known]["_version"] > version:
+            continue
+        rows.pop(known, None)
+        if op == "put":
+            rows[known] = change
+    return list(rows.values())
 
 
 def _typed(value: Any, kind: str) -> Any:

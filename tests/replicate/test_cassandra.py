@@ -1,37 +1,27 @@
-"""What is Cassandra's own: types, primary keys, timestamps, errors, and nodes that die."""
+"""What is Cassandra's own: types, primary keys, timestamps, errors, and copies on two nodes."""
 
 from __future__ import annotations
 
 import json
-import threading
 import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from pathlib import Path
 from typing import Any
 
 import duckdb
 import pyarrow as pa
 import pytest
 from cassandra.cluster import Session
-from cassandra_target import CassandraTarget
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import rsa
-from cryptography.hazmat.primitives.serialization import pkcs12
-from cryptography.x509.oid import NameOID
+from cassandra_target import LINES, CassandraTarget, lines, refused
 
-from headrace.errors import HeadraceError, ProfileError, RefusedError, TransientError
-from headrace.operate.secrets import Secret
+from headrace.errors import ProfileError, RefusedError, TransientError
 from headrace.replicate.cassandra.schema import layouts_of
 from headrace.replicate.protocol import Chunk, NamedColumn, Position, TableShape, Task, version_of
 from headrace.testing.replica_writes import FIRST, THINGS, chunk, gone, opened, thing
-from servers.cassandra import CassandraNode, cassandra_cluster, cassandra_node, connected
-
-PASSWORD = "cassandra"  # of the first user of a server with passwords
+from servers.cassandra import cassandra_cluster, connected
 
 VALUES: dict[str, tuple[str, Any]] = {
     "TINYINT": ("-5", -5),
@@ -63,11 +53,6 @@ VALUES: dict[str, tuple[str, Any]] = {
     "BLOB": ("abc", b"abc"),
     "BOOLEAN": ("true", True),
 }
-LINES = TableShape(
-    name="lines",
-    columns=(NamedColumn("who", "VARCHAR"), NamedColumn("n", "BIGINT"), NamedColumn("note", "VARCHAR")),
-    key=("who", "n"),
-)
 
 
 @pytest.fixture
@@ -75,62 +60,6 @@ def target(cassandra_server: str) -> Iterator[CassandraTarget]:
     keyspace = f"test_{uuid.uuid4().hex[:12]}"
     with connected(cassandra_server) as session:
         yield CassandraTarget(cassandra_server, keyspace, session)
-
-
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A certificate that signs itself and holds no name or address of a node; beside it, with its key."""
-    folder = tmp_path_factory.mktemp("certificate")
-    key = rsa.generate_private_key(65537, 2048)
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "a cluster")])
-    now = datetime.now(UTC)
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(hours=1))
-        .not_valid_after(now + timedelta(hours=5))
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    path = folder / "node.pem"
-    path.write_bytes(made.public_bytes(serialization.Encoding.PEM))
-    secured = serialization.BestAvailableEncryption(PASSWORD.encode())
-    (folder / "node.p12").write_bytes(pkcs12.serialize_key_and_certificates(b"n", key, made, None, secured))
-    return path
-
-
-@pytest.fixture(scope="module")
-def guarded(cassandra_here: None, certificate: Path) -> Iterator[CassandraNode]:
-    """A node that asks for a password, looks at what a user may do, and speaks TLS with who wants it."""
-    tls = f"enabled: true, optional: true, store_type: PKCS12, keystore: {certificate.with_suffix('.p12')}"
-    with cassandra_node(
-        {
-            "authenticator": "PasswordAuthenticator",
-            "authorizer": "CassandraAuthorizer",
-            "client_encryption_options": f"{{{tls}, keystore_password: {PASSWORD}}}",
-        }
-    ) as node:
-        yield node
-
-
-def refused(target: CassandraTarget, shape: TableShape = THINGS, **options: Any) -> HeadraceError:
-    with pytest.raises(HeadraceError) as raised, opened(target, shape, **options):
-        pass
-    return raised.value
-
-
-def lines(rows: list[dict[str, Any]], *, epoch: int = 1, **more: Any) -> Chunk:
-    schema = pa.schema(
-        [("who", pa.string()), ("n", pa.int64()), ("note", pa.string()), ("_version", pa.int64())]
-    )
-    version = FIRST.generation * 2**40 + epoch
-    made = pa.Table.from_pylist([{**row, "_version": version} for row in rows], schema)
-    removed = made.select(["who", "n", "_version"]).slice(0, 0)
-    cursor = replace(FIRST, position=Position.at(epoch))
-    return Chunk(table=LINES, rows=made, removed=removed, cursor=cursor, **more)
 
 
 @pytest.mark.parametrize("columns", ["typed", "text"])
@@ -325,32 +254,6 @@ def test_hosts_that_are_none_are_refused(target: CassandraTarget, hosts: str) ->
     assert isinstance(refused(target, hosts=hosts), ProfileError)
 
 
-def guarded_target(node: CassandraNode) -> CassandraTarget:
-    return CassandraTarget(f"{node.host}:{node.port}", f"test_{uuid.uuid4().hex[:12]}")
-
-
-def test_a_wrong_password_is_refused_in_words_that_hold_no_secret(guarded: CassandraNode) -> None:
-    error = refused(guarded_target(guarded), user="cassandra", password=Secret("a wrong secret"))
-    assert isinstance(error, RefusedError)
-    assert "password" in error.message
-    assert "a wrong secret" not in f"{error}{error.__cause__}"
-    nobody = refused(guarded_target(guarded))
-    assert isinstance(nobody, RefusedError)
-
-
-def test_a_certificate_is_checked_against_the_one_that_the_profile_names(
-    guarded: CassandraNode, certificate: Path
-) -> None:
-    target = guarded_target(guarded)
-    signing = {"user": "cassandra", "password": Secret(PASSWORD), "tls": "yes"}
-    with opened(target, **signing, ca=str(certificate)) as writer:
-        assert writer.cursors() == {}
-    error = refused(target, **signing)
-    assert isinstance(error, RefusedError)
-    assert "not trusted" in error.message
-    assert "ca = " in error.fix
-
-
 def test_a_datacenter_that_no_node_is_in_is_refused_with_those_that_are(target: CassandraTarget) -> None:
     error = refused(target, local_datacenter="dc7")
     assert isinstance(error, ProfileError)
@@ -358,51 +261,6 @@ def test_a_datacenter_that_no_node_is_in_is_refused_with_those_that_are(target: 
     assert "datacenter1" in error.fix
     with opened(target, local_datacenter="datacenter1") as writer:
         assert writer.cursors() == {}
-
-
-def test_a_user_without_rights_is_told_which_are_needed(guarded: CassandraNode) -> None:
-    name = f"reader_{uuid.uuid4().hex[:8]}"
-    cluster = guarded.cluster()
-    try:
-        cluster.connect().execute(f"CREATE ROLE {name} WITH PASSWORD = 'word' AND LOGIN = true")
-    finally:
-        cluster.shutdown()
-    error = refused(guarded_target(guarded), user=name, password=Secret("word"))
-    assert isinstance(error, RefusedError)
-    assert "grant" in error.fix
-
-
-def test_a_node_that_is_killed_while_it_is_written_to_loses_and_doubles_nothing(
-    guarded: CassandraNode,
-) -> None:
-    target = guarded_target(guarded)
-    sign_in = {"user": "cassandra", "password": Secret(PASSWORD), "request_timeout": timedelta(seconds=5)}
-    first = lines([{"who": f"u{i}", "n": i, "note": "x"} for i in range(200)], epoch=1)
-    second = lines([{"who": f"u{i}", "n": i, "note": "y"} for i in range(150, 400)], epoch=2)
-    with opened(target, LINES, **sign_in) as writer:
-        writer.take("lines", None, FIRST)
-        writer.write(first)
-        dying = threading.Timer(0.05, guarded.kill)
-        dying.start()
-        with pytest.raises(TransientError):
-            while True:  # again and again, until it is gone in the middle of one
-                writer.write(replace(second, cursor=replace(second.cursor, begun=second.cursor.begun + 1)))
-                second = replace(second, cursor=replace(second.cursor, begun=second.cursor.begun + 1))
-        dying.join()
-    guarded.start()
-    with opened(target, LINES, **sign_in) as writer:
-        if writer.cursors()["lines"].position.epoch == 0:
-            # Of what a node answered last, its commit log may not know, and of the cursor neither.
-            writer.write(first)
-        assert writer.cursors()["lines"].position.epoch in (1, 2)
-        writer.write(second)
-    cluster = guarded.cluster()
-    try:
-        rows = list(cluster.connect().execute(f"SELECT who, note FROM {target.name('lines')}"))
-    finally:
-        cluster.shutdown()
-    assert {row.who: row.note for row in rows} == {f"u{i}": "x" if i < 150 else "y" for i in range(400)}
-    assert len(rows) == 400
 
 
 @pytest.mark.soak

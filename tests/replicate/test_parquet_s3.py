@@ -17,19 +17,13 @@ import duckdb
 import pytest
 from botocore.exceptions import ConnectionClosedError
 from object_store import (
-    KEY,
-    SECRET,
     BucketTarget,
     Door,
-    delta_in_s3,
-    made_bucket,
-    only_known_keys,
     s3_server,
 )
 from test_parquet import NOON, WINDOWS, windows
 
-from headrace.errors import HeadraceError, RefusedError, TransientError
-from headrace.operate.secrets import Secret
+from headrace.errors import RefusedError, TransientError
 from headrace.replicate.parquet import bucket as in_bucket
 from headrace.replicate.parquet import objects
 from headrace.replicate.protocol import Position, version_of
@@ -426,28 +420,3 @@ def test_a_bucket_that_is_not_there_is_for_an_operator(s3: str) -> None:
 def test_a_store_that_does_not_answer_is_tried_again() -> None:
     with pytest.raises(TransientError), opened(BucketTarget("http://127.0.0.1:1", "lake")):
         pass
-
-
-@pytest.mark.parametrize("kind", ["delta", "parquet"])
-@pytest.mark.parametrize("wrong", ["key", "secret"])
-def test_wrong_keys_are_for_an_operator_and_are_not_told(s3: str, kind: str, wrong: str) -> None:
-    with only_known_keys(s3) as (key, secret):
-
-        def reached(key: str, secret: str) -> Any:
-            given = {"access_key": Secret(key), "secret_key": Secret(secret)}
-            if kind == "delta":
-                return opened(delta_in_s3(s3, bucket, **given), shape)
-            return opened(BucketTarget(s3, bucket), shape, **given)
-
-        shape = replace(THINGS, name="things")  # the server takes a ~ in a name for a wrong signature
-        bucket = made_bucket(s3, key=key, secret=secret)
-        with reached(key, secret) as writer:
-            writer.take(shape.name, None, FIRST)
-        given = (KEY, secret) if wrong == "key" else (key, SECRET)
-        with pytest.raises(HeadraceError) as raised, reached(*given):
-            pass
-    assert isinstance(raised.value, RefusedError), raised.value
-    assert "access_key and secret_key" in raised.value.fix
-    assert ("InvalidAccessKeyId" if wrong == "key" else "SignatureDoesNotMatch") in raised.value.message
-    for each in (*given, KEY, SECRET, secret):
-        assert each not in str(raised.value)

@@ -32,7 +32,6 @@ from headrace.testing.pipeline_test import PipelineTest
 from headrace.testing.replica_runs import Kept, catch_up, feed, following, shop
 from headrace.testing.replica_writes import FIRST, THINGS, chunk, gone, opened, thing
 from headrace.testing.replicas import same
-from servers.postgresql import PASSWORD
 from servers.postgresql import postgres_server as own_server
 
 VALUES = {
@@ -203,17 +202,6 @@ def test_seconds_farther_than_microseconds_go_are_set_aside_alone(target: Postgr
     assert [json.loads(each.key)["k"] for each in refusals] == [1, 3]
 
 
-def test_a_wrong_password_is_refused_in_words_that_hold_no_secret(target: PostgresTarget) -> None:
-    secret = "a wrong secret"
-    error = refused(
-        target, dsn=Secret(target.dsn.replace(PASSWORD.replace(" ", "%20"), secret.replace(" ", "%20")))
-    )
-    assert isinstance(error, RefusedError)
-    assert "password" in error.message
-    assert "dsn" in error.fix
-    assert secret not in str(error) and PASSWORD not in str(error)
-
-
 def test_a_dsn_that_is_none_is_refused_without_being_shown(target: PostgresTarget) -> None:
     error = refused(target, dsn=Secret("postgresql//user:hidden-word@host"))
     assert isinstance(error, ProfileError)
@@ -231,15 +219,6 @@ def test_a_server_that_does_not_answer_is_tried_again(target: PostgresTarget) ->
     nobody = "postgresql://postgres@127.0.0.1:1/postgres"
     error = refused(target, dsn=Secret(nobody), connect_timeout=timedelta(seconds=1))
     assert isinstance(error, TransientError)
-
-
-def test_a_server_that_takes_no_writes_is_for_an_operator(target: PostgresTarget) -> None:
-    with target.connect() as connection:
-        name = target.dsn.rpartition("/")[2]
-        connection.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
-    error = refused(target)
-    assert isinstance(error, RefusedError)
-    assert "primary" in error.fix
 
 
 def test_a_table_that_somebody_holds_is_tried_again(target: PostgresTarget) -> None:

@@ -19,7 +19,7 @@ from object_store import BucketTarget, Door, delta_in_s3, made_bucket, s3_server
 from search_target import SearchTarget
 from shop_oracle import computed
 from soak_child import START
-from targets import DeltaTarget, FilesTarget, ParquetTarget, PostgresTarget
+from targets import CsvTarget, DeltaTarget, FilesTarget, ParquetTarget, PostgresTarget
 
 from headrace.testing.pipeline_test import PipelineTest
 from headrace.testing.replica_runs import catch_up, following, shop, sorted_rows
@@ -142,10 +142,11 @@ TARGETS: dict[str, Callable[..., Any]] = {
     "delta": of_folder(lambda folder: DeltaTarget(str(folder))),
     "parquet": of_folder(ParquetTarget),
     "files": of_folder(FilesTarget),
+    "csv": of_folder(CsvTarget),
     "delta-s3": of_delta_in_s3,
     "parquet-s3": of_parquet_in_s3,
 }
-FOLDERS = ("delta", "parquet", "files", "delta-s3")
+FOLDERS = ("delta", "parquet", "files", "csv", "delta-s3")
 """Never down here: their writers are killed only."""
 
 

@@ -11,7 +11,6 @@ The tests run a real pipeline beside the replica and read the target back with i
 from __future__ import annotations
 
 import random
-import secrets
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -23,7 +22,6 @@ import pytest
 from headrace.declare import Pipeline
 from headrace.errors import RefusedError, TransientError
 from headrace.replicate.options import CommonOptions
-from headrace.replicate.protocol import Chunk
 from headrace.testing.pipeline_test import PipelineTest
 from headrace.testing.replica_losses import Losing, follow_until_it_holds
 from headrace.testing.replica_runs import (
@@ -39,9 +37,9 @@ from headrace.testing.replica_runs import (
     tell_expired,
     wait_for,
 )
-from headrace.testing.replica_writes import FIRST, THINGS, WriterConformance, chunk, opened, thing
+from headrace.testing.replica_writes import WriterConformance
 
-__all__ = ["FillableTarget", "FullTargetConformance", "ReplicaConformance", "ReplicaTarget"]
+__all__ = ["ReplicaConformance", "ReplicaTarget"]
 
 START = "2026-03-01T12:00:00"
 
@@ -64,66 +62,6 @@ class ReplicaTarget(Protocol):
     @contextmanager
     def outage(self) -> Iterator[None]:
         """Let the target be down during the block; skip the test where that cannot be."""
-
-
-class FillableTarget(ReplicaTarget, Protocol):
-    """A target that a test can fill."""
-
-    @contextmanager
-    def full(self) -> Iterator[None]:
-        """Let the target have no room during the block, and as much as before after it."""
-
-
-class FullTargetConformance:
-    """The rules for a target that is full, as tests. A subclass gives the fixture `target`, empty.
-
-    `advice` is something that the error's fix says, where a subclass knows it.
-    """
-
-    advice = ""
-
-    def test_a_full_target_is_waited_for_and_nothing_is_lost_or_doubled(self, target: FillableTarget) -> None:
-        def write(first: int, last: int) -> None:
-            with opened(target) as writer:
-                if not writer.cursors():
-                    writer.take(THINGS.name, None, FIRST)
-                for epoch in range(first, last + 1):
-                    writer.write(large(epoch))
-
-        write(1, 1)
-        with target.full(), pytest.raises(TransientError) as raised:
-            write(2, 3)
-        assert self.advice in raised.value.fix
-        with opened(target) as writer:
-            at = writer.cursors()[THINGS.name].position.epoch
-        write(at + 1, 4)
-        wanted = sorted(row["who"] for epoch in range(1, 5) for row in large(epoch).rows.to_pylist())
-        assert sorted(row["who"] for row in target.rows(THINGS.name)) == wanted
-
-    def test_a_follower_goes_on_when_there_is_room(self, target: FillableTarget, tmp_path: Path) -> None:
-        names = ("all_rows", "totals")
-        with (
-            PipelineTest(shop(), folder=tmp_path / "pipeline", start=START) as test,
-            following(test, target.replica(tables=names)) as follower,
-        ):
-            feed(test, 0, 20)
-            catch_up(follower)
-            with target.full():
-                many = [{"id": f"{i}-{secrets.token_hex(2_000)}", "seen": START, "n": i} for i in range(40)]
-                test.send("events", many, at=START)
-                test.run()
-                follower.wake()
-                wait_for(lambda: follower.state == "waiting", "the follower sees that there is no room")
-                assert isinstance(follower.error, TransientError)
-            catch_up(follower)
-            same(test, target, names)
-
-
-def large(epoch: int) -> Chunk:
-    """Rows of an epoch, too large for what may be left of a page of a disk, and not to be compressed."""
-    return chunk(
-        [thing(f"{epoch}-{i}", i, secrets.token_hex(2_000), epoch=epoch) for i in range(20)], epoch=epoch
-    )
 
 
 class ReplicaConformance(WriterConformance):

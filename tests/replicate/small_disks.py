@@ -1,0 +1,94 @@
+"""Disks that are small and the test's own, and the targets that are folders on them."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from json_targets import WebhookTarget
+from targets import CsvTarget, DeltaTarget, FilesTarget, ParquetTarget
+
+__all__ = ["FOLDERS", "OnDisk", "folder_on", "full_disk", "small_disk"]
+
+
+@contextmanager
+def small_disk(megabytes: int) -> Iterator[Path]:
+    """A file system of this size, in a folder that others may look into; only root can make one."""
+    folder = Path(tempfile.mkdtemp(prefix="headrace-disk-"))
+    words = ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m,mode=0777", "headrace-tests", str(folder)]
+    with ExitStack() as undo:
+        undo.callback(shutil.rmtree, folder, ignore_errors=True)
+        done = subprocess.run(words, capture_output=True, text=True, check=False)
+        if done.returncode:
+            pytest.skip(f"no file system can be mounted here: {done.stderr.strip()}")
+        undo.callback(subprocess.run, ["umount", "--lazy", str(folder)], check=True)
+        folder.chmod(0o777)
+        yield folder
+
+
+@contextmanager
+def full_disk(disk: Path) -> Iterator[None]:
+    """Fill it, and make room again."""
+    ballast = disk / "ballast"
+    with ballast.open("wb", buffering=0) as file:
+        for size in (65_536, 512):
+            with suppress(OSError):
+                while True:
+                    file.write(bytes(size))
+    try:
+        yield
+    finally:
+        ballast.unlink()
+
+
+class OnDisk:
+    """A target on a disk of its own (see `FillableTarget` and `ReadOnlyTarget`)."""
+
+    def __init__(self, target: Any, disk: Path, *, freed: Callable[[], None] | None = None) -> None:
+        self._target = target
+        self._disk = disk
+        self._freed = freed
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._target, name)
+
+    @contextmanager
+    def full(self) -> Iterator[None]:
+        with full_disk(self._disk):
+            yield
+        if self._freed is not None:
+            self._freed()
+
+    @contextmanager
+    def read_only(self) -> Iterator[None]:
+        subprocess.run(["mount", "-o", "remount,ro", str(self._disk)], check=True)
+        try:
+            yield
+        finally:
+            subprocess.run(["mount", "-o", "remount,rw", str(self._disk)], check=True)
+
+
+FOLDERS: dict[str, Callable[[Path], Any]] = {
+    "files": FilesTarget,
+    "csv": CsvTarget,
+    "parquet": ParquetTarget,
+    "delta": lambda folder: DeltaTarget(str(folder)),
+    "webhook": WebhookTarget,
+}
+
+
+@contextmanager
+def folder_on(disk: Path, kind: str) -> Iterator[OnDisk]:
+    """Give a target of this kind, of which all is on that disk."""
+    target = FOLDERS[kind](disk / "target")
+    try:
+        yield OnDisk(target, disk)
+    finally:
+        if isinstance(target, WebhookTarget):
+            target.stop()

@@ -1,0 +1,161 @@
+"""The standard output: what of a replica's rules a stream can keep that nobody can ask or take over."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+from json_targets import typed_row
+
+from headrace.errors import RefusedError
+from headrace.replicate.protocol import Position
+from headrace.replicate.shapes import shape_of
+from headrace.replicate.stdout import StdoutReplica
+from headrace.sql import plan_pipeline
+from headrace.testing.pipeline_test import PipelineTest
+from headrace.testing.replica_runs import catch_up, feed, following, shop
+from headrace.testing.replica_writes import FIRST, THINGS, WriterConformance, chunk, opened, thing
+from headrace.testing.replicas import START, same
+
+pytestmark = pytest.mark.slow
+
+
+class StdoutTarget:
+    """What was printed, read line by line as `jq` would."""
+
+    def __init__(self, captured: pytest.CaptureFixture[str]) -> None:
+        self._captured = captured
+        self._printed = ""
+
+    def begin(self) -> None:
+        """Forget what was printed: another run prints all of it again."""
+        self._captured.readouterr()
+        self._printed = ""
+
+    def replica(self, **options: Any) -> StdoutReplica:
+        return StdoutReplica(**{"kind": "stdout", **options})
+
+    def rows(self, table: str) -> list[dict[str, Any]]:
+        self._printed += self._captured.readouterr().out
+        lines = [json.loads(line) for line in self._printed.splitlines()]
+        return [typed_row(table, row) for row in held([one for one in lines if one["table"] == table], table)]
+
+
+def held(changes: list[dict[str, Any]], table: str) -> list[dict[str, Any]]:
+    """What is left when every change has come, in order."""
+    rows: dict[Any, tuple[int, dict[str, Any]]] = {}
+    for number, change in enumerate(changes):
+        if change["op"] == "sweep":
+            swept = range(change.get("from", 0), change["below"])
+            rows = {known: row for known, row in rows.items() if row[0] not in swept}
+            continue
+        row = change.get("row", change.get("key"))
+        known = json.dumps([row.get(name) for name in key_of(table)]) if key_of(table) else number
+        if known in rows and rows[known][0] > change["version"]:
+            continue
+        rows.pop(known, None)
+        if change["op"] == "put":
+            rows[known] = (change["version"], row)
+    return [row for _, row in rows.values()]
+
+
+@cache
+def key_of(table: str) -> tuple[str, ...]:
+    plans = {plan.name: plan for plan in plan_pipeline(shop()).tables}
+    if table in plans:
+        return shape_of(plans[table], StdoutReplica(kind="stdout")).key
+    return THINGS.key if table == THINGS.name else ()
+
+
+@pytest.fixture
+def target(capsys: pytest.CaptureFixture[str]) -> StdoutTarget:
+    return StdoutTarget(capsys)
+
+
+class TestStdoutWriter(WriterConformance):
+    """The rules within one run: another one cannot learn what was printed, nor be kept from printing."""
+
+    def test_rows_and_cursor_are_there_after_a_write(self, target: Any) -> None:
+        with opened(target) as writer:
+            assert writer.cursors() == {}
+            writer.take(THINGS.name, None, FIRST)
+            writer.write(chunk([thing("ann", 1, 'it\'s "ok"\n\\N\tü'), thing(None, -2)], epoch=1))
+            assert writer.cursors()[THINGS.name].position == Position.at(1)
+        assert self.notes(target) == {"ann": 'it\'s "ok"\n\\N\tü', None: ""}
+        with opened(target) as writer:
+            assert writer.cursors() == {}, "it would go on where nobody knows what was printed"
+
+    test_a_writer_of_an_older_generation_is_refused = None
+    test_of_two_that_take_a_table_at_once_one_is_refused = None
+    test_a_sweep_spares_what_was_there_before_the_target_was_adopted = None
+    test_a_column_that_is_new_is_added = None  # the next run prints every row anew, with it
+    test_a_column_of_another_type_is_refused_with_what_to_do = None  # lines have no types
+
+
+def test_the_lines_of_a_run_hold_every_class_of_table_and_those_of_the_next_one_do_again(
+    target: Any, tmp_path: Path
+) -> None:
+    with PipelineTest(shop(), folder=tmp_path / "pipeline", start=START, cuts=5) as test:
+        feed(test, 0, 40)
+        for first in (40, 64):
+            target.begin()
+            with following(test, target.replica(chunk_rows_max=40)) as follower:
+                catch_up(follower)
+                feed(test, first, 24)
+                catch_up(follower)
+                same(test, target)
+
+
+PROJECT = """
+import headrace as hr
+pipeline = hr.Pipeline("shop")
+pipeline.stream("events", schema="seen TIMESTAMP NOT NULL, who VARCHAR", event_time="seen")
+pipeline.table("counts", "SELECT who, count(*) AS n FROM events GROUP BY who")
+"""
+
+
+def test_a_run_prints_what_changes_in_lines_that_jq_reads(tmp_path: Path) -> None:
+    (tmp_path / "pipeline.py").write_text(PROJECT)
+    (tmp_path / "headrace.toml").write_text('[profiles.local]\nreplicas.shown = { kind = "stdout" }\n')
+    lines = [{"seen": "2026-03-01T12:00:00", "who": who} for who in ("ann", "bob", "ann")]
+    (tmp_path / "events.ndjson").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    headrace(tmp_path, "produce", "events", "events.ndjson", "--record-time", "event")
+    for _ in range(2):
+        said = headrace(tmp_path, "run", "--until-caught-up")
+        changes = [json.loads(line) for line in said.splitlines() if line.startswith("{")]
+        rows = {change["row"]["who"]: change["row"]["n"] for change in changes if change["op"] == "put"}
+        assert rows == {"ann": 2, "bob": 1}
+        assert {change["table"] for change in changes} == {"counts"}
+
+
+def headrace(folder: Path, *words: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "headrace", *words],
+        cwd=folder, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_who_stops_reading_the_standard_output_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    reading, writing = os.pipe()
+    with os.fdopen(writing, "w") as printed:
+        monkeypatch.setattr(sys, "stdout", printed)
+
+        class Stdout:
+            def replica(self, **options: Any) -> StdoutReplica:
+                return StdoutReplica(kind="stdout", **options)
+
+        stdout: Any = Stdout()
+        with opened(stdout) as writer:
+            writer.take(THINGS.name, None, FIRST)
+            writer.write(chunk([thing("ann", 1)], epoch=1))
+            os.close(reading)
+            with pytest.raises(RefusedError, match="nobody reads"):
+                writer.write(chunk([thing("bob", 1)], epoch=2))
