@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from json_targets import typed_row
+from small_disks import full_disk, small_disk
 
 from headrace.errors import RefusedError
 from headrace.replicate.protocol import Position
@@ -110,6 +111,18 @@ def test_the_lines_of_a_run_hold_every_class_of_table_and_those_of_the_next_one_
                 feed(test, first, 24)
                 catch_up(follower)
                 same(test, target)
+
+
+def test_a_full_disk_behind_the_standard_output_is_for_an_operator(
+    target: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with small_disk(1) as disk, (disk / "printed").open("w") as printed, opened(target) as writer:
+        monkeypatch.setattr(sys, "stdout", printed)
+        writer.take(THINGS.name, None, FIRST)
+        with full_disk(disk):
+            with pytest.raises(RefusedError, match="No space left") as raised:
+                writer.write(chunk([thing("ann", 1, "x" * 100_000)], epoch=1))
+            assert "make room" in raised.value.fix
 
 
 PROJECT = """

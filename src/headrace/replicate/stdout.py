@@ -61,6 +61,10 @@ class _StdoutWriter:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             what = "nobody reads the standard output any more"
             raise RefusedError(what, fix="start the run again, with a reader behind it") from None
+        except OSError as error:
+            # Not waited for: half a line may be written, and only a run of its own begins the lines anew.
+            what = f"the standard output cannot be written: {error.strerror or error}"
+            raise RefusedError(what, fix="make room where it goes, and start the run again") from error
         self._cursors[table] = chunk.cursor
 
     def interrupt(self) -> None:
