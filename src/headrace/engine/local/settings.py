@@ -27,7 +27,7 @@ class EngineSettings:
     parents           whether reports name the traces in which records were produced
     """
 
-    epoch_rows_max: int = 100_000
+    epoch_rows_max: int = 80_000
     epoch_bytes_max: int = 64 * 1024 * 1024
     linger: timedelta = timedelta(milliseconds=160)
     threads: int = 2
