@@ -94,3 +94,18 @@ def test_a_topic_with_rows_of_which_no_cursor_tells_is_refused(target: KafkaTarg
         with pytest.raises(RefusedError, match="says nothing of them") as raised:
             writer.take("things", None, FIRST)
         assert "delete the topic" in raised.value.fix
+
+
+def test_a_writer_sends_nothing_once_the_cursors_are_not_those_by_which_it_is_shut_out(
+    target: KafkaTarget,
+) -> None:
+    shape = replace(THINGS, name="things")
+    with opened(target, shape) as old:
+        old.take("things", None, FIRST)
+        delete(target, "cursors")
+        with opened(target, shape) as new:
+            new.take("things", None, FIRST)
+            with pytest.raises(TransientError, match="cursors' was deleted"):
+                old.write(chunk([thing("ann", 1)], epoch=1, shape=shape))
+            new.write(chunk([thing("bob", 1)], epoch=1, shape=shape))
+    assert {row["who"] for row in target.rows("things")} == {"bob"}

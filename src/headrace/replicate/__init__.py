@@ -12,6 +12,7 @@ from headrace.replicate.protocol import (
     ReplicaWriter,
     TableShape,
     Task,
+    TogetherWriter,
     fenced,
 )
 
@@ -27,6 +28,7 @@ __all__ = [
     "Revealed",
     "TableShape",
     "Task",
+    "TogetherWriter",
     "fenced",
     "replica_kind",
     "replica_kinds",

@@ -17,7 +17,15 @@ from headrace.replicate.copying import OF_DATA, TableCopy, copy_of
 from headrace.replicate.filed import FilesCopy
 from headrace.replicate.foreign import SetBackError, refuse_foreign, ways_on
 from headrace.replicate.options import CommonOptions
-from headrace.replicate.protocol import Chunk, Cursor, Refusal, ReplicaWriter, Task
+from headrace.replicate.protocol import (
+    Chunk,
+    Cursor,
+    Refusal,
+    ReplicaWriter,
+    Task,
+    TogetherWriter,
+    write_chunks,
+)
 from headrace.replicate.shapes import tables_of
 from headrace.sql.plan import PipelinePlan
 from headrace.store.changes import Head, begun_again, read_head
@@ -362,12 +370,15 @@ class Follower:
         """Send a chunk of every table that has one; whether there is more of what was there at `goal`."""
         more, left = False, deque(self.copies)
         while left and not self._interrupted and self._writer is not None:
-            for copy, chunk in self._read(left):  # all of them: a view that was read counts as sent
-                self._writer.write(chunk)
-                copy.written(chunk)
-                if self.state == "waiting":  # not sooner: a target that lets us in may still take nothing
+            found = self._read(left)  # all of it is written: a view that was read counts as sent
+            together = isinstance(self._writer, TogetherWriter)
+            for part in [found] if together else [[each] for each in found]:
+                write_chunks(self._writer, [chunk for _, chunk in part])
+                for copy, chunk in part:
+                    copy.written(chunk)
+                    more = more or copy.behind(goal)
+                if part and self.state == "waiting":  # not sooner: who lets us in may still take nothing
                     self._enter("starting")
-                more = more or copy.behind(goal)
         return more
 
     def _read(self, left: deque[TableCopy]) -> list[tuple[TableCopy, Chunk]]:

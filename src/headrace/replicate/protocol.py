@@ -34,10 +34,12 @@ __all__ = [
     "ReplicaWriter",
     "TableShape",
     "Task",
+    "TogetherWriter",
     "fenced",
     "refusal_of",
     "refusals_among",
     "version_of",
+    "write_chunks",
 ]
 
 GENERATION = 2**40
@@ -182,6 +184,22 @@ class ReplicaWriter(Protocol):
 
 
 @runtime_checkable
+class TogetherWriter(ReplicaWriter, Protocol):
+    """A writer to which chunks of several tables may be given at once. A writer need not be one.
+
+    For targets where a request costs more than the few rows in it; see `write_chunks`.
+    """
+
+    def write_together(self, chunks: Sequence[Chunk]) -> None:
+        """Do what `write` does for each chunk, of which no two are of one table.
+
+        When it raises, or a crash ends it, a table stands before its chunk or behind it, as its cursor says;
+        one table may do the one and another the other. Each of them may come again, in another company or
+        alone.
+        """
+
+
+@runtime_checkable
 class Replica(Protocol):
     """The description of a replica: frozen, comparable, connects only in `open`.
 
@@ -199,10 +217,20 @@ class Replica(Protocol):
         """
 
 
-def fenced(table: str) -> RefusedError:
-    """Return the error of a writer that somebody else has replaced."""
+def write_chunks(writer: ReplicaWriter, chunks: Sequence[Chunk]) -> None:
+    """Write chunks, no two of one table: together if the writer can, else one by one."""
+    if len(chunks) > 1 and isinstance(writer, TogetherWriter):
+        writer.write_together(chunks)
+    else:
+        for chunk in chunks:
+            writer.write(chunk)
+
+
+def fenced(*tables: str) -> RefusedError:
+    """Return the error of a writer that somebody else has replaced in these tables, one or several."""
+    names = ", ".join(f"'{table}'" for table in tables)
     return RefusedError(
-        f"another process has taken over the replica's table '{table}'",
+        f"another process has taken over the replica's {'table' if len(tables) == 1 else 'tables'} {names}",
         fix="stop one of the two; `headrace replicas resume` lets this one take it back",
     )
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from headrace.errors import RefusedError
 from headrace.replicate.options import CommonOptions
-from headrace.replicate.protocol import Chunk, Cursor, ReplicaWriter, Task
+from headrace.replicate.protocol import Chunk, Cursor, ReplicaWriter, Task, TogetherWriter
 from headrace.testing.pipeline_test import PipelineTest
 from headrace.testing.replica_runs import Kept, catch_up, following
 
@@ -46,6 +46,8 @@ class Losing:
     def open(self, task: Task) -> ReplicaWriter:
         """Open the replica, with a writer that may lose its connection."""
         writer = self.lossy("open", lambda: self._options.open(task))  # type: ignore[attr-defined]
+        if isinstance(writer, TogetherWriter):
+            return LosingTogetherWriter(self, writer)
         return LosingWriter(self, writer)
 
     def lossy(self, place: str, call: Callable[[], Any]) -> Any:
@@ -80,9 +82,7 @@ class LosingWriter:
 
     def write(self, chunk: Chunk) -> None:
         """See `ReplicaWriter`."""
-        call = "sweep" if chunk.sweep_below else "write"
-        place = f"{call} {chunk.table.name} {chunk.cursor.position}"
-        self._losing.lossy(place, lambda: self._writer.write(chunk))
+        self._losing.lossy(place_of([chunk]), lambda: self._writer.write(chunk))
 
     def interrupt(self) -> None:
         """See `ReplicaWriter`."""
@@ -91,3 +91,21 @@ class LosingWriter:
     def close(self) -> None:
         """See `ReplicaWriter`."""
         self._writer.close()
+
+
+class LosingTogetherWriter(LosingWriter):
+    """See `Losing`: of a writer that takes chunks of several tables."""
+
+    def __init__(self, losing: Losing, writer: TogetherWriter) -> None:
+        super().__init__(losing, writer)
+        self._together = writer
+
+    def write_together(self, chunks: Sequence[Chunk]) -> None:
+        """See `TogetherWriter`."""
+        self._losing.lossy(place_of(chunks), lambda: self._together.write_together(chunks))
+
+
+def place_of(chunks: Sequence[Chunk]) -> str:
+    """Return the place at which these chunks are written."""
+    call = "sweep" if any(chunk.sweep_below for chunk in chunks) else "write"
+    return " ".join([call, *(f"{chunk.table.name} {chunk.cursor.position}" for chunk in chunks)])

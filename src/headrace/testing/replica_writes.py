@@ -22,13 +22,14 @@ from headrace.replicate.protocol import (
     TableShape,
     Task,
     version_of,
+    write_chunks,
 )
 from headrace.testing.replica_runs import Kept, sorted_rows
 
 if TYPE_CHECKING:
     from headrace.testing.replicas import ReplicaTarget
 
-__all__ = ["THINGS", "WriterConformance"]
+__all__ = ["OTHERS", "THINGS", "WriterConformance"]
 
 THINGS = TableShape(
     name='some "things"',
@@ -41,6 +42,7 @@ THINGS = TableShape(
     ),
     key=("who", "seen"),
 )
+OTHERS = replace(THINGS, name="others")
 _TYPES = {
     "VARCHAR": pa.string(),
     "TIMESTAMP WITH TIME ZONE": pa.timestamp("us", tz="UTC"),
@@ -90,13 +92,15 @@ def chunk(
 
 
 @contextmanager
-def opened(target: ReplicaTarget, shape: TableShape = THINGS, **options: Any) -> Iterator[ReplicaWriter]:
-    """Open a writer for one table."""
+def opened(
+    target: ReplicaTarget, shape: TableShape = THINGS, *more: TableShape, **options: Any
+) -> Iterator[ReplicaWriter]:
+    """Open a writer for a table, or several."""
     kept = Kept()
     task = Task(
         replica="copy",
         pipeline="tests",
-        tables=(shape,),
+        tables=(shape, *more),
         set_aside=kept.refusals.extend,
         store_id=FIRST.store_id,
     )
@@ -120,9 +124,9 @@ class WriterConformance:
         """A value of a key: NULL where that can be."""
         return None if self.null_keys else "nobody"
 
-    def notes(self, target: ReplicaTarget) -> dict[str | None, str]:
+    def notes(self, target: ReplicaTarget, table: str = THINGS.name) -> dict[str | None, str]:
         """Return the note of everybody in the target."""
-        rows = target.rows(THINGS.name)
+        rows = target.rows(table)
         assert len({row["who"] for row in rows}) == len(rows), "a key is there twice"
         return {row["who"]: row["note"] for row in rows}
 
@@ -238,6 +242,46 @@ class WriterConformance:
             writer.take(THINGS.name, None, FIRST)
             writer.write(chunk(epoch=7))
             assert writer.cursors()[THINGS.name].position == Position.at(7)
+
+    def test_chunks_of_two_tables_are_there_each_with_its_cursor(self, target: ReplicaTarget) -> None:
+        first = chunk([thing("ann", 1, "here")], epoch=1)
+        with opened(target, THINGS, OTHERS) as writer:
+            for shape in (THINGS, OTHERS):
+                writer.take(shape.name, None, FIRST)
+            there = [thing("ann", 2, "there", epoch=2), thing("bob", 2, "there", epoch=2)]
+            write_chunks(writer, [first, chunk(there, epoch=2, shape=OTHERS)])
+            assert self.notes(target) == {"ann": "here"}
+            assert self.notes(target, OTHERS.name) == {"ann": "there", "bob": "there"}
+            # One that was written before, and one that takes out and sweeps.
+            rows, below = [thing("cyd", 3, "later", epoch=3)], version_of(1, 3)
+            swept = chunk(rows, [gone("bob", epoch=3)], epoch=3, shape=OTHERS, sweep_below=below)
+            write_chunks(writer, [first, swept])
+        assert self.notes(target) == {"ann": "here"}
+        assert self.notes(target, OTHERS.name) == {"cyd": "later"}
+        with opened(target, THINGS, OTHERS) as writer:
+            at = {table: cursor.position for table, cursor in writer.cursors().items()}
+        assert at == {THINGS.name: Position.at(1), OTHERS.name: Position.at(3)}
+
+    def test_a_writer_that_was_replaced_in_one_table_writes_that_one_no_more_in_whatever_company(
+        self, target: ReplicaTarget
+    ) -> None:
+        newer = replace(FIRST, generation=2)
+        with opened(target, THINGS, OTHERS) as old, opened(target, THINGS, OTHERS) as new:
+            for shape in (THINGS, OTHERS):
+                old.take(shape.name, None, FIRST)
+            write_chunks(old, [chunk([thing("ann", 1, "old")], shape=shape) for shape in (THINGS, OTHERS)])
+            new.take(OTHERS.name, replace(FIRST, position=Position.at(1)), newer)
+            late = [thing("ann", 2, "late", epoch=9)]
+            with pytest.raises(RefusedError, match="taken over"):
+                write_chunks(old, [chunk(late, epoch=9, shape=shape) for shape in (THINGS, OTHERS)])
+            rows = [thing("bob", 3, "new", epoch=2, generation=2)]
+            new.write(chunk(rows, epoch=2, cursor=newer, shape=OTHERS))
+            there = new.cursors()
+        assert self.notes(target, OTHERS.name) == {"ann": "old", "bob": "new"}
+        assert there[OTHERS.name] == replace(newer, position=Position.at(2))
+        # The other table stands before its chunk or behind it, and never behind it without the row.
+        assert there[THINGS.name].position in (Position.at(1), Position.at(9))
+        assert there[THINGS.name].position == Position.at(1) or self.notes(target) == {"ann": "late"}
 
     def test_a_column_that_is_new_is_added(self, target: ReplicaTarget) -> None:
         with opened(target) as writer:
