@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from headrace.replicate.shapes import shape_of, tables_of
 from headrace.sql import plan_pipeline
 from headrace.store import Store
 from headrace.testing import PipelineTest
+from headrace.testing.replica_losses import Losing
 from headrace.testing.replica_runs import Kept, catch_up, feed, following, shop
 from headrace.testing.replica_writes import FIRST, opened
 from headrace.testing.replicas import START
@@ -81,3 +83,30 @@ def test_a_replica_that_is_refused_tells_no_epoch_of_the_store_that_filled_its_t
     ):
         catch_up(follower)
         assert follower.reached == first.store.status().epoch
+
+
+def test_a_replica_that_is_refused_has_not_reached_an_epoch_whose_rows_are_still_to_be_swept_out(
+    tmp_path: Path,
+) -> None:
+    options = FilesTarget(tmp_path / "target").replica(tables=("totals", "all_rows"))
+    lost = Losing(options, lambda place: place.startswith("before sweep"))
+    with PipelineTest(shop(), folder=tmp_path / "pipeline", start=START, cuts=5) as test:
+        feed(test, 0, 60)
+        with following(test, options) as follower:
+            catch_up(follower)
+        with (
+            following(test, lost, again="rebuild") as follower,
+            pytest.raises(RefusedError, match="connection"),
+        ):
+            catch_up(follower)
+        shapes = [copy.shape for copy in follower.copies]
+        with opened(FilesTarget(tmp_path / "target"), *shapes) as writer:
+            seen = writer.cursors()
+            first, second = (shape.name for shape in shapes)  # in which order they are taken
+            writer.take(first, seen[first], replace(seen[first], store_id="another-store", generation=9))
+        assert seen[second].sweep_below
+        with following(test, options) as follower:
+            with pytest.raises(RefusedError, match="another store"):
+                catch_up(follower)
+            reached = {copy.shape.name: copy.reached for copy in follower.copies}
+        assert reached == {first: 0, second: seen[second].position.epoch - 1}

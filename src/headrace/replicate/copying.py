@@ -33,7 +33,7 @@ from headrace.store.changes import (
 from headrace.store.names import quoted
 from headrace.store.progress import TableProgress
 
-__all__ = ["BEGIN_AGAIN", "OF_DATA", "TableCopy", "copy_of", "first_cursor"]
+__all__ = ["BEGIN_AGAIN", "OF_DATA", "TableCopy", "copy_of", "first_cursor", "reached_at"]
 
 BEGIN_AGAIN = ("adopt", "rebuild")
 _ROW_BYTES_FIRST = 256
@@ -81,6 +81,11 @@ class TableCopy(Protocol):
         """Return whether the target still lacks something that the store had at epoch `goal`."""
 
 
+def reached_at(cursor: Cursor, epoch: int) -> int:
+    """Return how far a target is that was copied to up to `epoch`: not quite, while a sweep is to come."""
+    return max(0, epoch - 1) if cursor.sweep_below else epoch
+
+
 def copy_of(plan: TablePlan, options: CommonOptions, replica: str) -> TableCopy:
     """Return what copies a table."""
     if plan.kind is TableClass.VIEW:
@@ -111,9 +116,7 @@ class _Copy:
         self._reach(cursor.position.epoch)
 
     def _reach(self, epoch: int) -> None:
-        """Take note of how far the target is: not quite, while rows are still to be taken out of it."""
-        pending = self.cursor is not None and self.cursor.sweep_below > 0
-        self.reached = max(0, epoch - 1) if pending else epoch
+        self.reached = epoch if self.cursor is None else reached_at(self.cursor, epoch)
 
     def written(self, chunk: Chunk) -> None:
         """See `TableCopy`."""

@@ -13,7 +13,7 @@ from typing import Protocol
 
 from headrace.errors import HeadraceError, InternalError, RefusedError, TransientError
 from headrace.log.backoff import Waiting, when_ready
-from headrace.replicate.copying import OF_DATA, TableCopy, copy_of
+from headrace.replicate.copying import OF_DATA, TableCopy, copy_of, reached_at
 from headrace.replicate.filed import FilesCopy
 from headrace.replicate.foreign import SetBackError, refuse_foreign, ways_on
 from headrace.replicate.options import CommonOptions
@@ -434,4 +434,4 @@ def _reached(seen: Cursor | None, head: Head) -> int:
     """Return up to which of the store's epochs the target says that it has a table."""
     if seen is None or seen.store_id != head.store_id:
         return 0
-    return min(seen.position.epoch, head.epoch)
+    return reached_at(seen, min(seen.position.epoch, head.epoch))
