@@ -442,3 +442,18 @@ def test_places_are_named_as_lineage_servers_know_them_and_no_name_holds_a_secre
         ("s3://lake", "warehouse/counted"),
         ("s3://pond", "files/counted"),
     ]
+
+
+def test_a_view_over_what_headrace_itself_keeps_reads_it_from_the_store(tmp_path: Path) -> None:
+    folder = project_in(tmp_path / "shop", "")
+    with (folder / "pipeline.py").open("a") as pipeline:
+        pipeline.write('\npipeline.table("bad", "SELECT stream, records FROM outcomes_by_minute")\n')
+        pipeline.write('pipeline.table("Totals", "SELECT count(*) AS n FROM events")\n')
+        pipeline.write('pipeline.table("shown", "SELECT n FROM totals")\n')
+    project = load_project(folder)
+    found = steps_of(project, plan_pipeline(project.pipeline))
+    (read,) = next(each for each in found if each.name == "bad").reads
+    assert (read.namespace, read.name) == ("file", f"{project.store_path}/outcomes_by_minute")
+    assert [name for name, _ in read.columns] == ["stream", "minute", "outcome", "records"]
+    (total,) = next(each for each in found if each.name == "shown").reads
+    assert (total.name, total.counted) == (f"{project.store_path}/Totals", "Totals")

@@ -23,6 +23,7 @@ __all__ = ["steps_of"]
 def steps_of(project: Project, plan: PipelinePlan) -> tuple[Step, ...]:
     """Return the tables of a pipeline, with what each reads and where its rows go."""
     from headrace.observe.lineage import Data, Step
+    from headrace.sql.system import system_relations
 
     def stream(name: str) -> Data:
         binding = project.profile.stream(name)
@@ -34,10 +35,20 @@ def steps_of(project: Project, plan: PipelinePlan) -> tuple[Step, ...]:
     def stored(table: TablePlan) -> Data:
         return Data("file", f"{project.store_path}/{table.name}", _columns(table.columns), counted=table.name)
 
-    tables = {table.name: table for table in plan.tables}
+    def read(name: str) -> Data:
+        if name in plan.streams:
+            return stream(name)
+        word = name.lower()  # a view names what it reads as it likes
+        if word in tables:
+            return stored(tables[word])
+        return Data("file", f"{project.store_path}/{kept[word][0]}", _columns(kept[word][1]))
+
+    tables = {table.name.lower(): table for table in plan.tables}
+    relations = system_relations(plan.streams.values())
+    kept = {name.lower(): (name, columns) for name, columns in relations.items()}
     steps = []
     for table in plan.tables:
-        reads = [stored(tables[name]) if name in tables else stream(name) for name in table.sources]
+        reads = [read(name) for name in table.sources]
         copies = [Data(*place, _columns(table.columns)) for place in _copies(project, plan, table)]
         steps.append(Step(table.name, table.table.query, tuple(reads), (stored(table), *copies)))
     return tuple(steps)
