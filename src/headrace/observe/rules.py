@@ -79,12 +79,13 @@ def _worst(found: Iterable[tuple[str, float]], limit: float) -> Verdict | None:
     return Verdict(value > limit, value, subject)
 
 
-def _any_of(found: Iterable[tuple[str, bool]]) -> Verdict | None:
-    """Return whether something is so of anybody, and of whom; None when nothing is known of anybody."""
+def _any_is(state: float, found: Iterable[tuple[str, float]]) -> Verdict | None:
+    """Return whether anybody's value is `state`, and whose; None when nothing is known of anybody."""
     known = list(found)
     if not known:
         return None
-    return Verdict(any(so for _, so in known), None, next((subject for subject, so in known if so), ""))
+    subjects = [subject for subject, value in known if value == state]
+    return Verdict(bool(subjects), None, subjects[0] if subjects else "")
 
 
 def _seconds(length: timedelta) -> str:
@@ -101,39 +102,15 @@ def _promql_length(length: timedelta) -> str:
 
 def default_rules(limits: Limits) -> tuple[Rule, ...]:
     """Return the rules of every pipeline with these thresholds."""
-    return (*_work(limits), *_records(limits), *_surroundings(limits))
+    return (*_runs(), *_work(limits), *_records(limits), *_surroundings(limits))
 
 
-def _work(limits: Limits) -> tuple[Rule, ...]:
-    def not_committing(figures: Figures, now: datetime) -> Verdict | None:
-        waiting = [value for _, value in figures.each("headrace_lag_records")]
-        moved = figures.difference("headrace_epochs_total", limits.not_committing)
-        if not waiting or (any(waiting) and moved is None):
-            return None
-        return Verdict(any(waiting) and moved == 0, sum(waiting))
-
+def _runs() -> tuple[Rule, ...]:
     def restarting(figures: Figures, now: datetime) -> Verdict:
         starts = figures.distinct("headrace_start_timestamp_seconds")
         return Verdict(starts >= 3, float(starts))
 
-    def lag_rising(figures: Figures, now: datetime) -> Verdict | None:
-        found = []
-        for stream, unread in figures.each("headrace_lag_records"):
-            more = figures.difference("headrace_lag_records", timedelta(minutes=5), stream)
-            if more is not None:
-                found.append((stream, unread if more > 0 else 0.0))
-        return _worst(found, limits.lag_records)
-
-    length = _promql_length(limits.not_committing)
     return (
-        Rule(
-            name="not_committing",
-            severity="critical",
-            summary=f"Records wait, and nothing was committed for {format_duration(limits.not_committing)}.",
-            help="`headrace status` says what the run waits for, `headrace logs` what happened.",
-            promql=f"sum(headrace_lag_records) > 0 and sum(increase(headrace_epochs_total[{length}])) == 0",
-            check=not_committing,
-        ),
         Rule(
             name="failed",
             severity="critical",
@@ -156,6 +133,35 @@ def _work(limits: Limits) -> tuple[Rule, ...]:
             hold=timedelta(minutes=1),
             help="Start it: headrace run. `headrace logs` tells why it ended.",
             promql=f"up{_JOB} == 0",
+        ),
+    )
+
+
+def _work(limits: Limits) -> tuple[Rule, ...]:
+    def not_committing(figures: Figures, now: datetime) -> Verdict | None:
+        waiting = [value for _, value in figures.each("headrace_lag_records")]
+        moved = figures.difference("headrace_epochs_total", limits.not_committing)
+        if not waiting or (any(waiting) and moved is None):
+            return None
+        return Verdict(any(waiting) and moved == 0, sum(waiting))
+
+    def lag_rising(figures: Figures, now: datetime) -> Verdict | None:
+        found = []
+        for stream, unread in figures.each("headrace_lag_records"):
+            more = figures.difference("headrace_lag_records", timedelta(minutes=5), stream)
+            if more is not None:
+                found.append((stream, unread if more > 0 else 0.0))
+        return _worst(found, limits.lag_records)
+
+    length = _promql_length(limits.not_committing)
+    return (
+        Rule(
+            name="not_committing",
+            severity="critical",
+            summary=f"Records wait, and nothing was committed for {format_duration(limits.not_committing)}.",
+            help="`headrace status` says what the run waits for, `headrace logs` what happened.",
+            promql=f"sum(headrace_lag_records) > 0 and sum(increase(headrace_epochs_total[{length}])) == 0",
+            check=not_committing,
         ),
         Rule(
             name="lag_rising",
@@ -252,10 +258,7 @@ def _surroundings(limits: Limits) -> tuple[Rule, ...]:
             summary="A replica's target refused: the replica stands still until somebody acts.",
             help="`headrace replicas status` says why and what to do.",
             promql='headrace_replica_state{state="refused"} == 1',
-            check=lambda figures, now: _any_of(
-                (replica, refused > 0)
-                for replica, refused in figures.each("headrace_replica_state", "refused")
-            ),
+            check=lambda figures, now: _any_is(1, figures.each("headrace_replica_state", "refused")),
         ),
         Rule(
             name="log_down",
@@ -264,9 +267,7 @@ def _surroundings(limits: Limits) -> tuple[Rule, ...]:
             hold=timedelta(minutes=1),
             help="Look after its brokers; the run goes on by itself when they answer.",
             promql="headrace_log_up == 0",
-            check=lambda figures, now: _any_of(
-                (stream, up == 0) for stream, up in figures.each("headrace_log_up")
-            ),
+            check=lambda figures, now: _any_is(0, figures.each("headrace_log_up")),
         ),
         Rule(
             name="disk_full",
