@@ -95,6 +95,8 @@ class TestStdoutWriter(WriterConformance):
     test_a_writer_of_an_older_generation_is_refused = None
     test_of_two_that_take_a_table_at_once_one_is_refused = None
     test_a_sweep_spares_what_was_there_before_the_target_was_adopted = None
+    test_chunks_of_two_tables_are_there_each_with_its_cursor = None  # of which another run is asked
+    test_a_writer_that_was_replaced_in_one_table_writes_that_one_no_more_in_whatever_company = None
     test_a_column_that_is_new_is_added = None  # the next run prints every row anew, with it
     test_a_column_of_another_type_is_refused_with_what_to_do = None  # lines have no types
 
