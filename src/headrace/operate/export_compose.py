@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from headrace.operate.export_airflow_services import VARIABLES, airflow_services
-from headrace.operate.export_facts import Deployment, Neighbour
+from headrace.operate.export_facts import PAGE_TOKEN, Deployment, Neighbour
 from headrace.operate.export_services import (
     CHECK,
     DASHBOARDS,
@@ -28,7 +28,14 @@ from headrace.operate.export_services import (
 )
 from headrace.operate.export_yaml import to_yaml
 
-__all__ = ["compose_services", "compose_text", "database_of", "has_dashboards", "needed_variables"]
+__all__ = [
+    "compose_services",
+    "compose_text",
+    "database_of",
+    "has_dashboards",
+    "needed_variables",
+    "tables_in_grafana",
+]
 
 
 def compose_text(deployment: Deployment) -> str:
@@ -332,9 +339,12 @@ def _grafana(deployment: Deployment) -> Service:
     }
     if deployment.one("postgresql"):
         environment["READER_PASSWORD"] = asked("READER_PASSWORD")
-    if deployment.one("cassandra"):
-        plugins = (f"{name}@{version}" for name, version in PLUGINS.items())
+    sources = tables_in_grafana(deployment)[1]
+    kinds = {source["type"] for source in sources}
+    if plugins := [f"{name}@{version}" for name, version in PLUGINS.items() if name in kinds]:
         environment["GF_PLUGINS_PREINSTALL"] = ",".join(plugins)
+    if any(f"${PAGE_TOKEN}" in source.get("secureJsonData", {}).values() for source in sources):
+        environment[PAGE_TOKEN] = asked(PAGE_TOKEN)
     mounts = ["./grafana/provisioning:/etc/grafana/provisioning:ro", "grafana:/var/lib/grafana"]
     mounts.append(f"./grafana/dashboards:{DASHBOARDS}/metrics:ro")
     if has_dashboards(deployment):
@@ -348,6 +358,32 @@ def _grafana(deployment: Deployment) -> Service:
         depends_on={"prometheus": {"condition": "service_healthy"}},
         healthcheck={"test": ["CMD", "wget", "-qO-", "http://localhost:3000/api/health"], **CHECK},
     )
+
+
+def tables_in_grafana(deployment: Deployment) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Return dashboards of the pipeline's panels, by their names, and the data sources.
+
+    One for each Cassandra replica shows the panels over its tables, and one over the page all others.
+    """
+    from headrace.observe.grafana_tables import tables_dashboard
+    from headrace.operate.export_panels import grafana_panels, page_dashboard, replicas_of
+
+    name, shown = deployment.project.pipeline.name, set[str]()
+    dashboards: dict[str, Any] = {}
+    sources: list[dict[str, Any]] = []
+    for replica in replicas_of(deployment.project, ("cassandra",)):
+        panels, asked, _ = grafana_panels(deployment.project, replica)
+        if panels:
+            shown |= {each.panel.title for each in panels}
+            dashboards[f"{name}-{replica}"] = tables_dashboard(name, replica, panels)
+            sources += asked
+    page = deployment.page_for_grafana
+    of_page = page and page_dashboard(deployment.project, page, shown=shown, beside=dashboards)
+    if of_page:
+        file, dashboard, source = of_page
+        dashboards[file] = dashboard
+        sources.append(source)
+    return dashboards, sources
 
 
 _NEIGHBOURS = {

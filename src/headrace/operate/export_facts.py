@@ -14,7 +14,10 @@ from headrace.operate.export_airflow import polled_by_dags
 from headrace.operate.profiles import PROFILE_FILE, Profile
 from headrace.operate.project import Project
 
-__all__ = ["Deployment", "Neighbour", "deployment_of"]
+__all__ = ["PAGE_TOKEN", "Deployment", "Neighbour", "deployment_of"]
+
+PAGE_TOKEN = "HEADRACE_TOKEN"  # noqa: S105 - the name of a variable
+"""The variable that holds the token of the page, where Grafana is to read it."""
 
 _ENVIRONMENT = re.compile(r"\$\{env:([^}]+)\}")
 _LOCAL = frozenset({"localhost", "127.0.0.1", "::1", "0.0.0.0"})  # noqa: S104 - compared with, not bound to
@@ -96,6 +99,19 @@ class Deployment:
     def page_port(self) -> int | None:
         """Where the page is; None: there is none."""
         return self.profile.page.port if self.profile.page.serve == "on" else None
+
+    @property
+    def page_for_grafana(self) -> str | None:
+        """Where Grafana reaches the page; None: it is let in nowhere.
+
+        That needs the name of the run's service in `page.names`, and a token that Grafana's environment has.
+        """
+        page = self.profile.page
+        if self.page_port is None or "headrace" not in page.names:
+            return None
+        if page.token is not None and PAGE_TOKEN not in self.variables:
+            return None
+        return f"{'http' if page.certificate is None else 'https'}://headrace:{self.page_port}"
 
     @property
     def metrics_port(self) -> int | None:

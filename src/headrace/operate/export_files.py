@@ -10,7 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from headrace.errors import RefusedError
 from headrace.operate.export_airflow_services import INITIALISE, VARIABLES
-from headrace.operate.export_compose import compose_text, database_of, has_dashboards, needed_variables
+from headrace.operate.export_compose import (
+    compose_text,
+    database_of,
+    has_dashboards,
+    needed_variables,
+    tables_in_grafana,
+)
 from headrace.operate.export_facts import Deployment
 from headrace.operate.export_services import DASHBOARDS, GENERATOR_METRICS, MARK
 from headrace.operate.export_yaml import to_yaml
@@ -200,14 +206,15 @@ def _watching(deployment: Deployment) -> dict[str, str]:
 
     name = deployment.project.pipeline.name
     scraped = prometheus_document(_scraped(deployment))
+    tables, asked = tables_in_grafana(deployment)
     documents: dict[str, Mapping[str, object]] = {
         "prometheus/prometheus.yml": scraped,
         f"prometheus/{RULES_FILE}": rules_document(rules_of(deployment.project), name),
-        "grafana/provisioning/datasources/headrace.yaml": _sources(deployment),
+        "grafana/provisioning/datasources/headrace.yaml": _sources(deployment, asked),
         "grafana/provisioning/dashboards/headrace.yaml": _dashboards(deployment),
     }
     files = {path: f"{MARK}\n{to_yaml(document)}" for path, document in documents.items()}
-    shown = {name: metrics_dashboard(name), **_cassandra_tables(deployment)[0]}
+    shown = {name: metrics_dashboard(name), **tables}
     for file, dashboard in shown.items():
         made = {"description": MARK.lstrip("# "), **dashboard}
         files[f"grafana/dashboards/{file}.json"] = json.dumps(made, indent=2) + "\n"
@@ -230,20 +237,6 @@ def _scraped(deployment: Deployment) -> list[Target]:
     return [*targets, *(Target(name, address) for name, address in named.items())]
 
 
-def _cassandra_tables(deployment: Deployment) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Return a dashboard of each Cassandra replica with panels over its tables, and the data sources."""
-    from headrace.observe.grafana_tables import tables_dashboard
-    from headrace.operate.export_panels import grafana_panels, replicas_of
-
-    name, dashboards, sources = deployment.project.pipeline.name, {}, []
-    for replica in replicas_of(deployment.project, ("cassandra",)):
-        panels, asked, _ = grafana_panels(deployment.project, replica)
-        if panels:
-            dashboards[f"{name}-{replica}"] = tables_dashboard(name, replica, panels)
-            sources += asked
-    return dashboards, sources
-
-
 def _dashboards(deployment: Deployment) -> dict[str, object]:
     """Return where dashboards are: that of all metrics, and those of the project."""
     folders = {"metrics": f"{DASHBOARDS}/metrics"}
@@ -256,7 +249,7 @@ def _dashboards(deployment: Deployment) -> dict[str, object]:
     return {"apiVersion": 1, "providers": providers}
 
 
-def _sources(deployment: Deployment) -> dict[str, object]:
+def _sources(deployment: Deployment, more: list[dict[str, Any]]) -> dict[str, object]:
     sources: list[dict[str, object]] = [
         {
             "name": "Prometheus",
@@ -282,4 +275,4 @@ def _sources(deployment: Deployment) -> dict[str, object]:
                 "secureJsonData": {"password": "$READER_PASSWORD"},
             }
         )
-    return {"apiVersion": 1, "datasources": [*sources, *_cassandra_tables(deployment)[1]]}
+    return {"apiVersion": 1, "datasources": [*sources, *more]}

@@ -16,7 +16,7 @@ from headrace.operate.export_panels import (
     LeftOut,
     grafana_panels,
     page_address,
-    page_panels,
+    page_dashboard,
     replicas_of,
     search_replica,
     searched_panels,
@@ -165,13 +165,11 @@ def write_grafana(
             dashboards[f"{name}-{replica}"] = tables_dashboard(name, replica, panels)
             sources += asked
     page = page or page_address(project)
-    if page is not None and any(each.title not in shown for each in project.pipeline.panels):
-        panels, source = page_panels(project, page.rstrip("/"), shown)
-        shown |= {each.panel.title for each in panels}
-        asked_of = "page"
-        while f"{name}-{asked_of}" in dashboards:  # a replica may be called so
-            asked_of = f"run-{asked_of}"
-        dashboards[f"{name}-{asked_of}"] = tables_dashboard(name, asked_of, panels)
+    of_page = None if page is None else page_dashboard(project, page, shown=shown, beside=dashboards)
+    if of_page is not None:
+        file, dashboard, source = of_page
+        dashboards[file] = dashboard
+        shown |= {each.title for each in project.pipeline.panels}
         sources.append(source)
     provisioning = place / "provisioning"
     rules = alert_groups(rules_of(project), name, PROMETHEUS_UID)

@@ -29,6 +29,7 @@ __all__ = [
     "LeftOut",
     "grafana_panels",
     "page_address",
+    "page_dashboard",
     "page_panels",
     "replicas_of",
     "search_replica",
@@ -148,6 +149,24 @@ def page_address(project: Project) -> str | None:
     host = "localhost" if page.host in _ANYWHERE else page.host
     name = f"[{host}]" if ":" in host else host
     return f"{'http' if page.certificate is None else 'https'}://{name}:{page.port}"
+
+
+def page_dashboard(
+    project: Project, address: str, *, shown: Container[str], beside: Container[str]
+) -> tuple[str, dict[str, Any], dict[str, Any]] | None:
+    """Return the name of a dashboard over the page, itself and its source, of the panels not `shown`, if any.
+
+    Its name is none of those `beside`: a replica may be called as the page is.
+    """
+    from headrace.observe.grafana_tables import tables_dashboard
+
+    if all(each.title in shown for each in project.pipeline.panels):
+        return None
+    panels, source = page_panels(project, address.rstrip("/"), shown)
+    name, asked_of = project.pipeline.name, "page"
+    while f"{name}-{asked_of}" in beside:
+        asked_of = f"run-{asked_of}"
+    return f"{name}-{asked_of}", tables_dashboard(name, asked_of, panels), source
 
 
 def page_panels(

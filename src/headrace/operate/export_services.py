@@ -36,7 +36,10 @@ IMAGES: Mapping[str, str] = {
 }
 """Every image that is not built here, with its version."""
 
-PLUGINS: Mapping[str, str] = {"hadesarchitect-cassandra-datasource": "3.3.0"}
+PLUGINS: Mapping[str, str] = {
+    "hadesarchitect-cassandra-datasource": "3.3.0",
+    "yesoreyeram-infinity-datasource": "3.7.2",
+}
 """Plugins that Grafana installs when a data source needs them, each with its version."""
 
 DASHBOARDS = "/etc/headrace/dashboards"

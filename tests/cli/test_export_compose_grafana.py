@@ -1,0 +1,66 @@
+"""What Grafana is given by `headrace export compose`: panels, whom it asks for them, and what that needs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+import yaml
+
+from headrace.blueprints import write_project
+from headrace.cli.app import run
+from headrace.operate.export_services import PLUGINS
+from headrace.operate.project import load_project
+from headrace.web.exposure import leads_here
+
+pytestmark = pytest.mark.slow
+
+ASKS_PAGES = "yesoreyeram-infinity-datasource"
+NAMED = ', names = ["headrace"]'
+
+
+def exported(folder: Path) -> tuple[dict[str, str], dict[str, Any], dict[str, Any]]:
+    """Grafana's environment, its dashboards by their files, its data sources by their uids."""
+    assert run(["export", "compose", "--project", str(folder), "--profile", "compose"]) == 0
+    deploy = folder / "deploy"
+    services = yaml.safe_load((deploy / "compose.yaml").read_text())["services"]
+    found = (deploy / "grafana" / "dashboards").glob("*.json")
+    provided = yaml.safe_load((deploy / "grafana/provisioning/datasources/headrace.yaml").read_text())
+    sources = {each["uid"]: each for each in provided["datasources"]}
+    dashboards = {path.stem: json.loads(path.read_text()) for path in found}
+    return services["grafana"]["environment"], dashboards, sources
+
+
+@pytest.mark.parametrize("blueprint", ["commerce", "customers", "operations", "signups"])
+def test_every_panel_of_a_blueprint_is_in_grafana_which_the_page_lets_in(
+    blueprint: str, tmp_path: Path
+) -> None:
+    write_project(blueprint, tmp_path)
+    grafana, dashboards, sources = exported(tmp_path)
+    loaded = load_project(tmp_path, profile="compose")
+    panels = [panel for name, each in dashboards.items() if name != blueprint for panel in each["panels"]]
+    titles = [panel["title"] for panel in panels]
+    assert sorted(titles) == sorted(panel.title for panel in loaded.pipeline.panels)
+    asked = [sources[panel["datasource"]["uid"]] for panel in panels]
+    of_page = [source for source in asked if source["type"] == ASKS_PAGES]
+    for source in of_page:
+        assert urlsplit(source["url"]).port == loaded.profile.page.port
+        assert leads_here(urlsplit(source["url"]).netloc, set(loaded.profile.page.names))
+        assert source["secureJsonData"] == {"bearerToken": "$HEADRACE_TOKEN"}
+    assert bool(of_page) == (blueprint != "signups"), "whose panels are all over its tables in Cassandra"
+    needed = {source["type"] for source in asked}
+    assert set(grafana["GF_PLUGINS_PREINSTALL"].split(",")) == {f"{each}@{PLUGINS[each]}" for each in needed}
+    token = "${HEADRACE_TOKEN:?set HEADRACE_TOKEN in .env}"
+    assert grafana.get("HEADRACE_TOKEN") == (token if of_page else None)
+
+
+def test_a_page_that_does_not_know_the_name_of_its_container_is_in_no_dashboard(tmp_path: Path) -> None:
+    write_project("operations", tmp_path)
+    profiles = tmp_path / "headrace.toml"
+    profiles.write_text(profiles.read_text().replace(NAMED, ""))
+    grafana, dashboards, sources = exported(tmp_path)
+    assert set(dashboards) == {"operations"} and set(sources) == {"prometheus", "postgresql"}
+    assert "GF_PLUGINS_PREINSTALL" not in grafana and "HEADRACE_TOKEN" not in grafana
