@@ -13,7 +13,7 @@ import pytest
 import yaml
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models.dashboard import Dashboard
-from page_support import RunningPage, running_page
+from page_support import RunningPage, eventually, running_page
 
 from headrace.operate import load_project
 from headrace.operate.export_monitoring import write_grafana
@@ -32,6 +32,9 @@ pipeline.panel(
 def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningPage]:
     folder = tmp_path_factory.mktemp("grafana") / "commerce"
     with running_page(folder, events_hours=1.5, token=Secret(TOKEN)) as made:
+        # Panels look back from now, and what is oldest is read first.
+        there = sum(each.end for each in made.runtime.logs["events"].partitions())
+        eventually(lambda: made.read() >= there, within_s=240)
         yield made
 
 
