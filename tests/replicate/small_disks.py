@@ -1,35 +1,17 @@
-"""Disks that are small and the test's own, and the targets that are folders on them."""
+"""The targets that are folders, on small disks of their own."""
 
 from __future__ import annotations
 
-import shutil
 import subprocess
-import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import pytest
 from json_targets import WebhookTarget
 from targets import CsvTarget, DeltaTarget, FilesTarget, ParquetTarget
 
-__all__ = ["FOLDERS", "OnDisk", "folder_on", "full_disk", "small_disk"]
-
-
-@contextmanager
-def small_disk(megabytes: int) -> Iterator[Path]:
-    """A file system of this size, in a folder that others may look into; only root can make one."""
-    folder = Path(tempfile.mkdtemp(prefix="headrace-disk-"))
-    words = ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m,mode=0777", "headrace-tests", str(folder)]
-    with ExitStack() as undo:
-        undo.callback(shutil.rmtree, folder, ignore_errors=True)
-        done = subprocess.run(words, capture_output=True, text=True, check=False)
-        if done.returncode:
-            pytest.skip(f"no file system can be mounted here: {done.stderr.strip()}")
-        undo.callback(subprocess.run, ["umount", "--lazy", str(folder)], check=True)
-        folder.chmod(0o777)
-        yield folder
+__all__ = ["FOLDERS", "OnDisk", "folder_on", "full_disk"]
 
 
 @contextmanager

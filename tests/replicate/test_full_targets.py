@@ -17,13 +17,14 @@ from cassandra.cluster import Session
 from cassandra_target import CassandraTarget, signed_in, superuser
 from json_targets import KafkaTarget
 from search_target import SearchTarget
-from small_disks import FOLDERS, OnDisk, folder_on, small_disk
+from small_disks import FOLDERS, OnDisk, folder_on
 from targets import PostgresTarget
 
 from headrace.operate.secrets import Secret
 from headrace.testing.replica_obstacles import FullTargetConformance
 from headrace.testing.replica_runs import wait_for
 from servers.cassandra import CassandraNode, cassandra_node
+from servers.disks import small_disk
 from servers.elasticsearch import search_server
 from servers.kafka import kafka_broker as own_broker
 

@@ -21,11 +21,12 @@ from confluent_kafka.admin import (
 )
 from json_targets import KafkaTarget, WebhookTarget
 from search_target import SearchTarget
-from small_disks import FOLDERS, OnDisk, folder_on, small_disk
+from small_disks import FOLDERS, OnDisk, folder_on
 from targets import PostgresTarget
 
 from headrace.operate.secrets import Secret
 from headrace.testing.replica_obstacles import ReadOnlyTargetConformance
+from servers.disks import small_disk
 from servers.kafka import kafka_broker as own_broker
 
 
