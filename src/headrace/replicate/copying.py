@@ -295,7 +295,7 @@ class _RowsCopy(_Copy):
     def _last(self, reader: Any) -> Chunk:
         """Return the chunk that takes out what this copying did not bring."""
         nothing, nested = Position.at(self._position.epoch), self._options.json_nested
-        closing = Closing(0, None, None) if self._append else None
+        closing = Closing(None, None) if self._append else None
         rows, _ = changed_rows(
             reader, self.plan, nothing, closing=closing, json_nested=nested, row_keys=self._options.row_keys
         )
