@@ -84,7 +84,7 @@ def profile_page() -> str:
         "A text may hold `${env:NAME}` or `${file:PATH}`; what stands for a secret is never printed.",
         '```toml\n[profiles.local]\nengine = "local"\n'
         'streams.events = { log = "embedded", partitions = 3, retention = "24 hours" }\n'
-        'store.path = ".headrace/store.duckdb"\nengine_settings.epoch_rows_max = 100000\n```',
+        'store.path = ".headrace/store.duckdb"\nengine_settings.epoch_rows_max = 50000\n```',
     ]
     for title, kind in (
         ("`streams.NAME` in the embedded log", EmbeddedBinding),
