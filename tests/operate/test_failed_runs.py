@@ -17,7 +17,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from headrace.errors import RefusedError
+from headrace.errors import InternalError, RefusedError
 from headrace.log import APPEND_SCHEMA
 from headrace.observe import notify
 from headrace.observe.alerts import Alerts, Notice
@@ -161,23 +161,34 @@ def test_receivers_that_do_not_answer_hold_up_no_end_and_are_told_by_the_next_ru
     assert sorted(told) == ["firing", "firing", "resolved", "resolved"]
 
 
-def test_of_an_error_that_is_not_ours_its_kind_is_told_and_not_its_words(
-    tmp_path: Path, answering: threading.Event, monkeypatch: pytest.MonkeyPatch
+PAYLOAD = "what a record holds"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ValueError(f"{PAYLOAD}, or {SECRET}"),
+        InternalError(f"table 'customers': ConversionException: '{PAYLOAD}' is no number, nor is {SECRET}"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_of_an_error_whose_words_are_not_ours_its_kind_is_told_alone(
+    tmp_path: Path, answering: threading.Event, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     with hook(answering) as (url, got):
         runtime = Runtime.open(project_in(tmp_path, url))
 
         def fails(*_: object, **__: object) -> None:
-            raise ValueError(f"what a record holds, or {SECRET}")
+            raise error
 
         monkeypatch.setattr(runtime.engine, "run", fails)
-        with pytest.raises(ValueError, match=SECRET):
+        with pytest.raises(type(error), match=SECRET):
             runtime.run(threading.Event())
         runtime.close()
         told = got.get(timeout=60)
-    assert told["alerts"][0]["summary"] == "The run ended by an error: ValueError"
+    assert told["alerts"][0]["summary"] == f"The run ended by an error: {type(error).__name__}"
     assert told["alerts"][0]["help"] == "`headrace logs` tells what happened."
-    assert SECRET not in json.dumps(told)
+    assert SECRET not in json.dumps(told) and PAYLOAD not in json.dumps(told)
 
 
 def test_of_a_run_that_somebody_interrupts_nobody_is_told(
@@ -288,6 +299,26 @@ def test_a_run_that_worked_before_it_failed_tells_it_though_one_before_had_faile
         second.alerts.worked()
         second.live(20).fail()
         assert second.told() == [("resolved", BROKE), ("firing", BROKE)]
+
+
+@pytest.mark.parametrize("seconds", [0, 5, 10])
+def test_a_run_that_worked_is_told_to_fail_by_another_error_before_its_end_of_the_first_is_told(
+    seconds: int,
+) -> None:
+    with PipelineTest(shop(), start=START) as test:
+        second = Run(test, Run(test).fail())
+        second.alerts.worked()
+        second.live(seconds).fail("the disk is full", fix="make room")
+        assert second.told() == [("firing", "The run ended by an error: the disk is full")]
+        assert second.notices[0].alerts[0]["since"] == test.clock.time.isoformat()
+        third = Run(test, second)
+        third.alerts.worked()
+        third.live(seconds).fail("the disk is full", fix="make room")
+        assert third.told() == [], "a run that is started again and again says the same once"
+        fourth = Run(test, third)
+        fourth.alerts.worked()
+        fourth.live(15)
+        assert [state for state, _ in fourth.told()] == ["resolved"]
 
 
 def test_nobody_is_told_of_a_failure_while_it_is_silenced() -> None:

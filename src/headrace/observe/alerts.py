@@ -173,7 +173,7 @@ class Alerts:
         """Say that the run ends, and by what error; called once `look` is called no more.
 
         An error is told at once, without waiting for a group; not again when the run before has told its own
-        less than `repeat` ago, and none worked since.
+        less than `repeat` ago, and none worked since, or when this one worked and ended by the same words.
         """
         changes = []
         notice = None
@@ -181,7 +181,11 @@ class Alerts:
             for kept in self._kept.values():
                 if kept.rule.ending:
                     if error:
-                        kept.summary = f"{kept.rule.summary.removesuffix('.')}: {error}"
+                        summary = f"{kept.rule.summary.removesuffix('.')}: {error}"
+                        if self._works and summary != kept.summary:
+                            # Another failure; that the one before is over may not be told yet, or not seen.
+                            kept.told, kept.since = None, now
+                        kept.summary = summary
                         kept.help = fix or kept.rule.help
                     changes += self._enter(kept, bool(error) or self._failed_before(kept), now)
                     self._remind(kept, now)
