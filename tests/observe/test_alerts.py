@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 from headrace.errors import RefusedError
 from headrace.observe import Observer
 from headrace.observe.alerts import Alerts, Notice, rule_of
-from headrace.observe.notify import notice_text
+from headrace.observe.notify import notice_document, notice_text
 from headrace.observe.rules import Limits, Rule, default_rules
 from headrace.store.history import SampleHistory, labels_text
 from headrace.testing import PipelineTest
@@ -121,6 +122,24 @@ def test_the_number_that_a_query_gives_is_said_and_of_what_is_true_that_it_is() 
         assert [line.strip() for line in notice_text(notice)[1].splitlines() if "value" in line] == [
             "value: 4", "value: 0.5",
         ]  # fmt: skip
+
+
+def test_of_a_query_a_number_that_is_none_is_not_true_and_an_infinite_one_is_told_without_it() -> None:
+    with PipelineTest(shop(), start=START) as test:
+        share = "SELECT count(*) FILTER (n < 0) / CAST(count(*) AS DOUBLE) FROM large WHERE n < 0"
+        rules = [
+            asked("share", share),
+            asked("none", "SELECT CAST('nan' AS FLOAT)"),
+            asked("least", "SELECT CAST('-inf' AS DOUBLE)"),
+            asked("most", "SELECT CAST('inf' AS DOUBLE)"),
+        ]
+        watched = Watched(test, rules)
+        watched.live(20)
+        assert [each["state"] for each in watched.alerts.states()] == ["ok", "ok", "firing", "firing"]
+        assert watched.told() == [[("least", "firing"), ("most", "firing")]]
+        (notice,) = watched.notices
+        json.dumps(notice_document(notice), allow_nan=False)
+        assert [one["value"] for one in watched.alerts.states()] == [None] * 4
 
 
 def test_one_that_is_over_before_its_hold_tells_nobody() -> None:

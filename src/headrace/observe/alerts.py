@@ -9,6 +9,7 @@ whoever saves them.
 
 from __future__ import annotations
 
+import math
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -274,7 +275,10 @@ class Alerts:
         value = rows.column(0)[0].as_py() if rows.num_rows else None
         if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
             return Verdict(bool(value)), ""
-        return Verdict(bool(value), float(value)), ""
+        number = float(value)
+        if not math.isfinite(number):  # JSON has no word for it; 0 / 0 says that there is nothing to judge
+            return Verdict(math.isinf(number)), ""
+        return Verdict(bool(value), number), ""
 
     def _missed(self, kept: _Kept, now: datetime) -> Verdict | None:
         """Return what to think of a rule without figures: after a restart, or of what is there no more."""
