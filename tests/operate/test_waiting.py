@@ -66,6 +66,18 @@ def test_the_end_of_one_wait_leaves_the_other_its_beginning_and_tells_that_it_la
     assert told.line == ""
 
 
+def test_a_wait_long_after_another_one_in_the_same_words_begins_anew() -> None:
+    passed = [0.0]
+    told = WaitingWords(iter([BEGUN, LATER]).__next__, lambda: passed[0])
+    told.take(away(1))
+    told.take(away(2, "the broker is on its way"))
+    told.take(None)
+    passed[0] = 600.0
+    assert told.take(away(1))
+    assert not told.take(away(2, "the broker is on its way"))
+    assert "since 11:40:00" in told.line
+
+
 def test_a_thing_that_is_waited_for_anew_while_another_is_begins_anew() -> None:
     told = WaitingWords(iter([BEGUN, BEGUN, LATER]).__next__)
     told.take(away(1))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
 __all__ = ["WaitingWords"]
 
 _KNOWN_MAX = 20
+_UNSURE_S = 30.0
+"""How long after something became ready the next try of another wait may fail: a longest pause, and a try."""
 _FIX = "see that it runs and can be reached from here, and that headrace.toml names it rightly"
 
 
@@ -20,18 +23,24 @@ class WaitingWords:
     """Follows one run or command: `take` is given what `when_ready` tells, by any thread.
 
     Two things may be waited for at once, by threads of their own; that one of them is ready is told without
-    saying which. `now` says when a wait began, for people; nothing is decided by it.
+    saying which. `now` says when a wait began, for people; nothing is decided by it. `clock` gives seconds
+    that never go back: how long ago something became ready.
     """
 
-    def __init__(self, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
+    def __init__(
+        self,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._now = now
+        self._clock = clock
         self._wait: tuple[Waiting, datetime] | None = None
         """What is waited for and since when; one value, because several threads tell and ask."""
         self._lock = threading.Lock()
         self._begun: dict[str, datetime] = {}
         """Since when each thing is waited for, by its words."""
-        self._unsure: dict[str, datetime] = {}
-        """The same of what was waited for when something became ready: it may have been this."""
+        self._unsure: dict[str, tuple[datetime, float]] = {}
+        """The same, and when something became ready while it was waited for: that may have been this."""
 
     def take(self, pause: Waiting | None) -> bool:
         """Note a try that failed, or None: it is ready. Returns whether somebody should be told.
@@ -43,7 +52,9 @@ class WaitingWords:
             wait = self._wait
             if pause is None:
                 self._wait = None
-                self._unsure = dict([*self._unsure.items(), *self._begun.items()][-_KNOWN_MAX:])
+                ready = self._clock()
+                begun = {words: (since, ready) for words, since in self._begun.items()}
+                self._unsure = dict([*self._unsure.items(), *begun.items()][-_KNOWN_MAX:])
                 self._begun = {}
                 return False
             self._wait = (pause, self._since(pause, wait))
@@ -56,7 +67,9 @@ class WaitingWords:
         words = pause.error.message
         since = self._begun.get(words)
         if since is None and pause.attempt > 1:
-            since = self._unsure.get(words)
+            unsure = self._unsure.get(words)
+            if unsure is not None and self._clock() - unsure[1] <= _UNSURE_S:
+                since = unsure[0]
         if since is None and wait is not None and (pause.attempt > 1 or wait[0].error.message in words):
             since = wait[1]  # the same in other words, or together with another thing
         self._begun[words] = since = since or self._now()
