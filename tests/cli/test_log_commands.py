@@ -83,6 +83,18 @@ def test_a_lane_that_holds_nothing_is_told_with_who_fills_it(
     assert who in told
 
 
+@pytest.mark.parametrize("begin", [("--offset", "0:2"), ("--last", "0")])
+def test_a_lane_that_holds_records_is_not_said_to_hold_none(
+    project: Path, begin: tuple[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = open_log(load_project(project), "readings")
+    log.lane("redrive").append(append_table([b"a", b"b"]))
+    log.close()
+    ok("log", "peek", "readings", "--lane", "redrive", *begin, "-C", str(project))
+    told = capsys.readouterr().err
+    assert told == "stream 'readings' holds no record there\n"
+
+
 def test_how_long_records_are_kept_is_told_as_the_profile_takes_it(
     project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

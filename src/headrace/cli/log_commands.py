@@ -164,8 +164,10 @@ def peek_command(
         ):
             shown = True
             typer.echo(record.line() if as_json else _for_people(record))
-    if not shown and not as_json and not stop.is_set():
-        typer.echo(f"stream '{name}' holds no record {_EMPTY.get(lane, 'there')}", err=True)
+        if not shown and not as_json and not stop.is_set():
+            empty = all(each.start == each.end for each in log.partitions())
+            where = _EMPTY.get(lane, "there") if empty else "there"
+            typer.echo(f"stream '{name}' holds no record {where}", err=True)
 
 
 def _for_people(record: Any) -> str:
