@@ -322,7 +322,7 @@ def test_addresses_agree_with_what_the_profile_says(tmp_path: Path) -> None:
     assert [["./grafana/dashboards", found[0], "ro"], ["../grafana", found[1], "ro"]] == mounts[-2:]
     assert (deploy / "grafana" / "dashboards" / "operations.json").is_file()
     hosts = {source["url"].split("//")[-1].split(":")[0] for source in sources["datasources"]}
-    assert hosts == {"prometheus", "postgresql", "headrace"} <= set(services)
+    assert hosts == {"prometheus", "postgresql"} <= set(services)
 
 
 def test_prometheus_asks_all_that_tell_of_themselves_where_they_do(tmp_path: Path) -> None:

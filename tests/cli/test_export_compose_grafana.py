@@ -19,7 +19,17 @@ from headrace.web.exposure import leads_here
 pytestmark = pytest.mark.slow
 
 ASKS_PAGES = "yesoreyeram-infinity-datasource"
-NAMED = ', names = ["headrace"]'
+UNNAMED = 'plain_http = "anywhere" }'
+NAMED = 'plain_http = "anywhere", names = ["headrace"] }'
+
+
+def name_container(folder: Path) -> Path:
+    """Let the container's name in at the page of a blueprint's project; returns the file of its profiles."""
+    profiles = folder / "headrace.toml"
+    before = profiles.read_text()
+    assert before.count(UNNAMED) == 1
+    profiles.write_text(before.replace(UNNAMED, NAMED))
+    return profiles
 
 
 def exported(folder: Path) -> tuple[dict[str, str], dict[str, Any], dict[str, Any]]:
@@ -35,10 +45,11 @@ def exported(folder: Path) -> tuple[dict[str, str], dict[str, Any], dict[str, An
 
 
 @pytest.mark.parametrize("blueprint", ["commerce", "customers", "operations", "signups"])
-def test_every_panel_of_a_blueprint_is_in_grafana_which_the_page_lets_in(
+def test_every_panel_of_a_blueprint_is_in_grafana_where_the_page_lets_it_in(
     blueprint: str, tmp_path: Path
 ) -> None:
     write_project(blueprint, tmp_path)
+    name_container(tmp_path)
     grafana, dashboards, sources = exported(tmp_path)
     loaded = load_project(tmp_path, profile="compose")
     panels = [panel for name, each in dashboards.items() if name != blueprint for panel in each["panels"]]
@@ -59,8 +70,19 @@ def test_every_panel_of_a_blueprint_is_in_grafana_which_the_page_lets_in(
 
 def test_a_page_that_does_not_know_the_name_of_its_container_is_in_no_dashboard(tmp_path: Path) -> None:
     write_project("operations", tmp_path)
-    profiles = tmp_path / "headrace.toml"
-    profiles.write_text(profiles.read_text().replace(NAMED, ""))
     grafana, dashboards, sources = exported(tmp_path)
     assert set(dashboards) == {"operations"} and set(sources) == {"prometheus", "postgresql"}
     assert "GF_PLUGINS_PREINSTALL" not in grafana and "HEADRACE_TOKEN" not in grafana
+
+
+def test_a_page_whose_token_is_in_another_variable_is_in_no_dashboard(tmp_path: Path) -> None:
+    write_project("operations", tmp_path)
+    profiles = name_container(tmp_path)
+    ingest = 'ingest = { token = "${env:HEADRACE_TOKEN}" }\n'
+    other = ingest + 'page = { host = "0.0.0.0", token = "${env:PAGE}", plain'
+    page = 'page = { host = "0.0.0.0", token = "${env:HEADRACE_TOKEN}", plain'
+    assert profiles.read_text().count(page) == 1
+    profiles.write_text(profiles.read_text().replace(page, other))
+    grafana, dashboards, sources = exported(tmp_path)
+    assert set(dashboards) == {"operations"} and set(sources) == {"prometheus", "postgresql"}
+    assert "HEADRACE_TOKEN" not in grafana

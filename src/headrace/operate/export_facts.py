@@ -13,6 +13,7 @@ from headrace.operate.bindings import KafkaBinding
 from headrace.operate.export_airflow import polled_by_dags
 from headrace.operate.profiles import PROFILE_FILE, Profile
 from headrace.operate.project import Project
+from headrace.operate.secrets import Secret
 
 __all__ = ["PAGE_TOKEN", "Deployment", "Neighbour", "deployment_of"]
 
@@ -109,7 +110,7 @@ class Deployment:
         page = self.profile.page
         if self.page_port is None or "headrace" not in page.names:
             return None
-        if page.token is not None and PAGE_TOKEN not in self.variables:
+        if page.token not in (None, Secret(f"${{env:{PAGE_TOKEN}}}", self.project.folder)):
             return None
         return f"{'http' if page.certificate is None else 'https'}://headrace:{self.page_port}"
 
