@@ -35,13 +35,24 @@ class Project:
         self.close: Callable[[], None] = lambda: None
 
     def open(
-        self, *rebuild: str, settings: EngineSettings | None = None, unique: str | None = None, **tables: Any
+        self,
+        *rebuild: str,
+        settings: EngineSettings | None = None,
+        unique: str | None = None,
+        lateness: str = "5 minutes",
+        expect: dict[str, str] | None = None,
+        **tables: Any,
     ) -> "Project":
         self.close()
         pipeline = hr.Pipeline("p")
         schema = "id VARCHAR NOT NULL, seen TIMESTAMP NOT NULL"
         pipeline.stream(
-            "events", schema=schema, event_time="seen", allowed_lateness="5 minutes", unique=unique
+            "events",
+            schema=schema,
+            event_time="seen",
+            allowed_lateness=lateness,
+            unique=unique,
+            expect=expect or {},
         )
         for name, query in tables.items():
             sql, keep = query if isinstance(query, tuple) else (query, None)
@@ -319,6 +330,29 @@ def test_redriven_records_and_their_copies_get_the_outcomes_of_the_first_time(
     before = run.counts("w")
     run.open("w", w=BY_TEN_MINUTES, unique="id").run(rows_max=2)
     assert run.counts("w") == before
+
+
+@pytest.mark.parametrize(
+    ("before", "since"),
+    [
+        ({"expect": {"known": "id <> 'odd'"}}, {}),
+        ({}, {"lateness": "3 hours"}),
+    ],
+    ids=["rejected", "late"],
+)
+def test_a_record_that_was_set_aside_is_in_tables_computed_since_once_it_is_given_back_and_not_before(
+    project: Callable[..., Project], before: dict[str, Any], since: dict[str, Any]
+) -> None:
+    run = project().open(t=COUNT, **before)
+    run.send(("usual", 60), ("odd", 0), at=60)
+    run.run()
+    run.open("t", t=COUNT, u=COUNT, **since).run()
+    assert (run.rows("t"), run.rows("u")) == ([(1,)], [(1,)]), "its outcome was another one"
+    run.redrive("odd", 0, "0:1")
+    run.run()
+    assert (run.rows("t"), run.rows("u")) == ([(2,)], [(2,)])
+    run.open("t", t=COUNT, u=COUNT, **since).run()
+    assert run.rows("t") == [(2,)]
 
 
 def test_outcomes_of_records_that_the_log_lost_are_forgotten_at_the_next_start(

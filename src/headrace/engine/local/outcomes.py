@@ -122,17 +122,27 @@ def write_taken(connection: Any, decided: Decided) -> None:
 
 
 def accepted_again(connection: Any, batch: Batch) -> pa.Table:
-    """Return the rows of a batch that were accepted when it was read first; looks only."""
+    """Return the rows of a batch that were accepted when it was read first; looks only.
+
+    A record that was set aside stays so, also when the pipeline of today would accept it: its outcome is
+    told already, and the redrive lane gives it back.
+    """
     assert batch.result is not None  # noqa: S101 - the caller has records
     timely = batch.result.timely
     if not timely.num_rows:
         return timely
     numbers = pa.array(np.arange(timely.num_rows), pa.int64())
     connection.register("_timely", timely.select(["_partition", "_offset"]).append_column("_i", numbers))
+    late = (
+        f"UNION ALL SELECT _partition, _offset FROM {late_name(batch.stream)} "
+        if batch.lane == "main"
+        else ""
+    )
     found = connection.execute(
-        "SELECT r._i FROM _timely r "
-        "SEMI JOIN (SELECT * FROM _headrace.taken WHERE stream = ? AND lane = ?) t "
-        'ON t.partition = r._partition AND t."offset" = r._offset',
+        'SELECT r._i FROM _timely r SEMI JOIN (SELECT partition, "offset" FROM _headrace.taken '
+        "WHERE stream = $1 AND lane = $2 "
+        'UNION ALL SELECT partition, "offset" FROM _headrace.dead_letters WHERE stream = $1 AND lane = $2 '
+        f'{late}) t ON t.partition = r._partition AND t."offset" = r._offset',
         [batch.stream, batch.lane],
     ).fetchall()
     connection.unregister("_timely")
