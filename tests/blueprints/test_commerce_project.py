@@ -82,6 +82,7 @@ def test_a_project_holds_what_a_user_needs(tmp_path):
         "deploy/compose.yaml",
         "headrace.toml",
         "pipeline.py",
+        "pytest.ini",
         "tests/test_commerce.py",
     }
     assert load_project(tmp_path / "shop").pipeline == pipeline

@@ -141,6 +141,7 @@ def test_an_implausible_reading_is_set_aside():
         test.advance("5 minutes")
         assert test.outcomes("readings")["rejected"] == 1
 ''',
+    "pytest.ini": "[pytest]\n",
     ".gitignore": ".headrace/\n__pycache__/\n.venv/\n",
     "README.md": """\
 # NAME

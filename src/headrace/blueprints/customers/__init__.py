@@ -6,6 +6,7 @@ PROJECT_FILES = {
     "headrace.toml": "headrace.toml",
     "deploy/compose.yaml": "deploy/compose.yaml",
     "tests/test_customers.py": "tests/test_customers.py",
+    "pytest.ini": "pytest.ini",
     "gitignore": ".gitignore",
     "github/workflows/ci.yml": ".github/workflows/ci.yml",
 }

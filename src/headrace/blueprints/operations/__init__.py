@@ -9,6 +9,7 @@ PROJECT_FILES = {
     "deploy/compose.yaml": "deploy/compose.yaml",
     "grafana/operations.json": "grafana/operations.json",
     "tests/test_operations.py": "tests/test_operations.py",
+    "pytest.ini": "pytest.ini",
     "gitignore": ".gitignore",
     "github/workflows/ci.yml": ".github/workflows/ci.yml",
 }

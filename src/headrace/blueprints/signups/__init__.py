@@ -8,6 +8,7 @@ PROJECT_FILES = {
     "airflow/dags/user_automation.py": "airflow/dags/user_automation.py",
     "deploy/compose.yaml": "deploy/compose.yaml",
     "tests/test_signups.py": "tests/test_signups.py",
+    "pytest.ini": "pytest.ini",
     "gitignore": ".gitignore",
     "github/workflows/ci.yml": ".github/workflows/ci.yml",
 }
