@@ -9,7 +9,7 @@ import pytest
 
 from headrace.errors import RefusedError, TransientError
 from headrace.log import backoff
-from headrace.log.backoff import Waiting, when_ready
+from headrace.log.backoff import BackOff, Waiting, when_ready
 
 
 class _Stop(threading.Event):
@@ -71,3 +71,19 @@ def test_an_error_that_trying_again_does_not_mend_is_raised_at_once() -> None:
 
     with pytest.raises(RefusedError, match="wrong password"):
         when_ready(ask, _Stop(5), lambda pause: None)
+
+
+def test_what_works_for_long_tells_when_it_does_and_a_later_failure_is_the_first_of_another_wait() -> None:
+    told: list[Waiting | None] = []
+    back_off, works = BackOff(told.append), iter((False, False, True, False, True))
+    stop = _Stop(10)
+
+    def work() -> None:
+        if next(works):
+            back_off.over()
+        if len(stop.pauses) < 4:
+            raise TransientError("broker down")
+
+    when_ready(work, stop, told.append, back_off)
+    assert [pause and pause.attempt for pause in told] == [1, 2, None, 1, 2, None]
+    assert stop.pauses[2] < stop.pauses[1]

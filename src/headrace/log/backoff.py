@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from headrace.errors import TransientError
 
-__all__ = ["Waiting", "when_ready"]
+__all__ = ["BackOff", "Waiting", "when_ready"]
 
 _FIRST_S = 0.2
 _MAX_S = 10.0
@@ -33,26 +33,48 @@ class Waiting:
         return f"{self.error.message}; try {self.attempt} failed, the next one in {self.seconds:.1f} s"
 
 
+class BackOff:
+    """Pauses between tries of what is not ready; they grow from 0.2 s to 10 s. `tell`: see `when_ready`."""
+
+    def __init__(self, tell: Callable[[Waiting | None], None]) -> None:
+        self._tell = tell
+        self._attempt = 0
+        self._pause = _FIRST_S
+
+    def failed(self, error: TransientError) -> float:
+        """Tell that a try failed; return for how many seconds to pause."""
+        self._attempt += 1
+        seconds = self._pause * random.uniform(1 - _JITTER, 1 + _JITTER)  # noqa: S311 - not a secret
+        self._pause = min(self._pause * _GROWTH, _MAX_S)
+        self._tell(Waiting(error, self._attempt, seconds))
+        return seconds
+
+    def over(self) -> None:
+        """Tell that it is ready, if it was not: another failure is the first of another wait."""
+        if self._attempt:
+            self._attempt, self._pause = 0, _FIRST_S
+            self._tell(None)
+
+
 def when_ready(
-    action: Callable[[], _Result], stop: threading.Event, tell: Callable[[Waiting | None], None]
+    action: Callable[[], _Result],
+    stop: threading.Event,
+    tell: Callable[[Waiting | None], None],
+    back_off: BackOff | None = None,
 ) -> _Result | None:
     """Return what `action` returns as soon as it raises no TransientError; None when `stop` was set first.
 
-    Pauses grow from 0.2 s to 10 s and never end the waiting: only `stop`, or an error of another kind, does.
-    `tell` is given every failure and, after one, None when it is over.
+    Pauses never end the waiting: only `stop`, or an error of another kind, does. `tell` is given every
+    failure and, after one, None when it is over. An `action` that works for long tells its own `back_off`
+    when it does.
     """
-    pause, attempt = _FIRST_S, 0
+    back_off = back_off or BackOff(tell)
     while True:
         try:
             result = action()
         except TransientError as error:
-            attempt += 1
-            seconds = pause * random.uniform(1 - _JITTER, 1 + _JITTER)  # noqa: S311 - not a secret
-            tell(Waiting(error, attempt, seconds))
-            if stop.wait(seconds):
+            if stop.wait(back_off.failed(error)):
                 return None
-            pause = min(pause * _GROWTH, _MAX_S)
         else:
-            if attempt:
-                tell(None)
+            back_off.over()
             return result

@@ -22,6 +22,7 @@ from headrace.sql import plan_pipeline
 from headrace.store import Store
 from headrace.web.registry import RegistryServer
 from log.kafka_streams import values
+from servers.guard import wait_until
 from servers.topics import KafkaTopics, kafka_topics
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def serve(path: Path, port: int = 0) -> tuple[RegistryServer, threading.Thread]:
     return server, thread
 
 
-def test_executors_read_avro_and_wait_for_a_registry_that_is_away(
+def test_executors_read_avro_and_wait_for_a_registry_until_it_is_there_and_no_longer(
     topics: KafkaTopics, spark_session: SparkSession, tmp_path: Path
 ) -> None:
     plan = plan_pipeline(pipeline)
@@ -66,8 +67,10 @@ def test_executors_read_avro_and_wait_for_a_registry_that_is_away(
         server.stop()
         thread.join(20)
         back: list[tuple[RegistryServer, threading.Thread]] = []
+        told: list[Waiting | None] = []
 
         def waits(pause: Waiting | None) -> None:
+            told.append(pause)
             if pause is not None and not back:
                 back.append(serve(tmp_path / "registry.db", int(server.url.rpartition(":")[2])))
 
@@ -76,17 +79,26 @@ def test_executors_read_avro_and_wait_for_a_registry_that_is_away(
             plan, {"events": log}, store, spark=SparkSettings(), session=spark_session,
             framings={"events": framing},
         )  # fmt: skip
+        stop = threading.Event()
+        running = threading.Thread(target=engine.run, args=(stop,), kwargs={"on_waiting": waits})
+        running.start()
         try:
-            engine.run(threading.Event(), until_caught_up=True, on_waiting=waits)
-            assert back, "the run waited for the registry"
+            ready = "the run is told to wait no more while it goes on"
+            wait_until(lambda: bool(told) and told[-1] is None, what=ready, seconds=120)
+            assert running.is_alive()
+            wait_until(lambda: store.status().epoch > 0, what="the records are read", seconds=120)
+            stop.set()
+            running.join(120)
             total = {"records": _RECORDS, "n": sum(range(_RECORDS))}
             assert store.query("FROM total").to_pylist() == [total]
             (letter,) = store.dead_letters(limit=10).to_pylist()
             assert letter["reasons"][0]["rule"] == "schema"
             assert store.ledger().balanced
         finally:
+            stop.set()
+            running.join(120)
             engine.close()
             store.close()
-            for running, its_thread in back:
-                running.stop()
+            for served, its_thread in back:
+                served.stop()
                 its_thread.join(20)

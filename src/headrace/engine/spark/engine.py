@@ -54,7 +54,7 @@ from headrace.engine.spark.settings import SparkSettings
 from headrace.engine.spark.task import LaneTask, Task, as_option, pickled
 from headrace.engine.spark.wire import packed
 from headrace.errors import HeadraceError, InternalError
-from headrace.log.backoff import Waiting, when_ready
+from headrace.log.backoff import BackOff, Waiting, when_ready
 from headrace.log.kafka import KafkaLog
 from headrace.log.protocol import Log
 from headrace.rows.database import arrow_of
@@ -161,12 +161,13 @@ class SparkEngine(LocalEngine):
             return
         if self._session is None:
             self._session = start_spark(self._plan.pipeline.name, self._spark, self._store.path)
-        when_ready(partial(self._query, stop, until_caught_up), stop, waiting)
+        back_off = BackOff(waiting)
+        when_ready(partial(self._query, stop, until_caught_up, back_off), stop, waiting, back_off)
 
-    def _query(self, stop: threading.Event, until_caught_up: bool) -> None:
+    def _query(self, stop: threading.Event, until_caught_up: bool, back_off: BackOff) -> None:
         """Run one streaming query to its end; raises what ended it."""
         try:
-            failed: BaseException | None = self._until(stop, until_caught_up)
+            failed: BaseException | None = self._until(stop, until_caught_up, back_off)
         except Exception as error:
             failed = _failure_of(error)
             if failed is error:
@@ -179,7 +180,7 @@ class SparkEngine(LocalEngine):
             slow_down(self._pace_path)
             raise failed
 
-    def _until(self, stop: threading.Event, until_caught_up: bool) -> BaseException | None:
+    def _until(self, stop: threading.Event, until_caught_up: bool, back_off: BackOff) -> BaseException | None:
         query = self._started(self._fresh_checkpoint())
         due = 0.0
         try:
@@ -187,6 +188,8 @@ class SparkEngine(LocalEngine):
                 if (now := time.monotonic()) >= due:
                     due = now + _FACTS_S
                     self._look(query)
+                    if self.cluster is not None and self.cluster.batch is not None:
+                        back_off.over()  # Spark looked whether there is something, or did a micro-batch
                 if stop.wait(_LOOK_S):
                     break
         finally:
