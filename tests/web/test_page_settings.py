@@ -10,10 +10,13 @@ from typing import Any
 import pytest
 from page_support import RunningPage, eventually, running_page
 
+from headrace.engine.local import EngineSettings
 from headrace.operate.changing import poller_key, rate_key
 from headrace.operate.polling_options import PollingOptions
 from headrace.operate.producing import serve_rate
 from headrace.produce.generator import Rate
+
+USUAL_ROWS = str(EngineSettings().epoch_rows_max)
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +108,7 @@ def test_a_poller_pauses_and_goes_on(page: RunningPage) -> None:
 
 def test_the_bounds_of_an_epoch_change_and_memory_needs_a_restart(page: RunningPage) -> None:
     key = "engine_settings.epoch_rows_max"
-    assert (shown(page, key), origin(page, key)) == ("100000", "default")
+    assert (shown(page, key), origin(page, key)) == (USUAL_ROWS, "default")
     assert post(page, "change", key, "7")[0] == 200
     assert (shown(page, key), origin(page, key)) == ("7", "run")
     read = page.read()
@@ -122,7 +125,7 @@ def test_the_bounds_of_an_epoch_change_and_memory_needs_a_restart(page: RunningP
     eventually(lambda: sum(sizes()) == 50)
     assert max(sizes()) <= 7
     assert post(page, "undo")[0] == 200
-    assert shown(page, key) == "100000"
+    assert shown(page, key) == USUAL_ROWS
 
 
 def test_a_quieter_journal_writes_no_infos_until_it_is_undone(page: RunningPage) -> None:
