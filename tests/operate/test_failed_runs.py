@@ -321,6 +321,32 @@ def test_a_run_that_worked_is_told_to_fail_by_another_error_before_its_end_of_th
         assert [state for state, _ in fourth.told()] == ["resolved"]
 
 
+def test_words_that_differ_in_numbers_and_identifiers_alone_are_told_once() -> None:
+    with PipelineTest(shop(), start=START) as test:
+        run = Run(test).fail("query 0f61ad2e-95c1-4f6c-8a40-1f3e8a3f4a11 broke at task 17 of 20")
+        for task in (3, 204):
+            run = Run(test, run)
+            run.alerts.worked()
+            run.live(5).fail(
+                f"query 7c0e11d4-0b7a-4c55-9df2-6a2b7e5d90{task % 90 + 10} broke at task {task} of 20"
+            )
+            assert run.told() == []
+
+
+def test_the_end_of_a_failure_is_told_after_a_silence_under_which_another_one_came() -> None:
+    with PipelineTest(shop(), start=START) as test:
+        second = Run(test, Run(test).fail())
+        second.alerts.worked()
+        second.alerts.silence("failed", test.clock.time + timedelta(hours=1))
+        second.live(5).fail("the disk is full")
+        assert second.told() == []
+        test.clock.time += timedelta(hours=2)
+        third = Run(test, second)
+        third.alerts.worked()
+        third.live(15)
+        assert [state for state, _ in third.told()] == ["resolved"]
+
+
 def test_nobody_is_told_of_a_failure_while_it_is_silenced() -> None:
     with PipelineTest(shop(), start=START) as test:
         run = Run(test)

@@ -10,6 +10,7 @@ whoever saves them.
 from __future__ import annotations
 
 import math
+import re
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -32,6 +33,7 @@ _RESOLVED_SHOWN = timedelta(hours=1)
 _WORKS_AFTER = timedelta(minutes=1)
 """A run that ends by an error mostly does so at once: one that was looked at for so long works."""
 _QUERY_S = 2.0
+_NUMBERS = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|\d+")
 _STATES = ("ok", "pending", "firing", "resolved")
 
 
@@ -174,22 +176,26 @@ class Alerts:
         """Say that the run ends, and by what error; called once `look` is called no more.
 
         An error is told at once, without waiting for a group; not again when the run before has told its own
-        less than `repeat` ago, and none worked since, or when this one worked and ended by the same words.
+        less than `repeat` ago, and none worked since, or when this one worked and ended by the same words but
+        for numbers and identifiers.
         """
         changes = []
         notice = None
         with self._lock:
             for kept in self._kept.values():
                 if kept.rule.ending:
+                    another = False
                     if error:
                         summary = f"{kept.rule.summary.removesuffix('.')}: {error}"
-                        if self._works and summary != kept.summary:
-                            # Another failure; that the one before is over may not be told yet, or not seen.
-                            kept.told, kept.since = None, now
+                        # That the one before is over may not be told yet, or not seen.
+                        another = self._works and not _alike(summary, kept.summary)
+                        kept.since = now if another else kept.since
                         kept.summary = summary
                         kept.help = fix or kept.rule.help
                     changes += self._enter(kept, bool(error) or self._failed_before(kept), now)
                     self._remind(kept, now)
+                    if another and kept.silenced_until is None:
+                        self._to_tell[kept.rule.name] = None
                     if kept.rule.name in self._to_tell:
                         notice = self._notice(now)
         self._spread(changes)
@@ -373,6 +379,11 @@ def _time_of(text: Any) -> datetime | None:
         return datetime.fromisoformat(text)
     except (TypeError, ValueError):
         return None
+
+
+def _alike(first: str, second: str) -> bool:
+    """Return whether two texts are the same but for numbers and what looks like an identifier."""
+    return _NUMBERS.sub("#", first) == _NUMBERS.sub("#", second)
 
 
 def _text_of(time: datetime | None) -> str | None:
