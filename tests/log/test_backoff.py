@@ -84,6 +84,6 @@ def test_what_works_for_long_tells_when_it_does_and_a_later_failure_is_the_first
         if len(stop.pauses) < 4:
             raise TransientError("broker down")
 
-    when_ready(work, stop, told.append, back_off)
+    when_ready(work, stop, back_off)
     assert [pause and pause.attempt for pause in told] == [1, 2, None, 1, 2, None]
     assert stop.pauses[2] < stop.pauses[1]

@@ -10,13 +10,16 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from queue import Queue
+from typing import Any
 
 import pytest
 from confluent_kafka.admin import AdminClient, NewTopic
 
-from headrace.errors import ProfileError
+from headrace.errors import ProfileError, TransientError
 from headrace.log.between import read_between
 from headrace.operate import load_project, open_log
+from headrace.operate import pollers as module
 from headrace.operate.journal import Journal
 from headrace.operate.pollers import Pollers, open_poller
 from headrace.operate.project import Project
@@ -231,3 +234,30 @@ def test_a_poller_that_pauses_ends_and_goes_on_where_it_stood(tmp_path: Path) ->
             journal.close()
         found = sorted(int(each.partition("-")[0]) for each in polled_ids(asked))
         assert found == list(range(1, len(found) + 1))
+
+
+def test_a_poller_whose_log_was_away_says_that_it_goes_on_once_it_polls(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tries: list[int] = []
+
+    def away_at_first(*words: Any, **more: Any) -> Any:
+        tries.append(1)
+        if len(tries) < 3:
+            raise TransientError("no answer from the broker")
+        return open_poller(*words, **more)
+
+    monkeypatch.setattr(module, "open_poller", away_at_first)
+    said: Queue[str] = Queue()
+    with pages(dict.fromkeys(range(1, 100_000), 1)) as url:
+        asked = polled(tmp_path, url)
+        journal = Journal(asked.journal_path)
+        pollers = Pollers(asked, journal)
+        pollers.on_notice = said.put
+        pollers.start()
+        try:
+            assert said.get(timeout=60) == "poller of 'users' waits: no answer from the broker"
+            assert said.get(timeout=60) == "poller of 'users' goes on"
+        finally:
+            pollers.stop()
+            journal.close()

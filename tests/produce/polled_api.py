@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from headrace.errors import TransientError
 from headrace.log.between import read_between
 from headrace.log.protocol import Log
 from headrace.produce.polling import PAGE, Poller, PollSettings
@@ -60,7 +61,14 @@ def page(path: str, request: int) -> Reply:
     return 200, {}, json.dumps({"results": items}).encode()
 
 
-def poller(api: Api, log: Log, *, waits: list[float] | None = None, **settings: Any) -> Poller:
+def poller(
+    api: Api,
+    log: Log,
+    *,
+    waits: list[float] | None = None,
+    tell: Callable[[TransientError | None, float], None] = lambda error, seconds: None,
+    **settings: Any,
+) -> Poller:
     """A poller that does not wait: `waits` gets the pauses that it would have made."""
 
     def wait(seconds: float) -> bool:
@@ -69,7 +77,7 @@ def poller(api: Api, log: Log, *, waits: list[float] | None = None, **settings: 
         return False
 
     given = {"url": f"{api.url}/api/?page={PAGE}", "private_addresses": True, "every_s": 0.0, **settings}
-    return Poller(PollSettings(**given), log, threading.Event(), wait=wait)
+    return Poller(PollSettings(**given), log, threading.Event(), tell=tell, wait=wait)
 
 
 def values(log: Log) -> list[bytes]:

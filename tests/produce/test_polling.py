@@ -19,7 +19,7 @@ from headrace.errors import RefusedError, TransientError
 from headrace.log import open_embedded_log
 from headrace.log.between import read_between
 from headrace.log.kafka import open_kafka_log
-from headrace.log.protocol import APPEND_SCHEMA, Log
+from headrace.log.protocol import APPEND_SCHEMA, Appended, Log, LogFullError
 from headrace.produce import polling
 from headrace.produce.polling import PAGE, Poller, PollSettings
 from headrace.produce.polling_http import Guard, fetch
@@ -214,6 +214,26 @@ def test_an_item_that_cannot_be_flattened_is_kept_as_it_came(log: Log) -> None:
     assert datetime.fromisoformat(first["polled_at"]).tzinfo is not None
     assert second == {"id": "1-1"}
     assert (report.records, report.malformed) == (2, 1)
+
+
+def test_a_log_that_was_full_is_told_to_be_ready_once_it_takes_records(
+    log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tries: list[int] = []
+    told: list[str] = []
+    append = log.append
+
+    def full_at_first(records: pa.Table) -> Appended:
+        tries.append(1)
+        if len(tries) < 3:
+            raise LogFullError("the log is full")
+        return append(records)
+
+    monkeypatch.setattr(log, "append", full_at_first)
+    with api(page) as server:
+        one = poller(server, log, tell=lambda error, seconds: told.append("waits" if error else "ready"))
+        one.run(pages=1)
+    assert told == ["waits", "waits", "ready"]
 
 
 def test_an_answer_that_is_too_large_is_refused(log: Log) -> None:

@@ -57,18 +57,15 @@ class BackOff:
 
 
 def when_ready(
-    action: Callable[[], _Result],
-    stop: threading.Event,
-    tell: Callable[[Waiting | None], None],
-    back_off: BackOff | None = None,
+    action: Callable[[], _Result], stop: threading.Event, tell: Callable[[Waiting | None], None] | BackOff
 ) -> _Result | None:
     """Return what `action` returns as soon as it raises no TransientError; None when `stop` was set first.
 
     Pauses never end the waiting: only `stop`, or an error of another kind, does. `tell` is given every
-    failure and, after one, None when it is over. An `action` that works for long tells its own `back_off`
-    when it does.
+    failure and, after one, None when it is over. An `action` that works for long gives a `BackOff` of its
+    own instead, and tells it that it does.
     """
-    back_off = back_off or BackOff(tell)
+    back_off = tell if isinstance(tell, BackOff) else BackOff(tell)
     while True:
         try:
             result = action()

@@ -189,7 +189,7 @@ class Pollers:
 
     def _until_ready(self, stream: str, stop: threading.Event) -> None:
         """Poll; a registry or a log that is not ready yet is waited for, as the API is."""
-        from headrace.log.backoff import when_ready
+        from headrace.log.backoff import BackOff, when_ready
 
         waiting = threading.Event()
 
@@ -201,15 +201,18 @@ class Pollers:
                 self._say(stream, f"waits: {error.message}")
                 waiting.set()
 
+        back_off = BackOff(lambda pause: tell(pause.error if pause else None, 0.0))
+
         def work() -> None:
             poller, log = open_poller(self._project, stream, stop, tell=tell)
+            back_off.over()
             try:
                 poller.run()
             finally:
                 with suppress(Exception):
                     log.close()
 
-        when_ready(work, stop, lambda pause: tell(pause.error if pause else None, 0.0))
+        when_ready(work, stop, back_off)
 
     def _failed(self, stream: str, stop: threading.Event, error: HeadraceError) -> None:
         if not stop.is_set():

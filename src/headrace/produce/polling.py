@@ -113,7 +113,7 @@ class Poller:
     ) -> None:
         """`wait` passes so many seconds and says whether to stop.
 
-        `tell` is given every failure and the pause after it, and None when the API answers again.
+        `tell` is given every failure and the pause after it, and None when the API answers, or the log takes records, again.
         """
         self.report = PollReport()
         self._settings = settings
@@ -236,16 +236,19 @@ class Poller:
                 self._append([values[0][:_CUT_BYTES]], keys)
 
     def _durably(self, log: Log, records: pa.Table) -> None:
-        pause = _RETRY_FIRST_S
+        pause, failed = _RETRY_FIRST_S, False
         while True:
             try:
                 log.append(records)
             except (TransientError, LogFullError) as error:  # a run, or retention, makes room
+                failed = True
                 self._tell(TransientError(error.message, fix=error.fix), pause)
                 if self._wait(pause):
                     raise
                 pause = min(pause * 2, _RETRY_LAST_S)
             else:
+                if failed:
+                    self._tell(None, 0.0)
                 return
 
     # --- where it stands

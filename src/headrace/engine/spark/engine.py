@@ -162,7 +162,7 @@ class SparkEngine(LocalEngine):
         if self._session is None:
             self._session = start_spark(self._plan.pipeline.name, self._spark, self._store.path)
         back_off = BackOff(waiting)
-        when_ready(partial(self._query, stop, until_caught_up, back_off), stop, waiting, back_off)
+        when_ready(partial(self._query, stop, until_caught_up, back_off), stop, back_off)
 
     def _query(self, stop: threading.Event, until_caught_up: bool, back_off: BackOff) -> None:
         """Run one streaming query to its end; raises what ended it."""
