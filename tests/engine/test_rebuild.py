@@ -41,11 +41,12 @@ class Project:
         unique: str | None = None,
         lateness: str = "5 minutes",
         expect: dict[str, str] | None = None,
+        more: str = "",
         **tables: Any,
     ) -> "Project":
         self.close()
         pipeline = hr.Pipeline("p")
-        schema = "id VARCHAR NOT NULL, seen TIMESTAMP NOT NULL"
+        schema = f"id VARCHAR NOT NULL, seen TIMESTAMP NOT NULL{more}"
         pipeline.stream(
             "events",
             schema=schema,
@@ -337,8 +338,9 @@ def test_redriven_records_and_their_copies_get_the_outcomes_of_the_first_time(
     [
         ({"expect": {"known": "id <> 'odd'"}}, {}),
         ({}, {"lateness": "3 hours"}),
+        ({}, {"lateness": "3 hours", "more": ", note VARCHAR"}),
     ],
-    ids=["rejected", "late"],
+    ids=["rejected", "late", "late of other columns"],
 )
 def test_a_record_that_was_set_aside_is_in_tables_computed_since_once_it_is_given_back_and_not_before(
     project: Callable[..., Project], before: dict[str, Any], since: dict[str, Any]

@@ -19,7 +19,7 @@ from headrace.engine.local.reader import Batch
 from headrace.rows.outcomes import distinct
 from headrace.rows.result import Outcome
 from headrace.store.duplicates import Decision, RememberedKeys
-from headrace.store.names import late_name
+from headrace.store.names import quoted
 from headrace.store.progress import LaneProgress, Progress
 
 __all__ = ["Decided", "accepted_again", "decide", "minutes_of", "write_taken"]
@@ -133,16 +133,11 @@ def accepted_again(connection: Any, batch: Batch) -> pa.Table:
         return timely
     numbers = pa.array(np.arange(timely.num_rows), pa.int64())
     connection.register("_timely", timely.select(["_partition", "_offset"]).append_column("_i", numbers))
-    late = (
-        f"UNION ALL SELECT _partition, _offset FROM {late_name(batch.stream)} "
-        if batch.lane == "main"
-        else ""
-    )
+    aside = _set_aside_sql(connection, batch.stream, batch.lane)
     found = connection.execute(
         'SELECT r._i FROM _timely r SEMI JOIN (SELECT partition, "offset" FROM _headrace.taken '
-        "WHERE stream = $1 AND lane = $2 "
-        'UNION ALL SELECT partition, "offset" FROM _headrace.dead_letters WHERE stream = $1 AND lane = $2 '
-        f'{late}) t ON t.partition = r._partition AND t."offset" = r._offset',
+        f"WHERE stream = $1 AND lane = $2 UNION ALL {aside}) t "
+        'ON t.partition = r._partition AND t."offset" = r._offset',
         [batch.stream, batch.lane],
     ).fetchall()
     connection.unregister("_timely")
@@ -226,10 +221,9 @@ def _set_aside(
     )
     connection.register("_addresses", wanted)
     found = connection.execute(
-        'SELECT partition, "offset" FROM _addresses SEMI JOIN (SELECT partition, "offset" '
-        "FROM _headrace.dead_letters WHERE stream = $1 AND lane = 'main' "
-        f'UNION ALL SELECT _partition, _offset FROM {late_name(stream)}) USING (partition, "offset")',
-        [stream],
+        'SELECT partition, "offset" FROM _addresses SEMI JOIN '
+        f'({_set_aside_sql(connection, stream, "main")}) USING (partition, "offset")',
+        [stream, "main"],
     ).fetchall()
     taken = connection.execute(
         'SELECT partition, "offset" FROM _addresses SEMI JOIN '
@@ -243,6 +237,20 @@ def _set_aside(
             places = (table.column(name).to_pylist() for name in names)
             free |= given & set(zip(*places, strict=True))
     return free - set(taken)
+
+
+def _set_aside_sql(connection: Any, stream: str, lane: str) -> str:
+    """Return a SELECT of the addresses of a lane ($1, $2) that have a dead letter or a late row."""
+    parts = ['SELECT partition, "offset" FROM _headrace.dead_letters WHERE stream = $1 AND lane = $2']
+    if lane == "main":  # no other lane has late rows; those of earlier columns lie in relations of their own
+        named = f"late_{stream}"
+        late = connection.execute(
+            "SELECT table_name FROM duckdb_tables() WHERE schema_name = '_state' "
+            "AND (table_name = $1 OR starts_with(table_name, $1 || '__until_')) ORDER BY 1",
+            [named],
+        ).fetchall()
+        parts += [f"SELECT _partition, _offset FROM _state.{quoted(name)}" for (name,) in late]
+    return " UNION ALL ".join(parts)
 
 
 def _address(headers: list[dict[str, Any]] | None) -> tuple[int, int] | None:

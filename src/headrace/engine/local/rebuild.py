@@ -2,7 +2,8 @@
 
 It runs before new records are read, in chunks; each is one transaction. The tables see the same records with
 the same outcomes as the first time: the row stage is a function of the record, and which of its rows were
-copies or expired the store has written down.
+copies, expired or set aside the store has written down. Where rules were changed since, a record that was
+accepted and is refused by today's is missing from the table.
 """
 
 from __future__ import annotations
