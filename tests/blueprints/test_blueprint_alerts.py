@@ -134,6 +134,7 @@ class Incident:
     observed: bool = False
 
 
+LONG = {("customers", "a run that stands still"), ("operations", "errors"), ("signups", "malformed")}
 INCIDENTS: dict[tuple[str, str], Incident] = {
     ("commerce", "nothing comes"): Incident(nothing_comes(4), {"no_events"}, 1),
     ("commerce", "old events"): Incident(old(5, by=MINUTE), {"delay"}, 1),
@@ -159,7 +160,10 @@ def test_there_is_an_incident_for_every_alert() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("blueprint", "what"), INCIDENTS)
+@pytest.mark.parametrize(
+    ("blueprint", "what"),
+    [pytest.param(*each, marks=pytest.mark.soak if each in LONG else ()) for each in INCIDENTS],
+)
 def test_alerts_fire_for_their_incident_with_no_other_and_are_resolved_afterwards(
     blueprint: str, what: str
 ) -> None:
