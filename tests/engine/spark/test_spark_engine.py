@@ -20,6 +20,7 @@ from headrace.engine.spark.session import SparkWorkerError, error_of_spark
 from headrace.engine.spark.task import Task, as_option, of_option
 from headrace.errors import IntegrityError, RefusedError
 from headrace.log import open_embedded_log
+from headrace.log.backoff import BackOff
 from headrace.log.protocol import Log
 from headrace.sql import plan_pipeline
 from headrace.sql.plan import PipelinePlan
@@ -74,14 +75,15 @@ def test_after_a_query_that_failed_micro_batches_have_half_as_many_records(
 ) -> None:
     with engine(tmp_path) as one:
         lost = SparkWorkerError("Spark lost a worker: it was too large for it")
-        monkeypatch.setattr(one, "_until", lambda stop, until_caught_up: lost)
+        monkeypatch.setattr(one, "_until", lambda *_: lost)
+        back_off = BackOff(lambda pause: None)
         for share in (2, 4):
             with pytest.raises(SparkWorkerError):
-                one._query(threading.Event(), False)
+                one._query(threading.Event(), False, back_off)
             assert rows_allowed(one._pace_path, 1_000_000) == ROWS_AT_FIRST // share
         stop = threading.Event()
         stop.set()
-        one._query(stop, False)  # what a stop takes along is no failure
+        one._query(stop, False, back_off)  # what a stop takes along is no failure
         assert rows_allowed(one._pace_path, 1_000_000) == ROWS_AT_FIRST // 4
         for _ in range(20):
             slow_down(one._pace_path)
