@@ -113,7 +113,8 @@ class Poller:
     ) -> None:
         """`wait` passes so many seconds and says whether to stop.
 
-        `tell` is given every failure and the pause after it, and None when the API answers, or the log takes records, again.
+        `tell` is given every failure and the pause after it, and None when the API answers again, or the log
+        takes records.
         """
         self.report = PollReport()
         self._settings = settings
