@@ -106,6 +106,7 @@ def headrace_run(folder: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120, check=False)
 
 
+@pytest.mark.slow
 def test_a_process_whose_run_fails_tells_it_once_and_the_next_good_one_tells_the_end(
     tmp_path: Path, answering: threading.Event
 ) -> None:

@@ -167,7 +167,6 @@ def test_of_however_many_corrections_few_are_held_at_once(
         return SimpleNamespace(lane=back.lane, close=lambda: None)
 
     def held() -> int:
-        gc.collect()
         return sum(isinstance(each, Redriven) for each in gc.get_objects())
 
     found = TopicLetters(topic, {})
