@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,13 @@ import pyarrow as pa
 import pytest
 
 from headrace.errors import IntegrityError, RefusedError, TransientError
-from headrace.log import APPEND_SCHEMA, Appended, EmbeddedLog, open_embedded_log
+from headrace.log import APPEND_SCHEMA, Appended, EmbeddedLog, backoff, open_embedded_log
+from headrace.log.backoff import Waiting
 from headrace.log.between import read_between
 from headrace.log.headers import COPIED_HEADER
 from headrace.operate import log_copy
 from headrace.operate.log_copy import copy_log, copy_redrive_lane
+from headrace.operate.waiting import WaitingWords
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
@@ -157,6 +160,78 @@ def test_an_append_whose_answer_was_lost_is_not_repeated(
     assert len(waits) == 2
     assert waits[1] is None
     assert_equal(source, target)
+
+
+def test_each_outage_of_a_copy_is_told_when_it_begins_and_when_it_is_over(
+    logs: tuple[EmbeddedLog, EmbeddedLog], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, target = logs
+    filled(source, 100)
+    monkeypatch.setattr(log_copy, "_ROWS", 20)
+    monkeypatch.setattr(backoff, "_FIRST_S", 0.0)
+    tries, down = count(1), {2, 3, 5}  # one append works between two outages
+    real, pauses, words = target.append, list[int | None](), WaitingWords()
+    told: list[str] = []
+
+    def append_unless_down(records: pa.Table) -> Appended:
+        if next(tries) in down:
+            raise TransientError("the broker went away")
+        return real(records)
+
+    def tell(pause: Waiting | None) -> None:
+        pauses.append(pause and pause.attempt)
+        news = words.take(pause)
+        if pause is None or news:
+            told.append("ready again" if pause is None else pause.error.message)
+
+    monkeypatch.setattr(target, "append", append_unless_down)
+    assert copy(source, target, tell=tell).complete
+    assert pauses == [1, 2, None, 1, None]
+    assert told == ["the broker went away", "ready again"] * 2
+    assert_equal(source, target)
+
+
+def down_at_first(real: Callable[..., Any]) -> Callable[..., Any]:
+    """Return what does the same from the second call on; at the first one, nobody answers."""
+    calls = count(1)
+
+    def answer(*given: Any, **named: Any) -> Any:
+        if next(calls) == 1:
+            raise TransientError("the broker went away")
+        return real(*given, **named)
+
+    return answer
+
+
+def test_a_target_that_cannot_be_told_of_the_load_yet_is_waited_for(
+    logs: tuple[EmbeddedLog, EmbeddedLog], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, target = logs
+    filled(source, 30)
+    monkeypatch.setattr(backoff, "_FIRST_S", 0.0)
+    monkeypatch.setattr(target, "load", down_at_first(target.load))
+    told = list[Waiting | None]()
+    assert copy(source, target, tell=told.append).complete
+    assert [pause and pause.attempt for pause in told] == [1, None]
+    assert_equal(source, target)
+
+
+@pytest.mark.parametrize("away", ["source", "target"])
+def test_a_log_that_is_away_when_its_redriven_records_are_looked_for_is_waited_for(
+    logs: tuple[EmbeddedLog, EmbeddedLog], monkeypatch: pytest.MonkeyPatch, away: str
+) -> None:
+    source, target = logs
+    filled(source, 30)
+    address = {"key": "headrace.address", "value": b"0:0"}
+    append(source.lane("redrive"), {"value": b"corrected", "headers": [address]})
+    copy(source, target)
+    monkeypatch.setattr(backoff, "_FIRST_S", 0.0)
+    log = source.lane("redrive") if away == "source" else target
+    monkeypatch.setattr(log, "partitions", down_at_first(log.partitions))
+    told = list[Waiting | None]()
+    report = copy_redrive_lane(source, target, stop=threading.Event(), tell=told.append)
+    assert (report.copied, report.complete) == (1, True)
+    assert [pause and pause.attempt for pause in told] == [1, None]
 
 
 def test_a_copy_stops_between_two_appends_and_goes_on(

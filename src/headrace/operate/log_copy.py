@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from headrace.errors import IntegrityError, RefusedError, TransientError
-from headrace.log.backoff import Waiting, when_ready
+from headrace.log.backoff import BackOff, Waiting, when_ready
 from headrace.log.between import read_between
 from headrace.log.headers import COPIED_HEADER, RECORD_TIME_HEADER
 from headrace.log.protocol import APPEND_SCHEMA, ORDERED_ROWS, Log, PartitionRange, settles_after
@@ -77,9 +78,10 @@ def copy_log(
 ) -> CopyReport:
     """Copy what `source` holds now and `target` does not; setting `stop` ends it between two appends.
 
-    Ends of either log that do not answer are waited for; what arrived is then looked up again, so that an
-    append whose answer was lost is not repeated. Raises RefusedError when the target has too few partitions
-    or holds records that are no copies of this source, IntegrityError when it has what the source never had.
+    Ends of either log that do not answer are waited for, each outage a wait of its own for `tell` (see
+    `when_ready`); what arrived is then looked up again, so that an append whose answer was lost is not
+    repeated. Raises RefusedError when the target has too few partitions or holds records that are no copies
+    of this source, IntegrityError when it has what the source never had.
     """
     ranges = when_ready(source.partitions, stop, tell)
     if ranges is None:
@@ -90,7 +92,13 @@ def copy_log(
             fix="bind it to another log in one of them",
         )
     report = CopyReport(source.stream)
+    back_off = BackOff(tell)
     started = False
+
+    def appended(progress: CopyProgress) -> None:
+        # Were it over only when all is copied, an outage hours later would be a further try of this one.
+        back_off.over()
+        on_progress(progress)
 
     def attempt() -> bool:
         nonlocal started
@@ -100,10 +108,12 @@ def copy_log(
             started = True
         report.lost += _skip_lost(source, positions)
         report.partitions = positions
-        return _copy(source, target, positions, ranges, stop, on_progress, report, change)
+        return _copy(source, target, positions, ranges, stop, appended, report, change)
 
-    with target.load():
-        report.complete = bool(when_ready(attempt, stop, tell))
+    with ExitStack() as over:
+        when_ready(lambda: over.enter_context(target.load()), stop, back_off)
+        if not stop.is_set():
+            report.complete = bool(when_ready(attempt, stop, back_off))
     return report
 
 
@@ -236,10 +246,17 @@ def copy_redrive_lane(
     tell: Callable[[Waiting | None], None] = lambda waiting: None,
 ) -> CopyReport:
     """Copy the redrive lane behind the stream itself; the addresses in it become those of the target."""
-    lane = source.lane("redrive")
-    if not any(each.end > each.start for each in lane.partitions()):
-        return CopyReport(source.stream, complete=True)
-    shifts = {each.partition: _shift(source, target, each) for each in target.partitions()}
+
+    def addresses() -> tuple[Log, dict[int, int]]:
+        shifts = {each.partition: _shift(source, target, each) for each in target.partitions()}
+        return target.lane("redrive"), shifts
+
+    ranges = when_ready(lambda: source.lane("redrive").partitions(), stop, tell)
+    some = any(each.end > each.start for each in ranges or ())
+    found = when_ready(addresses, stop, tell) if some else None
+    if found is None:
+        return CopyReport(source.stream, complete=ranges is not None and not some)
+    lane, shifts = found
 
     def moved(header: dict[str, Any]) -> dict[str, Any]:
         if header["key"] != ADDRESS_HEADER:
@@ -248,7 +265,7 @@ def copy_redrive_lane(
         at = int(offset) + shifts.get(int(partition), 0)
         return {"key": ADDRESS_HEADER, "value": f"{partition}:{at}".encode()}
 
-    return copy_log(lane, target.lane("redrive"), stop=stop, tell=tell, change=moved)
+    return copy_log(source.lane("redrive"), lane, stop=stop, tell=tell, change=moved)
 
 
 def _shift(source: Log, target: Log, held: PartitionRange) -> int:
