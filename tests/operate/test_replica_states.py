@@ -1,15 +1,22 @@
 """How far replicas are behind, asked of the store, whatever it has been through; and what is told of them."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
+import pytest
+
 import headrace as hr
 from headrace.errors import DeclarationError, Problem, TransientError
-from headrace.operate.replicas import Replicas, replica_states
+from headrace.operate.project import Home, find_home
+from headrace.operate.replicas import Replicas, replica_states, tell_stopped
 from headrace.sql import plan_pipeline
 from headrace.store import Store
+
+STORE = SimpleNamespace(path="s.duckdb")
 
 
 def test_the_lag_of_replicas_is_right_behind_more_epochs_than_a_question_may_have_rows(
@@ -20,7 +27,8 @@ def test_the_lag_of_replicas_is_right_behind_more_epochs_than_a_question_may_hav
     store = Store.open(tmp_path / "s.duckdb", plan_pipeline(pipeline), identities={"events": "log-1"})
     options = SimpleNamespace(kind="stdout")
     replicas = {"near": options, "far": options, "new": options, "there": options, "near2": options}
-    home = cast("Any", SimpleNamespace(profile=SimpleNamespace(replicas=replicas), data=tmp_path))
+    profile = SimpleNamespace(replicas=replicas, store=STORE)
+    home = cast("Any", SimpleNamespace(profile=profile, data=tmp_path))
     states = [
         {"replica": name, "kind": "stdout", "state": "following", "epoch": epoch, "tables": []}
         for name, epoch in (("near", 1_000_098), ("near2", 1_000_098), ("far", 100), ("there", 1_000_100))
@@ -44,7 +52,7 @@ def test_the_lag_of_replicas_is_right_behind_more_epochs_than_a_question_may_hav
 
 def told_by(tmp_path: Path) -> tuple[Replicas, Any, list[str], list[tuple[str, str, Any]]]:
     """Replicas without a run, a follower to be shown to them, and what they tell: notices and lines."""
-    home = cast("Any", SimpleNamespace(profile=SimpleNamespace(replicas={}), data=tmp_path))
+    home = cast("Any", SimpleNamespace(profile=SimpleNamespace(replicas={}, store=STORE), data=tmp_path))
     lines: list[tuple[str, str, Any]] = []
 
     def line(event: str, **facts: Any) -> None:
@@ -91,3 +99,112 @@ def test_that_a_view_is_not_copied_is_told_once_and_so_is_that_it_is_again(tmp_p
     follower.error = None
     replicas.state(follower)
     assert notices[1:] == ["replica 'copy' goes on"]
+
+
+TWO_STORES = """
+[profiles.one]
+streams.events = { log = "embedded" }
+replicas.copy = { kind = "files", path = "copy-one" }
+
+[profiles.two]
+store.path = "two.duckdb"
+streams.events = { log = "embedded" }
+replicas.copy = { kind = "files", path = "copy-two" }
+"""
+
+
+def homes(folder: Path, replica: str = "copy") -> tuple[Home, Home]:
+    """A project whose two profiles have a store each, and a replica of the same name."""
+    (folder / "pipeline.py").touch()
+    (folder / "headrace.toml").write_text(TWO_STORES.replace("replicas.copy", f"replicas.{replica}"))
+    return find_home(folder, profile="one"), find_home(folder, profile="two")
+
+
+@contextmanager
+def replicas_of(home: Home, *, epochs: int = 0) -> Iterator[tuple[Replicas, Store]]:
+    """The replicas of a run that did so many epochs; they are not started, so no target was asked yet."""
+    pipeline = hr.Pipeline("p")
+    pipeline.stream("events", schema="id VARCHAR, seen TIMESTAMP NOT NULL", event_time="seen")
+    pipeline.table("clean", "SELECT id FROM events")
+    plan = plan_pipeline(pipeline)
+    home.store_path.parent.mkdir(exist_ok=True)
+    store = Store.open(home.store_path, plan, identities={"events": "log-1"})
+    try:
+        store.connection.execute(
+            f"INSERT INTO _headrace.epochs SELECT range, now(), 1, 0.1 FROM range(1, {epochs + 1})"
+        )
+        journal = cast("Any", SimpleNamespace(info=lambda *_, **__: None, warning=lambda *_, **__: None))
+        yield Replicas(home, plan, store, journal), store
+    finally:
+        store.close()
+
+
+def left_by_a_run(home: Home, epoch: int) -> None:
+    """A run's replica has come that far, and its state was written down."""
+    with replicas_of(home) as (replicas, _):
+        (follower,) = replicas.followers
+        for copy in follower.copies:
+            copy.reached = epoch
+        follower.state = "following"
+        replicas.state(follower)
+
+
+def told_of(home: Home, *, epochs: int, running: bool) -> tuple[int, int]:
+    """How far the replica is said to be, and how many epochs it is behind."""
+    with replicas_of(home, epochs=epochs) as (replicas, store):
+        states = replicas.states() if running else None
+        (found,) = replica_states(home, states, store)
+        assert "store_id" not in found
+        return found["epoch"], found["lag_epochs"]
+
+
+@pytest.mark.parametrize("running", [False, True])
+def test_how_far_a_replica_is_stays_known_for_the_store_that_it_copies(tmp_path: Path, running: bool) -> None:
+    home, _ = homes(tmp_path)
+    left_by_a_run(home, 3)
+    assert told_of(home, epochs=5, running=running) == (3, 2)
+
+
+@pytest.mark.parametrize("running", [False, True])
+def test_a_store_that_was_made_anew_has_a_replica_that_is_behind_by_all_of_it(
+    tmp_path: Path, running: bool
+) -> None:
+    home, _ = homes(tmp_path)
+    left_by_a_run(home, 5_000)
+    home.store_path.unlink()
+    assert told_of(home, epochs=5, running=running) == (0, 5)
+
+
+@pytest.mark.parametrize("running", [False, True])
+def test_a_replica_of_the_same_name_that_copies_another_store_says_nothing_about_this_one(
+    tmp_path: Path, running: bool
+) -> None:
+    one, two = homes(tmp_path)
+    left_by_a_run(one, 5_000)
+    assert told_of(two, epochs=5, running=running) == (0, 5)
+
+
+def obeyed(home: Home) -> tuple[bool, str | None]:
+    """What the replica of the next run does: whether it pauses, and how it copies again."""
+    with replicas_of(home) as (replicas, _):
+        (follower,) = replicas.followers
+        return follower._paused, follower._again
+
+
+def test_what_a_replica_is_told_is_told_to_the_one_of_that_store_alone(tmp_path: Path) -> None:
+    one, two = homes(tmp_path)
+    tell_stopped(one, "copy", "rebuild")
+    tell_stopped(two, "copy", "pause")
+    assert (obeyed(one), obeyed(two)) == ((False, "rebuild"), (True, None))
+    with replicas_of(one) as (replicas, _):
+        replicas.begun_again(replicas.followers[0])
+    assert (obeyed(one), obeyed(two)) == ((False, None), (True, None))
+
+
+@pytest.mark.parametrize("name", ["copy", "told", "stores"])
+def test_what_a_replica_is_told_outlives_a_run_whatever_its_name(tmp_path: Path, name: str) -> None:
+    home, _ = homes(tmp_path, name)
+    tell_stopped(home, name, "pause")
+    left_by_a_run(home, 3)
+    assert obeyed(home) == (True, None)
+    assert told_of(home, epochs=5, running=False) == (3, 2)

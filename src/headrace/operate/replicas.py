@@ -1,7 +1,8 @@
 """The replicas of a run: started and stopped with it; what can be asked of them and told to them.
 
 What an operator tells a replica (pause, rebuild) is kept in a file, so that the next run obeys it too. How
-far each one is, is kept in a file beside it, for whoever asks after the run.
+far each one is, is kept in a file beside it, for whoever asks after the run. Both are a store's: the profiles
+of a project may have stores of their own, with replicas of the same names.
 """
 
 from __future__ import annotations
@@ -30,6 +31,11 @@ if TYPE_CHECKING:
 __all__ = ["ACTIONS", "Replicas", "check_replicas", "expired_tables", "replica_states", "tell_stopped"]
 
 ACTIONS = ("pause", "resume", "adopt", "rebuild")
+_STORE_ID = "store_id"
+"""Whose figures a state file holds: epochs of one store say nothing about another one's."""
+_STORE_ID_SQL = "SELECT value FROM _headrace.meta WHERE name = 'store_id'"
+_TOLD_FILE = "told.stores.json"
+"""No replica's name has a dot, so none has its state there."""
 _SAVE_EVERY_S = 1.0
 _STOP_S = 1.5
 _REFUSED_BYTES_MAX = 20_000_000
@@ -54,10 +60,11 @@ class Replicas:
         self._in_trouble: dict[str, tuple[str, str]] = {}
         self.on_notice: Callable[[str], None] = lambda notice: None
         """Told in words when a replica stands still, or goes on."""
+        self._store_id = store.status().store_id if home.profile.replicas else ""
         told = _told(home)
         left = {
             each["replica"]: {line["table"]: line["epoch"] for line in each["tables"]}
-            for each in _left_behind(home)
+            for each in _left_behind(home, self._store_id)
         }
         _reveal_secrets(home)
         self.followers = [
@@ -124,7 +131,8 @@ class Replicas:
             return
         self._saved[name] = (now, said)
         with suppress(OSError):  # a full disk: the state is for people, and the next one is written again
-            _write(_folder(self._home) / f"{name}.json", _facts(follower))
+            facts = {**_facts(follower), _STORE_ID: self._store_id}
+            _write(_folder(self._home) / f"{name}.json", facts)
         if said == before:
             return
         if follower.error is not None and state in ("waiting", "refused", "following"):
@@ -160,7 +168,7 @@ class Replicas:
         with self._lock:
             told = _told(self._home)
             told.get(follower.name, {}).pop("again", None)
-            _write(_folder(self._home) / "told.json", told)
+            _write_told(self._home, told)
 
     def states(self) -> list[dict[str, Any]]:
         """Return where each one stands."""
@@ -194,11 +202,16 @@ def replica_states(
 ) -> list[dict[str, Any]]:
     """Return where every replica of the profile stands, and how far it is behind the store.
 
-    `states` are those of a running pipeline; None: what the last run left behind.
+    `states` are those of a running pipeline; None: what the last run of this store left behind.
     """
     if not home.profile.replicas:
         return []
-    known = {each["replica"]: each for each in (_left_behind(home) if states is None else states)}
+    if states is None:
+        store_id = store.query(_STORE_ID_SQL, rows_max=1, seconds_max=5.0).column(0)[0].as_py()
+        left: Sequence[Mapping[str, Any]] = _left_behind(home, store_id)
+    else:
+        left = states
+    known = {each["replica"]: each for each in left}
     reached = {name: int(known.get(name, {}).get("epoch", 0)) for name in home.profile.replicas}
     head, behind = _behind(store, reached.values())
     now = datetime.now(UTC)
@@ -246,7 +259,7 @@ def tell_stopped(home: Home, name: str, action: str) -> None:
     if action in ("adopt", "rebuild"):
         facts["again"] = action
     _folder(home).mkdir(parents=True, exist_ok=True, mode=0o700)  # keys of rows may lie there
-    _write(_folder(home) / "told.json", told)
+    _write_told(home, told)
 
 
 def _unknown(name: str, home: Home) -> ProfileError:
@@ -291,20 +304,34 @@ def _folder(home: Home) -> Path:
 
 
 def _told(home: Home) -> dict[str, dict[str, Any]]:
+    """Return what the replicas of this profile's store were told, by their names."""
+    return dict(_told_of_all(home).get(_store_name(home), {}))
+
+
+def _told_of_all(home: Home) -> dict[str, Any]:
     try:
-        told: dict[str, dict[str, Any]] = json.loads(
-            (_folder(home) / "told.json").read_text(encoding="utf-8")
-        )
+        return dict(json.loads((_folder(home) / _TOLD_FILE).read_text(encoding="utf-8")))
     except (OSError, ValueError):
         return {}
-    return told
 
 
-def _left_behind(home: Home) -> list[dict[str, Any]]:
+def _write_told(home: Home, told: Mapping[str, Mapping[str, Any]]) -> None:
+    _write(_folder(home) / _TOLD_FILE, {**_told_of_all(home), _store_name(home): told})
+
+
+def _store_name(home: Home) -> str:
+    # Not the store's own id: who deletes a store and says `rebuild` says it before there is a new one.
+    return str(home.profile.store.path)
+
+
+def _left_behind(home: Home, store_id: str) -> list[dict[str, Any]]:
+    """Return what runs of this store have left; that of another store says nothing about this one."""
     found = []
     for name in home.profile.replicas:
         with suppress(OSError, ValueError):
-            found.append(json.loads((_folder(home) / f"{name}.json").read_text(encoding="utf-8")))
+            facts = json.loads((_folder(home) / f"{name}.json").read_text(encoding="utf-8"))
+            if facts.pop(_STORE_ID, None) == store_id:
+                found.append(facts)
     return found
 
 
