@@ -146,3 +146,45 @@ def test_many_rows_that_fail_within_a_condition_or_twice_take_few_statements(
     good, failed = set_aside(queries, row_sql, rows)
     assert (good.num_rows, len(failed)) == (count / 2, count / 2)
     assert len(asked) < 200
+
+
+@pytest.mark.parametrize(
+    ("query", "rows"),
+    [
+        (
+            "SELECT sum(TRY(CAST(text AS INT) + 1)) AS a, max(TRY(CAST(text AS INT) + 2)) AS b, "
+            "count(*) AS n FROM events",
+            [{"a": 6, "b": 5, "n": 3}],
+        ),
+        (
+            "SELECT id, TRY(CAST(text AS INT) + 1) AS a, coalesce(TRY(CAST(text AS INT) + 2), -1) AS b, "
+            "list_transform(parts, lambda p: TRY(CAST(text AS INT) + CAST(p AS INT))) AS c FROM events",
+            [
+                {"id": "e0", "a": 2, "b": 3, "c": [2, 3]},
+                {"id": "e1", "a": None, "b": -1, "c": [None, None]},
+                {"id": "e2", "a": 4, "b": 5, "c": [4, 5]},
+            ],
+        ),
+        (
+            "SELECT e.id AS id FROM events e, UNNEST(e.parts) AS p(part) "
+            "WHERE TRY(CAST(part AS INT) + CAST(e.text AS INT)) > 4 "
+            "OR TRY(CAST(e.text AS INT) + CAST(part AS INT)) IS NULL",
+            [{"id": "e1"}, {"id": "e1"}, {"id": "e2"}],
+        ),
+    ],
+    ids=["groups", "rows", "condition"],
+)
+def test_a_row_on_which_tries_of_the_query_fail_that_have_something_in_common_is_not_set_aside(
+    query: str, rows: list[dict[str, Any]]
+) -> None:
+    pipeline = hr.Pipeline("tries")
+    schema = "id VARCHAR, seen TIMESTAMP NOT NULL, text VARCHAR, parts VARCHAR[]"
+    pipeline.stream("events", schema=schema, event_time="seen")
+    pipeline.table("t", query)
+    with PipelineTest(pipeline) as test:
+        records = [event(n, text) for n, text in enumerate(("1", "x", "3"))]
+        test.send("events", records, at="2026-03-01T12:01:00Z")
+        test.run()
+        assert sorted(test.table("t"), key=str) == rows
+        (line,) = test.ledger().tables
+        assert line.failed == 0

@@ -30,7 +30,10 @@ from headrace.sql.syntax import (
     Node,
     QueryError,
     canonical,
+    case_when,
     column,
+    comparison,
+    constant,
     is_lambda,
     location_of,
     quoted,
@@ -183,10 +186,33 @@ class _Planner:
             columns=columns,
             key=key,
             fingerprint=hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:32],
-            row_sql=row_sql,
+            row_sql=self.with_tries_apart(row_sql),
             unnests=self.source.unnests,
             **parts,  # type: ignore[arg-type]
         )
+
+    def with_tries_apart(self, row_sql: str) -> str:
+        """Return a row part in which each TRY that the user wrote stands in a CASE of its own.
+
+        What two of them have in common DuckDB computes before them, outside of both: the row would be set
+        aside on which the query says NULL. It takes nothing out of a CASE; the condition of this one is true
+        of every row. The state is told by the row part without it, so stores stay as they are.
+        """
+        if "TRY(" not in row_sql:
+            return row_sql
+        held = comparison(
+            "COMPARE_GREATERTHANOREQUALTO", column(self.source.owner, "_offset"), constant("INTEGER", "0")
+        )
+
+        def change(part: Node) -> Node | None:
+            if part["class"] == "SUBQUERY" or is_lambda(part):
+                return part  # other names are known there, and nothing is taken out of them
+            tries = part["type"] == "OPERATOR_TRY"
+            return case_when(held, {**part, "alias": ""}, constant("NULL_LITERAL", "")) if tries else None
+
+        query = self.session.syntax.read(row_sql)
+        parts = ("select_list", "where_clause")
+        return self.session.syntax.write(query | {name: transformed(query[name], change) for name in parts})
 
     # -- groups --------------------------------------------------------------------------------------------
 
