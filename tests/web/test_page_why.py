@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
 import pytest
 from page_support import RunningPage, eventually, running_page
 
 from headrace.operate import open_log
 from headrace.rows import RowStage
-from headrace.web.page.scanning import Budget, outcomes_between
+from headrace.web.page.scanning import Budget, Mask, outcomes_between
 
 pytestmark = pytest.mark.slow
 
@@ -133,18 +136,21 @@ def test_what_has_no_records_behind_it_is_refused_in_words(page: RunningPage) ->
 
 
 def test_a_search_says_what_it_did_not_look_at(page: RunningPage) -> None:
+    def nothing(lane: str, rows: pa.Table) -> tuple[Mask, Mask]:
+        none = np.zeros(rows.num_rows, dtype=np.bool_)
+        return none, none.copy()
+
     log = open_log(page.project, "events")
     stage = RowStage(page.runtime.plan.streams["events"])
+    asked = partial(outcomes_between, log, stage, times=None, seen=set(), before=nothing)
     try:
         ends = {each.partition: each.end for each in log.partitions()}
         budget = Budget(records=100)
-        found = sum(
-            each.records.num_rows for each in outcomes_between(log, stage, ends, None, budget, seen=set())
-        )
+        found = sum(each.records.num_rows for each in asked(ends, budget=budget))
         assert found == budget.scanned <= 100
         assert any("only 100 of about" in note for note in budget.notes)
         budget = Budget(until=0.0)
-        assert list(outcomes_between(log, stage, ends, None, budget, seen=set())) == []
+        assert list(asked(ends, budget=budget)) == []
         assert any("took too long" in note for note in budget.notes)
     finally:
         stage.close()

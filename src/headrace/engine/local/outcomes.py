@@ -22,7 +22,7 @@ from headrace.store.duplicates import Decision, RememberedKeys
 from headrace.store.names import quoted
 from headrace.store.progress import LaneProgress, Progress
 
-__all__ = ["Decided", "accepted_again", "decide", "minutes_of", "write_taken"]
+__all__ = ["Decided", "accepted_again", "decide", "minutes_of", "outcomes_before", "write_taken"]
 
 _ADDRESS = b"headrace.address"
 _PLACE = re.compile(rb"([0-9]{1,10}):([0-9]{1,19})")
@@ -129,23 +129,31 @@ def accepted_again(connection: Any, batch: Batch) -> pa.Table:
     """
     assert batch.result is not None  # noqa: S101 - the caller has records
     timely = batch.result.timely
-    if not timely.num_rows:
-        return timely
-    numbers = pa.array(np.arange(timely.num_rows), pa.int64())
-    connection.register("_timely", timely.select(["_partition", "_offset"]).append_column("_i", numbers))
-    aside = _set_aside_sql(connection, batch.stream, batch.lane)
-    found = connection.execute(
-        'SELECT r._i FROM _timely r SEMI JOIN (SELECT partition, "offset" FROM _headrace.taken '
-        f"WHERE stream = $1 AND lane = $2 UNION ALL {aside}) t "
-        'ON t.partition = r._partition AND t."offset" = r._offset',
-        [batch.stream, batch.lane],
-    ).fetchall()
-    connection.unregister("_timely")
-    if not found:
-        return timely
-    kept = np.ones(timely.num_rows, dtype=np.bool_)
-    kept[[number for (number,) in found]] = False
-    return timely.filter(pa.array(kept))
+    taken, aside = outcomes_before(connection, batch.stream, batch.lane, timely)
+    gone = taken | aside
+    return timely.filter(pa.array(~gone)) if gone.any() else timely
+
+
+def outcomes_before(connection: Any, stream: str, lane: str, rows: pa.Table) -> tuple[Mask, Mask]:
+    """Return which rows were copies or expired when they were read first, and which were set aside.
+
+    Looks only. Rows have `_partition` and `_offset`; those of neither were accepted, if they are timely.
+    """
+    taken, aside = np.zeros((2, rows.num_rows), dtype=np.bool_)
+    if not rows.num_rows:
+        return taken, aside
+    numbers = pa.array(np.arange(rows.num_rows), pa.int64())
+    connection.register("_rows_met", rows.select(["_partition", "_offset"]).append_column("_i", numbers))
+    places = 'SELECT partition, "offset" FROM _headrace.taken WHERE stream = $1 AND lane = $2'
+    for mask, sql in ((taken, places), (aside, _set_aside_sql(connection, stream, lane))):
+        found = connection.execute(
+            f"SELECT r._i FROM _rows_met r SEMI JOIN ({sql}) t "
+            'ON t.partition = r._partition AND t."offset" = r._offset',
+            [stream, lane],
+        ).fetchall()
+        mask[[number for (number,) in found]] = True
+    connection.unregister("_rows_met")
+    return taken, aside
 
 
 def _redriven(

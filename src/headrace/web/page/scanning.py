@@ -1,17 +1,19 @@
 """Reads the part of a stream's log in which the records of a group lie, and gives them their outcomes again.
 
-The row stage keeps nothing between records, so it says of a record today what it said when the engine read
-it. Nobody's position is moved.
+The row stage keeps nothing between records: it says of a record what it said when the engine read it, unless
+the rules are others today. What the store knows of a record goes before that. Nobody's position is moved.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -21,7 +23,12 @@ from headrace.log.protocol import Log, PartitionRange
 if TYPE_CHECKING:
     from headrace.rows import RowStage
 
-__all__ = ["RECORDS_MAX", "SECONDS_MAX", "Budget", "Outcomes", "outcomes_between"]
+__all__ = ["RECORDS_MAX", "SECONDS_MAX", "Before", "Budget", "Mask", "Outcomes", "outcomes_between"]
+
+Mask = npt.NDArray[np.bool_]
+Before = Callable[[str, pa.Table], tuple[Mask, Mask]]
+"""Says of rows of a lane (`_partition`, `_offset`) which were copies or expired when they were read, and
+which were set aside: see `engine.local.outcomes.outcomes_before`."""
 
 RECORDS_MAX = 200_000
 SECONDS_MAX = 5.0
@@ -47,14 +54,21 @@ class Budget:
 
 @dataclass(frozen=True)
 class Outcomes:
-    """Timely records of one slice: those that were accepted, and copies of records that came before.
+    """Records of one slice, each in one of these, but for those that are set aside then and today.
 
-    Columns: see `RowResult.timely`. `records` are the slice itself (RECORD_SCHEMA).
+    records     the slice itself (RECORD_SCHEMA)
+    accepted    those that were accepted. Columns of this and the next two: see `RowResult.timely`
+    duplicates  copies of records that came before; in the redrive lane, also what came back too late
+    aside       those that were set aside, while the rules of today would take them
+    unplaced    those that were accepted, while the rules of today set them aside: `_partition`, `_offset` and
+                `_event_time`, which may be NULL
     """
 
     records: pa.Table
     accepted: pa.Table
     duplicates: pa.Table
+    aside: pa.Table
+    unplaced: pa.Table
     lane: str
 
 
@@ -67,6 +81,7 @@ def outcomes_between(
     *,
     lane: str = "main",
     seen: set[int],
+    before: Before,
 ) -> Iterator[Outcomes]:
     """Give outcomes of the records before `positions` whose record times lie in `times`; None: of the last.
 
@@ -97,20 +112,37 @@ def outcomes_between(
             budget.notes.append(f"the search was ended after {budget.scanned:,} records: it took too long")
             return
         budget.scanned += records.num_rows
-        yield _decided(stage, records, lane, seen)
+        yield _decided(stage, records, lane, seen, before)
 
 
-def _decided(stage: RowStage, records: pa.Table, lane: str, seen: set[int]) -> Outcomes:
-    timely = stage.run(records, lane=lane).timely
-    if "_key_hash" not in timely.column_names:
-        return Outcomes(records, timely, timely.slice(0, 0), lane)
-    first = []
-    for each in timely.column("_key_hash").to_pylist():
-        first.append(each is None or each not in seen)
-        if each is not None:
-            seen.add(each)
-    mask = pa.array(first, pa.bool_())
-    return Outcomes(records, timely.filter(mask), timely.filter(pc.invert(mask)), lane)
+def _decided(stage: RowStage, records: pa.Table, lane: str, seen: set[int], before: Before) -> Outcomes:
+    result = stage.run(records, lane=lane)
+    timely = result.timely
+    taken, aside = before(lane, timely)
+    if "_key_hash" in timely.column_names:
+        # The store remembers every copy since it does so at all: one of an older time is known by its values.
+        for row, each in enumerate(timely.column("_key_hash").to_pylist()):
+            if each is not None and not (taken[row] or aside[row]):
+                taken[row] = each in seen
+                seen.add(each)
+    unplaced = pa.concat_tables(
+        [
+            result.late.select(["_partition", "_offset", "_event_time"]),
+            result.dead.select(["partition", "offset", "event_time"]).rename_columns(
+                ["_partition", "_offset", "_event_time"]
+            ),
+        ],
+        promote_options="permissive",
+    )
+    known = np.logical_or(*before(lane, unplaced))
+    return Outcomes(
+        records,
+        timely.filter(pa.array(~(taken | aside))),
+        timely.filter(pa.array(taken)),
+        timely.filter(pa.array(aside)),
+        unplaced.filter(pa.array(~known)),
+        lane,
+    )
 
 
 def _place(

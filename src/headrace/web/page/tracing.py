@@ -1,7 +1,8 @@
 """Why is this number this: from a row of a table to the records behind it, and to those that were left out.
 
-The store says which group a row is; the log holds its records. What the row part keeps of them for that
-group are the records that the row's numbers were made of.
+The store says which group a row is, and which records were set aside when they were read, whatever the rules
+of today say of them; the log holds the records. What the row part keeps of the others for that group are the
+records that the row's numbers were made of.
 """
 
 from __future__ import annotations
@@ -25,13 +26,13 @@ from headrace.operate.redrive import LANE
 from headrace.sql.plan import NamedColumn, StreamPlan, TableClass, TablePlan
 from headrace.store.names import late_name, quoted, state_name, text_literal
 from headrace.store.schema import groups_sql, result_columns
-from headrace.web.page.scanning import Budget, Outcomes, outcomes_between
+from headrace.web.page.scanning import Before, Budget, Mask, Outcomes, outcomes_between
 from headrace.web.page.values import bytes_text, plain
 
 if TYPE_CHECKING:
     from headrace.log import Log
     from headrace.rows import RowStage
-    from headrace.store import StoreStatus
+    from headrace.store import Store, StoreStatus
     from headrace.web.page.sources import PageSources
 
 __all__ = ["why"]
@@ -41,6 +42,7 @@ _SAMPLE_CHARACTERS = 4_000
 _LATE_MAX = 20_000
 _TRIES = 5
 _HIDDEN = ("_partition", "_offset", "_record_time")
+_STAYS = "Each counts where it was given back; dead letters among them are told below, too"
 
 
 @dataclass
@@ -176,12 +178,13 @@ def _of_group(
     undo.callback(stage.close)
     groups = RecordGroups(plan, stream, group.asked, partial(_reference, sources))
     undo.callback(groups.close)
-    search = _Search(group, groups)
+    search = _Search(group, groups, partial(_before, sources.runtime.store, name))
     budget = Budget()
     search.main(log, stage, stream, budget)
     search.redriven(log, stage, name, budget)
     if budget.notes and group.bounds is None:
         budget.notes.append("a table without windows is made of every record since the first")
+    budget.notes.extend(search.unplaced())
     return {
         **_about(plan, stream, group.shown, group.bounds, group.status.epoch),
         "records": search.kept.records,
@@ -199,11 +202,15 @@ def _of_group(
 class _Search:
     """Sorts outcomes of records into those of a group, and those beside it."""
 
-    def __init__(self, group: _Group, groups: RecordGroups) -> None:
+    def __init__(self, group: _Group, groups: RecordGroups, before: Before) -> None:
         self._group = group
         self._groups = groups
+        self._before = before
         self._seen: set[int] = set()
-        self.kept, self._copies = _Heap(), _Heap()
+        self._unplaced = 0
+        self.told: set[Address] = set()
+        """Where records of the main lane are from that were set aside and are told as that."""
+        self.kept, self._copies, self._back, self._aside = _Heap(), _Heap(), _Heap(), _Heap()
         self._others, self._filtered, self._failed = _Heap(), _Heap(), _Heap()
 
     def main(self, log: Log, stage: RowStage, stream: StreamPlan, budget: Budget) -> None:
@@ -213,7 +220,7 @@ class _Search:
             begins, ends = self._group.bounds
             times = (begins - stream.stream.future_tolerance, ends + stream.stream.allowed_lateness)
         at = self._group.status.positions(log.stream)
-        for each in outcomes_between(log, stage, at, times, budget, seen=self._seen):
+        for each in outcomes_between(log, stage, at, times, budget, seen=self._seen, before=self._before):
             self._sort(each, log.stream)
 
     def redriven(self, log: Log, stage: RowStage, stream: str, budget: Budget) -> None:
@@ -222,13 +229,17 @@ class _Search:
         if not any(at.values()) or budget.spent:
             return
         lane = log.lane(LANE)
-        for each in outcomes_between(lane, stage, at, None, budget, lane=LANE, seen=self._seen):
+        for each in outcomes_between(
+            lane, stage, at, None, budget, lane=LANE, seen=self._seen, before=self._before
+        ):
             self._sort(each, f"{stream}@{LANE}")
 
     def left_out(self) -> list[dict[str, Any]]:
         """Return what the scan found beside the group's own records."""
         kinds = (
             ("duplicate", "copies of records of this group; each counts once", self._copies),
+            ("given back", "given back, and counted already or too old by then", self._back),
+            ("set aside", "when they were read; the rules of today would take them. " + _STAYS, self._aside),
             ("failed", "the query failed on them", self._failed),
             ("other keys", "of the same time, in other rows", self._others),
             ("filtered", "of the same time; the query's WHERE leaves them out", self._filtered),
@@ -255,15 +266,33 @@ class _Search:
         self._failed.add(_at(within, belong.failed), texts, place)
         rest = [each for each in addresses_of(within) if each not in told]
         self._filtered.add(_at(within, rest), texts, place)
-        self._copies.add(self.matching(found.duplicates, found.lane), texts, place)
+        copies = self._back if found.lane == LANE else self._copies
+        copies.add(self.matching(found.duplicates, found.lane), texts, place)
+        aside = self.matching(found.aside, found.lane)
+        self._aside.add(aside, texts, place)
+        if found.lane == "main":
+            self.told.update(addresses_of(aside))
+        # A record without an event time of today may have had one.
+        self._unplaced += self._within(found.unplaced, also_null=True).num_rows
 
-    def _within(self, rows: pa.Table) -> pa.Table:
+    def unplaced(self) -> list[str]:
+        """Return in words how many records would be told to be left out, and are in what was computed."""
+        if not self._unplaced:
+            return []
+        records, were = ("record", "was") if self._unplaced == 1 else ("records", "were")
+        return [
+            f"{self._unplaced:,} {records} of that time {were} accepted when read, and would be set aside by "
+            "the rules of today: what was computed before has them, and they are not among these"
+        ]
+
+    def _within(self, rows: pa.Table, *, also_null: bool = False) -> pa.Table:
         """Return the rows whose event times lie in the group's window; all of them where it has none."""
         if self._group.bounds is None:
             return rows
         begins, ends = (pa.scalar(each, pa.timestamp("us", "UTC")) for each in self._group.bounds)
         at = rows.column("_event_time")
-        return rows.filter(pc.and_(pc.greater_equal(at, begins), pc.less(at, ends)))
+        inside = pc.and_(pc.greater_equal(at, begins), pc.less(at, ends))
+        return rows.filter(pc.fill_null(inside, also_null))
 
 
 class _Texts(dict[tuple[int, int], str]):
@@ -287,6 +316,13 @@ def _at(rows: pa.Table, places: Iterable[Address]) -> pa.Table:
     """Return those of `rows` that are from these addresses."""
     wanted = set(places)
     return rows.filter(pa.array([each in wanted for each in addresses_of(rows)], pa.bool_()))
+
+
+def _before(store: Store, stream: str, lane: str, rows: pa.Table) -> tuple[Mask, Mask]:
+    from headrace.engine.local.outcomes import outcomes_before
+
+    with store.snapshot() as cursor:
+        return outcomes_before(cursor, stream, lane, rows)
 
 
 def _reference(sources: PageSources, name: str) -> pa.Table:
@@ -390,6 +426,7 @@ def _late(sources: PageSources, search: _Search, stream: StreamPlan, group: _Gro
         rows_max=_LATE_MAX,
     )
     found = search.matching(rows, "main")
+    found = _at(found, set(addresses_of(found)) - search.told)
     heap = _Heap()
     kept = found.slice(0, _SAMPLES).to_pylist()
     texts = {(each["_partition"], each["_offset"]): _document(each) for each in kept}
