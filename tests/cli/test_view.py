@@ -20,7 +20,7 @@ from headrace.log.backoff import Waiting
 
 
 def figures() -> RunFigures:
-    taken = RunFigures()
+    taken = RunFigures(unread=lambda: 120)
     for epoch, late in ((3, 4), (4, 6)):
         taken.take(
             EpochReport(
@@ -30,8 +30,6 @@ def figures() -> RunFigures:
                 rows={"counts": 7},
                 seconds={},
                 frontiers={"events": datetime(2026, 3, 1, 12, tzinfo=UTC)},
-                lag_records={"events": 120},
-                lag_seconds={"events": 0.4},
             )
         )
     return taken
@@ -39,7 +37,7 @@ def figures() -> RunFigures:
 
 SAID = (
     "4,000 records",
-    "lag 120 records (0.4 s)",
+    "lag 120 records",
     "3,990 accepted + 10 late",
     "read up to 2026-03-01 12:00:00",
 )
@@ -72,6 +70,61 @@ def test_elsewhere_a_line_is_told_when_there_is_something_new(capsys: pytest.Cap
         view.draw()
     (line,) = capsys.readouterr().out.splitlines()
     assert all(words in line for words in SAID)
+
+
+@pytest.mark.parametrize(
+    ("unread", "words"),
+    [
+        (None, "/s: none yet"),
+        (0, "/s, lag none: "),
+        (1, "/s, lag 1 record: "),
+        (1200, "/s, lag 1,200 records: "),
+    ],
+)
+def test_a_lag_that_is_not_known_is_left_out(unread: int | None, words: str) -> None:
+    assert words in RunFigures(unread=lambda: unread).line()
+
+
+def test_what_is_read_again_for_a_table_is_told_apart_from_records_and_their_outcomes() -> None:
+    taken = figures()
+    for epoch in (5, 6):
+        taken.take(
+            EpochReport(
+                epoch=epoch,
+                records={"events": 2_000},
+                outcomes={},
+                rows={"counts": 7},
+                seconds={},
+                frontiers={},
+                rebuilding=("counts",),
+            )
+        )
+    line = taken.line()
+    assert line.startswith("4,000 records, ")
+    assert ": 3,990 accepted + 10 late; 4,000 records read again for counts; read up to " in line
+
+
+def test_progress_of_tables_that_are_computed_again_is_told_while_nothing_else_is_read(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    taken = RunFigures()
+    again = EpochReport(
+        epoch=1,
+        records={"events": 1},
+        outcomes={},
+        rows={},
+        seconds={},
+        frontiers={},
+        rebuilding=("counts",),
+    )
+    with RunView("shop", taken) as view:
+        for _ in range(2):
+            taken.take(again)
+            view.draw()
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.startswith("0 records, ")
+    assert first.endswith("; 1 record read again for counts")
+    assert second.endswith("; 2 records read again for counts")
 
 
 def test_two_columns_of_one_name_are_both_shown_in_every_form(capsys: pytest.CaptureFixture[str]) -> None:

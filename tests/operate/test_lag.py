@@ -16,7 +16,8 @@ from headrace.errors import RefusedError, TransientError
 from headrace.log import APPEND_SCHEMA, Log, open_embedded_log
 from headrace.operate import Runtime, connect, find_home, load_project, open_log
 from headrace.operate import runtime as runtime_module
-from headrace.operate.lag import LogsForQuestions, add_lag, throughput
+from headrace.operate.lag import LogsForQuestions, UnreadRecords, add_lag, throughput
+from servers.guard import wait_until
 
 PIPELINE = """
 import headrace as hr
@@ -129,6 +130,65 @@ def test_a_log_that_does_not_answer_is_asked_once_and_named(error: Exception) ->
     for stream in streams.values():
         assert stream["lag_records"] is None
         assert stream["partitions"][0]["lag_seconds"] is None
+
+
+def test_a_run_tells_what_waits_now_and_not_what_its_last_epoch_left(folder: Path) -> None:
+    append(folder, 0, 3, ago_s=1)
+    append(folder, 1, 5, ago_s=1)
+    runtime = Runtime.open(load_project(folder))
+    try:
+        unread = runtime.unread
+        assert unread.count() is None
+        unread.ask()
+        assert unread.count() == 8
+        report = runtime.engine.step()
+        assert report is not None
+        append(folder, 1, 2, ago_s=0)
+        unread.ask()
+        assert (sum(report.lag_records.values()), unread.count()) == (0, 2)
+        while runtime.engine.step() is not None:
+            pass
+        unread.ask()
+        assert unread.count() == 0
+    finally:
+        runtime.close()
+
+
+def test_what_waits_is_not_known_while_a_log_does_not_answer_or_said_it_long_ago(folder: Path) -> None:
+    runtime = Runtime.open(load_project(folder))
+    now, away = [0.0], [False]
+    log = open_embedded_log(folder / ".headrace" / "log.db", "events", partitions=2)
+
+    def logs(stream: str) -> Log:
+        if away[0]:
+            raise TransientError("no broker answers")
+        return log
+
+    try:
+        unread = UnreadRecords(runtime.store, ["events"], logs, clock=lambda: now[0])
+        unread.ask()
+        assert unread.count() == 0
+        now[0] = 60
+        assert unread.count() is None
+        unread.ask()
+        assert unread.count() == 0
+        away[0] = True
+        unread.ask()
+        assert unread.count() is None
+    finally:
+        log.close()
+        runtime.close()
+
+
+def test_what_waits_is_asked_while_it_is_shown(folder: Path) -> None:
+    append(folder, 1, 5, ago_s=1)
+    runtime = Runtime.open(load_project(folder))
+    try:
+        with runtime.unread:
+            wait_until(lambda: runtime.unread.count() == 5, what="what waits")
+        assert runtime.unread.count() is None
+    finally:
+        runtime.close()
 
 
 def test_status_is_shown_for_people(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -78,10 +78,10 @@ def demo(
         pace = Rate(rate)
         files.enter_context(serve_rate(project.data, generator.stream, pace))
         producer = _Producer(generator, log, pace, stop)
-        figures.started = time.monotonic()
+        figures.started, figures.unread = time.monotonic(), runtime.unread.count
         producer.start()
         try:
-            with served_page(runtime, view.tell) as page, view:
+            with served_page(runtime, view.tell) as page, runtime.unread, view:
                 view.at(page.address)
                 supervise(
                     runtime,

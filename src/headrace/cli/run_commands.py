@@ -74,7 +74,9 @@ def run_project(loaded: "Project", *, until_caught_up: bool = False, rebuild: It
             for notice in (*runtime.store.notices, *runtime.log_warnings):
                 typer.secho(f"warning: {notice}", fg="yellow", err=True)
             runtime.replicas.on_notice = runtime.pollers.on_notice = view.tell
-            with served_page(runtime, view.tell, wanted=not until_caught_up) as page, view:
+            figures.unread = runtime.unread.count
+            page_served = served_page(runtime, view.tell, wanted=not until_caught_up)
+            with page_served as page, runtime.unread, view:
                 if not view.live:
                     typer.echo(
                         f"running '{loaded.pipeline.name}' with profile '{loaded.profile.name}'; Ctrl-C stops"

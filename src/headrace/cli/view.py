@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from headrace.cli.output import cell, console, spell_number
+from headrace.cli.output import cell, console, counted, spell_number
 from headrace.operate.waiting import WaitingWords
 
 if TYPE_CHECKING:
@@ -36,15 +36,20 @@ _RATE_OVER_S = 5.0
 
 @dataclass
 class RunFigures:
-    """Adds up epoch reports; written by the engine's thread, read by the one that draws."""
+    """Adds up epoch reports; written by the engine's thread, read by the one that draws.
+
+    again   records that were read anew for tables that are rebuilt, by the tables' names: they have their
+            outcomes already
+    unread  returns how many records wait, None where that is not known
+    """
 
     epoch: int = 0
     records: int = 0
+    again: dict[str, int] = field(default_factory=dict)
     outcomes: dict[str, int] = field(default_factory=dict)
     rows: dict[str, int] = field(default_factory=dict)
     frontiers: dict[str, datetime] = field(default_factory=dict)
-    lag_records: int = 0
-    lag_seconds: float = 0.0
+    unread: Callable[[], int | None] = lambda: None
     started: float = field(default_factory=time.monotonic)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _recent: deque[tuple[float, int]] = field(default_factory=deque)
@@ -53,16 +58,19 @@ class RunFigures:
         """Add what one epoch did."""
         with self._lock:
             self.epoch = report.epoch
-            self.records += sum(report.records.values())
+            records = sum(report.records.values())
+            if report.rebuilding:
+                names = ", ".join(report.rebuilding)
+                self.again[names] = self.again.get(names, 0) + records
+            else:
+                self.records += records
             for counts in report.outcomes.values():
-                for outcome, records in counts.items():
-                    self.outcomes[outcome] = self.outcomes.get(outcome, 0) + records
+                for outcome, count in counts.items():
+                    self.outcomes[outcome] = self.outcomes.get(outcome, 0) + count
             for table, rows in report.rows.items():
                 self.rows[table] = self.rows.get(table, 0) + rows
             self.frontiers.update({k: v for k, v in report.frontiers.items() if v is not None})
-            self.lag_records = sum(report.lag_records.values())
-            self.lag_seconds = max((s for s in report.lag_seconds.values() if s is not None), default=0.0)
-            self._recent.append((time.monotonic(), sum(report.records.values())))
+            self._recent.append((time.monotonic(), records))
 
     def rate(self) -> float:
         """Return the records a second of the last few seconds."""
@@ -88,16 +96,31 @@ class RunFigures:
     def line(self) -> str:
         """Return how things stand, in one line."""
         frontier = max(self.frontiers.values(), default=None)
-        return (
-            f"{spell_number(self.records)} records, {spell_number(self.rate())}/s, lag {self.lag_words()}: "
-            f"{self.outcome_words()}" + (f"; read up to {_clock(frontier)}" if frontier else "")
+        lag = self.lag_words()
+        parts = (
+            f"{counted(self.records, 'records')}, {spell_number(self.rate())}/s{lag and f', lag {lag}'}: "
+            f"{self.outcome_words()}",
+            self.again_words(),
+            f"read up to {_clock(frontier)}" if frontier else "",
+        )
+        return "; ".join(filter(None, parts))
+
+    def again_words(self) -> str:
+        """Return what was read anew: `2,000 records read again for revenue`; empty where nothing was."""
+        with self._lock:
+            found = dict(self.again)
+        return ", ".join(
+            f"{counted(count, 'records')} read again for {name}" for name, count in found.items()
         )
 
     def lag_words(self) -> str:
-        """Return the lag: `none`, `120 records (0.4 s)`."""
-        if not self.lag_records:
-            return "none"
-        return f"{spell_number(self.lag_records)} records ({spell_number(self.lag_seconds)} s)"
+        """Return the records that wait: `none`, `120 records`; empty while that is not known."""
+        unread = self.unread()
+        return "" if unread is None else counted(unread, "records") if unread else "none"
+
+    def is_behind(self) -> bool:
+        """Whether more records wait than were read in the last seconds."""
+        return (self.unread() or 0) > _RATE_OVER_S * self.rate()
 
 
 class RunView:
@@ -117,7 +140,7 @@ class RunView:
         self._note = ""
         self._address = ""
         self._screen: Any = None
-        self._told = -1
+        self._told = (-1, "")
         self._waits = WaitingWords()
 
     def __enter__(self) -> RunView:
@@ -146,8 +169,8 @@ class RunView:
         """Show how things stand now."""
         if self._screen is not None:
             self._screen.update(self._picture(), refresh=True)
-        elif self.figures.records != self._told:
-            self._told = self.figures.records
+        elif (news := (self.figures.records, self.figures.again_words())) != self._told:
+            self._told = news
             typer.echo(self.figures.line())
 
     def tell(self, note: str) -> None:
@@ -171,13 +194,16 @@ class RunView:
         from rich.text import Text
 
         figures = self.figures
+        lag = figures.lag_words()
         head = Text.assemble(
             (self._title, "bold"),
-            f"   {spell_number(figures.records)} records   {spell_number(figures.rate())}/s   ",
-            ("lag " + figures.lag_words(), "yellow" if figures.lag_seconds > 5 else "green"),
+            f"   {counted(figures.records, 'records')}   {spell_number(figures.rate())}/s",
+            (lag and f"   lag {lag}", "yellow" if figures.is_behind() else "green"),
             f"   epoch {figures.epoch}   {figures.seconds:.0f} s",
         )
         parts: list[RenderableType] = [head, Text("  " + figures.outcome_words(), style="dim")]
+        if again := figures.again_words():
+            parts.append(Text("  " + again, style="dim"))
         for stream, frontier in sorted(figures.frontiers.items()):
             parts.append(Text(f"  {stream}: read up to {_clock(frontier)}", style="dim"))
         below = self._extra() if self._extra is not None else _rows_changed(figures.rows)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Protocol
@@ -11,16 +12,21 @@ from typing import TYPE_CHECKING, Any, Protocol
 from headrace.errors import HeadraceError, RefusedError, TransientError
 
 if TYPE_CHECKING:
+    from types import TracebackType
+
     import pyarrow as pa
 
     from headrace.log import Log
     from headrace.operate.project import Home
+    from headrace.store import Store
 
-__all__ = ["LogsForQuestions", "add_lag", "throughput"]
+__all__ = ["LogsForQuestions", "UnreadRecords", "add_lag", "throughput"]
 
 _BYTES_MAX = 1024 * 1024
 _PARTITIONS_ASKED_MAX = 64
 _MINUTE_S = 60.0
+_UNREAD_EVERY_S = 1.0
+_UNREAD_OLD_S = 5.0
 
 
 class LogsForQuestions:
@@ -76,6 +82,74 @@ class LogsForQuestions:
 
 def _run_is_over() -> TransientError:
     return TransientError("the run is over", fix="ask again when it runs")
+
+
+class UnreadRecords:
+    """How many records of a run's streams wait in their logs; asked every second while open, in a thread.
+
+    An engine's report cannot say it: that is as old as the epoch, and records arrive while it works.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        streams: Iterable[str],
+        logs: Callable[[str], Log | None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._store = store
+        self._streams = tuple(streams)
+        self._logs = logs
+        self._clock = clock
+        self._ended = threading.Event()
+        self._known: tuple[int, float] | None = None
+        """What was found last, and when."""
+
+    def __enter__(self) -> UnreadRecords:
+        threading.Thread(target=self._ask_on, name="headrace-unread", daemon=True).start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._ended.set()  # a log that is away takes long to say so: nobody waits for the thread
+
+    def count(self) -> int | None:
+        """Return how many there are, of all lanes; None while it is not known, and at the end.
+
+        Waits for nothing.
+        """
+        known = self._known
+        if known is None or self._ended.is_set() or self._clock() - known[1] > _UNREAD_OLD_S:
+            return None
+        return known[0]
+
+    def ask(self) -> None:
+        """Ask once. While one log does not answer, the number is not known."""
+        try:
+            found = sum(self._of_stream(name) for name in self._streams)
+        except HeadraceError:  # the run says it
+            self._known = None
+        else:
+            self._known = found, self._clock()
+
+    def _of_stream(self, name: str) -> int:
+        log = self._logs(name)
+        if log is None:
+            raise RefusedError(f"stream '{name}' has no log any more")
+        progress, unread = self._store.progress, 0
+        for lane, read in (("main", log), ("redrive", log.lane("redrive"))):
+            positions = progress.positions(name, lane)
+            for each in read.partitions():
+                unread += max(0, each.end - positions.get(each.partition, each.start))
+        return unread
+
+    def _ask_on(self) -> None:
+        while not self._ended.wait(_UNREAD_EVERY_S):
+            try:
+                self.ask()
+            except Exception:  # noqa: BLE001 - it shows only: a run must not depend on it
+                self._known = None
 
 
 def add_lag(streams: Mapping[str, dict[str, Any]], logs: Callable[[str], Log | None]) -> str:

@@ -22,7 +22,7 @@ from headrace.operate.control import ControlServer, socket_path
 from headrace.operate.dead_letter_topics import DeadLetterTopics
 from headrace.operate.engines import check_engine, open_engine, spark_facts
 from headrace.operate.journal import Journal
-from headrace.operate.lag import LogsForQuestions
+from headrace.operate.lag import LogsForQuestions, UnreadRecords
 from headrace.operate.observing import open_observer, serve_metrics
 from headrace.operate.outside import is_moved, outside_places
 from headrace.operate.pollers import Pollers
@@ -121,6 +121,8 @@ class Runtime:
         self.journal = Journal(project.journal_path)
         asked = LogsForQuestions(project)
         files.callback(asked.close)
+        self.unread = UnreadRecords(store, plan.streams, asked)
+        """How many records wait; asked while it is open, which is up to whoever shows it."""
         self.replicas = Replicas(project, plan, store, self.journal)
         self.letters = DeadLetterTopics(project, store, self.journal)
         self.pollers = Pollers(project, self.journal)
