@@ -14,7 +14,7 @@ import pyarrow as pa
 import pytest
 
 from headrace.errors import IntegrityError, RefusedError, TransientError
-from headrace.log import APPEND_SCHEMA, Appended, EmbeddedLog, backoff, open_embedded_log
+from headrace.log import APPEND_SCHEMA, Appended, EmbeddedLog, open_embedded_log
 from headrace.log.backoff import Waiting
 from headrace.log.between import read_between
 from headrace.log.headers import COPIED_HEADER
@@ -71,8 +71,15 @@ def filled(log: EmbeddedLog, records: int, *, seed: int = 0) -> None:
         )
 
 
+class Impatient(threading.Event):
+    """Passes pauses at once."""
+
+    def wait(self, timeout: float | None = None) -> bool:
+        return self.is_set()
+
+
 def copy(source: EmbeddedLog, target: EmbeddedLog, **changes: Any) -> log_copy.CopyReport:
-    return copy_log(source, target, **{"stop": threading.Event(), **changes})
+    return copy_log(source, target, **{"stop": Impatient(), **changes})
 
 
 def assert_equal(source: EmbeddedLog, target: EmbeddedLog) -> None:
@@ -168,7 +175,6 @@ def test_each_outage_of_a_copy_is_told_when_it_begins_and_when_it_is_over(
     source, target = logs
     filled(source, 100)
     monkeypatch.setattr(log_copy, "_ROWS", 20)
-    monkeypatch.setattr(backoff, "_FIRST_S", 0.0)
     tries, down = count(1), {2, 3, 5}  # one append works between two outages
     real, pauses, words = target.append, list[int | None](), WaitingWords()
     told: list[str] = []
@@ -208,7 +214,6 @@ def test_a_target_that_cannot_be_told_of_the_load_yet_is_waited_for(
 ) -> None:
     source, target = logs
     filled(source, 30)
-    monkeypatch.setattr(backoff, "_FIRST_S", 0.0)
     monkeypatch.setattr(target, "load", down_at_first(target.load))
     told = list[Waiting | None]()
     assert copy(source, target, tell=told.append).complete
@@ -225,11 +230,10 @@ def test_a_log_that_is_away_when_its_redriven_records_are_looked_for_is_waited_f
     address = {"key": "headrace.address", "value": b"0:0"}
     append(source.lane("redrive"), {"value": b"corrected", "headers": [address]})
     copy(source, target)
-    monkeypatch.setattr(backoff, "_FIRST_S", 0.0)
     log = source.lane("redrive") if away == "source" else target
     monkeypatch.setattr(log, "partitions", down_at_first(log.partitions))
     told = list[Waiting | None]()
-    report = copy_redrive_lane(source, target, stop=threading.Event(), tell=told.append)
+    report = copy_redrive_lane(source, target, stop=Impatient(), tell=told.append)
     assert (report.copied, report.complete) == (1, True)
     assert [pause and pause.attempt for pause in told] == [1, None]
 

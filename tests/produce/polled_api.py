@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from headrace.errors import TransientError
+from headrace.log.backoff import Waiting
 from headrace.log.between import read_between
 from headrace.log.protocol import Log
 from headrace.produce.polling import PAGE, Poller, PollSettings
@@ -66,7 +66,7 @@ def poller(
     log: Log,
     *,
     waits: list[float] | None = None,
-    tell: Callable[[TransientError | None, float], None] = lambda error, seconds: None,
+    tell: Callable[[Waiting | None], None] = lambda pause: None,
     **settings: Any,
 ) -> Poller:
     """A poller that does not wait: `waits` gets the pauses that it would have made."""

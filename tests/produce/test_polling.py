@@ -231,9 +231,32 @@ def test_a_log_that_was_full_is_told_to_be_ready_once_it_takes_records(
 
     monkeypatch.setattr(log, "append", full_at_first)
     with api(page) as server:
-        one = poller(server, log, tell=lambda error, seconds: told.append("waits" if error else "ready"))
-        one.run(pages=1)
+        poller(server, log, tell=lambda pause: told.append("waits" if pause else "ready")).run(pages=1)
     assert told == ["waits", "waits", "ready"]
+
+
+def test_pollers_that_wait_for_one_log_do_not_come_back_as_one(
+    log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tries = 0
+    append = log.append
+
+    def away_at_first(records: pa.Table) -> Appended:
+        nonlocal tries
+        tries += 1
+        if tries <= 10:
+            raise TransientError("no answer")
+        return append(records)
+
+    monkeypatch.setattr(log, "append", away_at_first)
+    pauses: list[list[float]] = []
+    for _ in range(2):
+        tries, waits = 0, list[float]()
+        with api(page) as server:
+            poller(server, log, waits=waits).run(pages=1)
+        pauses.append(waits)
+    assert all(0.5 <= waits[0] < 1 <= waits[1] < waits[5] < waits[9] <= 37.5 for waits in pauses)
+    assert pauses[0] != pauses[1]
 
 
 def test_an_answer_that_is_too_large_is_refused(log: Log) -> None:

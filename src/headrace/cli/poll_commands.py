@@ -42,8 +42,8 @@ def poll(
         load_project(project, profile=profile),
         stream,
         stop,
-        tell=lambda error, seconds: typer.echo(
-            "it answers again" if error is None else f"{error.message}; tried again in {seconds:.1f} s"
+        tell=lambda pause: typer.echo(
+            f"{pause.error.message}; tried again in {pause.seconds:.1f} s" if pause else "it answers again"
         ),
     )
     try:

@@ -16,7 +16,7 @@ _FIRST_S = 0.2
 _MAX_S = 10.0
 _GROWTH = 2.0
 _JITTER = 0.25
-"""Share by which a pause is longer or shorter: many that wait for one system do not come back as one."""
+"""Share by which a pause is longer at most: many that wait for one system do not come back as one."""
 
 _Result = TypeVar("_Result")
 
@@ -34,25 +34,32 @@ class Waiting:
 
 
 class BackOff:
-    """Pauses between tries of what is not ready; they grow from 0.2 s to 10 s. `tell`: see `when_ready`."""
+    """Pauses between tries of what is not ready; they grow from `first_s` to `max_s`, and by chance.
 
-    def __init__(self, tell: Callable[[Waiting | None], None]) -> None:
+    `tell`: see `when_ready`.
+    """
+
+    def __init__(
+        self, tell: Callable[[Waiting | None], None], *, first_s: float = _FIRST_S, max_s: float = _MAX_S
+    ) -> None:
         self._tell = tell
+        self._first = first_s
+        self._max = max_s
         self._attempt = 0
-        self._pause = _FIRST_S
+        self._pause = first_s
 
-    def failed(self, error: TransientError) -> float:
-        """Tell that a try failed; return for how many seconds to pause."""
+    def failed(self, error: TransientError, *, least_s: float = 0.0) -> float:
+        """Tell that a try failed; return for how many seconds to pause: at least so many."""
         self._attempt += 1
-        seconds = self._pause * random.uniform(1 - _JITTER, 1 + _JITTER)  # noqa: S311 - not a secret
-        self._pause = min(self._pause * _GROWTH, _MAX_S)
+        seconds = max(self._pause, least_s) * random.uniform(1, 1 + _JITTER)  # noqa: S311 - not a secret
+        self._pause = min(self._pause * _GROWTH, self._max)
         self._tell(Waiting(error, self._attempt, seconds))
         return seconds
 
     def over(self) -> None:
         """Tell that it is ready, if it was not: another failure is the first of another wait."""
         if self._attempt:
-            self._attempt, self._pause = 0, _FIRST_S
+            self._attempt, self._pause = 0, self._first
             self._tell(None)
 
 

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from headrace.declare.words import did_you_mean
-from headrace.errors import HeadraceError, InternalError, ProfileError, TransientError
+from headrace.errors import HeadraceError, InternalError, ProfileError
 from headrace.operate.extras import missing_extra
 
 if TYPE_CHECKING:
+    from headrace.log.backoff import Waiting
     from headrace.operate.journal import Journal
     from headrace.operate.project import Project
     from headrace.produce.polling import Poller, PollSettings
@@ -29,7 +30,7 @@ def open_poller(
     stream: str,
     stop: threading.Event,
     *,
-    tell: Callable[[TransientError | None, float], None] = lambda error, seconds: None,
+    tell: Callable[[Waiting | None], None] = lambda pause: None,
 ) -> tuple[Poller, Any]:
     """Return the poller of a stream and the log that it appends to, which the caller closes.
 
@@ -193,15 +194,15 @@ class Pollers:
 
         waiting = threading.Event()
 
-        def tell(error: TransientError | None, seconds: float) -> None:
-            if error is None:
+        def tell(pause: Waiting | None) -> None:
+            if pause is None:
                 self._say(stream, "goes on")
                 waiting.clear()
             elif not waiting.is_set():
-                self._say(stream, f"waits: {error.message}")
+                self._say(stream, f"waits: {pause.error.message}")
                 waiting.set()
 
-        back_off = BackOff(lambda pause: tell(pause.error if pause else None, 0.0))
+        back_off = BackOff(tell)
 
         def work() -> None:
             poller, log = open_poller(self._project, stream, stop, tell=tell)

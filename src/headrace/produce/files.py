@@ -34,7 +34,7 @@ _FORMAT_OF_SUFFIX: dict[str, FileFormat] = {
     ".parquet": "parquet",
 }
 _APPENDS_A_SECOND = 20  # with a rate: often enough to look even, seldom enough to be cheap
-_RETRIES_MAX = 6
+_RETRIES_MAX = 6  # then the run ends: no `BackOff`, which waits for ever, by chance, and tells of it
 _RETRY_FIRST_S = 0.2
 
 

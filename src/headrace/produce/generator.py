@@ -40,7 +40,7 @@ _BEHIND_S_MAX = 5.0  # a pace that was lost for longer is not caught up with: it
 _LOOK_AGAIN_S = 1.0  # the rate may have changed while an event was waited for
 _RETRY_FIRST_S = 0.1
 _RETRY_LAST_S = 2.0
-_RETRIES_MAX = 8
+_RETRIES_MAX = 8  # then the batch is given up: no `BackOff`, which waits for ever, by chance, and tells of it
 _LATENCIES_KEPT = 10_000
 _HISTORY_PIECE = timedelta(minutes=5)
 _UNLIMITED_RATE = 250_000.0  # spacing of event times until a rate was measured

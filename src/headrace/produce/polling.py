@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import random
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -25,6 +24,7 @@ from typing import Any
 import pyarrow as pa
 
 from headrace.errors import RefusedError, TransientError
+from headrace.log.backoff import BackOff, Waiting
 from headrace.log.between import read_between
 from headrace.log.protocol import APPEND_SCHEMA, Log, LogFullError, RecordTooLargeError
 from headrace.produce.polled_json import Digits, Item, read_items, write_record
@@ -42,7 +42,6 @@ Flatten = Callable[[Any, datetime], Mapping[str, Any]]
 _RETRY_FIRST_S = 0.5
 _RETRY_LAST_S = 30.0
 _RETRY_AFTER_MAX_S = 300.0
-_JITTER = 0.25
 _MALFORMED_TRIES = 3
 _TRY_AGAIN = frozenset((408, 425, 429, *range(500, 600))) - {501, 505}
 _NO_CONTENT = 204
@@ -109,12 +108,11 @@ class Poller:
         stop: threading.Event,
         *,
         wait: Callable[[float], bool] | None = None,
-        tell: Callable[[TransientError | None, float], None] = lambda error, seconds: None,
+        tell: Callable[[Waiting | None], None] = lambda pause: None,
     ) -> None:
         """`wait` passes so many seconds and says whether to stop.
 
-        `tell` is given every failure and the pause after it, and None when the API answers again, or the log
-        takes records.
+        `tell` is given every failure, and None when the API answers again, or the log takes records.
         """
         self.report = PollReport()
         self._settings = settings
@@ -157,15 +155,13 @@ class Poller:
     def _answer(self, page: int, end: float | None) -> list[Item] | None:
         """Ask until there is an answer that can be used, and return its items; None: stopped."""
         url = self._settings.url.replace(PAGE, str(page))
-        pause, failed, malformed = _RETRY_FIRST_S, False, 0
+        back_off, malformed = self._back_off(), 0
         while not self._stop.is_set():
-            seconds = pause
             try:
                 answer = self._asked(url)
                 items = self._items(answer)
                 if items is not None:
-                    if failed:
-                        self._tell(None, 0.0)
+                    back_off.over()
                     return items
                 malformed += 1
                 if malformed == _MALFORMED_TRIES:
@@ -173,16 +169,14 @@ class Poller:
                     self.report.malformed += 1
                 raise TransientError("the API's answer is not of the shape that was declared")
             except TransientError as error:
-                if isinstance(error, _Busy):
-                    seconds = max(pause, error.after_s)
-                seconds *= random.uniform(1, 1 + _JITTER)  # noqa: S311 - not a secret
-                failed = True
                 self.report.retries += 1
-                self._tell(error, seconds)
+                seconds = back_off.failed(error, least_s=error.after_s if isinstance(error, _Busy) else 0.0)
             if (end is not None and time.monotonic() + seconds >= end) or self._wait(seconds):
                 return None
-            pause = min(pause * 2, _RETRY_LAST_S)
         return None
+
+    def _back_off(self) -> BackOff:
+        return BackOff(self._tell, first_s=_RETRY_FIRST_S, max_s=_RETRY_LAST_S)
 
     def _asked(self, url: str) -> Answer:
         settings = self._settings
@@ -237,19 +231,15 @@ class Poller:
                 self._append([values[0][:_CUT_BYTES]], keys)
 
     def _durably(self, log: Log, records: pa.Table) -> None:
-        pause, failed = _RETRY_FIRST_S, False
+        back_off = self._back_off()
         while True:
             try:
                 log.append(records)
             except (TransientError, LogFullError) as error:  # a run, or retention, makes room
-                failed = True
-                self._tell(TransientError(error.message, fix=error.fix), pause)
-                if self._wait(pause):
+                if self._wait(back_off.failed(TransientError(error.message, fix=error.fix))):
                     raise
-                pause = min(pause * 2, _RETRY_LAST_S)
             else:
-                if failed:
-                    self._tell(None, 0.0)
+                back_off.over()
                 return
 
     # --- where it stands
