@@ -196,7 +196,7 @@ def test_the_bounds_of_an_epoch_change_from_the_next_one_on_and_hold_in_the_next
     )
     with opened(folder) as run:
         before = [run.settings.value(key) for key in (rows, size, linger)]
-        assert before == [str(EngineSettings().epoch_rows_max), str(64 * 1024 * 1024), "160 ms"]
+        assert before == [str(EngineSettings().epoch_rows_max), str(64 * 1024 * 1024), "175 ms"]
         assert run.settings.preview(rows, "10").profile == f"{rows} = 10"
         assert (
             run.settings.preview(rows, "10").effect

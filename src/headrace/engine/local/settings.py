@@ -29,7 +29,7 @@ class EngineSettings:
 
     epoch_rows_max: int = 80_000
     epoch_bytes_max: int = 64 * 1024 * 1024
-    linger: timedelta = timedelta(milliseconds=160)
+    linger: timedelta = timedelta(milliseconds=175)
     threads: int = 2
     memory_limit: str = MEMORY_LIMIT
     on_data_loss: Literal["stop", "continue"] = "stop"
@@ -48,6 +48,8 @@ class EpochReport:
     clock
     times      per stream: (record time, event time) in microseconds of some of its accepted records, evenly
     spread over the epoch, at most `SAMPLED_RECORDS_MAX`
+    missing    per table that was computed again and is there now: records that it lacks, because they were
+    accepted and today's rules refuse them; only where there are any
     parents    per stream: the headers `traceparent` (https://www.w3.org/TR/trace-context/) of some of its
     records, at most `SAMPLED_RECORDS_MAX`, where `EngineSettings.parents` asks for them
     """
@@ -61,6 +63,7 @@ class EpochReport:
     lag_records: dict[str, int] = field(default_factory=dict)
     lag_seconds: dict[str, float | None] = field(default_factory=dict)
     rebuilding: tuple[str, ...] = ()
+    missing: dict[str, int] = field(default_factory=dict)
     times: dict[str, list[tuple[int, int]]] = field(default_factory=dict)
     parents: dict[str, list[str]] = field(default_factory=dict)
 
