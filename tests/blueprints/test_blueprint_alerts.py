@@ -154,6 +154,32 @@ INCIDENTS: dict[tuple[str, str], Incident] = {
 }
 
 
+NOTHING = {blueprint: each for (blueprint, what), each in INCIDENTS.items() if what == "nothing comes"}
+
+
+@pytest.mark.parametrize("blueprint", NOTHING)
+def test_a_run_to_which_nothing_ever_came_is_told_of_after_a_while_and_not_as_it_begins(
+    blueprint: str,
+) -> None:
+    with PipelineTest(PIPELINES[blueprint], partitions=3, start=START) as test:
+        watched = Watched(test, blueprint)
+        watched.alerts.look(test.clock.time)
+        assert watched.firing() == set()
+        NOTHING[blueprint].happens(watched)
+        assert watched.firing() == NOTHING[blueprint].alerts
+
+
+@pytest.mark.parametrize("blueprint", NOTHING)
+def test_a_run_that_begins_again_after_hours_is_given_time_for_what_comes(blueprint: str) -> None:
+    with PipelineTest(PIPELINES[blueprint], partitions=3, start=START) as test:
+        Watched(test, blueprint).live(1, make_generator(blueprint, seed=4))
+        test.clock.move(timedelta(hours=3))
+        watched = Watched(test, blueprint)
+        watched.alerts.look(test.clock.time)
+        watched.live(2, watched.calm)
+        assert watched.notices == []
+
+
 def test_there_is_an_incident_for_every_alert() -> None:
     declared = {(name, alert.name) for name, pipeline in PIPELINES.items() for alert in pipeline.alerts}
     assert {(name, alert) for (name, _), each in INCIDENTS.items() for alert in each.alerts} == declared
