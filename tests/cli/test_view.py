@@ -127,6 +127,25 @@ def test_progress_of_tables_that_are_computed_again_is_told_while_nothing_else_i
     assert second.endswith("; 2 records read again for counts")
 
 
+def test_what_tables_lack_that_were_computed_again_is_told_by_table() -> None:
+    taken = figures()
+    done = EpochReport(
+        epoch=5,
+        records={"events": 2_000},
+        outcomes={},
+        rows={},
+        seconds={},
+        frontiers={},
+        rebuilding=("counts", "totals"),
+        missing={"counts": 1, "totals": 1_200},
+    )
+    taken.take(done)
+    assert (
+        "; counts lacks 1 record that was accepted, because today's rules refuse it, "
+        "totals lacks 1,200 records that were accepted, because today's rules refuse them; "
+    ) in taken.line()
+
+
 def test_two_columns_of_one_name_are_both_shown_in_every_form(capsys: pytest.CaptureFixture[str]) -> None:
     rows = pa.Table.from_arrays([pa.array([n]) for n in (1, 2, 3)], names=["a", "a", "a_1"])
     print_rows(rows, Format.JSON)

@@ -357,6 +357,42 @@ def test_a_record_that_was_set_aside_is_in_tables_computed_since_once_it_is_give
     assert run.rows("t") == [(2,)]
 
 
+def _missing_of(run: Project, rows_max: int | None = None, steps: int | None = None) -> dict[str, int]:
+    """Work until everything was read, or some steps; return what tables were said to lack."""
+    missing: dict[str, int] = {}
+    while steps != 0 and (report := run.engine.step(rows_max=rows_max)) is not None:
+        missing |= report.missing
+        steps = None if steps is None else steps - 1
+    return missing
+
+
+@pytest.mark.parametrize(
+    ("since", "lacks"),
+    [
+        ({}, {}),
+        ({"expect": {"known": "id <> 'odd'"}}, {"t": 2, "u": 2}),
+        ({"lateness": "1 minute"}, {"t": 1, "u": 1}),
+    ],
+    ids=["as before", "rejected", "late"],
+)
+def test_records_that_were_accepted_and_that_todays_rules_refuse_are_counted_when_a_table_is_computed_again(
+    project: Callable[..., Project], since: dict[str, Any], lacks: dict[str, int]
+) -> None:
+    run = project().open(t=COUNT, unique="id")
+    run.log.append(append_table([b"broken"]))
+    run.send(
+        ("usual", 60), ("odd", 57), ("odd", 57), ("odd", 60), ("odd", 0), at=60
+    )  # a copy, and a late one
+    run.run()
+    assert run.rows("t") == [(3,)]
+    run.open("t", t=COUNT, u=COUNT, unique="id", **since)
+    assert _missing_of(run, rows_max=1, steps=4) == {}, "told once, at the end"
+    run.open(t=COUNT, u=COUNT, unique="id", **since)
+    assert _missing_of(run, rows_max=1) == lacks
+    assert run.rows("t") == run.rows("u") == [(3 - lacks.get("t", 0),)]
+    assert run.store.ledger().outcomes("events")["accepted"] == 3, "records keep their outcomes"
+
+
 def test_outcomes_of_records_that_the_log_lost_are_forgotten_at_the_next_start(
     project: Callable[..., Project],
 ) -> None:

@@ -40,12 +40,14 @@ class RunFigures:
 
     again   records that were read anew for tables that are rebuilt, by the tables' names: they have their
             outcomes already
+    missing  records that rebuilt tables lack, by table: they were accepted, and today's rules refuse them
     unread  returns how many records wait, None where that is not known
     """
 
     epoch: int = 0
     records: int = 0
     again: dict[str, int] = field(default_factory=dict)
+    missing: dict[str, int] = field(default_factory=dict)
     outcomes: dict[str, int] = field(default_factory=dict)
     rows: dict[str, int] = field(default_factory=dict)
     frontiers: dict[str, datetime] = field(default_factory=dict)
@@ -62,6 +64,7 @@ class RunFigures:
             if report.rebuilding:
                 names = ", ".join(report.rebuilding)
                 self.again[names] = self.again.get(names, 0) + records
+                self.missing.update(report.missing)
             else:
                 self.records += records
             for counts in report.outcomes.values():
@@ -101,6 +104,7 @@ class RunFigures:
             f"{counted(self.records, 'records')}, {spell_number(self.rate())}/s{lag and f', lag {lag}'}: "
             f"{self.outcome_words()}",
             self.again_words(),
+            self.missing_words(),
             f"read up to {_clock(frontier)}" if frontier else "",
         )
         return "; ".join(filter(None, parts))
@@ -111,6 +115,16 @@ class RunFigures:
             found = dict(self.again)
         return ", ".join(
             f"{counted(count, 'records')} read again for {name}" for name, count in found.items()
+        )
+
+    def missing_words(self) -> str:
+        """Return what rebuilt tables lack that was accepted; empty where nothing is."""
+        with self._lock:
+            found = dict(self.missing)
+        return ", ".join(
+            f"{name} lacks {counted(count, 'records')} that {'was' if count == 1 else 'were'} accepted, "
+            f"because today's rules refuse {'it' if count == 1 else 'them'}"
+            for name, count in found.items()
         )
 
     def lag_words(self) -> str:
@@ -204,6 +218,8 @@ class RunView:
         parts: list[RenderableType] = [head, Text("  " + figures.outcome_words(), style="dim")]
         if again := figures.again_words():
             parts.append(Text("  " + again, style="dim"))
+        if missing := figures.missing_words():
+            parts.append(Text("  " + missing, style="yellow"))
         for stream, frontier in sorted(figures.frontiers.items()):
             parts.append(Text(f"  {stream}: read up to {_clock(frontier)}", style="dim"))
         below = self._extra() if self._extra is not None else _rows_changed(figures.rows)

@@ -231,6 +231,9 @@ class Runtime:
             self.replicas.wake()
             self.letters.committed(report.outcomes.values())
             self.alerts.worked()
+            for name, records in report.missing.items():
+                why = "they were accepted, and today's rules refuse them"
+                self.journal.warning("table computed again", table=name, missing=records, why=why)
             if on_epoch is not None:
                 on_epoch(report)
 

@@ -62,12 +62,14 @@ class RebuildProgress:
     goal   where it ends
     kept   whether the windows below the table's floor are those of before; `floor` is then what the table's
            floor was, and is again at the end
+    refused  records so far that were accepted when they were read first, and that today's rules refuse
     """
 
     next: dict[str, dict[int, int]]
     goal: dict[str, dict[int, int]]
     kept: bool = False
     floor: Micros | None = None
+    refused: int = 0
 
 
 @dataclass(slots=True)
@@ -183,8 +185,8 @@ def _table(facts: dict[str, Any]) -> TableProgress:
     rebuild = facts.pop("rebuild")
     if rebuild is None:
         return TableProgress(**facts)
-    next_, goal = _numbered(rebuild["next"]), _numbered(rebuild["goal"])
-    return TableProgress(**facts, rebuild=RebuildProgress(next_, goal, rebuild["kept"], rebuild["floor"]))
+    next_, goal = _numbered(rebuild.pop("next")), _numbered(rebuild.pop("goal"))
+    return TableProgress(**facts, rebuild=RebuildProgress(next_, goal, **rebuild))
 
 
 def _numbered(lanes: Mapping[str, Mapping[str, int]]) -> dict[str, dict[int, int]]:

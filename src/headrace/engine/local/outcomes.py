@@ -22,7 +22,15 @@ from headrace.store.duplicates import Decision, RememberedKeys
 from headrace.store.names import quoted
 from headrace.store.progress import LaneProgress, Progress
 
-__all__ = ["Decided", "accepted_again", "decide", "minutes_of", "outcomes_before", "write_taken"]
+__all__ = [
+    "Decided",
+    "accepted_again",
+    "decide",
+    "minutes_of",
+    "outcomes_before",
+    "refused_since",
+    "write_taken",
+]
 
 _ADDRESS = b"headrace.address"
 _PLACE = re.compile(rb"([0-9]{1,10}):([0-9]{1,19})")
@@ -132,6 +140,18 @@ def accepted_again(connection: Any, batch: Batch) -> pa.Table:
     taken, aside = outcomes_before(connection, batch.stream, batch.lane, timely)
     gone = taken | aside
     return timely.filter(pa.array(~gone)) if gone.any() else timely
+
+
+def refused_since(connection: Any, batch: Batch) -> int:
+    """Return how many records of a batch were accepted when it was read first, and are refused now.
+
+    Looks only. They are dead letters or late by the pipeline of today, and have no such place in the store.
+    """
+    assert batch.result is not None  # noqa: S101 - the caller has records
+    dead, late = batch.result.dead.select(_DEAD), batch.result.late.select(_LATE)
+    refused = pa.concat_tables([dead.rename_columns(_LATE), late], promote_options="permissive")
+    taken, aside = outcomes_before(connection, batch.stream, batch.lane, refused)
+    return int(np.count_nonzero(~(taken | aside)))
 
 
 def outcomes_before(connection: Any, stream: str, lane: str, rows: pa.Table) -> tuple[Mask, Mask]:

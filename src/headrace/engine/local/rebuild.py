@@ -3,7 +3,7 @@
 It runs before new records are read, in chunks; each is one transaction. The tables see the same records with
 the same outcomes as the first time: the row stage is a function of the record, and which of its rows were
 copies, expired or set aside the store has written down. Where rules were changed since, a record that was
-accepted and is refused by today's is missing from the table.
+accepted and is refused by today's is missing from the table; how many those are is told at the end.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import replace
 
 from headrace.engine.local.compute import Delta, EpochContext, TableWriter
 from headrace.engine.local.epoch import Stopwatch
-from headrace.engine.local.outcomes import accepted_again
+from headrace.engine.local.outcomes import accepted_again, refused_since
 from headrace.engine.local.queries import Queries
 from headrace.engine.local.reader import LANES, Batch, Reader
 from headrace.engine.local.settings import EngineSettings, EpochReport
@@ -72,6 +72,7 @@ class Rebuild:
         lane = next((lane for lane in LANES if not _reached(place, lane)), None)
         batch: Batch | None = None
         deltas: list[tuple[str, Delta]] = []
+        missing: dict[str, int] = {}
         floors = {name: progress.tables[name].floor for name in names}
         if lane is not None:
             goal = place.goal[lane]
@@ -86,7 +87,7 @@ class Rebuild:
             self._cut(floors, progress)
             rows = self._write(deltas, batch, progress)
             if all(_reached(place, lane) for lane in LANES):
-                self._end(names, progress)
+                missing = self._end(names, progress)
             self._store.save(progress)
             self._on_step("rebuild")
         self._store.progress = progress
@@ -99,6 +100,7 @@ class Rebuild:
             seconds=dict(watch.seconds),
             frontiers={},
             rebuilding=names,
+            missing=missing,
         )
 
     def _together(self) -> tuple[str, ...]:
@@ -130,6 +132,11 @@ class Rebuild:
         if batch.result is None:
             return []
         accepted = accepted_again(self._store.connection, batch)
+        refused = refused_since(self._store.connection, batch)
+        for name in names:
+            stands = progress.tables[name].rebuild
+            assert stands is not None  # noqa: S101 - they are pending
+            stands.refused += refused
         writers = {name: self._writers[name] for name in names}
         return compute_tables(self._queries, writers, progress.tables, accepted, batch.lane)
 
@@ -164,13 +171,18 @@ class Rebuild:
             write_failed(self._store.connection, name, batch.stream, batch.lane, delta, progress.epoch)
         return written
 
-    def _end(self, names: tuple[str, ...], progress: Progress) -> None:
+    def _end(self, names: tuple[str, ...], progress: Progress) -> dict[str, int]:
+        """Say that the tables are there; return how many records each lacks that were accepted."""
+        missing = {}
         for name in names:
             table = progress.tables[name]
             assert table.rebuild is not None  # noqa: S101 - they are pending
             if table.rebuild.kept:
                 table.floor = table.rebuild.floor
+            if table.rebuild.refused:
+                missing[name] = table.rebuild.refused
             table.rebuild = None
+        return missing
 
 
 def _stands(place: RebuildProgress | None) -> object:
