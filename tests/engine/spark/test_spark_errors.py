@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from headrace.engine.spark.session import (
@@ -12,8 +14,9 @@ from headrace.engine.spark.session import (
     error_of_start,
     open_session,
 )
-from headrace.errors import IntegrityError, ProfileError, RefusedError, TransientError
+from headrace.errors import IntegrityError, InternalError, ProfileError, RefusedError, TransientError
 from headrace.log.kafka.connection import TopicUnknownError
+from headrace.operate.alerting import _words_of
 
 _TRACE = """[STREAM_FAILED] Query [id = 1, runId = 2] terminated with exception: Traceback:
   File "positions.py", line 75, in _looked
@@ -29,6 +32,80 @@ _PYTHON_TRACE = """An exception was thrown from the Python worker: Traceback (mo
     import duckdb
 ModuleNotFoundError: No module named 'duckdb'
 """
+
+
+def failed_job(raised: str) -> str:
+    """What Spark says of a job in which Python raised an error of its own."""
+    trace = f"""org.apache.spark.api.python.PythonException: Traceback (most recent call last):
+  File "worker.py", line 12, in main
+    process()
+    ~~~~~~~^^
+{raised}
+
+\tat org.apache.spark.api.python.BasePythonRunner.handle(PythonRunner.scala:581)
+"""
+    return (
+        "[STREAM_FAILED] Query [id = 1, runId = 2] terminated with exception: Job aborted SQLSTATE: XXKST\n"
+        f"org.apache.spark.SparkException: Job aborted due to stage failure: Task 0 failed: {trace}"
+        f"Driver stacktrace:\n\tat org.apache.spark.scheduler.DAGScheduler.abort(DAGScheduler.scala:1)\n"
+        f"Caused by: {trace}\t... 1 more\n"
+    )
+
+
+@pytest.mark.parametrize(
+    "raised",
+    [
+        "ValueError: could not read 'card 4711'",
+        "duckdb.duckdb.ConversionException: Conversion Error: Could not convert string 'card 4711' to INT32",
+        "pyarrow.lib.ArrowInvalid: Could not convert 'card 4711' with type str",
+        "ValueError: of a record\njava.lang.IllegalStateException: card 4711",
+    ],
+)
+def test_what_python_raised_over_a_record_is_a_bug_of_which_nobody_elsewhere_is_told_more_than_that(
+    raised: str,
+) -> None:
+    error = error_of_spark(failed_job(raised), "/shop/spark.log")
+    assert type(error) is InternalError
+    assert raised.partition("\n")[0] in error.message
+    assert "/shop/spark.log" in error.message
+    assert _words_of(error) == ("InternalError", "")
+
+
+@pytest.mark.parametrize(
+    ("raised", "told", "fix"),
+    [
+        ("ModuleNotFoundError: No module named 'duckdb'", "No module named 'duckdb'", "spark.environment"),
+        ("OSError: [Errno 28] No space left on device", "[Errno 28] No space left on device", "spark.log"),
+        ("PermissionError: [Errno 13] Permission denied: '/card 4711'", "Permission denied", "spark.log"),
+        ("MemoryError", "MemoryError", "spark.log"),
+    ],
+)
+def test_what_an_operator_of_the_cluster_can_mend_is_told_without_what_records_may_say(
+    raised: str, told: str, fix: str
+) -> None:
+    error = error_of_spark(failed_job(raised), "/shop/spark.log")
+    assert type(error) is RefusedError
+    assert told in error.message
+    assert fix in error.fix
+    assert "4711" not in str(error)
+
+
+def test_a_python_that_does_not_start_says_what_it_lacks() -> None:
+    error = error_of_spark(
+        "org.apache.spark.SparkException: Job aborted: \nError from python worker:\n"
+        "  /usr/bin/python3: Error while finding module specification for 'pyspark.daemon' "
+        "(ModuleNotFoundError: No module named 'pyspark')\nPYTHONPATH was:\n  /opt\n"
+        "org.apache.spark.SparkException: EOFException occurred while reading the port number\n"
+    )
+    assert type(error) is RefusedError
+    assert "/usr/bin/python3: Error while finding module specification" in error.message
+    assert "spark.pyspark.python" in error.fix
+
+
+def test_a_bug_that_was_met_beside_the_driver_is_one_here() -> None:
+    error = error_of_spark(_TRACE.format(error="InternalError: table 'a' was given files of another epoch"))
+    assert type(error) is InternalError
+    assert "files of another epoch" in error.message
 
 
 @pytest.mark.parametrize(
@@ -69,8 +146,39 @@ def test_a_setting_that_spark_refuses_is_told_and_not_taken_for_a_missing_java()
     error = error_of_start("spark://host:7077", refused)
     assert type(error) is RefusedError
     assert "spark.network.timeout is too short" in str(error)
-    missing = Exception("[JAVA_GATEWAY_EXITED] Java gateway process exited before sending its port number.")
-    assert "Java 17" in str(error_of_start("local", missing))
+
+
+def test_a_java_that_is_missing_is_told_apart_from_one_that_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended = Exception("[JAVA_GATEWAY_EXITED] Java gateway process exited before sending its port number.")
+    monkeypatch.delenv("JAVA_HOME", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert "install Java 17" in str(error_of_start("local", ended))
+    (tmp_path / "java").touch(0o755)
+    told = str(error_of_start("local", ended))
+    assert "install" not in told
+    assert "what Java said stands above" in told
+
+
+@pytest.mark.parametrize(
+    "master", ["foo", "localhost:7077", "http://host:7077", "spark://", "yarn-client", ""]
+)
+def test_a_master_that_is_none_is_told_before_java_is_started(master: str) -> None:
+    with pytest.raises(ProfileError, match=r"spark\.master: Spark knows no"):
+        open_session("shop", {"spark.master": master})
+
+
+def test_a_master_that_does_not_answer_is_told_instead_of_what_spark_says_once_it_gave_up() -> None:
+    gave_up = Exception(
+        "An error occurred while calling None.org.apache.spark.sql.classic.SparkSession.\n"
+        ": java.lang.IllegalStateException: Cannot call methods on a stopped SparkContext.\n"
+        "This stopped SparkContext was created at:\n"
+    )
+    error = error_of_start("spark://host:7077", gave_up)
+    assert type(error) is RefusedError
+    assert "Spark at spark://host:7077 does not start: no master answers there" in error.message
+    assert "that it can be reached from here" in error.fix
 
 
 def test_a_missing_pyspark_is_answered_with_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:

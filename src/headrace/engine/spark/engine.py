@@ -33,6 +33,7 @@ from headrace.engine.spark.computing import (
     compute,
     fresh_progress,
 )
+from headrace.engine.spark.driver_log import conf_with_log, log_file
 from headrace.engine.spark.epoch import SparkEpoch
 from headrace.engine.spark.gaps import refuse_creation_times
 from headrace.engine.spark.gathering import Gathered, gather, raise_met
@@ -52,6 +53,7 @@ from headrace.engine.spark.session import (
 )
 from headrace.engine.spark.settings import SparkSettings
 from headrace.engine.spark.task import LaneTask, Task, as_option, pickled
+from headrace.engine.spark.waiting import ExecutorsWait
 from headrace.engine.spark.wire import packed
 from headrace.errors import HeadraceError, InternalError
 from headrace.log.backoff import BackOff, Waiting, when_ready
@@ -87,7 +89,8 @@ class SparkEngine(LocalEngine):
 
     `on_step` is told "action" as well, when the executors' work of a micro-batch is done.
     `session` is used when it is given, and left open. `outside` says by table where executors write its rows;
-    the store was opened for the same tables.
+    the store was opened for the same tables. `stop_s_max` is for how long a stop waits for the micro-batch at
+    work; None: two minutes.
     """
 
     def __init__(
@@ -102,6 +105,7 @@ class SparkEngine(LocalEngine):
         session: SparkSession | None = None,
         framings: Mapping[str, Framing] | None = None,
         outside: Mapping[str, Stage] | None = None,
+        stop_s_max: float | None = None,
     ) -> None:
         refuse_unfit(logs)
         self._outside = outside or {}
@@ -110,6 +114,7 @@ class SparkEngine(LocalEngine):
         self._spark = spark
         self._session = session
         self._ours = session is None
+        self._stop_s_max = stop_s_max
         self._working = threading.Lock()
         self._stopping = False
         self._failure: BaseException | None = None
@@ -121,6 +126,7 @@ class SparkEngine(LocalEngine):
         self._references_known: list[Any] = []
         self._sent: Any = None
         self._tell: Callable[[EpochReport], None] = lambda report: None
+        self._waiting: Callable[[Waiting | None], None] = lambda pause: None
         self._jobs = Jobs(plan, self._reader.logs, self._outside)
 
     def _learn_state(self) -> None:
@@ -145,13 +151,14 @@ class SparkEngine(LocalEngine):
     ) -> None:
         """Run micro-batches until `stop` is set or, with `until_caught_up`, until one reached every end.
 
-        A stop takes effect after the micro-batch at work, or gives it up after two minutes: the next run does
-        it again. Tables that are asked for again are computed first,
-        by the driver alone. After a TransientError the query is started again, with growing pauses.
+        A stop takes effect after the micro-batch at work, or gives it up after two minutes, or at once where
+        there are no executors for it: the next run does it again. Tables that are asked for again are
+        computed first, by the driver alone. After a TransientError the query is started again, with growing
+        pauses. `on_waiting` is told, too, when a micro-batch waits for executors.
         """
         self._tell = on_epoch or (lambda report: None)
         self._prepare_outside()
-        waiting = on_waiting or (lambda pause: None)
+        self._waiting = waiting = on_waiting or (lambda pause: None)
         while not stop.is_set():
             report = when_ready(partial(self._rebuild_step, None), stop, waiting)
             if report is None:
@@ -169,7 +176,7 @@ class SparkEngine(LocalEngine):
         try:
             failed: BaseException | None = self._until(stop, until_caught_up, back_off)
         except Exception as error:
-            failed = _failure_of(error)
+            failed = self._failure_of(error)
             if failed is error:
                 raise
         # A signal to all processes of a run takes Spark's away as well: nothing is lost, the stop is what
@@ -182,7 +189,7 @@ class SparkEngine(LocalEngine):
 
     def _until(self, stop: threading.Event, until_caught_up: bool, back_off: BackOff) -> BaseException | None:
         query = self._started(self._fresh_checkpoint())
-        due = 0.0
+        executors, due = ExecutorsWait(self._waiting, _FACTS_S), 0.0
         try:
             while query.isActive and self._failure is None and not (until_caught_up and self._caught_up):
                 if (now := time.monotonic()) >= due:
@@ -190,29 +197,37 @@ class SparkEngine(LocalEngine):
                     self._look(query)
                     if self.cluster is not None and self.cluster.batch is not None:
                         back_off.over()  # Spark looked whether there is something, or did a micro-batch
+                    executors.look(self.cluster, at_work=self._working.locked(), now=now)
                 if stop.wait(_LOOK_S):
                     break
         finally:
-            self._end(query)  # whatever it was: the store must not be closed under a merge
+            # Whatever it was: the store must not be closed under a merge.
+            self._end(query, self._patience(executors) if stop.is_set() else _LAST_BATCH_S_MAX)
             self.cluster = None
             with suppress(Exception):
                 query.stop()
         if self._failure is not None or self._stopping:
             return self._failure
         failed = query.exception()
-        return None if failed is None else error_of_spark(str(failed))
+        return None if failed is None else error_of_spark(str(failed), self._says_more)
 
     def _look(self, query: StreamingQuery) -> None:
         assert self._session is not None  # noqa: S101 - a query runs
         with suppress(Exception):  # a run must not depend on who looks at it
             self.cluster = cluster_facts(self._session, query, tuple(self._batches))
 
-    def _end(self, query: StreamingQuery) -> None:
+    def _patience(self, executors: ExecutorsWait) -> float:
+        """Return for how many seconds a stop waits for the micro-batch at work."""
+        if executors.alone:  # nothing of it was done
+            return 0.0
+        return _LAST_BATCH_S_MAX if self._stop_s_max is None else self._stop_s_max
+
+    def _end(self, query: StreamingQuery, patience_s: float) -> None:
         """Let the micro-batch at work finish, then end the query; raises nothing for how it ended.
 
         One that takes too long is given up: nothing of it is written, unless it is being written.
         """
-        if self._working.acquire(timeout=_LAST_BATCH_S_MAX):
+        if self._working.acquire(timeout=patience_s):
             try:
                 with suppress(Exception):  # Spark's own process may be gone
                     self._stopping = query.isActive
@@ -220,7 +235,8 @@ class SparkEngine(LocalEngine):
                 self._working.release()
             return
         self._stopping = True
-        slow_down(self._pace_path)
+        if patience_s:  # one that nobody waited for may be of the right size
+            slow_down(self._pace_path)
         with suppress(Exception):
             query.stop()  # takes its work away from the executors, too
         with self._working:
@@ -280,6 +296,20 @@ class SparkEngine(LocalEngine):
             shutil.rmtree(old, ignore_errors=True)
         return f"file://{folder}/{run}"
 
+    @property
+    def _says_more(self) -> str:
+        """Where Spark's own words are."""
+        file = log_file(self._notes())
+        return str(file) if self._ours and file.exists() else "Spark's own log"
+
+    def _failure_of(self, error: BaseException) -> BaseException:
+        """Return what ended a micro-batch; of Spark's own errors, what they mean."""
+        if isinstance(error, ConnectionError | EOFError) or type(error).__module__ == "py4j.protocol":
+            return error_of_loss(error, self._says_more)
+        if type(error).__module__.startswith("pyspark"):
+            return error_of_spark(str(error), self._says_more)
+        return error
+
     # --- a micro-batch
 
     def _batch(self, rows: DataFrame, number: int) -> None:
@@ -294,7 +324,7 @@ class SparkEngine(LocalEngine):
                 self._batches.append(BatchFacts(number, begun, self._take(rows)))
             except BaseException as error:
                 if not self._stopping:  # what is given up ends by an error of Spark's
-                    self._failure = error if isinstance(error, HeadraceError) else _failure_of(error)
+                    self._failure = error if isinstance(error, HeadraceError) else self._failure_of(error)
                     # Whatever it was: Spark waits for ever for a callback that ends by no Exception.
                     raise InternalError("the micro-batch failed; the run says why") from error
 
@@ -423,7 +453,8 @@ def start_spark(name: str, settings: SparkSettings, store: Path) -> SparkSession
 
     Raises ProfileError and RefusedError, see `open_session`.
     """
-    return open_session(name, conf_with_environment(settings, _notes_beside(store)))
+    folder = _notes_beside(store)
+    return open_session(name, conf_with_log(conf_with_environment(settings, folder), folder))
 
 
 def _notes_beside(store: Path) -> Path:
@@ -431,15 +462,6 @@ def _notes_beside(store: Path) -> Path:
     folder = store.with_name(store.name + ".spark").absolute()
     folder.mkdir(parents=True, exist_ok=True)
     return folder
-
-
-def _failure_of(error: BaseException) -> BaseException:
-    """Return what ended a micro-batch; of Spark's own errors, what they mean."""
-    if isinstance(error, ConnectionError | EOFError) or type(error).__module__ == "py4j.protocol":
-        return error_of_loss(error)
-    if type(error).__module__.startswith("pyspark"):
-        return error_of_spark(str(error))
-    return error
 
 
 def _collected(rows: DataFrame) -> list[Found]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import builtins
 import os
 import re
 import shutil
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from headrace.engine.spark.settings import SparkSettings
-from headrace.errors import HeadraceError, ProfileError, RefusedError, TransientError
+from headrace.errors import HeadraceError, InternalError, ProfileError, RefusedError, TransientError
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -67,6 +68,9 @@ _PASSING = (
 """What Spark says when a machine is slow or gone: a new process of Python has ten seconds to show itself."""
 
 
+_ITS_LOG = "Spark's own log"
+
+
 def open_session(name: str, conf: Mapping[str, str]) -> SparkSession:
     """Return the session of this process, made when there is none.
 
@@ -79,6 +83,7 @@ def open_session(name: str, conf: Mapping[str, str]) -> SparkSession:
             "the Spark engine needs PySpark, which is not installed", fix="pip install 'headrace[spark]'"
         ) from error
     given = {"spark.master": "local[*]", **LEAST, **conf}
+    _check_master(given["spark.master"])
     for key, value in _driver_environment(given["spark.master"]).items():
         os.environ.setdefault(key, value)
     # What Spark itself asks for, beside the data source, which runs on executors alone.
@@ -93,6 +98,18 @@ def open_session(name: str, conf: Mapping[str, str]) -> SparkSession:
         raise error_of_start(given["spark.master"], error) from error
     session.sparkContext.setLogLevel("ERROR")
     return session
+
+
+def _check_master(master: str) -> None:
+    """Raise ProfileError for what is no address of a cluster: Spark says of it that Java ended."""
+    if not _MASTER.fullmatch(master):
+        raise ProfileError(
+            f"spark.master: Spark knows no '{master}'",
+            fix="local[*] for this machine, spark://HOST:7077, yarn, or k8s://https://HOST:PORT",
+        )
+
+
+_MASTER = re.compile(r"local(-cluster)?(\[[^\]]*\])?|spark://.+|k8s://.+|yarn")
 
 
 @contextmanager
@@ -187,8 +204,19 @@ def error_of_start(master: str, error: Exception) -> HeadraceError:
         text = text.partition("\n")[2].removeprefix(": ")
     said = _first_line(text)
     if "JAVA_GATEWAY" in said or "JAVA_HOME" in said:
+        found = shutil.which("java") or os.environ.get("JAVA_HOME")
         return ProfileError(
-            f"Spark does not start: {said}", fix="install Java 17 or later, and set JAVA_HOME"
+            f"Spark does not start: {said}",
+            fix="what Java said stands above: it may be older than 17, or refuse a setting under spark. "
+            "(such as spark.driver.memory)"
+            if found
+            else "install Java 17 or later, and set JAVA_HOME",
+        )
+    if "stopped SparkContext" in said:  # what Spark says after it gave up, instead of why it did
+        return RefusedError(
+            f"Spark at {master} does not start: no master answers there, or it ended this application",
+            fix="see that the master runs, that spark.master is the address on its page, and that it can be "
+            "reached from here",
         )
     return RefusedError(
         f"Spark at {master} does not start: {said}", fix="see spark.master and the settings under spark."
@@ -203,25 +231,28 @@ class SparkEndedError(RefusedError):
     """Spark's own process, beside this one, ended: all work goes through it."""
 
 
-def error_of_loss(error: BaseException) -> HeadraceError:
+def error_of_loss(error: BaseException, log: str = _ITS_LOG) -> HeadraceError:
     """Return our error for a call to Spark's own process that got no answer, or one that it refused."""
     text = str(error)
     if "An error occurred while calling" in text:
-        return error_of_spark(text.partition("\n")[2] or text)
+        return error_of_spark(text.partition("\n")[2] or text, log)
     return SparkEndedError(
         "Spark's own process is gone",
         fix="see whether the system ended it (spark.driver.memory), then run again: nothing is lost",
     )
 
 
-def error_of_spark(text: str) -> HeadraceError:
-    """Return our error for what Spark says of a query that failed.
+def error_of_spark(text: str, log: str = _ITS_LOG) -> HeadraceError:
+    """Return our error for what Spark says of a query that failed; `log` is where it says more.
 
-    Errors of the data source's own process come as a text that names our class.
+    Errors of the data source's own process come as a text that names our class. What Python raised besides is
+    a bug, whose words may hold what a record does, unless whoever runs the cluster can mend it.
     """
     found = _OURS.search(text)
     kind = next((kind for kind in _kinds(HeadraceError) if found and kind.__name__ == found["kind"]), None)
     if found and kind:
+        if issubclass(kind, InternalError):
+            return kind(found["message"])
         return kind(found["message"], fix=found["fix"] or "")
     if absent := _NO_FILES.search(text):
         return ProfileError(
@@ -231,11 +262,36 @@ def error_of_spark(text: str) -> HeadraceError:
         )
     if any(words in text for words in _PASSING):
         return SparkWorkerError(f"Spark lost a worker: {_first_line(text)}")
+    if unfit := _NO_START.search(text):
+        return RefusedError(
+            f"the Python of Spark's executors does not start: {unfit[1][:300]}",
+            fix=f"install what it lacks there, or name another (spark.pyspark.python); more stands in {log}",
+        )
+    if traces := _TRACEBACK.findall(text):
+        return _error_of_python(traces[-1], log)
     raised = _RAISED.findall(text)
     reason = raised[-1][:300] if raised else _first_line(text)
-    return RefusedError(
-        f"Spark stopped the query: {reason}", fix="see Spark's own log; nothing is lost: run again"
-    )
+    return RefusedError(f"Spark stopped the query: {reason}", fix=f"see {log}; nothing is lost: run again")
+
+
+def _error_of_python(raised: str, log: str) -> HeadraceError:
+    """Return our error for the last line of a traceback of Python."""
+    name, _, words = raised.partition(":")
+    kind = getattr(builtins, name, None)
+    if isinstance(kind, type) and issubclass(kind, ImportError):
+        return RefusedError(
+            f"Spark stopped the query: {raised[:300]}",
+            fix="install it for the Python of every executor (spark.pyspark.python), or let it be sent: "
+            f'spark.environment = "archive"; more stands in {log}',
+        )
+    if isinstance(kind, type) and issubclass(kind, OSError | MemoryError):
+        # Without what follows: which file it is, a record may have said.
+        why = _SYSTEM.search(words)
+        return RefusedError(
+            f"Spark stopped the query: {name}{f': {why[0]}' if why else ''}",
+            fix=f"see {log}; nothing is lost: run again",
+        )
+    return InternalError(f"Spark stopped the query: {raised[:300]} (the whole trace: {log})")
 
 
 _OURS = re.compile(
@@ -243,8 +299,12 @@ _OURS = re.compile(
 )
 _NO_FILES = re.compile(r'Class org\.apache\.hadoop\.fs\.\S+ not found|No FileSystem for scheme "[^"]*"')
 """What Hadoop's client says of a URI that is read by classes which are not here."""
+_TRACEBACK = re.compile(r"Traceback \(most recent call last\):\n(?:[ \t][^\n]*\n)+([^\s][^\n]*)")
+"""The first line behind a traceback of Python: kind and words of what was raised."""
+_NO_START = re.compile(r"Error from python worker:\n\s+([^\n]+)")
+_SYSTEM = re.compile(r"\[Errno \d+\] [^:]*")
 _RAISED = re.compile(r"^((?:\w+\.)*\w+(?:Error|Exception): [^\n]+)", re.M)
-"""The last line of a traceback of Python."""
+"""What Java raised."""
 
 
 def _kinds(kind: type[HeadraceError]) -> Iterator[type[HeadraceError]]:

@@ -155,6 +155,7 @@ class _Run:
             settings=settings,
             framings=framings,
             session=self._session,
+            stop_s_max=0,  # of what is half done, nothing is kept anyway
         )
         spark = self._run("spark", engine, copied, theirs)
         if self.stop.is_set():
@@ -212,7 +213,8 @@ class _Run:
 
     def _waiting(self, pause: Waiting | None) -> None:
         if pause is not None and pause.attempt == 1:
-            self._tell(f"waiting: {pause.error.message}")
+            fix = f" (fix: {pause.error.fix})" if pause.error.fix else ""
+            self._tell(f"waiting: {pause.error.message}{fix}")
 
 
 def _spark_settings(project: Project, master: str | None) -> SparkSettings:
