@@ -78,6 +78,17 @@ def test_a_load_on_a_broker_that_was_just_started_is_seen_by_who_reads(kafka_her
         assert log._groups.loading()
 
 
+@pytest.mark.slow
+def test_positions_of_readers_are_asked_of_a_broker_that_was_just_started_without_an_error(
+    kafka_here: None,
+) -> None:
+    with (
+        a_broker() as fresh,  # it makes its topic of consumer groups when it is first asked for one
+        opened(fresh.bootstrap, topic_name(), partitions=1) as log,
+    ):
+        assert log.readers("engine") == {}
+
+
 def test_a_client_that_failed_in_a_callback_says_how_kafka_failed() -> None:
     fatal = KafkaException(KafkaError(KafkaError._FENCED))
     with pytest.raises(KafkaException) as raised, callbacks():

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from concurrent.futures import Future
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
 from headrace.errors import TransientError
 from headrace.log.kafka import connection as module
 from headrace.log.kafka.connection import Connection
+from headrace.log.kafka.groups import Groups
 from headrace.log.kafka.settings import KafkaSettings
 
 
@@ -76,6 +79,9 @@ def test_a_question_that_changes_something_is_put_once(connection: Connection) -
         KafkaError.UNKNOWN_TOPIC_OR_PART,
         KafkaError.NOT_LEADER_FOR_PARTITION,
         KafkaError.OFFSET_NOT_AVAILABLE,
+        KafkaError.NOT_COORDINATOR,
+        KafkaError.COORDINATOR_NOT_AVAILABLE,
+        KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
     ],
 )
 def test_an_answer_of_old_metadata_is_asked_for_again(connection: Connection, code: int) -> None:
@@ -97,3 +103,75 @@ def test_what_is_no_matter_of_metadata_is_told_at_once(connection: Connection) -
     with pytest.raises(TransientError, match="INVALID_CONFIG"):
         connection.look(question)
     assert len(question.asked) == 1
+
+
+# --- consumer groups, whose topic a broker makes when it is first asked for one
+
+
+class Offsets:
+    """A consumer that gives answers in turn when it is asked for its group's offsets."""
+
+    def __init__(self, *answers: int | KafkaException) -> None:
+        self.asked = 0
+        self._answers = answers
+
+    def committed(self, places: Sequence[TopicPartition], timeout: float) -> list[TopicPartition]:
+        answer = self._answers[min(self.asked, len(self._answers) - 1)]
+        self.asked += 1
+        if isinstance(answer, Exception):
+            raise answer
+        return [TopicPartition(place.topic, place.partition, answer) for place in places]
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.fixture
+def groups(connection: Connection, monkeypatch: pytest.MonkeyPatch) -> Groups:
+    monkeypatch.setattr(module, "_SETTLED_S_MAX", 0.02)
+    return Groups(connection)
+
+
+def test_a_group_whose_coordinator_is_not_ready_yet_is_asked_for_again(
+    groups: Groups, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_SETTLED_S_MAX", 30.0)
+    consumer = Offsets(failed(KafkaError.NOT_COORDINATOR), failed(KafkaError.COORDINATOR_NOT_AVAILABLE), 7)
+    monkeypatch.setattr(groups, "_consumer", lambda group: consumer)
+    assert groups.readers(1, "engine") == {"engine": {0: 7}}
+    assert consumer.asked == 3
+
+
+def test_a_coordinator_that_stays_away_is_told_with_the_topics_to_look_at(
+    groups: Groups, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    consumer = Offsets(failed(KafkaError.NOT_COORDINATOR))
+    monkeypatch.setattr(groups, "_consumer", lambda group: consumer)
+    with pytest.raises(TransientError, match="NOT_COORDINATOR") as told:
+        groups.readers(1, "engine")
+    assert "__consumer_offsets" in told.value.fix
+    assert consumer.asked > 1
+
+
+def test_a_broker_that_is_away_when_a_group_is_asked_for_is_told_at_once(
+    groups: Groups, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_SETTLED_S_MAX", 30.0)
+    consumer = Offsets(failed(KafkaError._TRANSPORT))
+    monkeypatch.setattr(groups, "_consumer", lambda group: consumer)
+    with pytest.raises(TransientError, match="no answer"):
+        groups.readers(1, "engine")
+    assert consumer.asked == 1
+
+
+def test_a_list_of_groups_that_is_not_whole_is_asked_for_again(
+    groups: Groups, connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_SETTLED_S_MAX", 30.0)
+    load = SimpleNamespace(group_id="headrace-t.load-1")
+    reading = SimpleNamespace(valid=[], errors=[KafkaError(KafkaError.COORDINATOR_LOAD_IN_PROGRESS)])
+    question = Question(reading, reading, SimpleNamespace(valid=[load], errors=[]))
+    monkeypatch.setattr(type(connection.admin), "list_consumer_groups", lambda admin: question()["n"])
+    monkeypatch.setattr(groups, "_consumer", lambda group: Offsets(2**62))
+    assert groups.loading(), "a broker that still reads its groups may have one that says so"
+    assert len(question.asked) == 3

@@ -17,7 +17,14 @@ from headrace.errors import HeadraceError, RefusedError, TransientError
 from headrace.log.kafka.settings import KafkaSettings
 from headrace.log.protocol import RecordTooLargeError
 
-__all__ = ["ANSWER_S_MAX", "TOO_LARGE_FIX", "Connection", "TopicUnknownError", "callbacks"]
+__all__ = [
+    "ANSWER_S_MAX",
+    "COORDINATOR_AWAY",
+    "TOO_LARGE_FIX",
+    "Connection",
+    "TopicUnknownError",
+    "callbacks",
+]
 
 ANSWER_S_MAX = 8.0
 """How long one question to the cluster may take before it counts as not ready."""
@@ -58,7 +65,15 @@ _AWAY = (
     KafkaError._RESOLVE,
     KafkaError._NOENT,
 )
+COORDINATOR_AWAY = (
+    KafkaError.NOT_COORDINATOR,
+    KafkaError.COORDINATOR_NOT_AVAILABLE,
+    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+)
+"""What brokers say of a group while they make their topic of groups, read it, or one follows another."""
+
 _STALE = (
+    *COORDINATOR_AWAY,
     KafkaError.NOT_LEADER_FOR_PARTITION,
     KafkaError.LEADER_NOT_AVAILABLE,
     KafkaError.FENCED_LEADER_EPOCH,
@@ -211,10 +226,19 @@ class Connection:
             )
         if code in _AWAY:
             return self._away()
+        if code in COORDINATOR_AWAY:
+            return TransientError(
+                f"{place}: no broker coordinates the group or transaction yet ({error.name()})",
+                fix="see whether the brokers' topics __consumer_offsets, __transaction_state are available",
+            )
         return TransientError(f"{place}: {error.name()} from {self.settings.brokers}")
 
     def look(self, question: Callable[[], dict[Any, Future[_Result]]]) -> dict[Any, _Result]:
-        """Return the answers to a question that only looks; while they come of old metadata it is put again.
+        """Return the answers to a question that only looks; see `settled`."""
+        return self.settled(lambda: self.ask(question(), again=question))
+
+    def settled(self, answer: Callable[[], _Result]) -> _Result:
+        """Return what `answer` returns; while brokers answer of old metadata, it is called again.
 
         Of a topic or partition made a moment ago, or a broker that came back: soon settled. Raises our error
         for Kafka's.
@@ -222,7 +246,7 @@ class Connection:
         end = None
         while True:
             try:
-                return self.ask(question(), again=question)
+                return answer()
             except KafkaException as error:
                 # Counted from the first such answer: it may have taken longer itself, of a leader that died.
                 end = end or time.monotonic() + _SETTLED_S_MAX

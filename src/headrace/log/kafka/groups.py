@@ -6,12 +6,14 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 
 from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaException, TopicPartition
+from confluent_kafka.admin import ListConsumerGroupsResult
 
 from headrace.errors import HeadraceError, RefusedError, TransientError
-from headrace.log.kafka.connection import ANSWER_S_MAX, Connection
+from headrace.log.kafka.connection import ANSWER_S_MAX, COORDINATOR_AWAY, Connection
 
 __all__ = ["Groups"]
 
@@ -143,8 +145,19 @@ class Groups:
     def _listed(self) -> list[str]:
         """Return the names of the cluster's consumer groups."""
         connection = self._connection
-        listed = connection.look(lambda: {"groups": connection.admin.list_consumer_groups()})["groups"].valid
-        return sorted(each.group_id for each in listed)
+
+        def question() -> dict[str, Future[ListConsumerGroupsResult]]:
+            return {"groups": connection.admin.list_consumer_groups()}
+
+        def listed() -> list[str]:
+            found = connection.ask(question(), again=question)["groups"]
+            for error in found.errors or ():
+                # A broker that still reads its groups names none of them: a load would go on unseen.
+                if error.code() in COORDINATOR_AWAY:
+                    raise KafkaException(error)
+            return sorted(each.group_id for each in found.valid or ())
+
+        return connection.settled(listed)
 
     def _reader(self, group: str) -> str:
         if group == self._prefix:
@@ -220,8 +233,8 @@ class Groups:
 
     def _marked(self) -> bool:
         now_ms = time.time() * 1000
-        # A broker that just came back lists its groups only once it has read them, and one that is away
-        # lists none. Of a load that is known, its group's own coordinator is asked: it answers or fails.
+        # A broker that is away lists no groups. Of a load that is known, its group's own coordinator is
+        # asked: it answers or fails.
         for group in self._listed():
             if self._is_load(group) and group not in self._loads:
                 self._loads[group] = self._consumer(group)
@@ -249,10 +262,11 @@ class Groups:
 
     def _places(self, consumer: Consumer, places: list[TopicPartition]) -> Sequence[TopicPartition]:
         """Return the offsets that the consumer's group has in places of the topic."""
-        try:
-            found = _require_taken(consumer.committed(places, timeout=_PATIENCE_S))
-        except KafkaException as error:
-            raise self._connection.error_of(error.args[0]) from None
+
+        def answer() -> Sequence[TopicPartition]:
+            return _require_taken(consumer.committed(places, timeout=_PATIENCE_S))
+
+        found = self._connection.settled(answer)
         self._connection.answered()
         return found
 
