@@ -55,7 +55,7 @@ class EngineOptions:
     epoch_rows_max: int | None = option(Kind.WHOLE, None, "the most records of one epoch")
     epoch_bytes_max: int | None = option(Kind.SIZE, None, "the most bytes of one epoch")
     linger: timedelta | None = option(
-        Kind.DURATION, None, "how long an epoch waits for more, at most (160 ms)"
+        Kind.DURATION, None, "how long an epoch waits for more, at most (175 ms)"
     )
     threads: int | None = option(Kind.WHOLE, None, "threads for large epochs", at_most=1_024)
     memory_limit: int | None = option(Kind.SIZE, None, "memory of the store before it spills to disk")
