@@ -23,6 +23,10 @@ RECORDS = """
 # `nullif`: where `shop` writes a column as it is, also when its keys may not be NULL.
 TABLES = {
     "all_rows": "SELECT id, seen, nullif(who, $who) AS who, amount, tags, place FROM records",
+    "latest": """
+        SELECT who, nullif(kind, $kind) AS kind, amount, place FROM records r
+        WHERE seen = (SELECT max(seen) FROM records s WHERE s.who IS NOT DISTINCT FROM r.who)
+    """,
     "revenue": """
         SELECT time_bucket(INTERVAL '10 minutes', seen) AS window_start,
             window_start + INTERVAL '10 minutes' AS window_end, kind, count(*) AS events,
@@ -46,6 +50,7 @@ TABLES = {
     "totals": """
         SELECT who, CAST(sum(n) AS BIGINT) AS n, sum(amount) AS amount FROM records GROUP BY who
     """,
+    "counted": "SELECT count(*) AS records, CAST(sum(n) AS BIGINT) AS n FROM records GROUP BY kind",
     "everything": "SELECT count(*) AS records FROM records",
     "best": """
         SELECT kind, max(amount) AS most FROM (
@@ -53,8 +58,12 @@ TABLES = {
             FROM records GROUP BY time_bucket(INTERVAL '10 minutes', seen), kind
         ) GROUP BY kind
     """,
+    "windows": """
+        SELECT time_bucket(INTERVAL '10 minutes', seen) AS window_start, count(*) AS events
+        FROM records GROUP BY window_start
+    """,
 }
-"""One of each class: rows, windows, windows with HAVING, sessions, totals, one row, and a view."""
+"""All of them: each record has an instant of its own, so one alone is the latest of a key."""
 
 
 def computed(log: Log, *, null_keys: bool) -> dict[str, list[dict[str, Any]]]:
