@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -20,7 +21,8 @@ pytestmark = pytest.mark.slow
 
 ASKS_PAGES = "yesoreyeram-infinity-datasource"
 UNNAMED = 'plain_http = "anywhere" }'
-NAMED = 'plain_http = "anywhere", names = ["headrace"] }'
+PANELS = 'panels_token = "${env:HEADRACE_PANELS_TOKEN}", '
+NAMED = 'plain_http = "anywhere", ' + PANELS + 'names = ["headrace"] }'
 
 
 def name_container(folder: Path) -> Path:
@@ -60,12 +62,15 @@ def test_every_panel_of_a_blueprint_is_in_grafana_where_the_page_lets_it_in(
     for source in of_page:
         assert urlsplit(source["url"]).port == loaded.profile.page.port
         assert leads_here(urlsplit(source["url"]).netloc, set(loaded.profile.page.names))
-        assert source["secureJsonData"] == {"bearerToken": "$HEADRACE_TOKEN"}
+        assert source["secureJsonData"] == {"bearerToken": "$HEADRACE_PANELS_TOKEN"}
     assert bool(of_page) == (blueprint != "signups"), "whose panels are all over its tables in Cassandra"
     needed = {source["type"] for source in asked}
     assert set(grafana["GF_PLUGINS_PREINSTALL"].split(",")) == {f"{each}@{PLUGINS[each]}" for each in needed}
-    token = "${HEADRACE_TOKEN:?set HEADRACE_TOKEN in .env}"
-    assert grafana.get("HEADRACE_TOKEN") == (token if of_page else None)
+    token = "${HEADRACE_PANELS_TOKEN:?set HEADRACE_PANELS_TOKEN in .env}"
+    assert grafana.get("HEADRACE_PANELS_TOKEN") == (token if of_page else None)
+    assert "HEADRACE_TOKEN" not in grafana, "which may do everything"
+    made = re.findall(r"^HEADRACE_(?:PANELS_)?TOKEN=(.{16,})$", (tmp_path / "deploy/.env").read_text(), re.M)
+    assert len(set(made)) == 2
 
 
 def test_a_page_that_does_not_know_the_name_of_its_container_is_in_no_dashboard(tmp_path: Path) -> None:
@@ -75,14 +80,14 @@ def test_a_page_that_does_not_know_the_name_of_its_container_is_in_no_dashboard(
     assert "GF_PLUGINS_PREINSTALL" not in grafana and "HEADRACE_TOKEN" not in grafana
 
 
-def test_a_page_whose_token_is_in_another_variable_is_in_no_dashboard(tmp_path: Path) -> None:
+@pytest.mark.parametrize("other", ["", 'panels_token = "${env:PANELS}", '], ids=["none", "another"])
+def test_a_page_that_has_no_token_for_grafana_is_in_no_dashboard(other: str, tmp_path: Path) -> None:
     write_project("operations", tmp_path)
     profiles = name_container(tmp_path)
-    ingest = 'ingest = { token = "${env:HEADRACE_TOKEN}" }\n'
-    other = ingest + 'page = { host = "0.0.0.0", token = "${env:PAGE}", plain'
-    page = 'page = { host = "0.0.0.0", token = "${env:HEADRACE_TOKEN}", plain'
-    assert profiles.read_text().count(page) == 1
-    profiles.write_text(profiles.read_text().replace(page, other))
+    ingest = 'ingest = { token = "${env:HEADRACE_PANELS_TOKEN}" }\n'
+    text = profiles.read_text()
+    assert text.count(PANELS) == 1 and text.count("\npage = {") == 1
+    profiles.write_text(text.replace(PANELS, other).replace("\npage = {", f"\n{ingest}page = {{"))
     grafana, dashboards, sources = exported(tmp_path)
     assert set(dashboards) == {"operations"} and set(sources) == {"prometheus", "postgresql"}
-    assert "HEADRACE_TOKEN" not in grafana
+    assert not [name for name in grafana if name.startswith("HEADRACE")]

@@ -20,7 +20,8 @@ from headrace.operate.export_monitoring import write_grafana
 from headrace.operate.page_options import PageOptions
 from headrace.operate.secrets import Secret
 
-TOKEN = "a-token-of-the-page-of-grafana"
+TOKEN = "a-token-of-the-page-of-visitors"
+PANELS_TOKEN = "a-token-of-the-page-of-grafana"
 OF_ALL_KINDS = """
 pipeline.panel(
     "Types", "SELECT 1 AS n, true AS yes, DATE '2026-01-02' AS day, [1.5] AS list, 'a' AS text", kind="table"
@@ -31,7 +32,8 @@ pipeline.panel(
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningPage]:
     folder = tmp_path_factory.mktemp("grafana") / "commerce"
-    with running_page(folder, events_hours=1.5, token=Secret(TOKEN)) as made:
+    tokens = {"token": Secret(TOKEN), "panels_token": Secret(PANELS_TOKEN)}
+    with running_page(folder, events_hours=1.5, **tokens) as made:
         # Panels look back from now, and what is oldest is read first.
         there = sum(each.end for each in made.runtime.logs["events"].partitions())
         eventually(lambda: made.read() >= there, within_s=240)
@@ -43,7 +45,7 @@ def exported(page: RunningPage, folder: Path) -> tuple[dict[str, Any], dict[str,
     written, left = write_grafana(page.project, folder, prometheus="http://p:9090", page=page.address + "/")
     assert left == []
     text = "".join(each.read_text() for each in written)
-    assert TOKEN not in text
+    assert TOKEN not in text and PANELS_TOKEN not in text
     (path,) = [each for each in written if each.name == "commerce-page.json"]
     (provided,) = [each for each in written if each.parent.name == "datasources"]
     sources = {one["uid"]: one for one in yaml.safe_load(provided.read_text())["datasources"]}
@@ -82,8 +84,8 @@ def test_grafana_gets_rows_for_every_panel_that_no_replica_shows(page: RunningPa
     ]
     assert source["jsonData"]["auth_method"] == "bearerToken"
     assert source["url"] == page.address and source["jsonData"]["allowedHosts"] == [page.address]
-    assert source["secureJsonData"] == {"bearerToken": "$HEADRACE_TOKEN"}
-    shown = {"Authorization": f"Bearer {TOKEN}"}
+    assert source["secureJsonData"] == {"bearerToken": "$HEADRACE_PANELS_TOKEN"}
+    shown = {"Authorization": f"Bearer {PANELS_TOKEN}"}
     for panel in dashboard["panels"]:
         (target,) = panel["targets"]
         assert page.ask("GET", target["url"])[0] == 401

@@ -25,12 +25,14 @@ pytestmark = pytest.mark.slow
 
 TOKEN = "a-token-for-these-tests"
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
+PANELS_TOKEN = "another-token-for-panels"
 
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningPage]:
     folder = tmp_path_factory.mktemp("guarded") / "commerce"
-    with running_page(folder, events_hours=0.02, token=Secret(TOKEN), names=("pipes.example",)) as made:
+    tokens = {"token": Secret(TOKEN), "panels_token": Secret(PANELS_TOKEN)}
+    with running_page(folder, events_hours=0.02, names=("pipes.example",), **tokens) as made:
         yield made
 
 
@@ -57,6 +59,29 @@ def test_every_route_without_the_token_is_401(page: RunningPage) -> None:
         for headers in ({}, {"Authorization": "Bearer wrong"}, {"Cookie": f"headrace_{page.port}={TOKEN}"}):
             assert page.ask(verb, path, {} if verb == "POST" else None, headers)[0] == 401, (verb, path)
     assert page.ask("GET", "/api/status", headers=BEARER)[0] == 200
+
+
+def test_the_token_for_panels_reads_panels_and_metrics_and_does_nothing_else(page: RunningPage) -> None:
+    shown = {"Authorization": f"Bearer {PANELS_TOKEN}"}
+    for path in ("/api/panels", "/api/panels/0/rows", "/metrics"):
+        assert page.ask("GET", path, headers=shown)[0] == 200, path
+    allowed = {("GET", "/api/panels"), ("GET", "/api/panels/0/rows")}
+    others = [
+        ("GET", "/"),
+        ("GET", "/api/openapi.json"),
+        ("GET", "/metrics/"),
+        ("POST", "/metrics"),
+        ("GET", "/api/panels/0/rows/../../../status"),
+        ("GET", "/api/panels%2F..%2Fstatus"),
+        ("POST", "/api/panels/0/rows"),
+    ]
+    for verb, path in set(routes()) - allowed | set(others):
+        status, answer, _ = page.ask(verb, path, {} if verb == "POST" else None, shown)
+        assert status == 403, (verb, path)
+        assert "panels and metrics" in answer["error"]
+    assert page.ask("POST", "/login", headers={"Content-Length": "0", **shown})[0] == 403
+    assert page.ask("GET", "/metrics", headers={"Authorization": f"Bearer {PANELS_TOKEN}x"})[0] == 401
+    assert page.ask("GET", "/metrics", headers={**shown, "Host": "evil.example"})[0] == 421
 
 
 def test_a_strangers_host_name_is_refused_on_every_verb(page: RunningPage) -> None:
@@ -149,8 +174,8 @@ def test_a_secret_of_the_profile_is_never_shown(page: RunningPage) -> None:
     status, settings, _ = page.ask("GET", "/api/settings", headers=BEARER)
     assert status == 200
     [lines] = [section["lines"] for section in settings["sections"] if section["title"] == "page"]
-    assert [line["value"] for line in lines if line["key"] == "token"] == ["••••••"]
-    assert TOKEN not in json.dumps(settings)
+    assert [line["value"] for line in lines if line["key"].endswith("token")] == ["••••••"] * 2
+    assert TOKEN not in json.dumps(settings) and PANELS_TOKEN not in json.dumps(settings)
 
 
 @pytest.mark.parametrize(
@@ -160,6 +185,9 @@ def test_a_secret_of_the_profile_is_never_shown(page: RunningPage) -> None:
         ({"host": "192.0.2.1", "token": Secret(TOKEN)}, "without TLS"),
         ({"host": "::", "token": Secret(TOKEN), "certificate": "c.pem"}, "go together"),
         ({"token": Secret("short")}, "16 characters"),
+        ({"token": Secret(TOKEN), "panels_token": Secret("short")}, "panels_token has less than 16"),
+        ({"token": Secret(TOKEN), "panels_token": Secret(TOKEN)}, "lets everything be done"),
+        ({"panels_token": Secret(PANELS_TOKEN)}, "without page.token"),
     ],
 )
 def test_a_page_that_would_be_open_to_strangers_is_not_served(options: dict[str, object], words: str) -> None:

@@ -77,6 +77,7 @@ def _open_to_strangers(profile: "Profile") -> "Iterator[tuple[str, ProfileError]
             certificate=options.certificate,
             certificate_key=options.certificate_key,
             plain_http=options.plain_http,
+            panels_token=_token(getattr(options, "panels_token", None)),
         )
         try:
             exposure.check()

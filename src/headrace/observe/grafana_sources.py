@@ -124,10 +124,14 @@ def cassandra_source(name: str, uid: str, replica: CassandraReplica) -> Source:
 
 
 def page_source(pipeline: str, address: str, *, token: bool) -> Source:
-    """Return the source of a run's page; Grafana has its token, where it wants one, in HEADRACE_TOKEN."""
+    """Return the source of a run's page.
+
+    Grafana has the page's token for panels, where it wants one, in HEADRACE_PANELS_TOKEN: whoever may query
+    its data sources may do what the token may.
+    """
     uid = uid_of("page-" + "".join(sign if sign.isalnum() else "-" for sign in pipeline.lower()))
     more: Source = {"jsonData": {"allowedHosts": [address]}}
     if token:
         more["jsonData"]["auth_method"] = "bearerToken"
-        more["secureJsonData"] = {"bearerToken": "$HEADRACE_TOKEN"}
+        more["secureJsonData"] = {"bearerToken": "$HEADRACE_PANELS_TOKEN"}
     return _source(f"Page of {pipeline}", uid, "page", address, **more)

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from headrace.operate.export_airflow_services import VARIABLES, airflow_services
-from headrace.operate.export_facts import PAGE_TOKEN, Deployment, Neighbour
+from headrace.operate.export_facts import PANELS_TOKEN, Deployment, Neighbour
 from headrace.operate.export_services import (
     CHECK,
     DASHBOARDS,
@@ -343,8 +343,8 @@ def _grafana(deployment: Deployment) -> Service:
     kinds = {source["type"] for source in sources}
     if plugins := [f"{name}@{version}" for name, version in PLUGINS.items() if name in kinds]:
         environment["GF_PLUGINS_PREINSTALL"] = ",".join(plugins)
-    if any(f"${PAGE_TOKEN}" in source.get("secureJsonData", {}).values() for source in sources):
-        environment[PAGE_TOKEN] = asked(PAGE_TOKEN)
+    if any(f"${PANELS_TOKEN}" in source.get("secureJsonData", {}).values() for source in sources):
+        environment[PANELS_TOKEN] = asked(PANELS_TOKEN)
     mounts = ["./grafana/provisioning:/etc/grafana/provisioning:ro", "grafana:/var/lib/grafana"]
     mounts.append(f"./grafana/dashboards:{DASHBOARDS}/metrics:ro")
     if has_dashboards(deployment):

@@ -15,9 +15,9 @@ from headrace.operate.profiles import PROFILE_FILE, Profile
 from headrace.operate.project import Project
 from headrace.operate.secrets import Secret
 
-__all__ = ["PAGE_TOKEN", "Deployment", "Neighbour", "deployment_of"]
+__all__ = ["PANELS_TOKEN", "Deployment", "Neighbour", "deployment_of"]
 
-PAGE_TOKEN = "HEADRACE_TOKEN"  # noqa: S105 - the name of a variable
+PANELS_TOKEN = "HEADRACE_PANELS_TOKEN"  # noqa: S105 - the name of a variable
 """The variable that holds the token of the page, where Grafana is to read it."""
 
 _ENVIRONMENT = re.compile(r"\$\{env:([^}]+)\}")
@@ -105,12 +105,14 @@ class Deployment:
     def page_for_grafana(self) -> str | None:
         """Where Grafana reaches the page; None: it is let in nowhere.
 
-        That needs the name of the run's service in `page.names`, and a token that Grafana's environment has.
+        That needs the name of the run's service in `page.names`, and a token for panels alone that Grafana's
+        environment has.
         """
         page = self.profile.page
         if self.page_port is None or "headrace" not in page.names:
             return None
-        if page.token not in (None, Secret(f"${{env:{PAGE_TOKEN}}}", self.project.folder)):
+        for_panels = Secret(f"${{env:{PANELS_TOKEN}}}", self.project.folder)
+        if page.token is not None and page.panels_token != for_panels:
             return None
         return f"{'http' if page.certificate is None else 'https'}://headrace:{self.page_port}"
 

@@ -28,6 +28,11 @@ class PageOptions:
     token: Secret | None = option(
         Kind.SECRET, None, "what visitors must show, 16 characters or more; none: only on loopback"
     )
+    panels_token: Secret | None = option(
+        Kind.SECRET,
+        None,
+        "for programs beside visitors, such as Grafana: it reads panels and metrics, and does nothing else",
+    )
     certificate: str | None = option(Kind.PATH, None, "the TLS certificate, a PEM file with its chain")
     certificate_key: str | None = option(Kind.PATH, None, "the key of the certificate, a PEM file")
     plain_http: str = option(

@@ -18,9 +18,10 @@ _TOKEN_CHARACTERS_MIN = 16
 class Exposure:
     """Where a server listens and how it is guarded, as a profile says.
 
-    section     of the profile, for errors: `page`, `ingest`
-    lets        what somebody without the token could do otherwise
-    plain_http  `anywhere`: beyond loopback without TLS too, behind a proxy that ends it
+    section       of the profile, for errors: `page`, `ingest`
+    lets          what somebody without the token could do otherwise
+    plain_http    `anywhere`: beyond loopback without TLS too, behind a proxy that ends it
+    panels_token  the page's second token, for programs that may read panels alone
     """
 
     section: str
@@ -30,6 +31,7 @@ class Exposure:
     certificate: str | None
     certificate_key: str | None
     plain_http: str
+    panels_token: str | None = None
 
     @property
     def tls(self) -> tuple[str, str] | None:
@@ -41,10 +43,16 @@ class Exposure:
     def check(self) -> None:
         """Raise ProfileError when the server would be open to strangers, or talk to them in the clear."""
         section, host = self.section, self.host
-        if self.token is not None and len(self.token) < _TOKEN_CHARACTERS_MIN:
+        for name, token in (("token", self.token), ("panels_token", self.panels_token)):
+            if token is not None and len(token) < _TOKEN_CHARACTERS_MIN:
+                raise ProfileError(
+                    f"{section}.{name} has less than {_TOKEN_CHARACTERS_MIN} characters",
+                    fix='make a longer one: python3 -c "import secrets; print(secrets.token_urlsafe())"',
+                )
+        if self.panels_token is not None and self.token is None:
             raise ProfileError(
-                f"{section}.token has less than {_TOKEN_CHARACTERS_MIN} characters",
-                fix='make a longer one: python3 -c "import secrets; print(secrets.token_urlsafe())"',
+                f"without {section}.token everybody may do what {section}.panels_token is to leave out",
+                fix=f'add {section}.token = "${{env:NAME}}", or take {section}.panels_token out',
             )
         if (self.certificate is None) != (self.certificate_key is None):
             raise ProfileError(

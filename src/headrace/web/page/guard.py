@@ -9,6 +9,7 @@ import hashlib
 import hmac
 import html
 import json
+import re
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
 from http.cookies import CookieError, SimpleCookie
@@ -22,6 +23,8 @@ __all__ = ["BODY_BYTES_MAX", "Guard", "GuardRules"]
 BODY_BYTES_MAX = 1024 * 1024
 _SAFE = ("GET", "HEAD", "OPTIONS")
 _COOKIE_S = 7 * 24 * 3600
+_OF_PANELS = re.compile(r"/metrics|/api/panels(/[0-9]+/rows)?")
+"""What may be read with the token for panels."""
 
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; font-src 'self'; "
@@ -44,6 +47,7 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 class GuardRules:
     """`names`: host names beside localhost and IP addresses. `token` None: whoever reaches the port may ask.
 
+    `panels_token`: who shows it reads panels and metrics, and may do nothing else; it opens no page.
     `secure`: the page is served with TLS. `cookie` names the cookie, which all ports of a host share.
     """
 
@@ -51,6 +55,7 @@ class GuardRules:
     token: str | None
     secure: bool
     cookie: str
+    panels_token: str | None = None
 
 
 class Guard:
@@ -79,7 +84,9 @@ class Guard:
             await _answer(send, *refusal)
             return
         if self._rules.token is not None and not self._known(headers):
-            if scope["path"] == "/login" and scope["method"] == "POST":
+            if self._rules.panels_token is not None and _shows(headers, self._rules.panels_token.encode()):
+                await self._read_panels(scope, receive, send)
+            elif scope["path"] == "/login" and scope["method"] == "POST":
                 await self._login(await _body(receive), send)
             elif "text/html" in headers.get("accept", ""):
                 await _answer(send, 401, _login_page(""), kind="text/html; charset=utf-8")
@@ -107,9 +114,15 @@ class Guard:
             return 413, _error("the body is larger than 1 MiB", "send less")
         return None
 
+    async def _read_panels(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["method"] == "GET" and _OF_PANELS.fullmatch(scope["path"]):
+            await self._app(scope, _bounded(receive), _with_headers(send))
+            return
+        document = _error("this token reads panels and metrics alone", "ask with the token of the page")
+        await _answer(send, 403, document)
+
     def _known(self, headers: dict[str, str]) -> bool:
-        kind, _, given = headers.get("authorization", "").partition(" ")
-        if kind.lower() == "bearer" and hmac.compare_digest(given.strip().encode(), self._token):
+        if _shows(headers, self._token):
             return True
         try:
             cookie = SimpleCookie(headers.get("cookie", "")).get(self._rules.cookie)
@@ -129,6 +142,11 @@ class Guard:
             + secure
         )
         await _answer(send, 303, b"", extra=((b"location", b"/"), (b"set-cookie", cookie.encode())))
+
+
+def _shows(headers: dict[str, str], token: bytes) -> bool:
+    kind, _, given = headers.get("authorization", "").partition(" ")
+    return kind.lower() == "bearer" and hmac.compare_digest(given.strip().encode(), token)
 
 
 def _same(origin: str, host: str) -> bool:

@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from headrace.errors import HeadraceError, RefusedError
+from headrace.errors import HeadraceError, ProfileError, RefusedError
 from headrace.operate.page_options import PageOptions
 from headrace.web.exposure import Exposure
 
@@ -60,6 +60,11 @@ def check_page(options: PageOptions) -> str | None:
         return None
     exposure = _exposure(options)
     exposure.check()
+    if exposure.token is not None and exposure.token == exposure.panels_token:
+        raise ProfileError(
+            "page.panels_token is the page's own token, which lets everything be done",
+            fix="let it be another one",
+        )
     return exposure.token
 
 
@@ -72,6 +77,7 @@ def _exposure(options: PageOptions) -> Exposure:
         certificate=options.certificate,
         certificate_key=options.certificate_key,
         plain_http=options.plain_http,
+        panels_token=None if options.panels_token is None else options.panels_token.reveal(),
     )
 
 
@@ -110,11 +116,16 @@ def _opened(
         tell(f"port {options.port} is taken, so the page is at port {listening.getsockname()[1]}")
     port = listening.getsockname()[1]
     secure = options.certificate is not None
+    exposure = _exposure(options)
     rules = GuardRules(
-        names=(*options.names, options.host), token=token, secure=secure, cookie=f"headrace_{port}"
+        names=(*options.names, options.host),
+        token=token,
+        secure=secure,
+        cookie=f"headrace_{port}",
+        panels_token=exposure.panels_token,
     )
     sources = PageSources(runtime)
-    tls = _exposure(options).tls
+    tls = exposure.tls
     app = page_app(sources, rules)
     try:
         files.enter_context(serving(app, listening, tls=tls, stop_s_max=_STOP_S_MAX))
