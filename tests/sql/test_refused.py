@@ -85,7 +85,7 @@ SELECT kind, count(*) FROM events GROUP BY kind | column 2 has no name | ... AS 
 SELECT kind, count(*) AS n, sum(i) AS N FROM events GROUP BY kind | two columns are named 'N' | AS another_name
 SELECT i AS _x FROM events | column '_x' begins with _, which is Headrace's | AS x
 SELECT * FROM events GROUP BY kind | * in a query with GROUP BY | keys and the aggregates
-SELECT max(i) AS m FROM events GROUP BY 3 | GROUP BY 3: there are 1 columns | the key
+SELECT max(i) AS m FROM events GROUP BY 3 | GROUP BY 3: it selects 1 column | the key
 SELECT COLUMNS('a.*') FROM events | COLUMNS(...) or * inside an expression | write the columns
 SELECT $1 AS x FROM events | a parameter cannot be used over a stream | the value
 SELECT #1 AS x FROM events | a positional reference cannot be used over a stream | name
@@ -99,7 +99,7 @@ SELECT CAST(i AS foo) AS x FROM events | Type with name foo does not exist! (lin
 {COUNT} window(seen, '5 minuts') | window(): '5 minuts': 'minuts': unknown unit | '5 minutes'
 {COUNT} window(seen, '1 month') | window(): '1 month': 'month': it has no fixed length | '5 minutes'
 {COUNT} window(seen, '5 minutes', '10 minutes') | the slide of the window is longer than its size | at most the size
-{COUNT} window(seen) | window(...) with 1 arguments (line 1, column 57 of the query) | write window(time, '5 minutes')
+{COUNT} window(seen) | window(...) with 1 argument (line 1, column 57 of the query) | write window(time, '5 minutes')
 {COUNT} window(seen, INTERVAL 5 MINUTES) | a length of window() that is not a text | '5 minutes'
 {COUNT} window(seen, '0 s') | window() of length 0 | '5 minutes'
 {COUNT} window(seen, '99999999999 days') | window(): '99999999999 days' is too long (line 1, column 70 of the query) | '5 minutes'
@@ -164,6 +164,17 @@ def test_a_query_is_refused_with_its_place_and_what_to_write_instead(line: str) 
     assert [problem.subject for problem in problems] == ["table 't'"] * len(problems)
     assert any(problem.what.startswith(what) and fix in problem.fix for problem in problems), problems
     assert all(problem.fix and problem.line > 0 and problem.file.endswith(".py") for problem in problems)
+
+
+def test_a_list_of_what_there_is_says_where_it_is_cut() -> None:
+    pipeline = pipeline_with("SELECT id FROM events")
+    for number in range(12):
+        pipeline.table(f"of_{number}", "SELECT id FROM events")
+    pipeline.table("over_none", "SELECT id FROM nothing")
+    pipeline.panel("Over none", "SELECT n FROM nothing")
+    fixes = [problem.fix for problem in problems_of(pipeline)]
+    assert [fix.count(",") for fix in fixes] == [12, 12]
+    assert all(fix.endswith(", …") for fix in fixes)
 
 
 def test_a_panel_may_be_ordered_by_a_collation() -> None:

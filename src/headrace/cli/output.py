@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 __all__ = [
     "cell",
     "console",
-    "counted",
     "error_console",
     "json_text",
     "print_facts",
@@ -155,11 +154,6 @@ def told_waiting() -> Callable[[Waiting | None], None]:
 def spell_number(value: float) -> str:
     """Return a number with its thousands apart: `12,345`, `3.4`."""
     return f"{value:,.0f}" if isinstance(value, int) or abs(value) >= 100 else f"{value:,.1f}"
-
-
-def counted(count: int, what: str) -> str:
-    """Return a number of things: `1 record`, `12,345 records`; `what` is the word for several."""
-    return f"{spell_number(count)} {what if count != 1 else what.removesuffix('s')}"
 
 
 def json_text(value: Any) -> str:

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from headrace.cli.output import cell, console, counted, spell_number
+from headrace.cli.output import cell, console, spell_number
+from headrace.declare.words import counted
 from headrace.operate.waiting import WaitingWords
 
 if TYPE_CHECKING:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
-__all__ = ["did_you_mean", "nearest", "printable"]
+__all__ = ["counted", "did_you_mean", "listed", "nearest", "printable"]
+
+_LISTED_MAX = 12
 
 
 def nearest(word: str, known: Iterable[str]) -> str | None:
@@ -20,6 +22,16 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Return `"; did you mean 'X'?"`, or nothing when no known word is near."""
     found = nearest(word, known)
     return f"; did you mean '{found}'?" if found else ""
+
+
+def counted(count: int, what: str) -> str:
+    """Return a number of things: `1 record`, `12,345 records`; `what` is the word for several."""
+    return f"{count:,} {what if count != 1 else what.removesuffix('s')}"
+
+
+def listed(names: Sequence[str]) -> str:
+    """Return the first names, `…` when there are more; `none` when there are none."""
+    return ", ".join([*names[:_LISTED_MAX], *("…" for _ in names[_LISTED_MAX : _LISTED_MAX + 1])]) or "none"
 
 
 def printable(text: str, keep: str = "") -> str:

@@ -202,7 +202,8 @@ def _scan(text: str, at: int, place: str) -> tuple[Any, int]:
         return _DECODER.raw_decode(text, at)
     except json.JSONDecodeError as error:
         # Never the text itself: it is a payload.
-        raise _not_json(f"{place}: not JSON: {error.msg} at character {error.pos - at + 1}") from None
+        what = error.msg.removesuffix(" at")
+        raise _not_json(f"{place}: not JSON: {what} at character {error.pos - at + 1}") from None
     except ValueError as error:
         raise _not_json(f"{place}: not JSON: {error}") from None
     except RecursionError:

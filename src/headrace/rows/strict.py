@@ -130,7 +130,7 @@ def _parse(value: bytes | None) -> tuple[Any, tuple[str, str] | None]:
 
 
 def _reason(message: str) -> str:
-    return message[:1].lower() + message[1:]
+    return message[:1].lower() + message[1:].removesuffix(" at")  # some of Python's say it already
 
 
 def _refuse_constant(word: str) -> NoReturn:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from headrace.declare.words import did_you_mean
+from headrace.declare.words import did_you_mean, listed
 from headrace.sql import functions
 from headrace.sql.syntax import (
     WINDOW_FUNCTION,
@@ -260,10 +260,8 @@ class Expressions:
                 f"'{word}' is there only with window(...)", "add GROUP BY window(time, '5 minutes')", node
             )
             return
-        listed = ", ".join(known[:12]) + (", ..." if len(known) > 12 else "")
-        self.refuse(
-            f"unknown column '{'.'.join(names)}'{did_you_mean(word, known)}", f"there are {listed}", node
-        )
+        what = f"unknown column '{'.'.join(names)}'{did_you_mean(word, known)}"
+        self.refuse(what, f"there are {listed(known)}", node)
 
     def _function(self, node: Node, bound: frozenset[str], aggregates: str) -> Node | None:
         name = node["function_name"]

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 
 from headrace.declare import format_duration, parse_duration
+from headrace.declare.words import counted
 from headrace.sql import functions
 from headrace.sql.aggregates import AGGREGATES, canonical_name
 from headrace.sql.expressions import ALIAS, GROUP, Expressions, has_aggregate, is_aggregate
@@ -135,8 +136,8 @@ class _Grouping:
             position = int(node["literal"]["text"])
             items = self._query["select_list"]
             if not 1 <= position <= len(items):
-                raise QueryError(f"GROUP BY {position}: there are {len(items)} columns", "write the key",
-                                 location_of(node))  # fmt: skip
+                raise QueryError(f"GROUP BY {position}: it selects {counted(len(items), 'columns')}",
+                                 "write the key", location_of(node))  # fmt: skip
             meant: Node = items[position - 1]
             return meant
         if node["class"] == "COLUMN_REF" and len(node["column_names"]) == 1:
@@ -154,7 +155,7 @@ class _Grouping:
             "window", "window(time, '5 minutes') or window(time, '5 minutes', '1 minute')")  # fmt: skip
         arguments = arguments_of(node)
         if len(arguments) not in ((2,) if is_session else (2, 3)):
-            self._refuse(f"{name}(...) with {len(arguments)} arguments", f"write {form}", node)
+            self._refuse(f"{name}(...) with {counted(len(arguments), 'arguments')}", f"write {form}", node)
             return None
         before = len(self._errors)
         time = self._names().resolved(arguments[0], aggregates="GROUP BY")
@@ -298,7 +299,7 @@ class _Grouping:
             return node
         wanted = 2 if canonical_word in ("max_by", "min_by") else 1
         if len(arguments) != wanted and not (canonical_word == "count" and not arguments):
-            self._refuse(f"{name}() with {len(arguments)} arguments", f"it takes {wanted}", node)
+            self._refuse(f"{name}() with {counted(len(arguments), 'arguments')}", f"it takes {wanted}", node)
             return node
         if canonical_word == "count" and arguments and not node["distinct"] and _is_value(arguments[0]):
             arguments = []

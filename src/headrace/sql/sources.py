@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from headrace.declare.words import did_you_mean
+from headrace.declare.words import did_you_mean, listed
 from headrace.sql.expressions import ALIAS, Expressions, Relation, Scope, has_aggregate
 from headrace.sql.plan import StreamPlan
 from headrace.sql.syntax import (
@@ -160,7 +160,7 @@ class _Reader:
         known = [*self._catalog.streams, *self._catalog.references, *self._catalog.tables]
         raise QueryError(
             f"there is no stream or table '{name}'{did_you_mean(name, known)}",
-            f"there are {', '.join(sorted(known)[:12]) or 'none'}", at,
+            f"there are {listed(sorted(known))}", at,
         )  # fmt: skip
 
     def _refuse_decorations(self, node: Node) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from headrace.declare import Table
-from headrace.declare.words import did_you_mean
+from headrace.declare.words import did_you_mean, listed
 from headrace.sql import functions
 from headrace.sql.choices import open_choices
 from headrace.sql.kept import refuse_kept_type
@@ -143,7 +143,7 @@ def _judge(query: Node, catalog: Catalog, errors: list[QueryError], *, is_view: 
             what, fix = f"'{name}' is a stream", "read a table over it"
         else:
             what = f"there is no table '{name}'{did_you_mean(name, catalog.tables)}"
-            fix = f"there are {', '.join(sorted(catalog.tables)[:12])}"
+            fix = f"there are {listed(sorted(catalog.tables))}"
         errors.append(QueryError(what, fix, location_of(node)))
     if is_view:
         errors += open_choices(query)
