@@ -152,6 +152,11 @@ class Alerts:
             self._named(name).silenced_until = None
             self._saved()
 
+    def save(self) -> None:
+        """Have the states saved as they are."""
+        with self._lock:
+            self._saved()
+
     def worked(self) -> None:
         """Note that this run works: that the one before failed is over with the next look, or at the end."""
         self._works = True

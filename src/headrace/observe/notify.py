@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from headrace.observe.alerts import Notice
+from headrace.observe.kept import write_kept
 
 __all__ = ["Email", "Notifying", "Sends", "Slack", "Webhook", "notice_text"]
 
@@ -292,6 +293,7 @@ class Notifying:
             _Told(name, sends, severity, failed, before=before.get(name, ()), changed=self._save)
             for name, sends, severity in notifiers
         ]
+        self._save()  # a disk that gets full has room for what is saved then
         for each in self._told:
             each.start()
 
@@ -315,10 +317,8 @@ class Notifying:
             if self._kept is None or self._closed:
                 return
             document = {each.name: [_stored(notice) for notice in each.open()] for each in self._told}
-            with suppress(OSError):  # a full disk: then it is told, or lost with this process
-                beside = self._kept.with_name(self._kept.name + ".new")
-                beside.write_text(json.dumps(document) + "\n", encoding="utf-8")
-                beside.replace(self._kept)
+            with suppress(OSError):  # then it is told, or lost with this process
+                write_kept(self._kept, json.dumps(document) + "\n")
 
 
 def _stored(notice: Notice) -> dict[str, Any]:

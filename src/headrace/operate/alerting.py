@@ -136,6 +136,7 @@ class Alerting:
         """Begin to look."""
         self._ended.clear()
         self._stop_s = _STOP_S
+        self.alerts.save()  # a disk that gets full has room for what is saved then
         self._tell = self._notifying()
         self._thread = threading.Thread(target=self._run, name="headrace-alerts", daemon=True)
         self._thread.start()
@@ -220,10 +221,10 @@ class Alerting:
         self._journal.warning("notifier", notifier=name, why=why)
 
     def _save(self, document: Mapping[str, Any]) -> None:
-        with suppress(OSError):  # a full disk: the states are those of the next change, too
-            beside = self._path.with_name(self._path.name + ".new")
-            beside.write_text(json.dumps(document) + "\n", encoding="utf-8")
-            beside.replace(self._path)
+        from headrace.observe.kept import write_kept
+
+        with suppress(OSError):  # the states are those of the next change, too
+            write_kept(self._path, json.dumps(document) + "\n")
 
 
 def _words_of(error: Exception) -> tuple[str, str]:
