@@ -86,6 +86,8 @@ def test_an_alert_of_a_run_is_shown_silenced_and_kept_for_the_next_one(tmp_path:
     lines = [json.loads(line) for line in project.journal_path.read_text().splitlines()]
     said = [(line["event"], line["level"]) for line in lines if line.get("alert") == "empty"]
     assert said == [("alert fires", "warning"), ("alert silenced", "info"), ("silence ended", "info")]
+    (fires,) = [line for line in lines if line["event"] == "alert fires"]
+    assert set(fires) == {"timestamp", "level", "event", "alert"}, "it is either so or not, and has no value"
     assert saved_alerts(project)["empty"]["state"] == "firing"
     assert alerts_of(project)["running"] is False
     assert state_of(project, "empty")["state"] == "firing"

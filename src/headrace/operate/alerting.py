@@ -208,7 +208,8 @@ class Alerting:
 
     def _changed(self, change: Mapping[str, Any]) -> None:
         if change["to"] == "firing":
-            self._journal.warning("alert fires", alert=change["name"], value=change["value"])
+            found = {} if change["value"] is None else {"value": change["value"]}
+            self._journal.warning("alert fires", alert=change["name"], **found)
         elif change["from"] == "firing":
             self._journal.info("alert resolved", alert=change["name"])
 
