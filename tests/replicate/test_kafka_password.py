@@ -19,6 +19,8 @@ from json_targets import KafkaTarget
 
 from headrace.errors import RefusedError
 from headrace.operate.secrets import Secret
+from headrace.replicate.kafka import KafkaReplica
+from headrace.testing.replica_obstacles import WrongCredentialsConformance
 from headrace.testing.replica_writes import FIRST, THINGS, chunk, opened, thing
 from servers.guard import wait_until
 from servers.kafka import KafkaBroker
@@ -62,15 +64,29 @@ def allow(guarded: KafkaBroker, identity: str, pattern: ResourcePatternType, use
     wait_until(lambda: len(admin.describe_acls(every).result(20)) == 2, what="the broker knows them")
 
 
-def test_a_wrong_password_is_refused_in_words_that_hold_no_secret(guarded: KafkaBroker) -> None:
-    target = KafkaTarget(guarded.bootstrap)
-    with pytest.raises(RefusedError, match="password") as raised, opened(target, **ada(guarded, WRONG)):
-        pass
-    assert WRONG not in f"{raised.value}{raised.value.__cause__}{raised.value!r}"
-    with opened(target, **ada(guarded)) as writer:
-        writer.take(THINGS.name, None, FIRST)
-        writer.write(chunk([thing("ann", 1)], epoch=1))
-    assert [row["who"] for row in target.rows(THINGS.name)] == ["ann"]
+class GuardedTarget(KafkaTarget):
+    """Topics that the replica comes to by a password; the test reads them without one."""
+
+    def __init__(self, guarded: KafkaBroker) -> None:
+        super().__init__(guarded.bootstrap)
+        self._guarded = guarded
+
+    def replica(self, **options: Any) -> KafkaReplica:
+        return super().replica(**{**ada(self._guarded), **options})
+
+    def wrong_credentials(self) -> dict[str, Any]:
+        return {"password": Secret(WRONG)}
+
+    def secret_words(self) -> tuple[str, ...]:
+        return PASSWORD, WRONG
+
+
+class TestKafkaPassword(WrongCredentialsConformance):
+    advice = "password"
+
+    @pytest.fixture
+    def target(self, guarded: KafkaBroker) -> GuardedTarget:
+        return GuardedTarget(guarded)
 
 
 def test_a_user_who_may_not_use_the_transactional_ids_is_told_by_which_rule_one_may(

@@ -55,7 +55,7 @@ _LOGIN = (KafkaError._AUTHENTICATION, KafkaError.SASL_AUTHENTICATION_FAILED, Kaf
 """What brokers may refuse for a while after they took it: a password or certificate that is being changed."""
 
 TOO_LARGE_FIX = "raise record_bytes_max in the profile (the topic's max.message.bytes), or split the record"
-_FIX = "correct the stream's settings in the profile, or ask who runs the brokers"
+_FIX = "correct its settings in the profile (user, password and TLS among them), or ask who runs the brokers"
 _GONE = (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError.UNKNOWN_TOPIC_ID)
 _AWAY = (
     KafkaError._TRANSPORT,
