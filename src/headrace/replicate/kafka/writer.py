@@ -13,7 +13,8 @@ latest:
   that the cursor names, looks at the cursor again, and puts its own there, in a transaction of the gate. Who
   comes later shuts that transaction out, or finds the other writer's name in the cursor.
 
-The brokers forget an id that nobody uses after `transactional.id.expiration.ms` (a week).
+The brokers forget an id that nobody uses after `transactional.id.expiration.ms` (a week): a writer's next
+transaction fails then, and is tried again by a new one.
 """
 
 from __future__ import annotations
@@ -408,6 +409,9 @@ class KafkaWriter:
                 what = f"a transaction of {names} took longer than the brokers allow"
                 return TransientError(what, fix="it is tried again; a lower chunk_bytes_max takes less time")
             return fenced(*self._lost(tables))
+        if code == KafkaError.INVALID_PRODUCER_ID_MAPPING:
+            what = f"{place}: unused for transactional.id.expiration.ms, its transactional id was forgotten"
+            return TransientError(what, fix="it is tried again with a new one")
         if code == KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED:
             what = f"{place}: the user may not use this replica's transactional ids"
             return RefusedError(
