@@ -28,6 +28,7 @@ def shop() -> hr.Pipeline:
         "by_minute", "SELECT window_start, count(*) AS n FROM events GROUP BY window(happened, '1 minute')"
     )
     pipeline.table("large", "SELECT count(*) AS n FROM events WHERE amount > 100")
+    pipeline.table("most", "SELECT id, CAST(max(amount) AS TINYINT) AS amount FROM events GROUP BY id")
     return pipeline
 
 

@@ -7,6 +7,7 @@ from datetime import timedelta
 
 from headrace.engine.spark.cluster import ClusterFacts
 from headrace.observe import METRICS, Kind, Sample
+from headrace.observe.gather import failed_cells
 from headrace.observe.metrics import METRICS_BY_NAME, Source
 from headrace.testing import PipelineTest
 from observe.observed import START, Facts, observer_of, shop, step, value_of
@@ -65,6 +66,30 @@ def test_counters_are_the_ledgers_also_in_a_process_that_begins_anew() -> None:
 
         assert counted(again.samples()) == counted(taken)
         again.close()
+
+
+def test_cells_that_fail_are_counted_by_table_and_column_as_the_tables_are() -> None:
+    failing = {"table": "most", "column": "amount"}
+    with PipelineTest(shop(), start=START) as test:
+        send_of_every_kind(test)
+        observer = observer_of(test)
+        step(test, observer)
+        observer.tick()
+        assert value_of(observer.samples(), "headrace_failed_cells", **failing) == 1, "500 is no TINYINT"
+        test.send("events", {"id": "f", "happened": START, "amount": 501})
+        step(test, observer)
+        test.clock.move(timedelta(minutes=1))
+        observer.tick()
+        assert value_of(observer.samples(), "headrace_failed_cells", **failing) == 2
+        observer.close()
+
+
+def test_cells_that_take_too_long_to_count_are_left_out_and_no_failure() -> None:
+    with PipelineTest(shop(), start=START) as test:
+        found = {each.name for each in failed_cells(test.store)}
+        assert found == {"headrace_failed_cells"}
+        with test.store.without_readers():
+            assert failed_cells(test.store) == []
 
 
 def test_every_sample_is_in_the_table_with_the_labels_that_it_says() -> None:

@@ -9,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from headrace.errors import TransientError
 from headrace.observe.metrics import Sample
 from headrace.rows.result import Outcome
 from headrace.store.ledger import ledger_of
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = [
     "REPLICA_STATES",
     "ProcessFigures",
+    "failed_cells",
     "from_ledger",
     "from_minutes",
     "from_replicas",
@@ -35,6 +37,7 @@ __all__ = [
 REPLICA_STATES = ("starting", "following", "waiting", "refused", "paused", "stopped")
 _FSYNC_BYTES = b"\0" * 4096
 _MICROS = 1e6
+_CELLS_S_MAX = 2.0
 
 
 def from_ledger(progress: Progress) -> Iterator[Sample]:
@@ -137,6 +140,23 @@ def state_rows(store: Store, tables: Iterable[str]) -> list[Sample]:
         with store.snapshot() as reader:
             found |= {name: rows_outside(reader, name) for name in outside}
     return [Sample("headrace_state_rows", {"table": name}, number) for name, number in found.items()]
+
+
+def failed_cells(store: Store) -> list[Sample]:
+    """Return how many cells of tables fail, by column; none where counting is refused, or takes too long.
+
+    To count them, the tables that have such cells are read whole.
+    """
+    try:
+        rows = store.query("FROM failed_cells", seconds_max=_CELLS_S_MAX).to_pylist()
+    except TransientError:
+        return []
+    return [
+        Sample(
+            "headrace_failed_cells", {"table": row["table_name"], "column": row["column_name"]}, row["cells"]
+        )
+        for row in rows
+    ]
 
 
 def from_replicas(states: Sequence[Mapping[str, Any]], store: Store, now_s: float) -> Iterator[Sample]:

@@ -187,6 +187,10 @@ METRICS: tuple[Metric, ...] = (
            "Records of the last micro-batch, by the time that it took; a run keeps up while its input rate "
            "is below it.", Source.SPARK),
     _gauge("headrace_state_rows", "rows", "Rows of a table's state.", Source.LEDGER, "table"),
+    _gauge("headrace_failed_cells", "cells",
+           "Cells of a table that are NULL because what is computed there fails, by column; in the column "
+           "HAVING, rows that are not shown because that fails. Left out while counting takes over 2 s.",
+           Source.LEDGER, "table", "column"),
     _gauge("headrace_store_bytes", "bytes", "The size of the store's file and of what is not in it yet.",
            Source.PROCESS),
     _gauge("headrace_log_bytes", "bytes", "The size of the embedded log's file.", Source.PROCESS),

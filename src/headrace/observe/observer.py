@@ -18,6 +18,7 @@ from headrace.observe.epochs import EpochFigures
 from headrace.observe.exposition import Exposition
 from headrace.observe.gather import (
     ProcessFigures,
+    failed_cells,
     from_ledger,
     from_minutes,
     from_replicas,
@@ -247,6 +248,7 @@ class Observer:
         questions: tuple[tuple[str, float, Callable[[], list[Sample]]], ...] = (
             ("counts", _WRITE_S, lambda: from_minutes(self._store)),
             ("state", _SLOW_S, lambda: state_rows(self._store, self._store.progress.tables)),
+            ("cells", _SLOW_S, lambda: failed_cells(self._store)),
             ("disk", _SLOW_S, self._probe),
             ("replicas", _TICK_S, lambda: self._replicas(now_s)),
         )
