@@ -132,3 +132,22 @@ def test_who_asks_for_replicas_names_their_profile_where_it_has_a_store_of_its_o
 def test_a_variable_is_exported_for_every_command_of_its_profile(blueprint: str) -> None:
     lesson = project_files(blueprint)["README.md"].decode()
     assert re.findall(r"^[A-Z_]+=\S+ headrace .*", lesson, re.MULTILINE) == []
+
+
+@pytest.mark.parametrize("blueprint", BLUEPRINTS)
+def test_the_card_of_a_lesson_says_how_to_start_watch_peek_submit_and_count(blueprint: str) -> None:
+    lesson = project_files(blueprint)["README.md"].decode()
+    card = lesson.partition("\n## Quick reference\n")[2].partition("\n## ")[0]
+    told = [" ".join(words) for words in commands_of(card)]
+    for command in ("run", "status", "log peek", "run --profile cluster", "ledger"):
+        assert any(each == command or each.startswith(f"{command} ") for each in told), command
+    assert "Ctrl-C" in card and "8600" in card
+
+
+@pytest.mark.parametrize("blueprint", BLUEPRINTS)
+def test_the_troubleshooting_of_a_lesson_knows_what_goes_wrong_in_all_of_them(blueprint: str) -> None:
+    lesson = project_files(blueprint)["README.md"].decode()
+    rows = lesson.partition("\n## Troubleshooting\n")[2].partition("\n## ")[0].splitlines()
+    seen = [row.split("|")[1].strip() for row in rows if row.startswith("| ")]
+    for trouble in ("the broker ", "the topic is absent", "port ", "the run has failed", "out of memory"):
+        assert [each for each in seen if trouble in each] != [], trouble
