@@ -16,7 +16,10 @@ import pytest
 
 from command_lines import parsed
 from headrace.blueprints import BLUEPRINTS, project_files, write_project
+from headrace.engine.local import EngineSettings
 from headrace.operate import load_project
+from headrace.operate.options import parse_size
+from headrace.operate.profiles import Profile, read_profile
 from headrace.testing import PipelineTest
 
 _COMMAND = re.compile(r"(?:^|[|`(]\s*|&& )headrace ([^|`#&]+)", re.MULTILINE)
@@ -151,3 +154,16 @@ def test_the_troubleshooting_of_a_lesson_knows_what_goes_wrong_in_all_of_them(bl
     seen = [row.split("|")[1].strip() for row in rows if row.startswith("| ")]
     for trouble in ("the broker ", "the topic is absent", "port ", "the run has failed", "out of memory"):
         assert [each for each in seen if trouble in each] != [], trouble
+
+
+@pytest.mark.parametrize("blueprint", ["commerce", "customers", "operations"])
+def test_settings_that_a_profile_shows_as_left_out_are_the_defaults(blueprint: str, tmp_path: Path) -> None:
+    text = project_files(blueprint)["headrace.toml"].decode()
+    shown = text.partition("with what they are when they are left out:\n")[2]
+    lines = re.findall(r"^# (\w.*)$", shown.partition("\n\n")[0], re.MULTILINE)
+    (tmp_path / "headrace.toml").write_text("\n".join(["[profiles.local]", *lines]))
+    profile, defaults = read_profile(tmp_path, "local"), EngineSettings()
+    assert profile.store.path == str(tmp_path / Profile().store.path)
+    assert profile.engine_settings.linger == defaults.linger
+    assert profile.engine_settings.threads == defaults.threads
+    assert profile.engine_settings.memory_limit == parse_size(defaults.memory_limit)
