@@ -142,6 +142,7 @@ INCIDENTS: dict[tuple[str, str], Incident] = {
     ("commerce", "late"): Incident(spoiled(2, "late_share=0.3"), {"late_records"}, 6),
     ("customers", "nothing comes"): Incident(nothing_comes(4), {"no_events"}, 1),
     ("customers", "quality"): Incident(incident(2, "quality"), {"low_quality"}, 6),
+    ("customers", "malformed"): Incident(incident(2, "malformed"), {"low_quality"}, 6),
     ("customers", "late"): Incident(incident(2, "late"), {"late_records"}, 6),
     ("customers", "a run that stands still"): Incident(stands_still(5), {"slow", "no_events"}, 3, True),
     ("operations", "latency"): Incident(incident(3, "latency"), {"slow_service", "slow_transactions"}, 4),
@@ -178,6 +179,24 @@ def test_a_run_that_begins_again_after_hours_is_given_time_for_what_comes(bluepr
         watched.alerts.look(test.clock.time)
         watched.live(2, watched.calm)
         assert watched.notices == []
+
+
+@pytest.mark.parametrize(
+    ("blueprint", "silent", "named"),
+    [("commerce", 60, 120), ("customers", 60, 120), ("operations", 0, 60), ("signups", 60, 600)],
+)
+def test_a_silence_is_told_when_it_has_lasted_as_long_as_the_alert_says(
+    blueprint: str, silent: int, named: int
+) -> None:
+    with PipelineTest(PIPELINES[blueprint], partitions=3, start=START) as test:
+        watched = Watched(test, blueprint)
+        watched.live(2, watched.calm)
+        # The last records came a minute ago, and were committed right now.
+        while not watched.firing():
+            test.clock.move(timedelta(seconds=10))
+            watched.alerts.look(test.clock.time)
+            silent += 10
+        assert named <= silent <= named + 70
 
 
 def test_there_is_an_incident_for_every_alert() -> None:

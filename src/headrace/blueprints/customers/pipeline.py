@@ -272,13 +272,13 @@ pipeline.panel(
 # Alerts: queries that give true when somebody should look.
 # --------------------------------------------------------------------------------------------------
 
-# `minute` is the beginning of a minute: its last record may have come 59 seconds after it. A run that has
-# begun is given the time of `hold` for its first records, and for those that came while there was none.
+# `minute` is the beginning of a minute: its last event may be 59 seconds younger, so it is true after one to
+# two minutes, and fires after two to three. A run that has begun is given `hold` for its first records.
 pipeline.alert(
     "no_events",
     "SELECT coalesce(max(minute) < now() - INTERVAL 2 MINUTES, true) FROM outcomes_by_minute",
     severity="critical",
-    hold="2 minutes",
+    hold="1 minute",
     summary="No record of the last 2 minutes was read: nothing comes in, or reading is behind.",
 )
 

@@ -354,7 +354,7 @@ pipeline.alert(
 
 pipeline.alert(
     "no_commit",
-    "SELECT coalesce(max(committed_at) < now() - INTERVAL 30 SECONDS, true) FROM epochs",
+    "SELECT coalesce(max(committed_at) < now() - INTERVAL 10 SECONDS, true) FROM epochs",
     severity="critical",
     hold="1 minute",  # a run that has begun is given this time for its first commit
     summary="Nothing was committed for 60 seconds: the run has failed, or no record comes.",

@@ -167,7 +167,7 @@ pipeline.alert(
     "no_users",
     "SELECT coalesce(max(minute) < now() - INTERVAL 2 MINUTES, true) FROM outcomes_by_minute",
     severity="warning",
-    hold="10 minutes",  # a run that has begun is given this time for its first users
+    hold="9 minutes",  # a run that has begun is given this time for its first users
     summary="No user has been polled for 10 minutes: does the API answer?",
 )
 
