@@ -1,6 +1,5 @@
 """A full disk and a read-only folder: a clear error, nothing lost, and the run goes on once there is room."""
 
-import contextlib
 import os
 import subprocess
 from collections.abc import Iterator
@@ -14,7 +13,7 @@ from oracle_model import Arrival
 from headrace.errors import HeadraceError
 from headrace.log import open_embedded_log
 from headrace.testing import OpenLog, PipelineTest
-from servers.disks import small_disk
+from servers.disks import full_disk, small_disk
 from servers.topics import KafkaTopics, kafka_topics
 
 
@@ -38,15 +37,12 @@ def _fill_while_it_runs(megabytes: int, open_log: OpenLog | None = None) -> None
     """Run out of room in the midst; there is an error that says it, and with room the run goes on."""
     found = arrivals(6000, seed=3)
     with small_disk(megabytes) as disk:
-        ballast = disk / "ballast"
         with _test(disk, open_log) as test:
             append_all(test.log("events"), found)
             test.step(rows_max=500)
-            _fill(ballast)
-            with pytest.raises(HeadraceError, match=r"(?i)full|space"):
+            with full_disk(disk), pytest.raises(HeadraceError, match=r"(?i)full|space"):
                 for _ in range(1000):
                     test.step(rows_max=500)
-            ballast.unlink()
         _goes_on(disk, open_log, found)
 
 
@@ -83,15 +79,6 @@ def test_a_full_disk_of_the_store_stops_a_run_on_kafka_with_a_clear_error_and_lo
     topics: KafkaTopics,
 ) -> None:
     _fill_while_it_runs(32, topics.open_log)
-
-
-def _fill(ballast: Path) -> None:
-    """Take all the room that the disk has left."""
-    with ballast.open("wb") as file, contextlib.suppress(OSError):
-        for size in (1 << 20, 1 << 12, 1):
-            with contextlib.suppress(OSError):
-                while True:
-                    os.write(file.fileno(), b"x" * size)
 
 
 def test_a_full_disk_refuses_an_append_and_keeps_what_was_acknowledged() -> None:

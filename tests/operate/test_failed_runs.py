@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
 from queue import Queue
@@ -27,7 +27,7 @@ from headrace.operate.alerting import alerts_of, saved_alerts
 from headrace.operate.project import Project
 from headrace.testing import PipelineTest
 from observe.observed import START, shop
-from servers.disks import small_disk
+from servers.disks import full_disk, small_disk
 
 PIPELINE = """
 import headrace as hr
@@ -163,15 +163,6 @@ def test_receivers_that_do_not_answer_hold_up_no_end_and_are_told_by_the_next_ru
     assert sorted(told) == ["firing", "firing", "resolved", "resolved"]
 
 
-def _fill(ballast: Path) -> None:
-    """Take all the room that the disk has left."""
-    with ballast.open("wb", buffering=0) as file, suppress(OSError):
-        for size in (1 << 20, 1 << 12, 1):
-            with suppress(OSError):
-                while True:
-                    file.write(b"x" * size)
-
-
 @pytest.mark.parametrize("told", [True, False], ids=["told", "not told yet"])
 def test_a_failure_that_comes_with_a_full_disk_is_known_afterwards_and_told_to_be_over(
     answering: threading.Event, monkeypatch: pytest.MonkeyPatch, told: bool
@@ -180,12 +171,12 @@ def test_a_failure_that_comes_with_a_full_disk_is_known_afterwards_and_told_to_b
     monkeypatch.setattr(notify, "_TIMEOUT_S", 120)
     if not told:
         monkeypatch.setattr(alerting, "_STOP_FAILED_S", 0.5)
-    with small_disk(32) as disk, hook(answers) as (url, got):
+    with small_disk(32) as disk, hook(answers) as (url, got), ExitStack() as filled:
         project = project_in(disk, url)
         runtime = Runtime.open(project)
 
         def fails(*_: object, **__: object) -> None:
-            _fill(disk / "ballast")
+            filled.enter_context(full_disk(disk))
             raise RefusedError("the disk is full", fix="make room")
 
         monkeypatch.setattr(runtime.engine, "run", fails)
@@ -195,7 +186,7 @@ def test_a_failure_that_comes_with_a_full_disk_is_known_afterwards_and_told_to_b
         assert got.get(timeout=60)["alerts"][0]["summary"] == "The run ended by an error: the disk is full"
         (shown,) = [each for each in alerts_of(project)["alerts"] if each["name"] == "failed"]
         assert (shown["state"], shown["summary"]) == ("firing", "The run ended by an error: the disk is full")
-        (disk / "ballast").unlink()
+        filled.close()
         answers.set()
         runtime = Runtime.open(profile_in(disk, url))
         runtime.run(threading.Event(), until_caught_up=True)

@@ -4,29 +4,16 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from json_targets import WebhookTarget
 from targets import CsvTarget, DeltaTarget, FilesTarget, ParquetTarget
 
-__all__ = ["FOLDERS", "OnDisk", "folder_on", "full_disk"]
+from servers.disks import full_disk
 
-
-@contextmanager
-def full_disk(disk: Path) -> Iterator[None]:
-    """Fill it, and make room again."""
-    ballast = disk / "ballast"
-    with ballast.open("wb", buffering=0) as file:
-        for size in (65_536, 512):
-            with suppress(OSError):
-                while True:
-                    file.write(bytes(size))
-    try:
-        yield
-    finally:
-        ballast.unlink()
+__all__ = ["FOLDERS", "OnDisk", "folder_on"]
 
 
 class OnDisk:

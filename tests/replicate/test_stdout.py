@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 from json_targets import typed_row
-from small_disks import full_disk
 
 from headrace.errors import RefusedError
 from headrace.replicate.protocol import Position
@@ -23,7 +22,7 @@ from headrace.testing.pipeline_test import PipelineTest
 from headrace.testing.replica_runs import catch_up, feed, following, shop
 from headrace.testing.replica_writes import FIRST, THINGS, WriterConformance, chunk, opened, thing
 from headrace.testing.replicas import START, same
-from servers.disks import small_disk
+from servers.disks import full_disk, small_disk
 
 pytestmark = pytest.mark.slow
 

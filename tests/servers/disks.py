@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import NoReturn
 
-import pytest
+from servers.absent import absent
 
-__all__ = ["small_disk"]
+__all__ = ["full_disk", "small_disk"]
 
 
 @contextmanager
@@ -29,13 +27,24 @@ def small_disk(megabytes: int) -> Iterator[Path]:
         try:
             done = subprocess.run(words, capture_output=True, text=True, check=False)
         except FileNotFoundError:
-            _absent("there is no `mount` here")
+            absent("there is no `mount` here")
         if done.returncode:
-            _absent(f"no file system can be mounted here: {done.stderr.strip()}")
+            absent(f"no file system can be mounted here: {done.stderr.strip()}")
         undo.callback(subprocess.run, ["umount", "--lazy", str(folder)], check=True)
         folder.chmod(0o777)
         yield folder
 
 
-def _absent(what: str) -> NoReturn:
-    (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(what)
+@contextmanager
+def full_disk(disk: Path) -> Iterator[None]:
+    """Take all the room that a disk has left during the block, and give it back."""
+    ballast = disk / "ballast"
+    with ballast.open("wb", buffering=0) as file:
+        for size in (65_536, 512):
+            with suppress(OSError):
+                while True:
+                    file.write(bytes(size))
+    try:
+        yield
+    finally:
+        ballast.unlink()
