@@ -8,6 +8,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from confluent_kafka import Producer
 from raw_fetch import fetch_producers
@@ -133,11 +134,20 @@ def test_what_is_appended_carries_the_numbers_by_which_brokers_know_a_repeat(
     assert first == sorted(set(first)) and first[0] == 0 and 300 in first
 
 
-def test_of_a_large_append_few_records_are_on_their_way_at_once(
-    kafka_broker: str, topic: str, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("bound", "most", "large"),
+    [
+        ("_WAITING_MAX", 200, None),
+        ("_WAITING_BYTES_MAX", 200 * 1000, "value"),
+        ("_WAITING_BYTES_MAX", 200 * 1000, "key"),
+        ("_WAITING_BYTES_MAX", 200 * 1000, "headers"),
+    ],
+)
+def test_of_a_large_append_few_records_and_few_bytes_are_on_their_way_at_once(
+    kafka_broker: str, topic: str, monkeypatch: pytest.MonkeyPatch, bound: str, most: int, large: str | None
 ) -> None:
     monkeypatch.setattr(appending, "_BATCH", 50)
-    monkeypatch.setattr(appending, "_WAITING_MAX", 200)
+    monkeypatch.setattr(appending, bound, most)
     on_their_way: list[int] = []
     send = appending.KafkaAppender._send
 
@@ -148,7 +158,16 @@ def test_of_a_large_append_few_records_are_on_their_way_at_once(
     monkeypatch.setattr(appending.KafkaAppender, "_send", watched)
     # They linger longer than it takes to hand all of them over.
     with opened(kafka_broker, topic, partitions=2, client={"linger.ms": "200"}) as log:
-        log.append(values(*[b"%d" % number for number in range(2000)], partition=[0, 1] * 1000))
+        columns: dict[str, list[Any]] = {
+            "partition": [0, 1] * 1000,
+            "value": [b"%d" % number for number in range(2000)],
+            "key": [None] * 2000,
+            "headers": [None] * 2000,
+        }
+        if large is not None:
+            much = b"x" * 1000
+            columns[large] = [[{"key": "much", "value": much}] if large == "headers" else much] * 2000
+        log.append(pa.table(columns, schema=pa.schema([APPEND_SCHEMA.field(name) for name in columns])))
         assert [held.end for held in log.partitions()] == [1000, 1000]
     assert len(on_their_way) == 40
     assert 50 < max(on_their_way) <= 250

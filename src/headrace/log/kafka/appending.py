@@ -123,7 +123,7 @@ class KafkaAppender:
                 rows = pa.array(mine[at : at + _BATCH])
                 some = records.take(rows)
                 messages = _messages(some, None if times is None else times.take(rows))
-                waiting += some.column("value").nbytes
+                waiting += some.nbytes
                 self._send(partition, messages)
                 self._wait(_WAITING_MAX if waiting < _WAITING_BYTES_MAX else 0)
                 waiting = waiting if waiting < _WAITING_BYTES_MAX else 0
