@@ -156,6 +156,37 @@ def test_what_this_machine_lacks_is_a_warning_and_hides_nothing(
     assert "'HEADRACE_TEST_BROKERS' is not set" in capsys.readouterr().err
 
 
+_UNSET = """[profiles.local]
+streams.events.log = "kafka"
+streams.events.topic = "events"
+streams.events.brokers = "${env:HEADRACE_TEST_BROKERS}"
+streams.events.password = "${env:HEADRACE_TEST_PASSWORD}"
+replicas.copy = { kind = "postgresql", dsn = "${env:HEADRACE_TEST_DSN}" }
+page.token = "${env:HEADRACE_TEST_PAGE}"
+ingest.token = "${env:HEADRACE_TEST_INGEST}"
+alerts.notify.me = { kind = "webhook", url = "${env:HEADRACE_TEST_URL}" }
+"""
+
+
+@pytest.mark.parametrize("brokers", [None, "localhost:1"])
+def test_a_run_names_every_variable_that_it_needs_and_does_not_have_at_once(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, brokers: str | None
+) -> None:
+    names = ["PASSWORD", "DSN", "PAGE", "URL"]
+    for name in ("BROKERS", *names, "INGEST"):
+        monkeypatch.delenv(f"HEADRACE_TEST_{name}", raising=False)
+    if brokers is None:
+        names.insert(0, "BROKERS")
+    else:
+        monkeypatch.setenv("HEADRACE_TEST_BROKERS", brokers)
+    profiles(folder, _UNSET)
+    assert run(["run", "-C", str(folder)]) == 2
+    said = capsys.readouterr().err
+    found = [line.partition("variable '")[2].partition("'")[0] for line in said.splitlines()]
+    assert found == [f"HEADRACE_TEST_{name}" for name in names]
+    assert "headrace.toml:6: profile 'local': 'replicas.copy.dsn': " in said
+
+
 def test_a_secret_that_is_written_wrongly_is_a_problem(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

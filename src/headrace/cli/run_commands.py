@@ -56,9 +56,11 @@ def run_project(loaded: "Project", *, until_caught_up: bool = False, rebuild: It
     from headrace.log.backoff import when_ready
     from headrace.operate import Runtime
     from headrace.operate.extras import require_extra
+    from headrace.operate.profiles import check_secrets
     from headrace.operate.supervise import StopSignals, supervise
     from headrace.web.page.serve import check_page, served_page
 
+    check_secrets(loaded.profile, loaded.folder)
     check_page(loaded.profile.page)
     if loaded.profile.engine == "spark":  # before brokers are waited for
         require_extra("spark", "the Spark engine")

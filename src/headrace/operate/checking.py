@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, fields, is_dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from headrace.declare.words import did_you_mean
 from headrace.errors import DeclarationError, HeadraceError, Problem, ProfileError
@@ -15,7 +15,7 @@ from headrace.operate.outside import wrong_outside
 from headrace.operate.profile_file import ProfileFile, read_profile_file
 from headrace.operate.profiles import DEFAULT_PROFILE, Profile, examine_profile, problems_of_streams
 from headrace.operate.project import PIPELINE_FILE, Project, declared_pipeline, find_folder
-from headrace.operate.secrets import AbsentError, Secret
+from headrace.operate.secrets import AbsentError, unreadable_secrets
 
 if TYPE_CHECKING:
     from headrace.declare import Pipeline
@@ -101,7 +101,7 @@ class _Found:
         self.problems.extend(read.problems)
         self.absent.extend(read.absent)
         self._tell(read.profile, self._looks(read.profile))
-        self._tell(read.profile, _secrets(read.profile))
+        self._tell(read.profile, unreadable_secrets(read.profile))
         if pipeline is not None:
             streams = tuple(each.name for each in pipeline.streams)
             self.problems.extend(problems_of_streams(read.profile, self._file, streams))
@@ -115,28 +115,6 @@ class _Found:
         for key, error in errors:
             problem = self._file.problem(profile.name, key, error.message, error.fix)
             (self.absent if isinstance(error, AbsentError) else self.problems).append(problem)
-
-
-def _secrets(value: Any, path: str = "") -> Iterator[tuple[str, ProfileError]]:
-    """Give every secret below `value` that cannot be read."""
-    if isinstance(value, Secret):
-        try:
-            value.reveal()
-        except ProfileError as error:
-            yield path, error
-    elif is_dataclass(value):
-        for field in fields(value):
-            yield from _secrets(getattr(value, field.name), _joined(path, field.name))
-    elif isinstance(value, Mapping):
-        for name, each in value.items():
-            yield from _secrets(each, _joined(path, str(name)))
-    elif isinstance(value, tuple):  # a notifier: its kind, its options
-        for each in value:
-            yield from _secrets(each, path)
-
-
-def _joined(path: str, name: str) -> str:
-    return f"{path}.{name}" if path else name
 
 
 def _engine(project: Project) -> Iterator[tuple[str, ProfileError]]:

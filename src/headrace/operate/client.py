@@ -12,6 +12,7 @@ from headrace.errors import RefusedError
 from headrace.operate.answers import SECONDS_MAX, Answers
 from headrace.operate.control import ask
 from headrace.operate.lag import LogsForQuestions
+from headrace.operate.profiles import DEFAULT_PROFILE
 from headrace.operate.project import Home
 from headrace.operate.replicas import replica_states, tell_stopped
 
@@ -91,9 +92,7 @@ def connect(home: Home) -> StoreClient:
     if facts is not None and is_running(home):
         return _RunningClient(Path(facts["socket"]))
     if not home.store_path.exists():
-        raise RefusedError(
-            f"nothing has run in {home.folder} yet: there is no store", fix="run it: headrace run"
-        )
+        raise RefusedError(f"nothing has run in {home.folder} yet: there is no store", fix=_run_it(home))
     return _StoppedClient(home)
 
 
@@ -164,8 +163,15 @@ class _RunningClient:
         """Every question has a connection of its own: there is nothing to give back."""
 
 
-def _require_ours(store: ReadStore, path: Path) -> None:
+def _run_it(home: Home) -> str:
+    """Return what to do where nothing has run, with the profile that was asked for."""
+    profile = home.profile.name
+    return "run it: headrace run" + (f" --profile {profile}" if profile != DEFAULT_PROFILE else "")
+
+
+def _require_ours(store: ReadStore, home: Home) -> None:
     """Raise RefusedError for a database that no run has made, or made only as a file."""
+    path = home.store_path
     tables = set(
         store.query("SELECT concat_ws('.', schema_name, table_name) FROM duckdb_tables()")
         .column(0)
@@ -175,7 +181,7 @@ def _require_ours(store: ReadStore, path: Path) -> None:
         return
     if not tables:
         raise RefusedError(
-            f"the store {path} is an empty DuckDB file: no run has written to it", fix="run it: headrace run"
+            f"the store {path} is an empty DuckDB file: no run has written to it", fix=_run_it(home)
         )
     raise RefusedError(
         f"{path} is a DuckDB file, but no store of a pipeline",
@@ -193,7 +199,7 @@ class _StoppedClient:
         store = open_store_readonly(home.store_path)
         self._files.callback(store.close)
         try:
-            _require_ours(store, home.store_path)
+            _require_ours(store, home)
         except BaseException:
             store.close()
             raise

@@ -21,6 +21,7 @@ from headrace.operate.page_options import PageOptions
 from headrace.operate.polling_options import PollingOptions, read_polling
 from headrace.operate.profile_file import PROFILE_FILE, ProfileFile, read_profile_file
 from headrace.operate.replica_options import read_replicas
+from headrace.operate.secrets import unreadable_secrets
 from headrace.operate.spark_options import SparkOptions, read_spark
 from headrace.operate.telemetry_options import TelemetryOptions, read_telemetry
 
@@ -31,6 +32,7 @@ __all__ = [
     "Profile",
     "ReadProfile",
     "StoreBinding",
+    "check_secrets",
     "check_streams",
     "examine_profile",
     "problems_of_streams",
@@ -143,7 +145,8 @@ def read_profile(folder: Path, name: str | None) -> Profile:
         what, fix = _no_profile(file, name)
         raise ProfileError(what, fix=fix)
     read = examine_profile(file, wanted, folder)
-    _raise_all((*read.problems, *read.absent))
+    if read.problems or read.absent:
+        _raise_all((*read.problems, *read.absent, *_unreadable(read.profile, file)))
     return read.profile
 
 
@@ -187,6 +190,18 @@ def read_profile_names(folder: Path) -> tuple[str, ...]:
 def check_streams(profile: Profile, folder: Path, streams: tuple[str, ...]) -> None:
     """Raise ProfileError when the profile cannot be the one of a pipeline with these streams."""
     _raise_all(problems_of_streams(profile, read_profile_file(folder), streams))
+
+
+def check_secrets(profile: Profile, folder: Path) -> None:
+    """Raise ProfileError that names every secret which a run reads when it starts, and cannot."""
+    _raise_all(_unreadable(profile, read_profile_file(folder)))
+
+
+def _unreadable(profile: Profile, file: ProfileFile) -> tuple[Problem, ...]:
+    page = None if profile.page.serve == "off" else profile.page
+    parts = {"streams": profile.streams, "page": page, "replicas": profile.replicas, "alerts": profile.alerts}
+    found = (each for path, part in parts.items() for each in unreadable_secrets(part, path))
+    return tuple(file.problem(profile.name, key, error.message, error.fix) for key, error in found)
 
 
 def problems_of_streams(profile: Profile, file: ProfileFile, streams: tuple[str, ...]) -> tuple[Problem, ...]:

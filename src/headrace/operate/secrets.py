@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator, Mapping
+from dataclasses import fields, is_dataclass
 from pathlib import Path
+from typing import Any
 
 from headrace.errors import ProfileError
 
-__all__ = ["AbsentError", "Secret", "resolve_references"]
+__all__ = ["AbsentError", "Secret", "resolve_references", "unreadable_secrets"]
 
 _REFERENCE = re.compile(r"\$\{([^}]*)\}")
 _FILE_BYTES_MAX = 64 * 1024
@@ -47,6 +50,28 @@ class Secret:
 
     def __hash__(self) -> int:
         return hash((self._text, self._folder))
+
+
+def unreadable_secrets(value: Any, path: str = "") -> Iterator[tuple[str, ProfileError]]:
+    """Give every secret below `value`, which stands at `path` of a profile, that cannot be read."""
+    if isinstance(value, Secret):
+        try:
+            value.reveal()
+        except ProfileError as error:
+            yield path, error
+    elif is_dataclass(value):
+        for field in fields(value):
+            yield from unreadable_secrets(getattr(value, field.name), _joined(path, field.name))
+    elif isinstance(value, Mapping):
+        for name, each in value.items():
+            yield from unreadable_secrets(each, _joined(path, str(name)))
+    elif isinstance(value, tuple):  # a notifier: its kind, its options
+        for each in value:
+            yield from unreadable_secrets(each, path)
+
+
+def _joined(path: str, name: str) -> str:
+    return f"{path}.{name}" if path else name
 
 
 def resolve_references(text: str, folder: Path) -> str:
