@@ -142,7 +142,7 @@ def test_status_tables_and_sql_answer_for_people_and_for_scripts(
     ok("tables", "-C", str(project))
     assert "by_minute" in capsys.readouterr().out
     ok("tables", "by_minute", "--rows", "1", "-C", str(project))
-    assert "the first 1 rows" in capsys.readouterr().out
+    assert "the first row; more" in capsys.readouterr().out
     assert run(["tables", "by_minut", "-C", str(project)]) == 1
     assert "did you mean 'by_minute'" in capsys.readouterr().err
     query = "SELECT sensor, readings, average::DECIMAL(9,2) AS average FROM by_minute ORDER BY ALL LIMIT 1"

@@ -122,19 +122,22 @@ def _make_folder(blueprint: str, folder: Path) -> Path:
 
 
 def _load(generator: Any, log: Any, hours: float, stop: threading.Event) -> None:
-    from headrace.cli.output import error_console, spell_number
+    from headrace.cli.output import error_console
+    from headrace.declare.words import counted
     from headrace.produce.generator import RATE_DEFAULT, load_history
 
     rate = getattr(generator, "history_rate", RATE_DEFAULT)
     expected = rate * hours * 3600
     if not error_console().is_terminal:
-        typer.echo(f"making {hours:g} hours of history")
+        typer.echo(f"making {hours:g} {'hour' if hours == 1 else 'hours'} of history")
         report = load_history(generator, log, hours=hours, until=log.now(), rate=rate, stop=stop)
     else:
         from rich.progress import Progress
 
         with Progress(console=error_console(), transient=True) as progress:
-            task = progress.add_task(f"making {hours:g} hours of history", total=expected)
+            task = progress.add_task(
+                f"making {hours:g} {'hour' if hours == 1 else 'hours'} of history", total=expected
+            )
             report = load_history(
                 generator,
                 log,
@@ -144,7 +147,7 @@ def _load(generator: Any, log: Any, hours: float, stop: threading.Event) -> None
                 stop=stop,
                 on_progress=lambda done: progress.update(task, completed=done.events),
             )
-    typer.echo(f"{spell_number(report.events)} events of history made in {report.seconds:.1f} s")
+    typer.echo(f"{counted(report.events, 'events')} of history made in {report.seconds:.1f} s")
 
 
 class _Producer(threading.Thread):
@@ -190,7 +193,9 @@ class _Tables:
         from headrace.cli.output import rows_table
 
         listed = runtime.answers.status()["tables"]
-        counts = rows_table(("table", "rows"), [(line["table"], line["rows"]) for line in listed])
+        counts = rows_table(
+            ("table", "rows"), [(one["table"], one["rows"]) for one in listed if one["rows"] is not None]
+        )
         windowed = [table for table in runtime.plan.tables if table.window is not None]
         if not windowed:
             return counts

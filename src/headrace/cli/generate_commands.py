@@ -147,9 +147,10 @@ def _require_stream(project: "Project", stream: str, blueprint: str) -> None:
 
 def _tell_progress(done: "GeneratorProgress") -> None:
     from headrace.cli.output import spell_number
+    from headrace.declare.words import counted
 
     typer.echo(
-        f"{spell_number(done.events)} events, {spell_number(done.rate)}/s"
+        f"{counted(done.events, 'events')}, {spell_number(done.rate)}/s"
         + (f", {done.failed} failed" if done.failed else "")
     )
 
@@ -161,9 +162,10 @@ def _tell_events(batch: Any) -> None:
 
 def _tell_report(report: "GeneratorReport") -> None:
     from headrace.cli.output import spell_number
+    from headrace.declare.words import counted
 
     typer.echo(
-        f"{spell_number(report.events)} events in {report.seconds:.1f} s, {spell_number(report.rate)}/s; "
+        f"{counted(report.events, 'events')} in {report.seconds:.1f} s, {spell_number(report.rate)}/s; "
         f"an append took {report.append_p50_s * 1000:.1f} ms (p99 {report.append_p99_s * 1000:.1f} ms)"
         + (f"; {report.failed} failed" if report.failed else "")
     )

@@ -73,10 +73,11 @@ def describe(
 
 def _print_description(document: dict[str, Any]) -> None:
     from headrace.cli.output import console, rows_table, spell_number
+    from headrace.declare.words import counted
 
     about = "about " if document["bytes_estimated"] else ""
     typer.echo(
-        f"stream {document['stream']}: {spell_number(document['records'])} records, "
+        f"stream {document['stream']}: {counted(document['records'], 'records')}, "
         f"{about}{spell_number(document['bytes'])} bytes"
     )
     typer.echo(
@@ -251,8 +252,10 @@ def _copy_stream(
 
 
 def _print_copy(report: dict[str, Any]) -> None:
+    from headrace.declare.words import counted
+
     before = f" ({report['copied_before']:,} were there already)" if report["copied_before"] else ""
-    typer.echo(f"{report['stream']}: {report['copied']:,} records copied{before}")
+    typer.echo(f"{report['stream']}: {counted(report['copied'], 'records')} copied{before}")
     if report.get("redrive_copied"):
         typer.echo(f"{report['stream']}: {report['redrive_copied']:,} redriven records copied")
     if report["lost"]:

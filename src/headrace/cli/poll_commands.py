@@ -32,6 +32,7 @@ def poll(
     It goes on where the last poller ended: that is kept in the log. `headrace run` polls too, unless the
     profile says with_run = "no".
     """
+    from headrace.declare.words import counted
     from headrace.operate import load_project
     from headrace.operate.pollers import open_poller
     from headrace.operate.supervise import StopSignals
@@ -52,7 +53,7 @@ def poll(
     finally:
         log.close()
     typer.echo(
-        f"{report.records:,} records of {report.pages:,} pages appended to '{stream}'"
+        f"{counted(report.records, 'records')} of {counted(report.pages, 'pages')} appended to '{stream}'"
         + (f", and {report.malformed:,} as they came" if report.malformed else "")
         + (f"; {report.retries:,} requests were tried again" if report.retries else "")
     )

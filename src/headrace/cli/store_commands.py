@@ -48,6 +48,7 @@ def status(
 ) -> None:
     """Show positions, lag, frontiers, outcomes, tables."""
     from headrace.cli.output import console, print_json, rows_table, spell_number
+    from headrace.declare.words import counted
 
     with client_of(project, profile) as client:
         document = client.status()
@@ -87,8 +88,8 @@ def status(
         names = ("partition", "next offset", "end", "lag", "lag in s", "frontier")
         console().print(rows_table(names, rows))
         if stream["lag_records"]:
-            lag = spell_number(stream["lag_records"])
-            typer.echo(f"lag: {lag} records, the oldest waits for {spell_number(stream['lag_seconds'])} s")
+            lag = counted(stream["lag_records"], "records")
+            typer.echo(f"lag: {lag}, the oldest waits for {spell_number(stream['lag_seconds'])} s")
     for topic in document["dead_letter_topics"]:
         refused = f", {topic['refused']} refused by it" if topic["refused"] else ""
         waiting = f"; waiting: {topic['waiting']}" if topic["waiting"] else ""
@@ -140,7 +141,8 @@ def tables(
         if not found.num_rows:
             typer.echo(f"{name} has no rows yet")
         elif found.num_rows > rows:
-            typer.echo(f'the first {rows} rows; more: headrace sql "SELECT * FROM {name} ORDER BY 1 DESC"')
+            more = f'headrace sql "SELECT * FROM {name} ORDER BY 1 DESC"'
+            typer.echo(f"the first {'row' if rows == 1 else f'{rows} rows'}; more: {more}")
 
 
 def sql(
@@ -160,13 +162,14 @@ def sql(
     import sys
 
     from headrace.cli.output import print_rows
+    from headrace.declare.words import counted
 
     text = sys.stdin.read() if query == "-" else query
     with client_of(project, profile) as client:
         found = client.query(text, rows_max=rows + 1, seconds_max=seconds)
     print_rows(found.slice(0, rows), form)
     if found.num_rows > rows:
-        typer.secho(f"cut off after {rows} rows; --rows gives more", fg="yellow", err=True)
+        typer.secho(f"cut off after {counted(rows, 'rows')}; --rows gives more", fg="yellow", err=True)
 
 
 def ledger(
@@ -176,7 +179,8 @@ def ledger(
 
     Each has exactly one outcome, and the counts add up; if they do not, the exit code is 3.
     """
-    from headrace.cli.output import console, print_json, rows_table, spell_number
+    from headrace.cli.output import console, print_json, rows_table
+    from headrace.declare.words import counted
 
     with client_of(project, profile) as client:
         document = client.ledger()
@@ -184,7 +188,7 @@ def ledger(
         print_json(document)
         raise typer.Exit(0 if document["balanced"] else 3)
     for name, stream in document["streams"].items():
-        typer.echo(f"stream {name}: {spell_number(stream['read'])} records read")
+        typer.echo(f"stream {name}: {counted(stream['read'], 'records')} read")
         console().print(
             rows_table(("outcome", "records"), [(k, v) for k, v in stream["outcomes"].items() if v])
         )
@@ -203,20 +207,28 @@ def _print_tables(listed: list[dict[str, Any]]) -> None:
         typer.echo('no tables yet - declare one in pipeline.py: pipeline.table("name", "SELECT …")')
         return
     rows = [
-        (line["table"], line["kind"], line["rows"], _time(line.get("closed_through")), _notes(line))
+        (
+            line["table"],
+            line["kind"],
+            "" if line["rows"] is None else line["rows"],  # those of a view are not counted
+            _time(line.get("closed_through")),
+            _notes(line),
+        )
         for line in listed
     ]
     console().print(rows_table(("table", "class", "rows", "closed through", ""), rows))
 
 
 def _notes(line: dict[str, Any]) -> str:
+    from headrace.declare.words import counted
+
     notes = []
     if line.get("rebuilding"):
         notes.append("rebuilding")
     if line.get("partial_since"):
         notes.append(f"complete from {_time(line['partial_since'])} on")
     if line.get("corrections"):
-        notes.append(f"{line['corrections']} corrections")
+        notes.append(counted(line["corrections"], "corrections"))
     return ", ".join(notes)
 
 

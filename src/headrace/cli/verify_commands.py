@@ -171,11 +171,13 @@ def _write(path: Path, verdict: "Verdict") -> None:
 
 def _print(verdict: "Verdict") -> None:
     from headrace.cli.output import console, rows_table
+    from headrace.declare.words import counted
     from headrace.operate.verify import told_differences
 
+    epochs, batches = counted(verdict.local.epochs, "epochs"), counted(verdict.spark.epochs, "micro-batches")
     typer.echo(
-        f"{verdict.records:,} records: the local engine took {verdict.local.epochs:,} epochs "
-        f"({verdict.local.seconds:.1f} s), Spark at {verdict.master} {verdict.spark.epochs:,} micro-batches "
+        f"{counted(verdict.records, 'records')}: the local engine took {epochs} "
+        f"({verdict.local.seconds:.1f} s), Spark at {verdict.master} {batches} "
         f"({verdict.spark.seconds:.1f} s)\n"
     )
     rows = [(one.title, one.rows_local, one.rows_spark, one.different) for one in verdict.compared]

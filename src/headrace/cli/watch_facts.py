@@ -8,7 +8,7 @@ from typing import Any
 
 from headrace.cli.output import spell_number
 from headrace.cli.view import OUTCOMES
-from headrace.declare.words import printable
+from headrace.declare.words import counted, printable
 
 __all__ = ["Question", "flow_of", "line_of", "outcome_rows", "questions_of", "replica_rows", "table_rows"]
 
@@ -49,7 +49,7 @@ def questions_of(status: Mapping[str, Any], rate: float) -> tuple[Question, ...]
         Question(
             "what delay",
             "-" if waits is None else f"{waits:.1f} s",
-            f"{spell_number(lag)} records to read",
+            f"{counted(lag, 'records')} to read",
             "warn" if (waits or 0) > _BEHIND_S else "good",
         ),
         Question(
@@ -103,7 +103,7 @@ def flow_of(status: Mapping[str, Any], rate: float) -> str:
     )
     return (
         f"log {spell_number(lag)} to read  ->  row stage {spell_number(rate)}/s  ->  "
-        f"{len(status['tables'])} tables, {spell_number(accepted)} accepted  ->  {replicas}"
+        f"{counted(len(status['tables']), 'tables')}, {spell_number(accepted)} accepted  ->  {replicas}"
     )
 
 
@@ -137,7 +137,9 @@ def replica_rows(status: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         (
             each["replica"],
             each["state"],
-            f"{each['lag_epochs']} epochs, {each['lag_seconds']:.1f} s" if each["lag_epochs"] else "none",
+            f"{counted(each['lag_epochs'], 'epochs')}, {each['lag_seconds']:.1f} s"
+            if each["lag_epochs"]
+            else "none",
         )
         for each in status["replicas"]
     ]

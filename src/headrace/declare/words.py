@@ -26,7 +26,8 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 def counted(count: int, what: str) -> str:
     """Return a number of things: `1 record`, `12,345 records`; `what` is the word for several."""
-    return f"{count:,} {what if count != 1 else what.removesuffix('s')}"
+    one = what.removesuffix("es" if what.endswith("ches") else "s")
+    return f"{count:,} {what if count != 1 else one}"
 
 
 def listed(names: Sequence[str]) -> str:
