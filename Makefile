@@ -16,7 +16,7 @@ PAGE := src/headrace/web/static/index.html
 help:
 	@echo "make demo    run the commerce pipeline until Ctrl-C (DEMO_SECONDS=30: for 30 seconds)"
 	@echo "make page    build the live page (Node is fetched as a wheel where there is none)"
-	@echo "make test    every test, with branch coverage (FAST=1: a quick round without the slow ones)"
+	@echo "make test    every test but the long ones, with branch coverage (FAST=1: without slow ones and servers)"
 	@echo "make check   formatting, types, and the rules that hold the house together"
 	@echo "make bench   the benchmarks, as ratios within one run (BENCH_ARGS=--quick for a look)"
 	@echo "make bench-peers  Headrace and its peers on one real Kafka (BENCH_ARGS=--quick for a look; Java, Maven)"
