@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from headrace.blueprints import project_files, write_project
-from headrace.blueprints.customers.generator import CustomersGenerator
 from headrace.blueprints.customers.pipeline import pipeline
 from headrace.operate.project import load_project
 from headrace.replicate.elasticsearch.mapping import index_names
@@ -18,8 +16,6 @@ from headrace.sql import plan_pipeline
 from headrace.sql.plan import TableClass
 from headrace.testing import PipelineTest
 from own_tests import own_tests_pass
-
-MINUTE = timedelta(minutes=1)
 
 
 def text_of(path: str) -> str:
@@ -58,30 +54,6 @@ def test_the_indices_are_those_that_the_lesson_names(tmp_path: Path, monkeypatch
     assert index_names(replica, shapes, "search") == {table: index for table, index, _ in rows}
     columns = {shape.name: {c.name: c.type for c in shape.columns} for shape in shapes}
     assert all(columns[table][field].startswith("TIMESTAMP") for table, _, field in rows)
-
-
-def firing(test: PipelineTest, at: str) -> set[str]:
-    """The alerts that would be true at a time; `now()` is replaced by it."""
-    now = f"TIMESTAMPTZ '{at}+00'"
-    queries = {alert.name: alert.query.replace("now()", now) for alert in pipeline.alerts}
-    return {name for name, query in queries.items() if test.query(f"SELECT ({query}) AS fires")[0]["fires"]}
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("incident", "expected"),
-    [("", set()), ("quality", {"low_quality"}), ("malformed", {"low_quality"}), ("late", {"late_records"})],
-)
-def test_each_incident_sets_off_its_alert_and_no_other(incident: str, expected: set[str]) -> None:
-    start = datetime(2026, 3, 1, 12, tzinfo=UTC)
-    calm, wild = CustomersGenerator(seed=4), CustomersGenerator(seed=5, incident=incident)
-    with PipelineTest(pipeline, partitions=3, start=start) as test:
-        for minute in range(6):
-            generator = calm if minute < 3 else wild
-            test.log("events").append(generator.batch(start + minute * MINUTE, 1_200, rate=20.0))
-            test.advance("60 s")
-        assert firing(test, "2026-03-01 12:06:00") == expected
-        assert firing(test, "2026-03-01 12:30:00") == {"no_events"}
 
 
 def test_the_lessons_rules_are_those_of_the_pipeline() -> None:
