@@ -19,7 +19,7 @@ from confluent_kafka.admin import AdminClient
 from headrace.cli.app import run
 from headrace.log import APPEND_SCHEMA
 from headrace.log.kafka import KafkaSettings, open_kafka_log
-from headrace.operate import load_project, open_log
+from headrace.operate import Runtime, load_project, open_log
 from servers.guard import wait_until
 
 PROFILES = """
@@ -64,12 +64,19 @@ class Project:
         log.append(pa.Table.from_pylist([row], schema=APPEND_SCHEMA))
         log.close()
 
+    def put_broken(self, value: bytes, key: bytes) -> None:
+        log = open_kafka_log(KafkaSettings(brokers=self.brokers, topic=self.topic), "readings")
+        row = {**dict.fromkeys(APPEND_SCHEMA.names), "key": key, "value": value}
+        log.append(pa.Table.from_pylist([row], schema=APPEND_SCHEMA))
+        log.close()
+
     def letters_in_topic(self) -> list[dict[str, str]]:
         from headrace.operate.log_tools import From, peek
 
         log = open_kafka_log(KafkaSettings(brokers=self.brokers, topic=self.letters), "letters")
         found = [
-            {header["key"]: header["value"] for header in each.facts["headers"]} | {"value": each.pretty()}
+            {header["key"]: header["value"] for header in each.facts["headers"]}
+            | {"key": each.facts["key"], "value": each.pretty()}
             for each in peek(log, From(beginning=True))
         ]
         log.close()
@@ -98,14 +105,15 @@ def test_dead_letters_go_to_their_topic_and_corrected_ones_come_back(
         b'{"sensor": "roof", "measured_at": "2026-01-01T12:00:05Z", "celsius": %d}' % celsius
         for celsius in (20, 999, 998)
     ]
-    (tmp_path / "some.ndjson").write_bytes(b"\n".join([*lines, b"no json"]))
+    (tmp_path / "some.ndjson").write_bytes(b"\n".join(lines))
     ok("produce", "readings", str(tmp_path / "some.ndjson"), *project.on_kafka)
+    project.put_broken(b"no json", b"of the roof")
     ok("run", "--until-caught-up", *project.on_kafka)
     letters = project.letters_in_topic()
     assert sorted(each["headrace.outcome"] for each in letters) == ["malformed", "rejected", "rejected"]
     assert {each["__connect.errors.topic"] for each in letters} == {project.topic}
     broken = next(each for each in letters if each["headrace.outcome"] == "malformed")
-    assert broken["value"] == "no json"
+    assert (broken["key"], broken["value"]) == ("of the roof", "no json")
     rejected = [each for each in letters if each["headrace.rule"] == "expect:plausible"]
     assert len(rejected) == 2
     ok("run", "--until-caught-up", *project.on_kafka)
@@ -266,3 +274,22 @@ def test_a_generator_in_a_process_of_its_own_writes_to_the_topic_until_ctrl_c(
     (made,) = re.findall(r"^([\d,]+) events in ", said, re.MULTILINE)
     assert written() == int(made.replace(",", ""))
     log.close()
+
+
+def test_status_says_that_spark_is_being_started(
+    project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = project.folder / "headrace.toml"
+    cluster = PROFILES.format(brokers=project.brokers, topic=project.topic, letters=project.letters)
+    cluster = cluster.replace("[profiles.kafka]\n", '[profiles.kafka]\nengine = "spark"\n')
+    said = "Spark is being started"
+    for text in (cluster, path.read_text()):
+        path.write_text(text)
+        runtime = Runtime.open(load_project(project.folder, profile="kafka"))
+        try:
+            ok("status", *project.here)
+            assert (said in capsys.readouterr().out) == (text is cluster)
+        finally:
+            runtime.close()
+    ok("status", *project.on_kafka)
+    assert said not in capsys.readouterr().out
