@@ -9,7 +9,7 @@ import pytest
 
 import headrace as hr
 from headrace.engine.local import EngineSettings
-from headrace.errors import RefusedError
+from headrace.errors import IntegrityError, RefusedError
 from headrace.log import open_embedded_log
 from headrace.sql import plan_pipeline
 from headrace.store import Store
@@ -112,6 +112,28 @@ def test_every_record_has_one_outcome_and_copies_are_not_counted_twice() -> None
         assert ledger.outcomes("events") == {"accepted": 3, "duplicate": 3}
         assert ledger.lanes[0].conflicting == 1
         assert test.table("overall") == [{"n": 3, "users": 2}]
+        sample = test.query('SELECT "offset", "value", conflicting FROM _headrace.duplicates ORDER BY ALL')
+        assert [tuple(row.values()) for row in sample] == [
+            (1, "e1", False),
+            (2, "e1", True),
+            (3, "e1", False),
+        ]
+
+
+def test_an_epoch_whose_ledger_does_not_balance_is_not_written_and_the_next_start_reads_it_again() -> None:
+    with PipelineTest(shop(overall=EVERY_CLASS["overall"], large=EVERY_CLASS["large"])) as test:
+        test.send("events", [event(1), event(4)], at="2026-03-01T12:04:00Z")
+        test.run()
+        before = (test.store.status(), test.table("overall"), test.table("large"))
+        test.store.progress.lane("events", "main")[0].counts["accepted"] -= 1
+        test.send("events", event(5), at="2026-03-01T12:05:00Z")
+        with pytest.raises(IntegrityError, match="the ledger does not balance: stream 'events'"):
+            test.run()
+        assert (test.store.status(), test.table("overall"), test.table("large")) == before
+        test.restart()
+        test.run()
+        assert test.ledger().balanced
+        assert (test.outcomes("events"), len(test.table("large"))) == ({"accepted": 3}, 2)
 
 
 def test_a_table_without_keys_has_its_row_from_the_start() -> None:
