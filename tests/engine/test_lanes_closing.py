@@ -38,6 +38,10 @@ def frontier(test: PipelineTest) -> datetime | None:
     return test.store.status().partitions[0].frontier
 
 
+def frontiers(test: PipelineTest) -> list[datetime | None]:
+    return [place.frontier for place in test.store.status().partitions if place.lane == "main"]
+
+
 def closed_through(test: PipelineTest) -> datetime | None:
     return test.store.status().tables[0].closed_through
 
@@ -98,6 +102,20 @@ def test_nothing_closes_between_the_first_record_of_loaded_history_and_its_last(
         assert closed_through(test) == NOON + 50 * MINUTE
         # They came for windows that time had closed before the load began, however often was read.
         assert corrections(test) == 31
+
+
+def test_the_partition_that_is_furthest_behind_says_what_is_closed_and_no_frontier_goes_back() -> None:
+    with PipelineTest(windows(), partitions=2, start=NOON) as test, test.log("events").load():
+        test.send("events", event(NOON + 5 * MINUTE), at=NOON + 5 * MINUTE, partition=1)
+        test.send("events", event(NOON + 30 * MINUTE), at=NOON + 30 * MINUTE, partition=0)
+        test.run()
+        reached = [NOON + 30 * MINUTE, NOON + 5 * MINUTE]
+        assert frontiers(test) == reached
+        assert closed_through(test) == NOON - 10 * MINUTE  # what ends at 12:00 closes behind 12:05
+        for back in (2 * MINUTE, 30 * MINUTE - 30 * SECOND):
+            test.send("events", event(NOON + back), at=NOON + back, partition=0)
+            test.run()
+            assert frontiers(test) == reached
 
 
 def test_what_is_closed_follows_the_frontier_also_where_no_window_is() -> None:
