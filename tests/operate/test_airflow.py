@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 import uuid
@@ -46,13 +47,24 @@ import importlib.util, json, sys
 from airflow.providers_manager import ProvidersManager
 
 assert "headrace" in ProvidersManager().providers, "Airflow does not know the provider"
-spec = importlib.util.spec_from_file_location("user_automation", sys.argv[1])
-module = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(module)
-run = module.dag.test()
+
+def loaded(path):
+    spec = importlib.util.spec_from_file_location("user_automation", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.dag
+
+shipped = loaded(sys.argv[2])
+every = shipped.schedule if hasattr(shipped, "schedule") else shipped.schedule_interval
+told = {"every": every.total_seconds(), "catchup": shipped.catchup, "runs": shipped.max_active_runs}
+told["tries"] = {task.task_id: [task.retries, task.retry_delay.total_seconds()] for task in shipped.tasks}
+print("SHIPPED", json.dumps(told))
+run = loaded(sys.argv[1]).test()
 told = {task.task_id: str(task.state) for task in run.get_task_instances()}
 print("TOLD", json.dumps({"state": str(run.state), "tasks": told}))
 """
+SHIPPED = {"every": 300, "catchup": False, "runs": 1, "tries": {"poll": [3, 30], "landed": [3, 30]}}
+"""What docs/airflow.md says of the DAG that is exported."""
 
 
 def project_in(folder: Path, port: int = 1, brokers: str = "localhost:1", topic: str = "users") -> Path:
@@ -153,22 +165,31 @@ def test_the_airflow_before_polls_and_sees_it_too(tmp_path: Path, kafka_broker: 
     polls_and_sees(AIRFLOW_2, tmp_path, kafka_broker)
 
 
+def told_in(said: str, what: str) -> object:
+    (line,) = [line for line in said.splitlines() if line.startswith(f"{what} ")]
+    return json.loads(line.removeprefix(f"{what} "))
+
+
 def polls_and_sees(release: str, tmp_path: Path, kafka_broker: str) -> None:
     """A run of the DAG that is exported, but for shorter times, in a release of Airflow."""
     topic = f"users-{uuid.uuid4().hex[:10]}"
     with beside(tmp_path, kafka_broker, topic) as project:
         loaded = load_project(project, profile="airflow")
         path = write_dag(loaded, stream=None, dag_id="user_automation", folder=None)
+        shipped = shutil.copy(path, tmp_path / "shipped.py")
         short = path.read_text().replace(
             'poll_for="60 seconds"', 'poll_for="3 seconds", closed_table="users_by_window"'
         )
         path.write_text(short.replace("retries=3", "retries=0, dead_letters_max=0"))
         (tmp_path / "test_dag.py").write_text(DAG)
         said = Airflow(tmp_path / "airflow", path.parent, release).run(
-            str(tmp_path / "test_dag.py"), str(path)
+            str(tmp_path / "test_dag.py"), str(path), str(shipped)
         )
-        (told,) = [line.removeprefix("TOLD ") for line in said.splitlines() if line.startswith("TOLD ")]
-        assert json.loads(told) == {"state": "success", "tasks": {"poll": "success", "landed": "success"}}
+        assert told_in(said, "SHIPPED") == SHIPPED
+        assert told_in(said, "TOLD") == {
+            "state": "success",
+            "tasks": {"poll": "success", "landed": "success"},
+        }
         asked = [sys.executable, "-m", "headrace", "ledger", "--json", "--profile", "airflow"]
         done = subprocess.run(asked, cwd=project, capture_output=True, text=True, check=True, timeout=60)
         ledger = json.loads(done.stdout)
