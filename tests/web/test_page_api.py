@@ -124,6 +124,9 @@ def test_a_group_holds_shows_and_gives_back_the_records_that_broke_its_rule_firs
     assert page.ask("POST", "/api/dead-letters/redrive", given)[1] == {"records": 1}
     counted = "SELECT event_id FROM events_clean WHERE event_id = 'one' OR event_id LIKE 'both-%'"
     eventually(lambda: query(page, counted)[1]["rows"] == [["one"]])
+    found = {each["rule"]: each for each in page.ask("GET", "/api/dead-letters/groups")[1]}
+    told = [found[rule] for rule in ("expect:known_device", "expect:rating_in_range")]
+    assert [(each["records"], each["accepted"]) for each in told] == [(3, 0), (1, 1)]
 
 
 def test_every_value_that_a_query_may_give_is_shown(page: RunningPage) -> None:

@@ -164,6 +164,8 @@ def test_a_record_is_corrected_and_given_back_from_the_page(running: RunningPage
     letter.get_by_role("button", name="Give 1 back").click()
     letter.get_by_text("1 given back").wait_for()
     letter.get_by_text("given back, and accepted").wait_for()
+    tab.get_by_text("1 of them given back, and accepted since").wait_for()
+    assert "ever" in (tab.locator("[data-test=aside]").text_content() or "")
     assert letter.get_by_role("button", name="Leave it").count() == 0
     eventually(
         lambda: (

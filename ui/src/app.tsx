@@ -91,7 +91,7 @@ function Side() {
                   </span>
                 )}
                 {path === "/records" && aside > 0 && (
-                  <span className="count" title="records that were set aside">
+                  <span className="count" title="records that were ever set aside">
                     {short(aside)}
                   </span>
                 )}

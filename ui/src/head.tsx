@@ -13,7 +13,7 @@ export function useOverview() {
   });
 }
 
-/** How many records of all streams were set aside. */
+/** How many records of all streams were set aside ever: one that is given back counts once more, as what became of it then. */
 export function setAside(streams: Record<string, { outcomes: Record<string, number> }>): number {
   return Object.values(streams).reduce(
     (sum, each) => sum + ["malformed", "rejected", "future"].reduce((part, name) => part + (each.outcomes[name] ?? 0), 0),
@@ -59,7 +59,7 @@ export function Head({ title, children }: { title: string; children?: ReactNode 
         value={`${rate(perSecond)}/s`}
         note={`≈ ${short(perSecond * 3600)} an hour`}
       />
-      <Question name="set aside" value={status ? whole(setAside(status.streams)) : "–"} note={read ? `${decimal((100 * setAside(status?.streams ?? {})) / read)} %` : ""} test="aside" />
+      <Question name="set aside" value={status ? whole(setAside(status.streams)) : "–"} note={read ? `ever, ${decimal((100 * setAside(status?.streams ?? {})) / read)} %` : ""} test="aside" />
       <Question name="delay" value={duration(last?.waits)} note={last?.lag ? `${short(last.lag)} to read` : ""} test="delay" />
     </header>
   );

@@ -20,7 +20,7 @@ from headrace.store.outside import outside_of, rows_outside
 from headrace.store.progress import Progress
 from headrace.store.queries import run_query
 
-__all__ = ["LETTER_BYTES", "ReadStore", "StoreReading", "open_store_readonly"]
+__all__ = ["LETTER_ACCEPTED", "LETTER_BYTES", "ReadStore", "StoreReading", "open_store_readonly"]
 
 Address = tuple[str, str, int, int]
 """Stream, lane, partition, offset."""
@@ -48,8 +48,9 @@ LETTER_BYTES = (
 )
 """The size of a dead letter's key, value and headers, as SQL."""
 
-_ACCEPTED = f"""concat(stream, ':', {_RECORD}) IN (
+LETTER_ACCEPTED = f"""concat(stream, ':', {_RECORD}) IN (
     SELECT concat(r.stream, ':', r.partition, ':', r."offset") FROM _headrace.redriven r)"""
+"""Whether the record of a dead letter, given back, was accepted since, as SQL over `dead_letters`."""
 
 _ADDRESSES = 'STRUCT(stream VARCHAR, lane VARCHAR, partition INTEGER, "offset" BIGINT)[]'
 
@@ -255,7 +256,7 @@ class StoreReading:
 
 
 def _of_letter(column: str) -> str:
-    computed = {"bytes": LETTER_BYTES, "accepted": _ACCEPTED}
+    computed = {"bytes": LETTER_BYTES, "accepted": LETTER_ACCEPTED}
     return f"{computed[column]} AS {column}" if column in computed else quoted(column)
 
 

@@ -41,8 +41,10 @@ const keyOf = (group: DeadLetterGroup) => `${group.stream} ${group.outcome} ${gr
 
 function Aside() {
   const [chosen, choose] = usePlace("group", "");
-  const epoch = useLive().epochs.findLast((each) => ["malformed", "rejected", "future"].some((name) => each.outcomes[name]))?.epoch;
-  const asked = useAsked(["groups"], epoch, async () => answered(await api.GET("/api/dead-letters/groups")));
+  const [given, setGiven] = useState(false);
+  const epochs = useLive().epochs;
+  const epoch = epochs.findLast((each) => ["malformed", "rejected", "future"].some((name) => each.outcomes[name]))?.epoch;
+  const asked = useAsked(["groups"], given ? epochs.at(-1)?.epoch : epoch, async () => answered(await api.GET("/api/dead-letters/groups")));
   if (asked.error) return <Said error={asked.error} />;
   const groups = asked.data;
   if (!groups) return null;
@@ -67,18 +69,18 @@ function Aside() {
             <span className="num small">{whole(each.records)}</span>
             <span className="under">
               {each.outcome}, {share(each.records, all)}, {visible(each.stream)}
+              {each.accepted > 0 && `, ${whole(each.accepted)} accepted since`}
             </span>
           </button>
         ))}
       </nav>
-      <Group key={keyOf(group)} group={group} />
+      <Group key={keyOf(group)} group={group} given={given} onGiven={() => setGiven(true)} />
     </div>
   );
 }
 
-function Group({ group }: { group: DeadLetterGroup }) {
+function Group({ group, given, onGiven }: { group: DeadLetterGroup; given: boolean; onGiven: () => void }) {
   const [everything, setEverything] = useState(false);
-  const [given, setGiven] = useState(false);
   const epoch = useLive().epochs.at(-1)?.epoch;
   const query = { stream: group.stream, outcome: group.outcome, rule: group.rule, limit: 50 };
   // What was given back is decided in one of the next epochs.
@@ -98,15 +100,16 @@ function Group({ group }: { group: DeadLetterGroup }) {
           </p>
           <p className="faint small">
             {whole(group.records)} records, from {instant(group.first)} to {instant(group.last)}
+            {group.accepted > 0 && `; ${whole(group.accepted)} of them given back, and accepted since`}
           </p>
         </div>
         <button className="button" onClick={() => setEverything(!everything)} aria-expanded={everything}>
           Give all back…
         </button>
       </div>
-      {everything && <GiveBack asked={{ addresses: [], assignments: [], stream: group.stream, outcome: group.outcome, rule: group.rule }} onGiven={() => setGiven(true)} many />}
+      {everything && <GiveBack asked={{ addresses: [], assignments: [], stream: group.stream, outcome: group.outcome, rule: group.rule }} onGiven={onGiven} many />}
       <Said error={asked.error} />
-      {asked.data?.letters.map((each) => <Letter key={each.address} letter={each} onGiven={() => setGiven(true)} />)}
+      {asked.data?.letters.map((each) => <Letter key={each.address} letter={each} onGiven={onGiven} />)}
       {asked.data?.more && <p className="faint small">The first 50. The command line lists all: headrace dead-letters list</p>}
     </section>
   );

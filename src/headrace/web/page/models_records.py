@@ -18,12 +18,16 @@ __all__ = [
 
 
 class DeadLetterGroup(BaseModel):
-    """Dead letters of one stream, outcome and rule; `sample` is the address of the newest."""
+    """Dead letters of one stream, outcome and rule; `sample` is the address of the newest.
+
+    `records` were set aside ever, `accepted` of them were given back and accepted since.
+    """
 
     stream: str
     outcome: str
     rule: str
     records: int
+    accepted: int
     first: str
     last: str
     detail: str

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Path, Query
 
 from headrace.operate import open_log
 from headrace.operate.redrive import Address, Redriven
+from headrace.store.reading import LETTER_ACCEPTED
 from headrace.web.page import models, models_records
 from headrace.web.page.giving_back import going_back
 from headrace.web.page.late import late_groups, late_rows
@@ -27,8 +28,9 @@ _LONG_S = 1e12
 
 Word = Annotated[str | None, Query(max_length=200)]
 
-_GROUPS = """
+_GROUPS = f"""
     SELECT stream, outcome, coalesce(reasons[1].rule, '') AS rule, count(*) AS records,
+           count(*) FILTER (WHERE {LETTER_ACCEPTED}) AS accepted,
            min(record_time) AS first, max(record_time) AS last,
            max_by(coalesce(reasons[1].detail, ''), record_time) AS detail,
            max_by(stream || CASE WHEN lane = 'main' THEN '' ELSE '@' || lane END || ':' || "partition" || ':'
@@ -47,7 +49,7 @@ def letter_routes(sources: PageSources) -> APIRouter:
 
     @router.get("/dead-letters/groups")
     def groups() -> list[models_records.DeadLetterGroup]:
-        """Records that were set aside, by stream, outcome and first rule."""
+        """Records that were set aside, by stream, outcome and first rule, given back since or not."""
         found = sources.records(_GROUPS, rows_max=_GROUPS_MAX)
         return [models_records.DeadLetterGroup.model_validate(each) for each in found]
 
