@@ -5,7 +5,7 @@ from pathlib import Path
 
 import headrace as hr
 from headrace.log import EmbeddedLog, Log, open_embedded_log
-from headrace.testing import OpenLog, PipelineTest
+from headrace.testing import OpenLog, PipelineTest, VirtualClock
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
@@ -31,12 +31,12 @@ def counted() -> hr.Pipeline:
 
 
 def on_one_log(folder: Path) -> OpenLog:
-    def opened(stream: str, partitions: int, clock: object) -> Log:
+    def opened(stream: str, partitions: int, clock: VirtualClock) -> Log:
         return open_embedded_log(
             folder / "log.db",
             stream,
             partitions=partitions,
-            clock=clock,  # type: ignore[arg-type]
+            clock=clock,
             durable=False,
             retention_bytes=1,
         )
