@@ -143,6 +143,7 @@ def test_a_run_tells_what_waits_now_and_not_what_its_last_epoch_left(folder: Pat
         assert unread.count() == 8
         report = runtime.engine.step()
         assert report is not None
+        assert unread.count() == 0, "what was read since it was asked waits no more"
         append(folder, 1, 2, ago_s=0)
         unread.ask()
         assert (sum(report.lag_records.values()), unread.count()) == (0, 2)

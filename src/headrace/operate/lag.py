@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Protocol
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
-    from headrace.log import Log
+    from headrace.log import Log, PartitionRange
     from headrace.operate.project import Home
     from headrace.store import Store
 
@@ -84,6 +84,10 @@ def _run_is_over() -> TransientError:
     return TransientError("the run is over", fix="ask again when it runs")
 
 
+_End = tuple[str, str, "PartitionRange"]
+"""Stream, lane, and what one of its partitions holds."""
+
+
 class UnreadRecords:
     """How many records of a run's streams wait in their logs; asked every second while open, in a thread.
 
@@ -102,7 +106,7 @@ class UnreadRecords:
         self._logs = logs
         self._clock = clock
         self._ended = threading.Event()
-        self._known: tuple[int, float] | None = None
+        self._known: tuple[list[_End], float] | None = None
         """What was found last, and when."""
 
     def __enter__(self) -> UnreadRecords:
@@ -117,32 +121,32 @@ class UnreadRecords:
     def count(self) -> int | None:
         """Return how many there are, of all lanes; None while it is not known, and at the end.
 
-        Waits for nothing.
+        Waits for nothing: it is what the logs held a moment ago, less what was read by now.
         """
         known = self._known
         if known is None or self._ended.is_set() or self._clock() - known[1] > _UNREAD_OLD_S:
             return None
-        return known[0]
+        progress, unread = self._store.progress, 0
+        for stream, lane, held in known[0]:
+            position = progress.positions(stream, lane).get(held.partition, held.start)
+            unread += max(0, held.end - position)
+        return unread
 
     def ask(self) -> None:
         """Ask once. While one log does not answer, the number is not known."""
         try:
-            found = sum(self._of_stream(name) for name in self._streams)
+            found = [end for name in self._streams for end in self._ends_of(name)]
         except HeadraceError:  # the run says it
             self._known = None
         else:
             self._known = found, self._clock()
 
-    def _of_stream(self, name: str) -> int:
+    def _ends_of(self, name: str) -> Iterator[_End]:
         log = self._logs(name)
         if log is None:
             raise RefusedError(f"stream '{name}' has no log any more")
-        progress, unread = self._store.progress, 0
         for lane, read in (("main", log), ("redrive", log.lane("redrive"))):
-            positions = progress.positions(name, lane)
-            for each in read.partitions():
-                unread += max(0, each.end - positions.get(each.partition, each.start))
-        return unread
+            yield from ((name, lane, held) for held in read.partitions())
 
     def _ask_on(self) -> None:
         while not self._ended.wait(_UNREAD_EVERY_S):
