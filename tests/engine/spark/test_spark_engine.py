@@ -18,9 +18,9 @@ from headrace.engine.spark.engine import SparkEngine
 from headrace.engine.spark.pace import ROWS_AT_FIRST, rows_allowed, slow_down
 from headrace.engine.spark.session import SparkWorkerError, error_of_spark
 from headrace.engine.spark.task import Task, as_option, of_option
-from headrace.errors import IntegrityError, RefusedError
+from headrace.errors import IntegrityError, RefusedError, TransientError
 from headrace.log import open_embedded_log
-from headrace.log.backoff import BackOff
+from headrace.log.backoff import BackOff, Waiting
 from headrace.log.protocol import Log
 from headrace.sql import plan_pipeline
 from headrace.sql.plan import PipelinePlan
@@ -88,6 +88,26 @@ def test_after_a_query_that_failed_micro_batches_have_half_as_many_records(
         for _ in range(20):
             slow_down(one._pace_path)
         assert rows_allowed(one._pace_path, 1_000_000) == 1_000
+
+
+@pytest.mark.parametrize("stopped", [True, False])
+def test_a_query_that_is_stopped_while_brokers_are_away_does_not_say_that_they_are_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stopped: bool
+) -> None:
+    stop, tries = threading.Event(), iter([TransientError("no answer"), TransientError("no answer"), None])
+
+    def until(*_: object) -> BaseException | None:
+        found = next(tries)
+        if found is None and stopped:
+            stop.set()
+        return found
+
+    told: list[Waiting | None] = []
+    with engine(tmp_path) as one:
+        monkeypatch.setattr(one, "_session", object())
+        monkeypatch.setattr(one, "_until", until)
+        one.run(stop, until_caught_up=True, on_waiting=told.append)
+    assert [pause is None for pause in told] == [False, False, *([] if stopped else [True])]
 
 
 def test_records_of_a_topic_that_was_made_again_after_the_batch_was_planned_are_not_taken(

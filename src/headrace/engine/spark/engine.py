@@ -168,7 +168,13 @@ class SparkEngine(LocalEngine):
             return
         if self._session is None:
             self._session = start_spark(self._plan.pipeline.name, self._spark, self._store.path)
-        back_off = BackOff(waiting)
+
+        def told(pause: Waiting | None) -> None:
+            # A query that a stop ends returns, and whoever tries it takes that for a success.
+            if pause is not None or not stop.is_set():
+                waiting(pause)
+
+        back_off = BackOff(told)
         when_ready(partial(self._query, stop, until_caught_up, back_off), stop, back_off)
 
     def _query(self, stop: threading.Event, until_caught_up: bool, back_off: BackOff) -> None:
