@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import pyarrow as pa
@@ -60,6 +61,22 @@ def test_a_dead_letter_that_is_redriven_in_the_epoch_that_reads_it_is_accepted()
         test.redrive("events", 0, 0, event("a"))
         test.run()
         assert test.outcomes("events", lane="redrive") == {"accepted": 1}
+
+
+def test_a_redriven_record_moves_no_frontier() -> None:
+    with PipelineTest(lanes(), start=NOON) as test:
+        test.send_bytes("events", b"bad")
+        test.run()
+        before = test.store.status().partitions
+        test.clock.move(timedelta(hours=1))
+        test.redrive("events", 0, 0, event("a", "2026-01-01T13:00:00"))
+        with test.log("events").load():  # so that the end of the main lane proves nothing
+            test.run()
+        assert test.outcomes("events", lane="redrive") == {"accepted": 1}
+        frontiers = {place.lane: place.frontier for place in test.store.status().partitions}
+        assert frontiers == {place.lane: place.frontier for place in before}
+        assert frontiers["main"] is not None
+        assert frontiers["redrive"] is None
 
 
 def redriven(records: Redrives, cuts: int | None, between: Callable[[PipelineTest], None]) -> Any:
@@ -146,8 +163,7 @@ def test_a_late_row_can_be_redriven_once() -> None:
 
 def test_a_redriven_row_that_is_in_a_retired_window_expires_and_overwrites_nothing() -> None:
     with PipelineTest(lanes(unique=False, keep="3 hours"), start="2026-01-01T00:00:00") as test:
-        test.send_bytes("events", b"bad")
-        test.send_bytes("events", b"bad")
+        test.send_bytes("events", [b"bad"] * 3)
         test.run()
         for minute in range(0, 12 * 60, 10):
             seen = f"2026-01-01T{minute // 60:02}:{minute % 60:02}:00"
@@ -158,6 +174,12 @@ def test_a_redriven_row_that_is_in_a_retired_window_expires_and_overwrites_nothi
         test.redrive("events", 0, 0, event("r", "2026-01-01T00:00:00"))
         test.run()
         assert test.outcomes("events", lane="redrive") == {"expired": 1}
+        (through,) = [line.retired_through for line in test.store.status().tables if line.table == "sliding"]
+        assert through == first + timedelta(minutes=50), "the end of the last window that is gone"
+        last = first - timedelta(seconds=1)
+        test.redrive("events", 0, 2, event("r", last.replace(tzinfo=None).isoformat()))
+        test.run()
+        assert test.outcomes("events", lane="redrive") == {"expired": 2}
         assert test.table("sliding") == before
         # Windows of an hour that begin every ten minutes: this row is in some that are gone, which do not
         # come back with this row alone, and in some that are there.

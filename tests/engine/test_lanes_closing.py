@@ -118,6 +118,18 @@ def test_the_partition_that_is_furthest_behind_says_what_is_closed_and_no_fronti
             assert frontiers(test) == reached
 
 
+def test_nothing_closes_while_a_partition_has_shown_nothing_and_its_end_is_not_proved() -> None:
+    with PipelineTest(windows(), partitions=2, start=NOON) as test:
+        with test.log("events").load():
+            for minute in (0, 60):
+                test.send("events", event(NOON + minute * MINUTE), at=NOON + minute * MINUTE, partition=0)
+            test.run()
+            assert frontiers(test) == [NOON + 60 * MINUTE, None]
+            assert closed_through(test) is None
+        test.run()
+        assert closed_through(test) == NOON + 50 * MINUTE
+
+
 def test_what_is_closed_follows_the_frontier_also_where_no_window_is() -> None:
     with PipelineTest(windows(), start=NOON) as test:
         test.send_bytes("events", b"bad", at=NOON + 60 * MINUTE)
