@@ -206,6 +206,22 @@ def test_the_ledger_counts_every_record(project: Path, capsys: pytest.CaptureFix
     assert "the ledger balances" in capsys.readouterr().out
 
 
+def test_what_the_log_lost_before_it_was_read_is_told_beside_what_was_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ok("new", str(tmp_path / "weather"))
+    home = load_project(tmp_path / "weather")
+    with contextlib.closing(open_log(home, "readings")) as log:
+        identities = {"readings": log.identity}
+    store = Store.open(home.store_path, plan_pipeline(home.pipeline), identities=identities)
+    store.progress.lane("readings", "main")[0] = LaneProgress(0, 5, lost=3, counts={"accepted": 2})
+    with store.transaction():
+        store.save(store.progress)
+    store.close()
+    ok("ledger", "-C", str(home.folder))
+    assert "lost: 3 records" in capsys.readouterr().out
+
+
 def test_a_ledger_that_does_not_balance_ends_with_three_for_people_and_for_scripts(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

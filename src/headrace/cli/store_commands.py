@@ -209,6 +209,10 @@ def ledger(
         console().print(
             rows_table(("outcome", "records"), [(k, v) for k, v in stream["outcomes"].items() if v])
         )
+        if lost := sum(lane["lost"] for lane in document["lanes"] if lane["stream"] == name):
+            typer.secho(
+                f"lost: {counted(lost, 'records')}, deleted by retention before they were read", fg="red"
+            )
     if document["tables"]:
         names = ("table", "accepted", "kept", "filtered", "failed", "corrections")
         console().print(rows_table(names, [[line[key] for key in names] for line in document["tables"]]))

@@ -54,13 +54,15 @@ class StoreBinding:
 class EngineOptions:
     """How the engine works. An option that is absent keeps the engine's own default."""
 
-    epoch_rows_max: int | None = option(Kind.WHOLE, None, "the most records of one epoch")
-    epoch_bytes_max: int | None = option(Kind.SIZE, None, "the most bytes of one epoch")
+    epoch_rows_max: int | None = option(Kind.WHOLE, None, "the most records of one epoch (80,000)")
+    epoch_bytes_max: int | None = option(Kind.SIZE, None, "the most bytes of one epoch (64 MiB)")
     linger: timedelta | None = option(
         Kind.DURATION, None, "how long an epoch waits for more, at most (175 ms)"
     )
-    threads: int | None = option(Kind.WHOLE, None, "threads for large epochs", at_most=1_024)
-    memory_limit: int | None = option(Kind.SIZE, None, "memory of the store before it spills to disk")
+    threads: int | None = option(Kind.WHOLE, None, "threads for large epochs (2)", at_most=1_024)
+    memory_limit: int | None = option(
+        Kind.SIZE, None, "memory of the store before it spills to disk (176 MiB)"
+    )
     on_data_loss: str = option(
         Kind.CHOICE,
         "stop",
