@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Protocol
@@ -84,8 +84,8 @@ def _run_is_over() -> TransientError:
     return TransientError("the run is over", fix="ask again when it runs")
 
 
-_End = tuple[str, str, "PartitionRange"]
-"""Stream, lane, and what one of its partitions holds."""
+_Lane = tuple[str, str, "Sequence[PartitionRange]"]
+"""Stream, lane, and what its partitions hold."""
 
 
 class UnreadRecords:
@@ -106,7 +106,7 @@ class UnreadRecords:
         self._logs = logs
         self._clock = clock
         self._ended = threading.Event()
-        self._known: tuple[list[_End], float] | None = None
+        self._known: tuple[list[_Lane], float] | None = None
         """What was found last, and when."""
 
     def __enter__(self) -> UnreadRecords:
@@ -128,25 +128,25 @@ class UnreadRecords:
             return None
         progress, unread = self._store.progress, 0
         for stream, lane, held in known[0]:
-            position = progress.positions(stream, lane).get(held.partition, held.start)
-            unread += max(0, held.end - position)
+            read = progress.positions(stream, lane)
+            unread += sum(max(0, each.end - read.get(each.partition, each.start)) for each in held)
         return unread
 
     def ask(self) -> None:
         """Ask once. While one log does not answer, the number is not known."""
         try:
-            found = [end for name in self._streams for end in self._ends_of(name)]
+            found = [lane for name in self._streams for lane in self._lanes_of(name)]
         except HeadraceError:  # the run says it
             self._known = None
         else:
             self._known = found, self._clock()
 
-    def _ends_of(self, name: str) -> Iterator[_End]:
+    def _lanes_of(self, name: str) -> Iterator[_Lane]:
         log = self._logs(name)
         if log is None:
             raise RefusedError(f"stream '{name}' has no log any more")
         for lane, read in (("main", log), ("redrive", log.lane("redrive"))):
-            yield from ((name, lane, held) for held in read.partitions())
+            yield name, lane, read.partitions()
 
     def _ask_on(self) -> None:
         while not self._ended.wait(_UNREAD_EVERY_S):
