@@ -120,6 +120,23 @@ def test_all_profiles_are_checked_unless_one_is_named(
     assert "no profile 'thrid'" in missing.err and "did you mean 'third'?" in missing.err
 
 
+@pytest.mark.parametrize(("panels", "code"), [("PAGE", 2), ("GRAFANA", 0)])
+def test_one_token_for_the_page_and_for_its_panels_is_a_problem(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, panels: str, code: int
+) -> None:
+    monkeypatch.setenv("HEADRACE_TEST_PAGE", "a token of the page")
+    monkeypatch.setenv("HEADRACE_TEST_GRAFANA", "a token of Grafana")
+    profiles(
+        folder,
+        "[profiles.local]\n"
+        'page.token = "${env:HEADRACE_TEST_PAGE}"\n'
+        f'page.panels_token = "${{env:HEADRACE_TEST_{panels}}}"\n',
+    )
+    checked = Checked(folder, capsys)
+    assert checked.code == code
+    assert ("page.panels_token is page.token, which lets everything be done" in checked.err) == bool(code)
+
+
 def test_what_this_machine_lacks_is_a_warning_and_hides_nothing(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

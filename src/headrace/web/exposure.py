@@ -54,6 +54,11 @@ class Exposure:
                 f"without {section}.token everybody may do what {section}.panels_token is to leave out",
                 fix=f'add {section}.token = "${{env:NAME}}", or take {section}.panels_token out',
             )
+        if self.panels_token is not None and self.panels_token == self.token:
+            raise ProfileError(
+                f"{section}.panels_token is {section}.token, which lets everything be done",
+                fix="let it be another one",
+            )
         if (self.certificate is None) != (self.certificate_key is None):
             raise ProfileError(
                 f"{section}.certificate and {section}.certificate_key go together",

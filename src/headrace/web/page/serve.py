@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from headrace.errors import HeadraceError, ProfileError, RefusedError
+from headrace.errors import HeadraceError, RefusedError
 from headrace.operate.page_options import PageOptions
 from headrace.web.exposure import Exposure
 
@@ -60,11 +60,6 @@ def check_page(options: PageOptions) -> str | None:
         return None
     exposure = _exposure(options)
     exposure.check()
-    if exposure.token is not None and exposure.token == exposure.panels_token:
-        raise ProfileError(
-            "page.panels_token is the page's own token, which lets everything be done",
-            fix="let it be another one",
-        )
     return exposure.token
 
 
