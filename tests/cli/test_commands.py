@@ -187,13 +187,14 @@ def test_records_that_a_table_lost_by_narrower_rules_are_told_at_its_end_and_in_
     path = project / "pipeline.py"
     path.write_text(path.read_text().replace("BETWEEN -90 AND 60", "BETWEEN -90 AND 10"))
     ok("run", "--until-caught-up", "--rebuild", "by_minute", *here)
-    lost = "by_minute lacks 1 record that was accepted, because today's rules refuse it"
+    lost = "by_minute was computed again without 1 record that was accepted, because today's rules refuse it"
     assert lost in capsys.readouterr().out.splitlines()[-1]
     journal = (project / ".headrace" / "logs" / "headrace.log").read_text().splitlines()
     (told,) = [line for line in map(json.loads, journal) if line["event"] == "table computed again"]
-    assert (told["table"], told["missing"], told["level"]) == ("by_minute", 1, "warning")
+    assert (told["table"], told["refused"], told["level"]) == ("by_minute", 1, "warning")
+    assert told["why"].endswith("the table lacks those of them that it would have taken")
     ok("run", "--until-caught-up", *here)
-    assert "lacks" not in capsys.readouterr().out
+    assert "without" not in capsys.readouterr().out
 
 
 def test_the_ledger_counts_every_record(project: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -127,7 +127,7 @@ def test_progress_of_tables_that_are_computed_again_is_told_while_nothing_else_i
     assert second.endswith("; 2 records read again for counts")
 
 
-def test_what_tables_lack_that_were_computed_again_is_told_by_table() -> None:
+def test_what_tables_were_computed_again_without_is_told_by_table() -> None:
     taken = figures()
     done = EpochReport(
         epoch=5,
@@ -141,8 +141,9 @@ def test_what_tables_lack_that_were_computed_again_is_told_by_table() -> None:
     )
     taken.take(done)
     assert (
-        "; counts lacks 1 record that was accepted, because today's rules refuse it, "
-        "totals lacks 1,200 records that were accepted, because today's rules refuse them; "
+        "; counts was computed again without 1 record that was accepted, because today's rules refuse it, "
+        "totals was computed again without 1,200 records that were accepted, because "
+        "today's rules refuse them; "
     ) in taken.line()
 
 

@@ -119,12 +119,13 @@ class RunFigures:
         )
 
     def missing_words(self) -> str:
-        """Return what rebuilt tables lack that was accepted; empty where nothing is."""
+        """Return what tables were computed again without, though it was accepted; empty where nothing was."""
         with self._lock:
             found = dict(self.missing)
         return ", ".join(
-            f"{name} lacks {counted(count, 'records')} that {'was' if count == 1 else 'were'} accepted, "
-            f"because today's rules refuse {'it' if count == 1 else 'them'}"
+            f"{name} was computed again without {counted(count, 'records')} that "
+            + ("was" if count == 1 else "were")
+            + f" accepted, because today's rules refuse {'it' if count == 1 else 'them'}"
             for name, count in found.items()
         )
 

@@ -232,8 +232,11 @@ class Runtime:
             self.letters.committed(report.outcomes.values())
             self.alerts.worked()
             for name, records in report.missing.items():
-                why = "they were accepted, and today's rules refuse them"
-                self.journal.warning("table computed again", table=name, missing=records, why=why)
+                why = (
+                    "these were accepted, and today's rules refuse them; "
+                    "the table lacks those of them that it would have taken"
+                )
+                self.journal.warning("table computed again", table=name, refused=records, why=why)
             if on_epoch is not None:
                 on_epoch(report)
 

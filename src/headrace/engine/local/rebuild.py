@@ -172,7 +172,7 @@ class Rebuild:
         return written
 
     def _end(self, names: tuple[str, ...], progress: Progress) -> dict[str, int]:
-        """Say that the tables are there; return how many records each lacks that were accepted."""
+        """Say that the tables are there; return how many accepted records each was computed without."""
         missing = {}
         for name in names:
             table = progress.tables[name]

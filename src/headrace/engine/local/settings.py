@@ -48,8 +48,9 @@ class EpochReport:
     clock
     times      per stream: (record time, event time) in microseconds of some of its accepted records, evenly
     spread over the epoch, at most `SAMPLED_RECORDS_MAX`
-    missing    per table that was computed again and is there now: records that it lacks, because they were
-    accepted and today's rules refuse them; only where there are any
+    missing    per table that was computed again and is there now: records of its stream that were read again
+    and left out, because they were accepted and today's rules refuse them; only where there are any. The
+    table lacks those of them that its query would have taken, and that are in no window that it kept
     parents    per stream: the headers `traceparent` (https://www.w3.org/TR/trace-context/) of some of its
     records, at most `SAMPLED_RECORDS_MAX`, where `EngineSettings.parents` asks for them
     """
