@@ -27,8 +27,7 @@ def test_the_lag_of_replicas_is_right_behind_more_epochs_than_a_question_may_hav
     store = Store.open(tmp_path / "s.duckdb", plan_pipeline(pipeline), identities={"events": "log-1"})
     options = SimpleNamespace(kind="stdout")
     replicas = {"near": options, "far": options, "new": options, "there": options, "near2": options}
-    profile = SimpleNamespace(replicas=replicas, store=STORE)
-    home = cast("Any", SimpleNamespace(profile=profile, data=tmp_path))
+    home = Home(tmp_path, cast("Any", SimpleNamespace(replicas=replicas, store=STORE)))
     states = [
         {"replica": name, "kind": "stdout", "state": "following", "epoch": epoch, "tables": []}
         for name, epoch in (("near", 1_000_098), ("near2", 1_000_098), ("far", 100), ("there", 1_000_100))
@@ -52,7 +51,7 @@ def test_the_lag_of_replicas_is_right_behind_more_epochs_than_a_question_may_hav
 
 def told_by(tmp_path: Path) -> tuple[Replicas, Any, list[str], list[tuple[str, str, Any]]]:
     """Replicas without a run, a follower to be shown to them, and what they tell: notices and lines."""
-    home = cast("Any", SimpleNamespace(profile=SimpleNamespace(replicas={}, store=STORE), data=tmp_path))
+    home = Home(tmp_path, cast("Any", SimpleNamespace(replicas={}, store=STORE)))
     lines: list[tuple[str, str, Any]] = []
 
     def line(event: str, **facts: Any) -> None:
@@ -208,3 +207,28 @@ def test_what_a_replica_is_told_outlives_a_run_whatever_its_name(tmp_path: Path,
     left_by_a_run(home, 3)
     assert obeyed(home) == (True, None)
     assert told_of(home, epochs=5, running=False) == (3, 2)
+
+
+@pytest.mark.parametrize(
+    "written", [".headrace/store.duckdb", "./data/../.headrace/store.duckdb", "{}/.headrace/store.duckdb"]
+)
+def test_what_a_replica_is_told_is_told_to_the_store_however_profiles_write_its_path(
+    tmp_path: Path, written: str
+) -> None:
+    (tmp_path / "data").mkdir()
+    left_out, _ = homes(tmp_path)
+    tell_stopped(left_out, "copy", "pause")
+    settings = tmp_path / "headrace.toml"
+    settings.write_text(settings.read_text().replace("two.duckdb", written.format(tmp_path)))
+    same = find_home(tmp_path, profile="two")
+    assert obeyed(same) == (True, None)
+    tell_stopped(same, "copy", "rebuild")
+    assert obeyed(left_out) == (False, "rebuild")
+
+
+def test_what_a_replica_is_told_moves_with_the_project(tmp_path: Path) -> None:
+    (tmp_path / "before").mkdir()
+    _, two = homes(tmp_path / "before")
+    tell_stopped(two, "copy", "pause")
+    (tmp_path / "before").rename(tmp_path / "after")
+    assert obeyed(find_home(tmp_path / "after", profile="two")) == (True, None)

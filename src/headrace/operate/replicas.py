@@ -320,8 +320,10 @@ def _write_told(home: Home, told: Mapping[str, Mapping[str, Any]]) -> None:
 
 
 def _store_name(home: Home) -> str:
-    # Not the store's own id: who deletes a store and says `rebuild` says it before there is a new one.
-    return str(home.profile.store.path)
+    # Not the store's own id: who deletes a store and says `rebuild` says it before there is a new one. And
+    # not as a profile writes it: the default is relative, what is written is not, and a project may move.
+    folder, path = home.folder.resolve(), home.store_path.resolve()
+    return str(path.relative_to(folder) if path.is_relative_to(folder) else path)
 
 
 def _left_behind(home: Home, store_id: str) -> list[dict[str, Any]]:
