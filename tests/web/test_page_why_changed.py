@@ -25,10 +25,16 @@ import headrace as hr
 pipeline = hr.Pipeline("changing")
 pipeline.stream("events", schema="seen TIMESTAMP NOT NULL, id VARCHAR", event_time="seen", {rules})
 pipeline.table("counts", "SELECT count(*) AS n FROM events")
+pipeline.table(
+    "by_minute",
+    "SELECT window_start, count(*) AS n FROM events GROUP BY window(seen, '1 minute')",
+)
 """
 USUAL = 'allowed_lateness="5 minutes"'
 STRICT = USUAL + ", expect={'known': \"id <> 'odd'\"}"
 SHORT = 'allowed_lateness="1 minute"'
+LOOKED_AT_ANYWAY = 2_000
+"""Records around the end of a search that are read whatever their times."""
 PATIENT = 'allowed_lateness="3 hours"'
 
 
@@ -43,7 +49,8 @@ def run(folder: Path, rules: str, *ids: str, ago: timedelta = timedelta(0)) -> I
     project = load_project(folder)
     log = open_log(project, "events")
     if ids:
-        log.append(append_table([value(each, log.now() - ago) for each in ids]))
+        seen = log.now() - ago
+        log.append(append_table([value(each, seen) for each in ids]))
     log.close()
     runtime = Runtime.open(project)
     try:
@@ -111,6 +118,37 @@ def test_records_that_the_rules_of_today_would_set_aside_are_told_to_be_in_numbe
     with run(tmp_path, since, "usual") as sources:
         number, answer = asked(sources)
     assert (number, answer["records"]) == (3, 1)
+    (note,) = answer["notes"]
+    assert note.startswith("2 records of that time were accepted when read, and would be set aside")
+
+
+@pytest.mark.parametrize(
+    ("before", "since", "ago"),
+    [
+        (USUAL, SHORT, timedelta(minutes=3)),
+        (
+            USUAL + ', future_tolerance="5 minutes"',
+            USUAL + ', future_tolerance="1 second"',
+            -timedelta(minutes=3),
+        ),
+    ],
+    ids=["lateness", "future tolerance"],
+)
+def test_records_of_a_window_are_looked_for_as_far_as_any_rule_of_before_has_taken_them(
+    before: str, since: str, ago: timedelta, tmp_path: Path
+) -> None:
+    usual = ["usual"] * 2 * LOOKED_AT_ANYWAY
+    first, then = ((), usual) if ago < timedelta(0) else (usual, ())
+    with run(tmp_path, before, *first):
+        pass
+    with run(tmp_path, before, "odd", "odd", ago=ago):
+        pass
+    with run(tmp_path, before, *then):
+        pass
+    with run(tmp_path, since, "usual") as sources:
+        (row,) = sources.records("SELECT * FROM by_minute WHERE n = 2", rows_max=10)
+        answer = why(sources, "by_minute", row)
+    assert answer["records"] == 0
     (note,) = answer["notes"]
     assert note.startswith("2 records of that time were accepted when read, and would be set aside")
 

@@ -8,10 +8,13 @@ that the store remembers would find no copy any more.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
-from typing import Any
+from contextlib import suppress
+from datetime import timedelta
+from typing import Any, Literal
 
-from headrace.declare.durations import format_duration
+from headrace.declare.durations import format_duration, parse_duration
 from headrace.declare.values import Stream
 from headrace.errors import RefusedError
 from headrace.sql.plan import PipelinePlan
@@ -19,7 +22,7 @@ from headrace.sql.system import SYSTEM_RELATIONS
 from headrace.store.names import quoted
 from headrace.store.progress import Progress
 
-__all__ = ["adopt_streams", "drop_views_of_old", "require_identities"]
+__all__ = ["adopt_streams", "drop_views_of_old", "longest_known", "require_identities"]
 
 _IDENTITY = ("unique", "event_time")
 _CHANGES = "CREATE TABLE IF NOT EXISTS _headrace.changes (epoch BIGINT, stream VARCHAR, what VARCHAR)"
@@ -53,6 +56,21 @@ def adopt_streams(connection: Any, plan: PipelinePlan, progress: Progress) -> li
         connection.execute("DELETE FROM _headrace.meta WHERE name = ?", [place])
         connection.execute("INSERT INTO _headrace.meta VALUES (?, ?)", [place, json.dumps(facts)])
     return said
+
+
+def longest_known(
+    connection: Any, stream: Stream, part: Literal["allowed_lateness", "future_tolerance"]
+) -> timedelta:
+    """Return the longest that a stream allowed while its records were read, or allows now; look only."""
+    longest: timedelta = getattr(stream, part)
+    # The change is kept in the words that people read; see `_difference`.
+    before = re.compile(f"(?:^|; ){part} was '([^']*)' and is ")
+    found = connection.execute("SELECT what FROM _headrace.changes WHERE stream = ?", [stream.name])
+    for (what,) in found.fetchall():
+        for text in before.findall(what):
+            with suppress(ValueError):  # a condition of `expect` may read like a change
+                longest = max(longest, parse_duration(text))
+    return longest
 
 
 def require_identities(meta: Mapping[str, str], plan: PipelinePlan, progress: Progress) -> None:

@@ -24,6 +24,7 @@ from headrace.operate.formats import open_framings
 from headrace.operate.record_groups import Address, RecordGroups, addresses_of
 from headrace.operate.redrive import LANE
 from headrace.sql.plan import NamedColumn, StreamPlan, TableClass, TablePlan
+from headrace.store.declared import longest_known
 from headrace.store.names import late_name, quoted, state_name, text_literal
 from headrace.store.schema import groups_sql, result_columns
 from headrace.web.page.scanning import Before, Budget, Mask, Outcomes, outcomes_between
@@ -180,7 +181,7 @@ def _of_group(
     undo.callback(groups.close)
     search = _Search(group, groups, partial(_before, sources.runtime.store, name))
     budget = Budget()
-    search.main(log, stage, stream, budget)
+    search.main(log, stage, _reach(sources.runtime.store, stream, group), budget)
     search.redriven(log, stage, name, budget)
     if budget.notes and group.bounds is None:
         budget.notes.append("a table without windows is made of every record since the first")
@@ -213,12 +214,10 @@ class _Search:
         self.kept, self._copies, self._back, self._aside = _Heap(), _Heap(), _Heap(), _Heap()
         self._others, self._filtered, self._failed = _Heap(), _Heap(), _Heap()
 
-    def main(self, log: Log, stage: RowStage, stream: StreamPlan, budget: Budget) -> None:
-        """Look through the records that can be in the group by their record times."""
-        times = None
-        if self._group.bounds is not None:
-            begins, ends = self._group.bounds
-            times = (begins - stream.stream.future_tolerance, ends + stream.stream.allowed_lateness)
+    def main(
+        self, log: Log, stage: RowStage, times: tuple[datetime, datetime] | None, budget: Budget
+    ) -> None:
+        """Look through the records that can be in the group by their record times (see `_reach`)."""
         at = self._group.status.positions(log.stream)
         for each in outcomes_between(log, stage, at, times, budget, seen=self._seen, before=self._before):
             self._sort(each, log.stream)
@@ -323,6 +322,17 @@ def _before(store: Store, stream: str, lane: str, rows: pa.Table) -> tuple[Mask,
 
     with store.snapshot() as cursor:
         return outcomes_before(cursor, stream, lane, rows)
+
+
+def _reach(store: Store, stream: StreamPlan, group: _Group) -> tuple[datetime, datetime] | None:
+    """Return between which record times lies what any rule, of today or before, has taken into a window."""
+    if group.bounds is None:
+        return None
+    begins, ends = group.bounds
+    with store.snapshot() as cursor:
+        early = longest_known(cursor, stream.stream, "future_tolerance")
+        late = longest_known(cursor, stream.stream, "allowed_lateness")
+    return (begins - early, ends + late)
 
 
 def _reference(sources: PageSources, name: str) -> pa.Table:
