@@ -1,7 +1,10 @@
 """How far replicas are behind, asked of the store, whatever it has been through; and what is told of them."""
 
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -232,3 +235,22 @@ def test_what_a_replica_is_told_moves_with_the_project(tmp_path: Path) -> None:
     tell_stopped(two, "copy", "pause")
     (tmp_path / "before").rename(tmp_path / "after")
     assert obeyed(find_home(tmp_path / "after", profile="two")) == (True, None)
+
+
+def test_what_replicas_of_two_stores_are_told_at_once_is_all_kept(tmp_path: Path) -> None:
+    names = [f"copy{number}" for number in range(12)]
+    one, two = (
+        Home(tmp_path, replace(home.profile, replicas=dict.fromkeys(names, home.profile.replicas["copy"])))
+        for home in homes(tmp_path)
+    )
+    start = threading.Barrier(2 * len(names), timeout=60)
+
+    def pause(told: tuple[Home, str]) -> None:
+        start.wait()
+        tell_stopped(*told, "pause")
+
+    with ThreadPoolExecutor(2 * len(names)) as threads:
+        list(threads.map(pause, [(home, name) for home in (one, two) for name in names]))
+    for home in (one, two):
+        with replicas_of(home) as (replicas, _):
+            assert [follower.name for follower in replicas.followers if follower._paused] == names

@@ -7,11 +7,12 @@ of a project may have stores of their own, with replicas of the same names.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -36,6 +37,7 @@ _STORE_ID = "store_id"
 _STORE_ID_SQL = "SELECT value FROM _headrace.meta WHERE name = 'store_id'"
 _TOLD_FILE = "told.stores.json"
 """No replica's name has a dot, so none has its state there."""
+_TOLD_LOCK = "told.lock"
 _SAVE_EVERY_S = 1.0
 _STOP_S = 1.5
 _REFUSED_BYTES_MAX = 20_000_000
@@ -55,7 +57,6 @@ class Replicas:
 
         self._home = home
         self._journal = journal
-        self._lock = threading.Lock()
         self._saved: dict[str, tuple[float, tuple[str, str]]] = {}
         self._in_trouble: dict[str, tuple[str, str]] = {}
         self.on_notice: Callable[[str], None] = lambda notice: None
@@ -111,8 +112,7 @@ class Replicas:
         follower = next((each for each in self.followers if each.name == name), None)
         if follower is None:
             raise _unknown(name, self._home)
-        with self._lock:
-            tell_stopped(self._home, name, action)
+        tell_stopped(self._home, name, action)
         if action == "pause":
             follower.pause()
         else:
@@ -165,10 +165,8 @@ class Replicas:
 
     def begun_again(self, follower: Follower) -> None:
         """See `Telling`."""
-        with self._lock:
-            told = _told(self._home)
+        with _telling(self._home) as told:
             told.get(follower.name, {}).pop("again", None)
-            _write_told(self._home, told)
 
     def states(self) -> list[dict[str, Any]]:
         """Return where each one stands."""
@@ -253,13 +251,12 @@ def tell_stopped(home: Home, name: str, action: str) -> None:
         )
     if action in ("adopt", "rebuild"):
         refuse_again(home, name)
-    told = _told(home)
-    facts = told.setdefault(name, {})
-    facts["paused"] = action == "pause"
-    if action in ("adopt", "rebuild"):
-        facts["again"] = action
     _folder(home).mkdir(parents=True, exist_ok=True, mode=0o700)  # keys of rows may lie there
-    _write_told(home, told)
+    with _telling(home) as told:
+        facts = told.setdefault(name, {})
+        facts["paused"] = action == "pause"
+        if action in ("adopt", "rebuild"):
+            facts["again"] = action
 
 
 def _unknown(name: str, home: Home) -> ProfileError:
@@ -315,8 +312,17 @@ def _told_of_all(home: Home) -> dict[str, Any]:
         return {}
 
 
-def _write_told(home: Home, told: Mapping[str, Mapping[str, Any]]) -> None:
-    _write(_folder(home) / _TOLD_FILE, {**_told_of_all(home), _store_name(home): told})
+@contextmanager
+def _telling(home: Home) -> Iterator[dict[str, dict[str, Any]]]:
+    """Give what the replicas of this profile's store were told, to be changed, and write it down.
+
+    Runs and commands of several profiles share the file: one after the other reads and writes it.
+    """
+    with (_folder(home) / _TOLD_LOCK).open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # among threads, too: each one opens the file for itself
+        told = _told(home)
+        yield told
+        _write(_folder(home) / _TOLD_FILE, {**_told_of_all(home), _store_name(home): told})
 
 
 def _store_name(home: Home) -> str:
