@@ -9,7 +9,8 @@
     ├─ IntegrityError     the ledger does not balance, a checksum is wrong: stop, keep everything
     └─ InternalError      our bug: says how to report it
 
-A message names the place, states the facts and ends with the fix. It never holds a secret or a payload.
+A message names the place, states the facts and ends with the fix. It never holds a secret or a payload, but
+that of an InternalError may quote what others raised: `fit_to_tell` says whose words leave this machine.
 Every error survives pickling, because some are raised in another process.
 """
 
@@ -17,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TypeGuard
 
 __all__ = [
     "DeclarationError",
@@ -28,6 +30,7 @@ __all__ = [
     "RecordError",
     "RefusedError",
     "TransientError",
+    "fit_to_tell",
 ]
 
 
@@ -116,3 +119,8 @@ class InternalError(HeadraceError):
             message,
             fix="this is a bug in Headrace: report it with the text above and what `headrace version` prints",
         )
+
+
+def fit_to_tell(error: BaseException) -> TypeGuard[HeadraceError]:
+    """Return whether the words of `error` may leave this machine; of any other, its kind may."""
+    return isinstance(error, HeadraceError) and not isinstance(error, InternalError)

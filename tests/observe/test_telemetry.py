@@ -20,11 +20,13 @@ import pyarrow as pa
 import pytest
 
 from headrace.engine.local.settings import EpochReport
-from headrace.errors import ProfileError
+from headrace.errors import InternalError, ProfileError, RefusedError
 from headrace.log import APPEND_SCHEMA
 from headrace.operate import Runtime, load_project, open_log
 from headrace.operate.datasets import steps_of
+from headrace.operate.journal import Journal
 from headrace.operate.profiles import read_profile
+from headrace.operate.telemetry import Telemetry
 from headrace.sql import plan_pipeline
 from servers.guard import wait_until
 
@@ -275,6 +277,38 @@ def test_a_run_that_goes_on_says_how_far_it_is_and_one_that_fails_says_why() -> 
     assert failures == [("lineage", "ConnectionError: status 503")]
     assert lineage.state()["sent"] == 6
     assert lineage.state()["dropped"] == 0
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (InternalError("Spark stopped the query: ValueError: could not read 'card 4711'"), "InternalError"),
+        (ValueError("could not read 'card 4711'"), "ValueError"),
+        (RefusedError("the disk is full", fix="look"), "RefusedError: the disk is full"),
+    ],
+)
+def test_of_a_run_that_failed_receivers_are_told_what_no_record_can_have_said(
+    error: Exception, told: str, tmp_path: Path
+) -> None:
+    with receiver() as traces, receiver() as lineage:
+        project = load_project(
+            project_in(
+                tmp_path / "shop",
+                f'telemetry = {{ traces = "{traces.address}", lineage = "{lineage.address}" }}',
+            )
+        )
+        telemetry = Telemetry(project, plan_pipeline(project.pipeline), Journal(tmp_path / "journal.ndjson"))
+        telemetry.start()
+        telemetry.stop(error)
+        telemetry.close()
+        (span,) = traces.spans()
+        sent = lineage.requests()
+    assert span.status.message == told
+    assert "4711" not in str(span)
+    failed = [json.loads(body) for _, _, body in sent if b'"FAIL"' in body]
+    messages = {each["run"]["facets"]["errorMessage"]["message"] for each in failed}
+    assert messages == {told}
+    assert not [body for _, _, body in sent if b"4711" in body]
 
 
 def test_a_receiver_that_is_away_keeps_nobody_waiting_and_what_is_dropped_is_counted() -> None:

@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from headrace.errors import HeadraceError, InternalError, RefusedError
+from headrace.errors import RefusedError, fit_to_tell
 from headrace.operate.alert_options import AlertOptions, EmailOptions, NotifierOptions, WebhookOptions
 from headrace.operate.client import is_running, running_process
 from headrace.operate.control import ask
@@ -229,11 +229,8 @@ class Alerting:
 
 
 def _words_of(error: Exception) -> tuple[str, str]:
-    """Return what is told of an error, and what to do.
-
-    Only our own errors promise to hold no secret and no payload; one of ours that is a bug quotes others.
-    """
-    if not isinstance(error, HeadraceError) or isinstance(error, InternalError):
+    """Return what is told of an error, and what to do."""
+    if not fit_to_tell(error):
         return type(error).__name__, ""
     found = error.message if len(error.message) <= _WORDS_MAX else error.message[: _WORDS_MAX - 1] + "…"
     return found, error.fix[:_WORDS_MAX]

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from headrace.errors import HeadraceError
+from headrace.errors import fit_to_tell
 from headrace.operate.datasets import steps_of
 from headrace.operate.extras import missing_extra
 
@@ -98,6 +98,6 @@ def _revealed(secret: Secret | None) -> str | None:
 
 
 def _shown(error: BaseException) -> str:
-    """Return what may leave this machine: messages of ours hold neither secret nor payload."""
+    """Return what may leave this machine."""
     kind = type(error).__name__
-    return f"{kind}: {error.message}" if isinstance(error, HeadraceError) else kind
+    return f"{kind}: {error.message}" if fit_to_tell(error) else kind
