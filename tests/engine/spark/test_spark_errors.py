@@ -58,6 +58,7 @@ def failed_job(raised: str) -> str:
         "ValueError: could not read 'card 4711'",
         "duckdb.duckdb.ConversionException: Conversion Error: Could not convert string 'card 4711' to INT32",
         "pyarrow.lib.ArrowInvalid: Could not convert 'card 4711' with type str",
+        "ValueError: card 4711 said No space left on device",
         "ValueError: of a record\njava.lang.IllegalStateException: card 4711",
     ],
 )
@@ -75,9 +76,20 @@ def test_what_python_raised_over_a_record_is_a_bug_of_which_nobody_elsewhere_is_
     ("raised", "told", "fix"),
     [
         ("ModuleNotFoundError: No module named 'duckdb'", "No module named 'duckdb'", "spark.environment"),
-        ("OSError: [Errno 28] No space left on device", "[Errno 28] No space left on device", "spark.log"),
+        ("OSError: [Errno 28] No space left on device", "OSError: [Errno 28] No space left", "disk"),
         ("PermissionError: [Errno 13] Permission denied: '/card 4711'", "Permission denied", "spark.log"),
-        ("MemoryError", "MemoryError", "spark.log"),
+        ("MemoryError", "MemoryError", "memory"),
+        ("pyarrow.lib.ArrowMemoryError: malloc of size 4711 failed", "ArrowMemoryError", "memory"),
+        (
+            "duckdb.duckdb.OutOfMemoryException: Out of Memory Error: failed to pin card 4711",
+            "OutOfMemoryException",
+            "memory",
+        ),
+        (
+            'duckdb.duckdb.IOException: IO Error: Could not write file "/card 4711": No space left on device',
+            "IOException: No space left on device",
+            "disk",
+        ),
     ],
 )
 def test_what_an_operator_of_the_cluster_can_mend_is_told_without_what_records_may_say(
@@ -87,6 +99,7 @@ def test_what_an_operator_of_the_cluster_can_mend_is_told_without_what_records_m
     assert type(error) is RefusedError
     assert told in error.message
     assert fix in error.fix
+    assert "spark.log" in error.fix
     assert "4711" not in str(error)
 
 

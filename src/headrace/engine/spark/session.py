@@ -284,12 +284,23 @@ def _error_of_python(raised: str, log: str) -> HeadraceError:
             fix="install it for the Python of every executor (spark.pyspark.python), or let it be sent: "
             f'spark.environment = "archive"; more stands in {log}',
         )
-    if isinstance(kind, type) and issubclass(kind, OSError | MemoryError):
-        # Without what follows: which file it is, a record may have said.
-        why = _SYSTEM.search(words)
+    own = name.rpartition(".")[2]
+    if own.endswith("MemoryError") or own == "OutOfMemoryException":
         return RefusedError(
-            f"Spark stopped the query: {name}{f': {why[0]}' if why else ''}",
-            fix=f"see {log}; nothing is lost: run again",
+            f"Spark stopped the query: {own}",
+            fix="give the Python of executors more memory (spark.executor.memoryOverhead), or let a "
+            "micro-batch hold less (engine_settings.epoch_bytes_max); "
+            f"more stands in {log}; nothing is lost: run again",
+        )
+    full = _FULL in words
+    if (isinstance(kind, type) and issubclass(kind, OSError)) or (own == "IOException" and full):
+        # Without what stands around: which file it is, a record may have said.
+        why = _SYSTEM.search(words)
+        known = why[0] if why else _FULL if full else ""
+        more = "make room on the disks of executors (spark.local.dir); more stands in" if full else "see"
+        return RefusedError(
+            f"Spark stopped the query: {own}{f': {known}' if known else ''}",
+            fix=f"{more} {log}; nothing is lost: run again",
         )
     return InternalError(f"Spark stopped the query: {raised[:300]} (the whole trace: {log})")
 
@@ -303,6 +314,8 @@ _TRACEBACK = re.compile(r"Traceback \(most recent call last\):\n(?:[ \t][^\n]*\n
 """The first line behind a traceback of Python: kind and words of what was raised."""
 _NO_START = re.compile(r"Error from python worker:\n\s+([^\n]+)")
 _SYSTEM = re.compile(r"\[Errno \d+\] [^:]*")
+_FULL = "No space left on device"
+"""What DuckDB says of it, which keeps no number."""
 _RAISED = re.compile(r"^((?:\w+\.)*\w+(?:Error|Exception): [^\n]+)", re.M)
 """What Java raised."""
 
