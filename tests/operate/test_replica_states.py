@@ -1,5 +1,6 @@
 """How far replicas are behind, asked of the store, whatever it has been through; and what is told of them."""
 
+import json
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -254,3 +255,33 @@ def test_what_replicas_of_two_stores_are_told_at_once_is_all_kept(tmp_path: Path
     for home in (one, two):
         with replicas_of(home) as (replicas, _):
             assert [follower.name for follower in replicas.followers if follower._paused] == names
+
+
+def before_stores_had_names(home: Home, facts: object) -> None:
+    """What an earlier Headrace wrote down, for all profiles of a project together."""
+    folder = home.data / "replicas"
+    folder.mkdir(parents=True)
+    (folder / "told.json").write_text(json.dumps(facts))
+
+
+def test_what_an_earlier_headrace_was_told_is_obeyed_by_the_replicas_of_the_store_without_a_path(
+    tmp_path: Path,
+) -> None:
+    one, two = homes(tmp_path)
+    before_stores_had_names(one, {"copy": {"paused": True, "again": "rebuild"}})
+    assert (obeyed(one), obeyed(two)) == ((True, "rebuild"), (False, None))
+    tell_stopped(two, "copy", "pause")
+    assert (obeyed(one), obeyed(two)) == ((True, "rebuild"), (True, None))
+    tell_stopped(one, "copy", "resume")
+    with replicas_of(one) as (replicas, _):
+        replicas.begun_again(replicas.followers[0])
+    assert obeyed(one) == (False, None)
+
+
+@pytest.mark.parametrize("facts", [{"replica": "told", "tables": [], "epoch": 3}, [], "x", {"copy": [1]}])
+def test_a_file_that_an_earlier_headrace_did_not_write_for_that_tells_replicas_nothing(
+    tmp_path: Path, facts: object
+) -> None:
+    one, _ = homes(tmp_path)
+    before_stores_had_names(one, facts)
+    assert obeyed(one) == (False, None)

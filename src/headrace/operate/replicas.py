@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from headrace.declare.words import did_you_mean
 from headrace.errors import ProfileError, RefusedError
 from headrace.operate.outside import check_outside, refuse_again
+from headrace.operate.profiles import StoreBinding
 
 if TYPE_CHECKING:
     from headrace.operate.journal import Journal
@@ -37,6 +38,7 @@ _STORE_ID = "store_id"
 _STORE_ID_SQL = "SELECT value FROM _headrace.meta WHERE name = 'store_id'"
 _TOLD_FILE = "told.stores.json"
 """No replica's name has a dot, so none has its state there."""
+_TOLD_FILE_BEFORE = "told.json"
 _TOLD_LOCK = "told.lock"
 _SAVE_EVERY_S = 1.0
 _STOP_S = 1.5
@@ -308,8 +310,21 @@ def _told(home: Home) -> dict[str, dict[str, Any]]:
 def _told_of_all(home: Home) -> dict[str, Any]:
     try:
         return dict(json.loads((_folder(home) / _TOLD_FILE).read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return {_store_name(home, StoreBinding().path): _told_before(home)}
     except (OSError, ValueError):
         return {}
+
+
+def _told_before(home: Home) -> dict[str, Any]:
+    """Return what was told when all stores of a project had one file for it, until anything is told anew."""
+    try:
+        told = json.loads((_folder(home) / _TOLD_FILE_BEFORE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    # A replica that is named 'told' has its state there: words and numbers, not only objects.
+    is_told = isinstance(told, dict) and all(isinstance(each, dict) for each in told.values())
+    return told if is_told else {}
 
 
 @contextmanager
@@ -325,11 +340,13 @@ def _telling(home: Home) -> Iterator[dict[str, dict[str, Any]]]:
         _write(_folder(home) / _TOLD_FILE, {**_told_of_all(home), _store_name(home): told})
 
 
-def _store_name(home: Home) -> str:
+def _store_name(home: Home, path: str | None = None) -> str:
+    """Return the name of the profile's store, or of the one at `path`."""
     # Not the store's own id: who deletes a store and says `rebuild` says it before there is a new one. And
     # not as a profile writes it: the default is relative, what is written is not, and a project may move.
-    folder, path = home.folder.resolve(), home.store_path.resolve()
-    return str(path.relative_to(folder) if path.is_relative_to(folder) else path)
+    folder = home.folder.resolve()
+    place = (home.store_path if path is None else home.folder / path).resolve()
+    return str(place.relative_to(folder) if place.is_relative_to(folder) else place)
 
 
 def _left_behind(home: Home, store_id: str) -> list[dict[str, Any]]:
