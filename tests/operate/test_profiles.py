@@ -11,6 +11,7 @@ from headrace.operate.options import describe_options
 from headrace.operate.profiles import (
     EngineOptions,
     Profile,
+    check_secrets,
     check_streams,
     read_profile,
     read_profile_names,
@@ -181,6 +182,23 @@ def test_a_secret_is_never_shown_and_read_late(tmp_path: Path, monkeypatch: pyte
     assert secret.reveal() == "postgresql://shop:hunter2@db"
     assert secret == Secret("postgresql://shop:${env:SHOP_PASSWORD}@db", tmp_path)
     assert len({secret, Secret("other")}) == 2
+
+
+def test_a_run_names_at_once_every_secret_of_its_receivers_that_it_cannot_read(tmp_path: Path) -> None:
+    write(
+        tmp_path,
+        '[profiles.local]\npage.token = "${env:HEADRACE_NO_TOKEN}"\n'
+        'telemetry.traces = "http://localhost:4318"\ntelemetry.lineage = "http://localhost:5000"\n'
+        'telemetry.traces_headers = "${env:HEADRACE_NO_HEADERS}"\ntelemetry.lineage_key = "${file:no-key}"\n'
+        '[profiles.quiet]\ntelemetry = { traces_headers = "${env:HEADRACE_NO_HEADERS}" }\n',
+    )
+    with pytest.raises(ProfileError) as raised:
+        check_secrets(read_profile(tmp_path, "local"), tmp_path)
+    text = str(raised.value)
+    assert "page.token" in text and "'HEADRACE_NO_TOKEN' is not set" in text
+    assert "telemetry.traces_headers" in text and "'HEADRACE_NO_HEADERS' is not set" in text
+    assert "telemetry.lineage_key" in text and "'no-key' cannot be read" in text
+    check_secrets(read_profile(tmp_path, "quiet"), tmp_path)  # nobody is told anything: nothing reads it
 
 
 def test_a_secret_file_that_is_large_or_binary_is_refused(tmp_path: Path) -> None:

@@ -201,7 +201,13 @@ def check_secrets(profile: Profile, folder: Path) -> None:
 
 def _unreadable(profile: Profile, file: ProfileFile) -> tuple[Problem, ...]:
     page = None if profile.page.serve == "off" else profile.page
-    parts = {"streams": profile.streams, "page": page, "replicas": profile.replicas, "alerts": profile.alerts}
+    parts = {
+        "streams": profile.streams,
+        "page": page,
+        "replicas": profile.replicas,
+        "alerts": profile.alerts,
+        "telemetry": profile.telemetry.secrets,
+    }
     found = (each for path, part in parts.items() for each in unreadable_secrets(part, path))
     return tuple(file.problem(profile.name, key, error.message, error.fix) for key, error in found)
 

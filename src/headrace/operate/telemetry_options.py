@@ -41,6 +41,14 @@ class TelemetryOptions:
         """Whether anybody is told anything."""
         return self.traces is not None or self.lineage is not None
 
+    @property
+    def secrets(self) -> dict[str, Secret | None]:
+        """What a run reads, by option: nothing of a receiver that is not named."""
+        return {
+            "traces_headers": self.traces_headers if self.traces is not None else None,
+            "lineage_key": self.lineage_key if self.lineage is not None else None,
+        }
+
 
 def read_telemetry(raw: object, path: str, folder: Path, report: Report) -> TelemetryOptions:
     """Read the section; a problem goes to `report`."""
