@@ -1,13 +1,15 @@
 from __future__ import annotations
 
+import re
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
+from headrace.engine.local import EngineSettings
 from headrace.errors import ProfileError
 from headrace.operate.bindings import EmbeddedBinding
-from headrace.operate.options import describe_options
+from headrace.operate.options import describe_options, parse_size
 from headrace.operate.profiles import (
     EngineOptions,
     Profile,
@@ -216,3 +218,20 @@ def test_options_describe_themselves() -> None:
     assert lines["log"].default == "embedded"
     assert lines["retention"].takes == "duration"
     assert all(line.help for line in lines.values())
+
+
+def test_what_the_options_of_an_engine_say_they_are_when_left_out_they_are(tmp_path: Path) -> None:
+    left_out = {line.name: line.help for line in describe_options(EngineOptions) if line.default == "none"}
+    named = {name: re.search(r"\(([^()]+)\)$", words) for name, words in left_out.items()}
+    assert [name for name, found in named.items() if found is None] == []
+    written = [
+        f'{name} = "{found[1].replace(",", "")}"' for name, found in named.items() if found is not None
+    ]
+    write(tmp_path, "\n".join(["[profiles.local.engine_settings]", *written]))
+    read, defaults = read_profile(tmp_path, "local").engine_settings, EngineSettings()
+    assert read.memory_limit == parse_size(defaults.memory_limit)
+    others = {*left_out} - {"memory_limit"}
+    assert {name: getattr(read, name) for name in others} == {
+        name: getattr(defaults, name) for name in others
+    }
+    assert EngineOptions().on_data_loss == defaults.on_data_loss

@@ -72,8 +72,8 @@ class EngineOptions:
     side_values_max: int | None = option(
         Kind.WHOLE,
         None,
-        "the most values that a distinct count, a mode or a quantile of a table may hold in all its groups; "
-        "none: 50 million",
+        "the most values that a distinct count, a mode or a quantile of a table may hold in all its groups "
+        "(50,000,000)",
     )
 
 
