@@ -6,8 +6,10 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
@@ -19,7 +21,7 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, TopicPar
 from raw_fetch import CODECS, fetch_codecs
 
 from headrace.errors import RefusedError
-from headrace.log.kafka import CLIENT_SETTINGS, KafkaSettings, open_kafka_log
+from headrace.log.kafka import CLIENT_SETTINGS, KafkaLog, KafkaSettings, open_kafka_log
 from log.kafka_streams import ONES, config_of, make_topic, ones, opened, take, topic_name
 from servers.guard import wait_until
 
@@ -95,6 +97,25 @@ def test_a_lane_is_kept_as_long_as_its_stream_and_where_a_poller_stands_for_ever
     redrive, polling = (config_of(kafka_broker, f"{topic}.{lane}") for lane in ("redrive", "polling"))
     assert (redrive["cleanup.policy"], redrive["retention.ms"]) == ("delete", "172800000")
     assert polling["cleanup.policy"] == "compact"
+
+
+def test_a_lane_that_several_ask_for_at_once_is_one_that_all_of_them_use(kafka_broker: str) -> None:
+    start = threading.Barrier(4, timeout=60)
+    with opened(kafka_broker, topic_name()) as log, ThreadPoolExecutor(4) as threads:
+
+        def ask(_: int) -> KafkaLog:
+            start.wait()
+            return log.lane("redrive")
+
+        lanes = set(threads.map(ask, range(4)))
+        assert lanes == {log.lane("redrive")}
+
+
+def test_a_log_that_is_closed_opens_no_lane(kafka_broker: str) -> None:
+    with opened(kafka_broker, topic_name()) as log:
+        log.close()
+        with pytest.raises(RefusedError, match="the log is closed"):
+            log.lane("redrive")
 
 
 def test_a_topic_that_nobody_asked_anything_of_has_a_day_and_the_times_of_the_broker(

@@ -227,8 +227,12 @@ class KafkaLog:
             yield
 
     def lane(self, name: str, *, latest: bool = False) -> KafkaLog:
-        """A side log of the stream: a topic of its own with one partition, compacted for `latest`."""
+        """A side log of the stream: a topic of its own with one partition, compacted for `latest`.
+
+        Threads that ask at once get the same one.
+        """
         if name not in self._lanes:
+            self._require_open()
             settings = replace(
                 self._settings,
                 topic=f"{self._settings.topic}.{name}",
@@ -239,9 +243,15 @@ class KafkaLog:
                 retention=None,
                 record_time="header",  # what comes again keeps its time
             )
-            self._lanes[name] = KafkaLog(
+            opened = KafkaLog(
                 settings, self._name, self._clock, self._look_every, is_lane=True, make=self._make
             )
+            # No lock: brokers were asked until now, and neither `close` nor other lanes wait for that.
+            if self._lanes.setdefault(name, opened) is not opened:
+                opened.close()
+            if self._closed.is_set():  # and `close` may not have seen this lane
+                self._lanes[name].close()
+                self._require_open()
         return self._lanes[name]
 
     def _require_open(self) -> None:
@@ -253,7 +263,7 @@ class KafkaLog:
         if self._closed.is_set():
             return
         self._closed.set()
-        for lane in self._lanes.values():
+        for lane in list(self._lanes.values()):
             lane.close()
         with self._reading:
             self._fetcher.close()
