@@ -16,7 +16,7 @@ from page_support import DEADLINE_S, RunningPage, browser_context, eventually, r
 from headrace.web.page.app import PAGE_FOLDER
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Page
+    from playwright.sync_api import Locator, Page
 
 pytestmark = [pytest.mark.slow, pytest.mark.untraced]
 
@@ -141,21 +141,18 @@ def test_what_spark_says_of_a_run_is_shown_and_leads_to_its_page(
     assert shown.get_by_role("link").count() == 0
 
 
-def test_a_record_is_corrected_and_given_back_from_the_page(running: RunningPage, tab: Page) -> None:
+def search(running: RunningPage, user: str | int, **more: str) -> bytes:
+    """Return an event of now; of a user who is a number it is malformed."""
     when = running.runtime.logs["events"].now().isoformat()
-    running.send(
-        json.dumps(
-            {
-                "event_id": "fixed-here",
-                "event_type": "search",
-                "timestamp": when,
-                "user_id": 5,
-                "device": "mobile",
-            }
-        ).encode()
-    )
+    facts = {"event_id": when, "event_type": "search", "timestamp": when, "user_id": user, "device": "mobile"}
+    return json.dumps(facts | more).encode()
+
+
+def corrected_and_given_back(running: RunningPage, tab: Page, identifier: str) -> Locator:
+    """Send a record that is set aside, correct it on the page, and give it back; return where it stands."""
+    running.send(search(running, 5, event_id=identifier))
     tab.goto("/records?group=events+malformed+column%3Auser_id")
-    letter = tab.locator("[data-test=letter]").filter(has_text="fixed-here")
+    letter = tab.locator("[data-test=letter]").filter(has_text=identifier)
     letter.get_by_role("button", name="Fix…").click()
     box = letter.get_by_label("The corrected record")
     box.fill(box.input_value().replace('"user_id": 5', '"user_id": "u5"'))
@@ -164,6 +161,11 @@ def test_a_record_is_corrected_and_given_back_from_the_page(running: RunningPage
     letter.get_by_role("button", name="Give 1 back").click()
     letter.get_by_text("1 given back").wait_for()
     letter.get_by_text("given back, and accepted").wait_for()
+    return letter
+
+
+def test_a_record_is_corrected_and_given_back_from_the_page(running: RunningPage, tab: Page) -> None:
+    letter = corrected_and_given_back(running, tab, "fixed-here")
     tab.get_by_text("1 of them given back, and accepted since").wait_for()
     assert "ever" in (tab.locator("[data-test=aside]").text_content() or "")
     assert letter.get_by_role("button", name="Leave it").count() == 0
@@ -175,6 +177,26 @@ def test_a_record_is_corrected_and_given_back_from_the_page(running: RunningPage
             == [{"user_id": "u5"}]
         )
     )
+
+
+def test_the_page_asks_no_more_for_what_was_set_aside_once_what_was_given_back_is_told(
+    running: RunningPage, tab: Page
+) -> None:
+    corrected_and_given_back(running, tab, "followed")
+    asked: list[str] = []
+    tab.on("request", lambda each: asked.append(each.url) if "/api/dead-letters" in each.url else None)
+
+    def asks_no_more() -> bool:
+        asked.clear()
+        for _ in range(3):
+            read = running.read() + 1
+            running.send(search(running, "u5"))
+            eventually(lambda read=read: running.read() >= read)  # type: ignore[misc]
+        shown = tab.get_by_test_id("records").locator("small")
+        eventually(lambda: number(shown.text_content()) >= running.runtime.store.progress.epoch)
+        return not asked
+
+    eventually(asks_no_more)
 
 
 def test_a_number_of_a_table_leads_to_its_records(running: RunningPage, tab: Page) -> None:

@@ -1,5 +1,5 @@
 import { useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
-import { useState } from "react";
+import { useRef, useState } from "react";
 import { answered, api, type DeadLetter, type DeadLetterGroup, type LateGroup, type Redrive } from "../api/client";
 import { useAsked } from "../asked";
 import { duration, instant, share, visible, whole } from "../format";
@@ -39,12 +39,24 @@ export default function Records() {
 
 const keyOf = (group: DeadLetterGroup) => `${group.stream} ${group.outcome} ${group.rule}`;
 
+/** After something was given back, the groups are asked for until so many answers in a row told of nothing more accepted. */
+const ANSWERS_MORE = 20;
+
 function Aside() {
   const [chosen, choose] = usePlace("group", "");
-  const [given, setGiven] = useState(false);
+  const [answers, setAnswers] = useState(0);
+  const told = useRef(0);
   const epochs = useLive().epochs;
   const epoch = epochs.findLast((each) => ["malformed", "rejected", "future"].some((name) => each.outcomes[name]))?.epoch;
-  const asked = useAsked(["groups"], given ? epochs.at(-1)?.epoch : epoch, async () => answered(await api.GET("/api/dead-letters/groups")));
+  // What was given back is decided in one of the next epochs; only what is set aside once more is seen by its outcome.
+  const asked = useAsked(["groups"], answers ? epochs.at(-1)?.epoch : epoch, async () => {
+    const found = answered(await api.GET("/api/dead-letters/groups"));
+    const accepted = found.reduce((sum, each) => sum + each.accepted, 0);
+    const news = accepted !== told.current;
+    told.current = accepted;
+    setAnswers((left) => (left && news ? ANSWERS_MORE : Math.max(0, left - 1)));
+    return found;
+  });
   if (asked.error) return <Said error={asked.error} />;
   const groups = asked.data;
   if (!groups) return null;
@@ -74,17 +86,15 @@ function Aside() {
           </button>
         ))}
       </nav>
-      <Group key={keyOf(group)} group={group} given={given} onGiven={() => setGiven(true)} />
+      <Group key={keyOf(group)} group={group} onGiven={() => setAnswers(ANSWERS_MORE)} />
     </div>
   );
 }
 
-function Group({ group, given, onGiven }: { group: DeadLetterGroup; given: boolean; onGiven: () => void }) {
+function Group({ group, onGiven }: { group: DeadLetterGroup; onGiven: () => void }) {
   const [everything, setEverything] = useState(false);
-  const epoch = useLive().epochs.at(-1)?.epoch;
   const query = { stream: group.stream, outcome: group.outcome, rule: group.rule, limit: 50 };
-  // What was given back is decided in one of the next epochs.
-  const asked = useAsked(["letters", keyOf(group)], given ? `${group.records} ${epoch}` : group.records, async () => answered(await api.GET("/api/dead-letters", { params: { query } })));
+  const asked = useAsked(["letters", keyOf(group)], `${group.records} ${group.accepted}`, async () => answered(await api.GET("/api/dead-letters", { params: { query } })));
   return (
     <section className="stack" aria-label="Records of this reason">
       <div className="row between">
