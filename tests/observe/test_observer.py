@@ -84,12 +84,14 @@ def test_cells_that_fail_are_counted_by_table_and_column_as_the_tables_are() -> 
         observer.close()
 
 
-def test_cells_that_take_too_long_to_count_are_left_out_and_no_failure() -> None:
+def test_cells_that_cannot_be_counted_now_are_left_out_and_no_failure() -> None:
     with PipelineTest(shop(), start=START) as test:
         found = {each.name for each in failed_cells(test.store)}
         assert found == {"headrace_failed_cells"}
         with test.store.without_readers():
             assert failed_cells(test.store) == []
+        test.store.connection.execute("DROP VIEW failed_cells")  # DuckDB refuses, as it does out of memory
+        assert failed_cells(test.store) == []
 
 
 def test_every_sample_is_in_the_table_with_the_labels_that_it_says() -> None:

@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from headrace.errors import TransientError
+from headrace.errors import HeadraceError
 from headrace.observe.metrics import Sample
 from headrace.rows.result import Outcome
 from headrace.store.ledger import ledger_of
@@ -143,13 +143,14 @@ def state_rows(store: Store, tables: Iterable[str]) -> list[Sample]:
 
 
 def failed_cells(store: Store) -> list[Sample]:
-    """Return how many cells of tables fail, by column; none where counting is refused, or takes too long.
+    """Return how many cells of tables fail, by column; none where that cannot be counted.
 
-    To count them, the tables that have such cells are read whole.
+    To count them, the tables that have such cells are read whole: that may take too long, or more memory
+    than DuckDB may have.
     """
     try:
         rows = store.query("FROM failed_cells", seconds_max=_CELLS_S_MAX).to_pylist()
-    except TransientError:
+    except HeadraceError:
         return []
     return [
         Sample(
