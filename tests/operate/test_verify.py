@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import re
+import subprocess
+import sys
 import uuid
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -165,6 +169,32 @@ def test_engines_that_differ_give_an_exit_code_of_their_own_and_name_the_cell(
     assert "&lt;i&gt;b&lt;/i&gt;" in page
     assert "<i>" not in page
     assert "<script" not in page.lower()
+
+
+@pytest.mark.slow
+def test_where_spark_says_more_of_an_error_is_there_after_it(kafka_broker: str, tmp_path: Path) -> None:
+    project = Verified(tmp_path / "project", kafka_broker)
+    broken, temporary = tmp_path / "python", tmp_path / "temporary"
+    broken.write_text("#!/bin/sh\necho this one is broken >&2\nexit 3\n")
+    broken.chmod(0o755)
+    temporary.mkdir()
+    profiles = project.folder / "headrace.toml"
+    setting = f'spark.pyspark.python = "{broken}"\nspark.checkpoint'
+    profiles.write_text(profiles.read_text().replace("spark.checkpoint", setting))
+    words = ["verify", "-C", str(project.folder), "--profile", "cluster", "--from", "local", "--last", "all"]
+    ended = subprocess.run(
+        [sys.executable, "-m", "headrace", *words],
+        env={**os.environ, "TMPDIR": str(temporary)},
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
+    )
+    assert ended.returncode == 1, ended.stderr
+    assert "Traceback" not in ended.stderr
+    (named,) = set(re.findall(r"/\S+spark\.log", ended.stderr))
+    assert "this one is broken" in Path(named).read_text(encoding="utf-8")
+    assert list(temporary.glob("headrace-*")) == [Path(named).parent]
 
 
 def test_without_brokers_the_error_says_what_is_needed(

@@ -305,7 +305,7 @@ class SparkEngine(LocalEngine):
     @property
     def _says_more(self) -> str:
         """Where Spark's own words are."""
-        file = log_file(self._notes())
+        file = log_file(_log_folder(self._spark, self._store.path))
         return str(file) if self._ours and file.exists() else "Spark's own log"
 
     def _failure_of(self, error: BaseException) -> BaseException:
@@ -460,7 +460,12 @@ def start_spark(name: str, settings: SparkSettings, store: Path) -> SparkSession
     Raises ProfileError and RefusedError, see `open_session`.
     """
     folder = _notes_beside(store)
-    return open_session(name, conf_with_log(conf_with_environment(settings, folder), folder))
+    conf = conf_with_environment(settings, folder)
+    return open_session(name, conf_with_log(conf, _log_folder(settings, store)))
+
+
+def _log_folder(settings: SparkSettings, store: Path) -> Path:
+    return Path(settings.log_folder) if settings.log_folder else _notes_beside(store)
 
 
 def _notes_beside(store: Path) -> Path:

@@ -20,6 +20,7 @@ class SparkSettings:
                 once after the one before
     quiet       how often a quiet log is looked at to close windows
     checkpoint  the folder, or URI, in which Spark keeps its notes about the running query
+    log_folder  where Spark's own words go; beside the store when it is left out
     environment "installed": executors have Headrace; "archive": they get it, with `environment_packages`
     """
 
@@ -30,5 +31,6 @@ class SparkSettings:
     trigger: timedelta = timedelta(0)
     quiet: timedelta = timedelta(seconds=10)
     checkpoint: str = ""
+    log_folder: str = ""
     environment: str = "installed"
     environment_packages: tuple[str, ...] = ()

@@ -1,17 +1,18 @@
 """`verify`: one slice through both engines, from empty, and what they answer compared.
 
 Nothing of the project is touched: the slice is copied into topics of its own, and both engines write stores
-in a temporary folder.
+in a temporary folder. What Spark said lies in another one, which stays when an error says that more is there.
 """
 
 from __future__ import annotations
 
+import shutil
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -72,9 +73,11 @@ def verify(
     settings = _settings(project)
     check_engine(replace(project, profile=replace(project.profile, engine="spark")))
     plan = _keeping_all(plan_pipeline(project.pipeline))
-    run = _Run(project, plan, master, stop or threading.Event(), on_progress, tell, session)
     notices: list[str] = []
     with ExitStack() as undo:
+        log_folder = undo.enter_context(_log_folder())
+        spark = replace(_spark_settings(project, master), log_folder=str(log_folder))
+        run = _Run(project, plan, spark, stop or threading.Event(), on_progress, tell, session)
         folder = Path(undo.enter_context(tempfile.TemporaryDirectory(prefix="headrace-verify-")))
         copied = undo.enter_context(
             copied_to_topics(
@@ -89,6 +92,21 @@ def verify(
     for notice in notices:  # what is cleared away, is at the end
         tell(notice)
     return None if verdict is None else replace(verdict, notices=notices)
+
+
+@contextmanager
+def _log_folder() -> Iterator[Path]:
+    """Give a folder for what Spark says, which lasts when the error that passes names it."""
+    folder = Path(tempfile.mkdtemp(prefix="headrace-verify-spark-"))
+    named = False
+    try:
+        yield folder
+    except Exception as error:
+        named = str(folder) in str(error)
+        raise
+    finally:
+        if not named:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _settings(project: Project) -> dict[str, KafkaSettings]:
@@ -122,7 +140,7 @@ class _Run:
         self,
         project: Project,
         plan: PipelinePlan,
-        master: str | None,
+        spark: SparkSettings,
         stop: threading.Event,
         on_progress: Callable[[Progress], None],
         tell: Callable[[str], None],
@@ -130,7 +148,7 @@ class _Run:
     ) -> None:
         self._project = project
         self._plan = plan
-        self._spark = _spark_settings(project, master)
+        self._spark = spark
         self.stop = stop
         self._on_progress = on_progress
         self._tell = tell
