@@ -338,9 +338,9 @@ def _rate_change(stream: str, before: str, text: str) -> Change:
 
 
 def _help(section: str, name: str) -> str:
-    """Return what an option of the profile does, in the words of its declaration."""
+    """Return what an option of the profile does, in the words of its declaration before its default."""
     lines = dataclasses.fields(_SECTIONS[section])
-    return str(next(each.metadata["help"] for each in lines if each.name == name))
+    return str(next(each.metadata["help"] for each in lines if each.name == name)).partition(" (")[0]
 
 
 def _read(section: str, name: str, text: str) -> Any:
