@@ -30,7 +30,6 @@ __all__ = [
     "RecordError",
     "RefusedError",
     "TransientError",
-    "fit_to_tell",
 ]
 
 

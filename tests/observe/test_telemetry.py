@@ -282,8 +282,11 @@ def test_a_run_that_goes_on_says_how_far_it_is_and_one_that_fails_says_why() -> 
 @pytest.mark.parametrize(
     ("error", "told"),
     [
-        (InternalError("Spark stopped the query: ValueError: could not read 'card 4711'"), "InternalError"),
-        (ValueError("could not read 'card 4711'"), "ValueError"),
+        (
+            InternalError("Spark stopped the query: ValueError: could not read 'card of Ada Lovelace'"),
+            "InternalError",
+        ),
+        (ValueError("could not read 'card of Ada Lovelace'"), "ValueError"),
         (RefusedError("the disk is full", fix="look"), "RefusedError: the disk is full"),
     ],
 )
@@ -304,11 +307,11 @@ def test_of_a_run_that_failed_receivers_are_told_what_no_record_can_have_said(
         (span,) = traces.spans()
         sent = lineage.requests()
     assert span.status.message == told
-    assert "4711" not in str(span)
+    assert "Lovelace" not in str(span)
     failed = [json.loads(body) for _, _, body in sent if b'"FAIL"' in body]
     messages = {each["run"]["facets"]["errorMessage"]["message"] for each in failed}
     assert messages == {told}
-    assert not [body for _, _, body in sent if b"4711" in body]
+    assert not [body for _, _, body in sent if b"Lovelace" in body]
 
 
 def test_a_receiver_that_is_away_keeps_nobody_waiting_and_what_is_dropped_is_counted() -> None:

@@ -89,6 +89,7 @@ def test_every_event_of_a_run_belongs_to_a_part_by_which_lines_are_found(tmp_pat
     of_the_run = {event for event in found if part_of(event) is Part.RUN}
     assert of_the_run == {
         "run started", "run stopped", "run failed", "handing over", "declaration changed", "not observed",
+        "table computed again",
     }  # fmt: skip
     assert {part_of(event) for event in found} == set(Part)
     path = tmp_path / "headrace.log"
