@@ -199,6 +199,29 @@ def test_a_demo_goes_on_until_ctrl_c_and_tells_what_it_did(tmp_path: Path) -> No
         assert command in said.partition("try next:")[2]
 
 
+def test_a_demo_keeps_what_somebody_changed_in_the_folder_of_the_one_before(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["demo", "signups", "--history", "0", "--seconds", "1", "--folder", str(tmp_path / "shop")]
+    assert run(words) == 0
+    assert run(words) == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["shop"], "nothing was changed"
+    pipeline = tmp_path / "shop" / "pipeline.py"
+    pipeline.write_text(pipeline.read_text() + "# my change\n")
+    (tmp_path / "shop" / "notes.txt").write_text("mine")
+    capsys.readouterr()
+    assert run(words) == 0
+    kept = tmp_path / "shop-1"
+    assert (
+        f"kept as {kept}, with its records, because you changed notes.txt, pipeline.py"
+        in capsys.readouterr().out
+    )
+    assert (kept / "notes.txt").read_text() == "mine"
+    assert (kept / "pipeline.py").read_text().endswith("# my change\n")
+    assert (kept / ".headrace" / "store.duckdb").exists()
+    assert "# my change" not in pipeline.read_text()
+
+
 @pytest.mark.parametrize(
     ("seconds", "said"), [("", "demo commerce\n"), ("30", "demo commerce --seconds 30\n")]
 )

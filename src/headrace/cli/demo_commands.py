@@ -1,10 +1,12 @@
 """`demo`: a blueprint at work, from made-up history to live tables."""
 
+import hashlib
 import shutil
 import sys
 import threading
 import time
 from contextlib import ExitStack
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -25,6 +27,8 @@ __all__ = ["register"]
 
 DEMO_FOLDER = ".headrace-demo"
 _MARK = ".made-by-headrace-demo"
+_NOT_WRITTEN = {".headrace", ".pytest_cache", ".venv", "__pycache__", _MARK}
+"""What lies in the folder and is nobody's work."""
 _TABLES_EVERY_S = 1.0
 _LAST_ROWS = 3
 
@@ -101,7 +105,10 @@ def demo(
 
 
 def _make_folder(blueprint: str, folder: Path) -> Path:
-    """Write the blueprint into a folder of the demo's own; one that an earlier demo made begins anew."""
+    """Write the blueprint into a folder of the demo's own; one that an earlier demo made begins anew.
+
+    One in which somebody has changed a file since, or made one, is kept beside it under another name.
+    """
     from headrace.cli.examples import write_blueprint
     from headrace.operate import find_home
     from headrace.operate.client import is_running
@@ -115,10 +122,31 @@ def _make_folder(blueprint: str, folder: Path) -> Path:
             raise RefusedError(
                 f"a demo runs in {folder} already", fix="stop it, or name another folder: --folder"
             )
-        shutil.rmtree(folder)
+        made = (folder / _MARK).read_text().splitlines()[1:]
+        if changed := sorted(path for path, line in _files_in(folder).items() if line not in made):
+            kept = next(
+                path for n in count(1) if not (path := folder.with_name(f"{folder.name}-{n}")).exists()
+            )
+            folder.rename(kept)
+            typer.echo(f"kept as {kept}, with its records, because you changed {', '.join(changed)}")
+        else:
+            shutil.rmtree(folder)
     write_blueprint(blueprint, folder)
-    (folder / _MARK).write_text("`headrace demo` makes this folder anew every time; copy it to keep it.\n")
+    lines = [
+        "Made by `headrace demo`, which makes it anew; with a file changed, it keeps this one beside it."
+    ]
+    (folder / _MARK).write_text("\n".join([*lines, *_files_in(folder).values()]) + "\n")
     return folder
+
+
+def _files_in(folder: Path) -> dict[str, str]:
+    """Return the project's files by their paths, each with a line that tells path and content."""
+    found = {}
+    for file in folder.rglob("*"):
+        path = file.relative_to(folder)
+        if file.is_file() and not _NOT_WRITTEN & set(path.parts):
+            found[str(path)] = f"{hashlib.sha256(file.read_bytes()).hexdigest()} {path}"
+    return found
 
 
 def _load(generator: Any, log: Any, hours: float, stop: threading.Event) -> None:
