@@ -68,6 +68,18 @@ def test_watch_answers_the_four_questions(project: Path) -> None:
     asyncio.run(look())
 
 
+@pytest.mark.parametrize("key", ["q", "ctrl+c"])
+def test_watch_is_left_by_its_key_and_like_every_command(project: Path, key: str) -> None:
+    async def leave() -> None:
+        app = WatchApp(find_home(project))
+        async with app.run_test(size=(120, 40)) as pilot:
+            await pilot.press(key)
+            await pilot.pause()
+            assert not app.is_running
+
+    asyncio.run(leave())
+
+
 def test_watch_follows_a_run_and_names_the_alert_that_fires(tmp_path: Path) -> None:
     (tmp_path / "pipeline.py").write_text(
         "import headrace as hr\n"

@@ -50,7 +50,11 @@ class WatchApp(App[None]):
     #tables { width: 2fr; }
     #journal { height: 9; border: round $panel; }
     """
-    BINDINGS: ClassVar[list[BindingType]] = [Binding("q", "quit", "leave"), Binding("r", "ask", "ask now")]
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("q", "quit", "leave"),
+        Binding("ctrl+c", "quit", show=False, priority=True),
+        Binding("r", "ask", "ask now"),
+    ]
 
     def __init__(self, home: Home) -> None:
         super().__init__()
