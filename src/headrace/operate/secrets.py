@@ -98,7 +98,7 @@ def _from_environment(name: str) -> str:
     if value is None:
         raise AbsentError(
             f"the environment variable '{name}' is not set",
-            fix=f"set it before the command: {name}=... headrace run",
+            fix=f"set it before the command: export {name}=...",
         )
     return value
 

@@ -270,7 +270,7 @@ function GiveBack({ asked, onGiven, many = false }: { asked: Redrive; onGiven: (
             Preview
           </button>
         )}
-        <span className="faint small">Given back, a record passes no check of time, and is accepted at most once.</span>
+        <span className="faint small">Given back, a record goes through no check of time, and is accepted at most once.</span>
       </div>
       <Said error={preview.error ?? give.error} />
     </div>
