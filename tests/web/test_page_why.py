@@ -13,9 +13,10 @@ import pyarrow as pa
 import pytest
 from page_support import RunningPage, eventually, running_page
 
+from headrace.log.arrays import Mask
 from headrace.operate import open_log
 from headrace.rows import RowStage
-from headrace.web.page.scanning import Budget, Mask, outcomes_between
+from headrace.web.page.scanning import Budget, outcomes_between
 
 pytestmark = pytest.mark.slow
 

@@ -6,10 +6,10 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from headrace.errors import InternalError
+from headrace.log.arrays import Mask
 from headrace.rows.carried import typed
 from headrace.rows.decode import strings_sql
 from headrace.rows.functions import raise_unusable, register_functions
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 __all__ = ["RowDatabase", "Statement", "arrow_of"]
 
-Mask = npt.NDArray[np.bool_]
 
 _BATCH_ROWS = 16_384
 _ARROW_ROWS = 131_072

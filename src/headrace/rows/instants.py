@@ -16,6 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from headrace.log.arrays import Bytes, Mask
 from headrace.rows.decode import TIMESTAMP_SHAPE
 
 __all__ = ["instants", "unproved", "usual"]
@@ -24,8 +25,6 @@ __all__ = ["instants", "unproved", "usual"]
 _FIRST = -62_135_510_400_000_000  # 0001-01-02T00:00:00Z
 _LAST = 253_402_300_799_999_999  # 9999-12-31T23:59:59.999999Z
 
-Mask = npt.NDArray[np.bool_]
-Bytes = npt.NDArray[np.uint8]
 Words = npt.NDArray[np.uint64]
 Micros = npt.NDArray[np.int64]
 

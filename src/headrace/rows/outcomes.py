@@ -13,18 +13,16 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from headrace.log.arrays import Mask, Rows
 from headrace.rows.carried import typed
 from headrace.rows.result import DEAD_SCHEMA, RULE_SCHEMA, Outcome, RowResult
 from headrace.sql.plan import StreamPlan
 
 __all__ = ["Decoded", "Malformed", "add_up", "distinct", "outcomes", "rows_of"]
 
-Rows = npt.NDArray[np.int64]
-Mask = npt.NDArray[np.bool_]
 Reasons = tuple[tuple[str, str], ...]
 _MICROSECOND = timedelta(microseconds=1)
 _MINUTE = 60_000_000

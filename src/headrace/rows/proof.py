@@ -10,20 +10,16 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from headrace.declare import Column, DataType, ListType, MapType, ScalarType, StructType
+from headrace.log.arrays import Bytes, Mask, Offsets, Rows
 from headrace.rows.decode import INSTANT, INTEGERS, provable
 from headrace.rows.instants import unproved, usual
 
 __all__ = ["Proof"]
 
-Mask = npt.NDArray[np.bool_]
-Bytes = npt.NDArray[np.uint8]
-Offsets = npt.NDArray[np.int32]
-Rows = npt.NDArray[np.int64]
 
 _SHORT = 2_000
 _LONG_TEXT = 64

@@ -12,17 +12,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
+from headrace.log.arrays import Bytes, Mask, Offsets, Rows
 from headrace.rows.strict import DEPTH_MAX
 
 __all__ = ["Texts", "scan"]
 
-Rows = npt.NDArray[np.int64]
-Mask = npt.NDArray[np.bool_]
-Bytes = npt.NDArray[np.uint8]
-Offsets = npt.NDArray[np.int32]
 
 _BLOCK = 1 << 18
 _SPACES_MAX = 64

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from headrace.errors import InternalError
+from headrace.log.arrays import Mask, Rows
 from headrace.log.protocol import RECORD_SCHEMA
 from headrace.rows.database import RowDatabase, Statement
 from headrace.rows.framing import Framing
@@ -22,8 +22,6 @@ from headrace.sql.plan import StreamPlan
 
 __all__ = ["RowStage"]
 
-Rows = npt.NDArray[np.int64]
-Mask = npt.NDArray[np.bool_]
 Reasons = tuple[tuple[str, str], ...]
 _NO_ROWS: Rows = np.zeros(0, np.int64)
 _FEW = 50

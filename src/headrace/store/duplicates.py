@@ -28,6 +28,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from headrace.log.arrays import Mask
 from headrace.store.names import quoted
 
 __all__ = ["Decision", "RememberedKeys"]
@@ -37,7 +38,6 @@ _CAPACITY_LEAST = 1 << 18
 _SAMPLE_ROWS = 20
 
 Hashes = npt.NDArray[np.uint64]
-Mask = npt.NDArray[np.bool_]
 
 
 class _Filter:

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from headrace.engine.local.compute import TableWriter
 from headrace.engine.local.reader import Batch
+from headrace.log.arrays import Mask
 from headrace.rows.outcomes import distinct
 from headrace.rows.result import Outcome
 from headrace.store.duplicates import Decision, RememberedKeys
@@ -37,8 +37,6 @@ _PLACE = re.compile(rb"([0-9]{1,10}):([0-9]{1,19})")
 _DEAD = ("partition", "offset")
 _LATE = ("_partition", "_offset")
 _SAMPLE_ROWS = 20
-
-Mask = npt.NDArray[np.bool_]
 
 
 @dataclass

@@ -14,18 +14,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from headrace.declare import Column, DataType, ListType, StructType
+from headrace.log.arrays import Bytes, Mask
 from headrace.log.registry.avro_binary import least_bytes
 from headrace.log.registry.avro_schema import AvroType
-from headrace.log.registry.avro_steps import (
-    Bytes,
-    Cursors,
-    Ints,
-    Mask,
-    Step,
-    Unsupported,
-    repeat,
-    scalar_step,
-)
+from headrace.log.registry.avro_steps import Cursors, Ints, Step, Unsupported, repeat, scalar_step
 from headrace.log.registry.avro_text import branch_for, resolved
 
 __all__ = ["ColumnReader"]

@@ -19,14 +19,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from headrace.declare import DataType, ScalarType
+from headrace.log.arrays import Bytes, Mask
 from headrace.log.registry.avro_schema import AvroType
 from headrace.log.registry.avro_text import is_number, symbols_of
 
-__all__ = ["Bytes", "Cursors", "Ints", "Mask", "Step", "Unsupported", "repeat", "scalar_step"]
+__all__ = ["Cursors", "Ints", "Step", "Unsupported", "repeat", "scalar_step"]
 
 Ints: TypeAlias = npt.NDArray[np.int64]
-Mask: TypeAlias = npt.NDArray[np.bool_]
-Bytes: TypeAlias = npt.NDArray[np.uint8]
 Step = Callable[["Cursors", Ints], pa.Array]
 
 _DAY = 86_400

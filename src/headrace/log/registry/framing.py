@@ -22,6 +22,7 @@ import pyarrow as pa
 
 from headrace.declare import Stream
 from headrace.errors import RefusedError
+from headrace.log.arrays import Rows
 from headrace.log.documents import Documents
 from headrace.log.registry.avro_binary import BinaryReader
 from headrace.log.registry.avro_columns import ColumnReader
@@ -36,7 +37,6 @@ __all__ = ["RegistryFraming", "StreamFormat", "plain_schema"]
 
 Decode = Callable[[bytes, int], str | bytes]
 _KINDS = {"avro": "AVRO", "json_schema": "JSON"}
-Rows = npt.NDArray[np.int64]
 _FRAME_BYTES = 5
 _REDRIVE_HEADER = "headrace.address"
 

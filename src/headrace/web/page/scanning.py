@@ -13,19 +13,18 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from headrace.log.arrays import Mask
 from headrace.log.between import clamped, read_between
 from headrace.log.protocol import Log, PartitionRange
 
 if TYPE_CHECKING:
     from headrace.rows import RowStage
 
-__all__ = ["RECORDS_MAX", "SECONDS_MAX", "Before", "Budget", "Mask", "Outcomes", "outcomes_between"]
+__all__ = ["RECORDS_MAX", "SECONDS_MAX", "Before", "Budget", "Outcomes", "outcomes_between"]
 
-Mask = npt.NDArray[np.bool_]
 Before = Callable[[str, pa.Table], tuple[Mask, Mask]]
 """Says of rows of a lane (`_partition`, `_offset`) which were copies or expired when they were read, and
 which were set aside: see `engine.local.outcomes.outcomes_before`."""

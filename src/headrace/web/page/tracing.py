@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from headrace.errors import RefusedError
+from headrace.log.arrays import Mask
 from headrace.operate import open_log
 from headrace.operate.formats import open_framings
 from headrace.operate.record_groups import Address, RecordGroups, addresses_of
@@ -27,7 +28,7 @@ from headrace.sql.plan import NamedColumn, StreamPlan, TableClass, TablePlan
 from headrace.store.declared import longest_known
 from headrace.store.names import late_name, quoted, state_name, text_literal
 from headrace.store.schema import groups_sql, result_columns
-from headrace.web.page.scanning import Before, Budget, Mask, Outcomes, outcomes_between
+from headrace.web.page.scanning import Before, Budget, Outcomes, outcomes_between
 from headrace.web.page.values import bytes_text, plain
 
 if TYPE_CHECKING:
