@@ -80,6 +80,13 @@ class PartitionRange:
     start: int
     end: int
 
+    def unread(self, position: int | None) -> int:
+        """Return how many records come at `position` and behind it; None: none of what it holds was read.
+
+        Those that retention took before they were read are among them: whoever lost them is behind by them.
+        """
+        return max(0, self.end - (self.start if position is None else position))
+
 
 @dataclass(frozen=True)
 class Appended:

@@ -40,11 +40,9 @@ class StreamLag:
         try:
             log = self._log_of(self._stream)
             if log is not None:
-                positions, unread = self._store.progress.positions(self._stream, "main"), 0
-                for each in log.partitions():
-                    unread += max(0, each.end - positions.get(each.partition, each.start))
-                self.unread = unread
-                found.append(Sample("headrace_lag_records", labels, unread))
+                read = self._store.progress.positions(self._stream, "main")
+                self.unread = sum(each.unread(read.get(each.partition)) for each in log.partitions())
+                found.append(Sample("headrace_lag_records", labels, self.unread))
         except HeadraceError:  # the metric says it; the engine says why
             pass
         finally:

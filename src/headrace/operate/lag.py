@@ -129,7 +129,7 @@ class UnreadRecords:
         progress, unread = self._store.progress, 0
         for stream, lane, held in known[0]:
             read = progress.positions(stream, lane)
-            unread += sum(max(0, each.end - read.get(each.partition, each.start)) for each in held)
+            unread += sum(each.unread(read.get(each.partition)) for each in held)
         return unread
 
     def ask(self) -> None:
@@ -184,13 +184,15 @@ def _add_to_stream(stream: dict[str, Any], log: Log) -> None:
     for lane in sorted({line["lane"] for line in stream["partitions"]}):
         lines = [line for line in stream["partitions"] if line["lane"] == lane]
         read = log if lane == "main" else log.lane(lane)
-        ends = {each.partition: each.end for each in read.partitions()}
+        held = {each.partition: each for each in read.partitions()}
         for line in lines:
-            line["end"] = ends.get(line["partition"], line["position"])
-            line["lag_records"] = max(0, line["end"] - line["position"])
+            here = held.get(line["partition"])
+            line["end"] = line["position"] if here is None else here.end
+            line["lag_records"] = 0 if here is None else here.unread(line["position"])
         behind = [line for line in lines if line["lag_records"]]
         for line in lines:
             line["lag_seconds"] = 0.0
+        ends = {each.partition: each.end for each in held.values()}
         for line in behind[:_PARTITIONS_ASKED_MAX]:
             line["lag_seconds"] = _waiting_s(read, line["partition"], line["position"], ends)
     lags = [line["lag_seconds"] for line in stream["partitions"] if line["lag_seconds"] is not None]

@@ -68,8 +68,8 @@ def _reader(name: str, read: Mapping[int, int], ranges: tuple[PartitionRange, ..
     places = []
     for each in ranges:
         position = read.get(each.partition)
-        lag = each.end - max(each.start if position is None else position, each.start)
-        places.append({"partition": each.partition, "position": position, "lag_records": max(0, lag)})
+        lag = each.unread(max(position or 0, each.start))
+        places.append({"partition": each.partition, "position": position, "lag_records": lag})
     return {"reader": name, "lag_records": sum(each["lag_records"] for each in places), "partitions": places}
 
 

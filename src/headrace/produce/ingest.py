@@ -319,7 +319,7 @@ class _StreamWriter:
             self._ends = {each.partition: each.end for each in ranges}
             if self._behind_max is not None:
                 read = self.log.readers(self._reader).get(self._reader, {})
-                self._behind = sum(max(0, p.end - max(read.get(p.partition, 0), p.start)) for p in ranges)
+                self._behind = sum(p.unread(max(read.get(p.partition, 0), p.start)) for p in ranges)
             self._asked = time.monotonic()
         if self._behind_max is not None and self._behind > self._behind_max:
             raise RefusedRequest(
