@@ -21,6 +21,7 @@ from headrace.declare.words import did_you_mean
 from headrace.errors import ProfileError, RefusedError
 from headrace.operate.outside import check_outside, refuse_again
 from headrace.operate.profiles import StoreBinding
+from headrace.operate.secrets import unreadable_secrets
 
 if TYPE_CHECKING:
     from headrace.operate.journal import Journal
@@ -69,7 +70,7 @@ class Replicas:
             each["replica"]: {line["table"]: line["epoch"] for line in each["tables"]}
             for each in _left_behind(home, self._store_id)
         }
-        _reveal_secrets(home)
+        _require_secrets(home)
         self.followers = [
             Follower(
                 name,
@@ -287,15 +288,13 @@ def check_replicas(home: Home, plan: PipelinePlan) -> None:
     for name, options in home.profile.replicas.items():
         tables_of(plan, options, name)
     check_outside(home, plan)
-    _reveal_secrets(home)
+    _require_secrets(home)
 
 
-def _reveal_secrets(home: Home) -> None:
+def _require_secrets(home: Home) -> None:
     """Raise ProfileError now, before anything is connected, when a secret cannot be read."""
-    for options in home.profile.replicas.values():
-        for value in vars(options).values():
-            if hasattr(value, "reveal"):
-                value.reveal()
+    for _, error in unreadable_secrets(home.profile.replicas):
+        raise error
 
 
 def _folder(home: Home) -> Path:
