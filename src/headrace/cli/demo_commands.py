@@ -155,17 +155,15 @@ def _load(generator: Any, log: Any, hours: float, stop: threading.Event) -> None
     from headrace.produce.generator import RATE_DEFAULT, load_history
 
     rate = getattr(generator, "history_rate", RATE_DEFAULT)
-    expected = rate * hours * 3600
+    making = f"making {hours:g} {'hour' if hours == 1 else 'hours'} of history"
     if not error_console().is_terminal:
-        typer.echo(f"making {hours:g} {'hour' if hours == 1 else 'hours'} of history")
+        typer.echo(making)
         report = load_history(generator, log, hours=hours, until=log.now(), rate=rate, stop=stop)
     else:
         from rich.progress import Progress
 
         with Progress(console=error_console(), transient=True) as progress:
-            task = progress.add_task(
-                f"making {hours:g} {'hour' if hours == 1 else 'hours'} of history", total=expected
-            )
+            task = progress.add_task(making, total=rate * hours * 3600)
             report = load_history(
                 generator,
                 log,
