@@ -117,7 +117,22 @@ def test_all_profiles_are_checked_unless_one_is_named(
     assert "1 stream, 1 table, 0 panels, 0 alerts; profile 'local'; no problems" in good.out
     missing = Checked(folder, capsys, "--profile", "thrid")
     assert missing.code == 2
-    assert "no profile 'thrid'" in missing.err and "did you mean 'third'?" in missing.err
+    assert missing.err == (
+        "error: there is no profile 'thrid' in headrace.toml; did you mean 'third'?\n"
+        "  fix: take one of headrace.toml: 'local' (line 1), 'cluster' (line 3), 'third' (line 6); "
+        "or write a section [profiles.thrid]\n"
+    )
+
+
+def test_a_profile_that_is_not_there_is_told_beside_what_is_wrong_in_the_pipeline_and_of_no_line(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "pipeline.py").write_text("1 / 0\n")
+    checked = Checked(folder, capsys, "--profile", "nope")
+    assert checked.code == 2
+    assert "ZeroDivisionError" in checked.err
+    assert "--profile nope: there is no profile 'nope' in headrace.toml - write a section" in checked.err
+    assert "leave --profile out" in checked.err and "headrace.toml:" not in checked.err
 
 
 @pytest.mark.parametrize(("panels", "code"), [("PAGE", 2), ("GRAFANA", 0)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -51,3 +52,17 @@ def test_a_run_may_begin_while_somebody_is_asked_whether_to_give_back(
     monkeypatch.setattr("typer.confirm", answer)
     ok("dead-letters", "redrive", "--all", "--set", "celsius=21.5", "-C", str(project))
     assert "1 record given back" in capsys.readouterr().out
+
+
+def test_where_nobody_can_be_asked_nothing_is_given_back_and_the_option_that_is_needed_is_named(
+    project: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    capsys.readouterr()
+    with Path(os.devnull).open() as nothing, monkeypatch.context() as patched:
+        patched.setattr("sys.stdin", nothing)
+        assert run(["dead-letters", "redrive", "--all", "-C", str(project)]) == 2
+    told = capsys.readouterr()
+    assert "error: nobody answers, so nothing was done" in told.err and "fix: --yes" in told.err
+    assert "given back" not in told.out
+    ok("dead-letters", "redrive", "--all", "--dry-run", "-C", str(project))
+    assert "1 record would be given back" in capsys.readouterr().out

@@ -223,10 +223,24 @@ def _wanted(records: int, first: list[Any], *, dry_run: bool, yes: bool) -> bool
     if dry_run:
         typer.echo(f"{_counted(records)} would be given back; nothing was done")
         return False
-    if not yes and not typer.confirm(f"give {_counted(records)} back?"):
+    if not yes and not _agreed(f"give {_counted(records)} back?"):
         typer.echo("nothing was done")
         raise typer.Exit(1)
     return True
+
+
+def _agreed(question: str) -> bool:
+    """Ask. Raises ProfileError where nobody is there who could answer."""
+    try:
+        return typer.confirm(question)
+    except typer.Abort as ended:
+        if not isinstance(ended.__context__, EOFError):  # Ctrl-C
+            raise
+        typer.echo()
+        raise ProfileError(
+            "nobody answers, so nothing was done: standard input is at its end",
+            fix="--yes gives them back without asking, --dry-run only shows them",
+        ) from None
 
 
 def _tell(records: int, *, running: bool) -> None:

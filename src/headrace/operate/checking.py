@@ -57,6 +57,8 @@ def check_project(folder: Path, *, profile: str | None = None, looks: Looks = la
     problems = (*file.problems, *found.problems)
     if wrong:
         raise DeclarationError((*problems, *wrong))
+    if len(problems) == 1 and not problems[0].file:
+        raise ProfileError(problems[0].what, fix=problems[0].fix)
     if problems or plan is None:
         raise ProfileError("\n".join(str(each) for each in sorted(problems, key=lambda each: each.line)))
     return Checked(plan, names, (*(str(each) for each in plan.warnings), *_lacking(found.absent)))

@@ -170,16 +170,16 @@ def examine_profile(file: ProfileFile, name: str, folder: Path) -> ReadProfile:
         profile = Profile(name)
         if file.profiles or name != DEFAULT_PROFILE:
             what, fix = _no_profile(file, name)
-            problems.append(Problem(PROFILE_FILE, 1, "the file", what, fix))
+            problems.append(Problem("", 0, f"--profile {name}", what, fix))  # no line of the file is wrong
     return ReadProfile(profile, tuple(problems), tuple(missing))
 
 
 def _no_profile(file: ProfileFile, name: str) -> tuple[str, str]:
-    known = ", ".join(f"'{each}'" for each in file.profiles) or "none"
-    return (
-        f"there is no profile '{name}' in {PROFILE_FILE}{did_you_mean(name, file.profiles)}",
-        f"write a section [profiles.{name}], or use one of: {known}",
-    )
+    what = f"there is no profile '{name}' in {PROFILE_FILE}{did_you_mean(name, file.profiles)}"
+    if not file.profiles:
+        return what, f"write a section [profiles.{name}], or leave --profile out: all is embedded then"
+    known = ", ".join(f"'{each}' (line {file.lines.get(f'profiles.{each}', 1)})" for each in file.profiles)
+    return what, f"take one of {PROFILE_FILE}: {known}; or write a section [profiles.{name}]"
 
 
 def read_profile_names(folder: Path) -> tuple[str, ...]:
