@@ -92,7 +92,7 @@ def test_few_changes_are_read_without_asking_for_their_number_or_for_rows_that_l
             catch_up(follower)
             with monkeypatch.context() as patch:
                 for name in ("epoch_sizes", "removed_keys"):
-                    patch.setattr(f"headrace.replicate.copying.{name}", asked)
+                    patch.setattr(f"headrace.replicate.copying_rows.{name}", asked)
                 send(test, "bob")
                 catch_up(follower)
             agree(test, target, "users", "windows", "visits")

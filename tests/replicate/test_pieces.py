@@ -9,8 +9,8 @@ import pyarrow as pa
 import pytest
 from targets import FilesTarget
 
-from headrace.replicate import copying
-from headrace.replicate.copying import _Ahead
+from headrace.replicate import copying_rows
+from headrace.replicate.copying_rows import Ahead, RowsCopy
 from headrace.store.changes import Position
 from headrace.testing import PipelineTest
 from headrace.testing.replica_runs import catch_up, feed, following, shop, sorted_rows
@@ -21,13 +21,13 @@ def test_many_rows_in_small_chunks_take_few_readings_of_the_store(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     readings: list[int] = []
-    reading = copying.changed_rows
+    reading = copying_rows.changed_rows
 
     def counted(*words: Any, **more: Any) -> Any:
         readings.append(1)
         return reading(*words, **more)
 
-    monkeypatch.setattr(copying, "changed_rows", counted)
+    monkeypatch.setattr(copying_rows, "changed_rows", counted)
     target = FilesTarget(tmp_path / "files")
     with PipelineTest(shop(), folder=tmp_path / "pipeline", start=START) as test:
         test.send("events", [{"id": f"e{i}", "seen": START, "who": f"u{i}", "n": i} for i in range(3_000)])
@@ -44,13 +44,13 @@ def test_windows_and_sessions_closed_by_many_epochs_come_in_as_few_chunks_as_hol
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chunk_rows_max: int
 ) -> None:
     sizes: dict[str, list[int]] = {"revenue": [], "visits": []}
-    written = copying._RowsCopy.written
+    written = RowsCopy.written
 
-    def noted(self: copying._RowsCopy, chunk: Any) -> None:
+    def noted(self: RowsCopy, chunk: Any) -> None:
         sizes[self.shape.name].append(chunk.rows.num_rows)
         written(self, chunk)
 
-    monkeypatch.setattr(copying._RowsCopy, "written", noted)
+    monkeypatch.setattr(RowsCopy, "written", noted)
     target = FilesTarget(tmp_path / "files")
     with PipelineTest(shop(), folder=tmp_path / "pipeline", start=START) as test:
         for first in range(0, 480, 24):
@@ -75,7 +75,7 @@ def test_windows_and_sessions_closed_by_many_epochs_come_in_as_few_chunks_as_hol
 def test_rows_of_one_hash_stay_in_one_piece() -> None:
     begin, end = Position(3, 9), Position.at(9)
     rows = pa.table({"n": [1, 2, 3, 4, 5], "_hash": pa.array([10, 20, 20, 20, 30], pa.int64())})
-    first, behind, rest = _Ahead(begin, rows, end).cut(2)
+    first, behind, rest = Ahead(begin, rows, end).cut(2)
     assert first.column("n").to_pylist() == [1, 2, 3, 4]
     assert behind == Position(3, 9, 20)
     assert rest is not None

@@ -7,7 +7,7 @@ from typing import Any
 
 from headrace.errors import HeadraceError, RefusedError
 from headrace.replicate.columns import VERSION, arrow_schema
-from headrace.replicate.copying import first_cursor
+from headrace.replicate.cursors import first_cursor
 from headrace.replicate.options import CommonOptions
 from headrace.replicate.protocol import Chunk, Cursor, Position, ReplicaWriter
 from headrace.replicate.shapes import shape_of

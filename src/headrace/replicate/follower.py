@@ -13,7 +13,9 @@ from typing import Protocol
 
 from headrace.errors import HeadraceError, InternalError, RefusedError, TransientError
 from headrace.log.backoff import Waiting, when_ready
-from headrace.replicate.copying import OF_DATA, TableCopy, copy_of, reached_at
+from headrace.replicate.copying import TableCopy, copy_of
+from headrace.replicate.copying_views import OF_DATA
+from headrace.replicate.cursors import reached_at
 from headrace.replicate.filed import FilesCopy
 from headrace.replicate.foreign import SetBackError, refuse_foreign, ways_on
 from headrace.replicate.options import CommonOptions
