@@ -274,7 +274,7 @@ def test_a_declared_alert_becomes_a_rule_with_its_words() -> None:
 
 # By rule: the series, whose it is, its values by the second where the rule holds, and where it just does not.
 SURROUNDINGS: dict[str, tuple[str, str, Callable[[int], float], Callable[[int], float]]] = {
-    "restarting": ("headrace_start_timestamp_seconds", "", lambda s: s // 240, lambda s: s // 900),
+    "restarting": ("headrace_restarts_total", "", lambda s: s // 240, lambda s: s // 900),
     "lag_rising": ("headrace_lag_records", "stream", lambda s: 10_001 + s, lambda s: 20_000 - s),
     "replica_behind": ("headrace_replica_lag_seconds", "replica", lambda s: 301, lambda s: 300),
     "log_down": ("headrace_log_up", "stream", lambda s: 0, lambda s: 1),

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime, timedelta
 from pathlib import Path
 from queue import Queue
@@ -24,6 +24,7 @@ from headrace.observe.alerts import Alerts, Notice
 from headrace.observe.rules import Limits, Rule, default_rules
 from headrace.operate import Runtime, alerting, load_project, open_log
 from headrace.operate.alerting import alerts_of, saved_alerts
+from headrace.operate.last_run import note_begin
 from headrace.operate.project import Project
 from headrace.testing import PipelineTest
 from observe.observed import START, shop
@@ -113,6 +114,10 @@ def test_a_process_whose_run_fails_tells_it_once_and_the_next_good_one_tells_the
 ) -> None:
     with hook(answering) as (url, got):
         project = project_in(tmp_path, url)
+        with (tmp_path / "pipeline.py").open(
+            "a"
+        ) as declared:  # two failures in a row are told by another one
+            declared.write('pipeline.alert("restarting", "SELECT false")\n')
         ended = headrace_run(tmp_path)
         assert ended.returncode == 1 and WORDS in ended.stderr
         told = got.get(timeout=1)  # it had been taken when the process ended
@@ -241,6 +246,37 @@ def test_of_a_run_that_somebody_interrupts_nobody_is_told(
         runtime.close()
         assert saved_alerts(project)["failed"]["state"] == "ok"
         assert got.empty()
+
+
+def restarts(runtime: Runtime) -> float:
+    """What a run that has ended had told its observer."""
+    (value,) = [each.value for each in runtime.observer.samples() if each.name == "headrace_restarts_total"]
+    return value
+
+
+def test_a_run_that_ends_well_makes_the_next_one_no_restart_and_one_that_fails_or_is_killed_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project_in(tmp_path)
+    project = profile_in(tmp_path)
+
+    def ends_by(error: BaseException | None) -> float:
+        def ends(*_: object, **__: object) -> None:
+            if error is not None:
+                raise error
+
+        runtime = Runtime.open(project)
+        monkeypatch.setattr(runtime.engine, "run", ends)
+        with suppress(RefusedError, KeyboardInterrupt):
+            runtime.run(threading.Event())
+        runtime.close()
+        return restarts(runtime)
+
+    failure = RefusedError("it broke", fix="mend it")
+    told = [ends_by(each) for each in (None, None, KeyboardInterrupt(), None, failure, failure, None, None)]
+    assert told == [0, 0, 0, 0, 0, 1, 2, 2]
+    note_begin(project)  # a run that is killed has noted its begin, and nothing more
+    assert ends_by(None) == 3
 
 
 class Run:

@@ -95,7 +95,7 @@ _FIRING: Mapping[str, tuple[Mapping[str, str], Mapping[str, str]]] = {
         {'headrace_lag_records{stream="events"}': "100x60", "headrace_epochs_total": "7x60"},
         {},
     ),
-    "restarting": ({"headrace_start_timestamp_seconds": "100x20 200x5 300x40"}, {}),
+    "restarting": ({"headrace_restarts_total": "0x20 1x5 2x40"}, {}),
     "down": ({'up{job="headrace"}': "1x5 0x60"}, {"job": "headrace"}),
     "lag_rising": ({'headrace_lag_records{stream="events"}': "9000+1000x60"}, {"stream": "events"}),
     "delay": ({'headrace_processing_delay_seconds{stream="events"}': "0x5 90000x60"}, {"stream": "events"}),

@@ -24,7 +24,7 @@ _NAMES = (
     "headrace_records_total",
     "headrace_replica_lag_seconds",
     "headrace_replica_state",
-    "headrace_start_timestamp_seconds",
+    "headrace_restarts_total",
 )
 _STEP_S = 10
 _FRESH = timedelta(seconds=30)
@@ -49,7 +49,6 @@ class Figures:
 
     def __init__(self, found: list[_Points], now: datetime) -> None:
         self._now = now
-        self._all = found
         self._found = [points for points in found if points.times[-1] >= now - _FRESH]
 
     def each(self, name: str, kind: str = "") -> Iterator[tuple[str, float]]:
@@ -86,10 +85,6 @@ class Figures:
             before = _value_at(points, self._now - over)
             grown += max(0.0, points.values[-1] - (points.values[0] if before is None else before))
         return grown
-
-    def distinct(self, name: str) -> int:
-        """Return how many values a metric had."""
-        return len({value for points in self._all if points.name == name for value in points.values})
 
 
 def _value_at(points: _Points, at: datetime) -> float | None:

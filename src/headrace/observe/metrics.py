@@ -218,6 +218,9 @@ METRICS: tuple[Metric, ...] = (
              "not, since the process began.", Source.RUN, "signal", "result"),
     _gauge("headrace_start_timestamp_seconds", "seconds", "When this process began, in Unix time.",
            Source.RUN),
+    _counter("headrace_restarts_total", "",
+             "How often a run of this project began after one that failed or was killed; one that was "
+             "stopped, or had read everything, is no reason.", Source.RUN),
     _gauge("headrace_build_info", "", "1; the label says which version runs.", Source.RUN, "version"),
     _counter("headrace_observe_seconds_total", "seconds",
              "Processor time that observing took: what all these values cost.", Source.RUN),

@@ -92,6 +92,8 @@ class Observer:
         """Gives how receivers of traces and lineage are served, where there are any; see `Signal.state`."""
         self.spark: Callable[[], Mapping[str, Any] | None] = lambda: None
         """Gives what Spark says of the run, where it runs on Spark; see `ClusterFacts`."""
+        self.restarts = 0
+        """How often a run began after one that failed or was killed; told before `start`."""
         self.epochs = EpochFigures(tuple(streams))
         self.exposition = Exposition(
             self.samples, self.epochs.families.values, known=known_names, alias=alias
@@ -234,6 +236,7 @@ class Observer:
                 labels = {"signal": signal["signal"], "result": result}
                 yield Sample("headrace_telemetry_total", labels, signal[result])
         yield Sample("headrace_start_timestamp_seconds", {}, self._started)
+        yield Sample("headrace_restarts_total", {}, self.restarts)
         yield Sample("headrace_build_info", {"version": self._version}, 1)
         yield Sample("headrace_observe_seconds_total", {}, self._seconds)
         yield Sample("headrace_series_dropped", {}, self._history.dropped)

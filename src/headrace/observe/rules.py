@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from headrace.declare.durations import format_duration
-from headrace.observe.figures import Figures
+from headrace.observe.figures import LOOKED_BACK, Figures
 
 __all__ = ["Limits", "Rule", "Verdict", "default_rules"]
 
@@ -107,8 +107,8 @@ def default_rules(limits: Limits) -> tuple[Rule, ...]:
 
 def _runs() -> tuple[Rule, ...]:
     def restarting(figures: Figures, now: datetime) -> Verdict:
-        starts = figures.distinct("headrace_start_timestamp_seconds")
-        return Verdict(starts >= 3, float(starts))
+        again = figures.increase("headrace_restarts_total", LOOKED_BACK) or 0.0
+        return Verdict(again >= 2, again)
 
     return (
         Rule(
@@ -121,9 +121,9 @@ def _runs() -> tuple[Rule, ...]:
         Rule(
             name="restarting",
             severity="warning",
-            summary="The run was started 3 times or more within 15 minutes.",
+            summary="Within 15 minutes, two runs or more failed or were killed, and were started again.",
             help="`headrace logs` tells why the runs before ended.",
-            promql="changes(headrace_start_timestamp_seconds[15m]) >= 2",
+            promql="headrace_restarts_total - min_over_time(headrace_restarts_total[15m]) >= 2",
             check=restarting,
         ),
         Rule(

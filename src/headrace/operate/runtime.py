@@ -23,6 +23,7 @@ from headrace.operate.dead_letter_topics import DeadLetterTopics
 from headrace.operate.engines import check_engine, open_engine, spark_facts
 from headrace.operate.journal import Journal
 from headrace.operate.lag import LogsForQuestions, UnreadRecords
+from headrace.operate.last_run import note_begin, note_good_end, write_private
 from headrace.operate.observing import open_observer, serve_metrics
 from headrace.operate.outside import is_moved, outside_places
 from headrace.operate.pollers import Pollers
@@ -245,9 +246,7 @@ class Runtime:
             stop.set()
         home = self.project
         self.journal.info("run started", pid=os.getpid(), profile=home.profile.name)
-        with contextlib.suppress(OSError):  # a full disk: whoever hands over then names the run before this
-            facts = {"profile": home.profile.name, "store": str(home.store_path)}
-            _write_private(home.last_run_path, json.dumps(facts) + "\n")
+        self.observer.restarts = note_begin(home)
         self.replicas.start()
         self.letters.start()
         self.telemetry.start()
@@ -275,6 +274,8 @@ class Runtime:
             self.alerting.stop()
             self.observer.stop()
             self.telemetry.stop(failed)
+            if not isinstance(failed, Exception):  # who interrupts a run has ended it
+                note_good_end(home)
         self.journal.info("run stopped", pid=os.getpid())
 
     def _note_waiting(self, pause: Waiting | None) -> None:
@@ -321,7 +322,7 @@ class Runtime:
             "store": str(home.store_path),
             "started": datetime.now(UTC).isoformat(timespec="seconds"),
         }
-        _write_private(home.run_path, json.dumps(facts) + "\n")
+        write_private(home.run_path, json.dumps(facts) + "\n")
         self._files.callback(_remove, home.run_path)
 
 
@@ -364,15 +365,6 @@ def _hold_folder(home: Home, files: ExitStack) -> None:
             fix="stop that run first; to run two at once, copy the project to a folder of its own",
         ) from None
     files.callback(lock.release)
-
-
-def _write_private(path: Path, text: str) -> None:
-    beside = path.with_suffix(".new")
-    beside.unlink(missing_ok=True)
-    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        file.write(text)
-    beside.replace(path)
 
 
 def _remove(path: Path) -> None:
