@@ -16,6 +16,7 @@ import httpx
 import pyarrow as pa
 import pytest
 
+from headrace.cli.app import run as headrace
 from headrace.errors import ProfileError, RefusedError
 from headrace.log import APPEND_SCHEMA
 from headrace.operate import Runtime, load_project
@@ -64,7 +65,9 @@ def state_of(project: Any, name: str) -> dict[str, Any]:
     return dict(found)
 
 
-def test_an_alert_of_a_run_is_shown_silenced_and_kept_for_the_next_one(tmp_path: Path) -> None:
+def test_an_alert_of_a_run_is_shown_silenced_and_kept_for_the_next_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (port,) = free_ports(1)
     project = project_in(tmp_path, f"metrics.port = {port}\n")
     with running(project) as runtime:
@@ -90,7 +93,18 @@ def test_an_alert_of_a_run_is_shown_silenced_and_kept_for_the_next_one(tmp_path:
     assert set(fires) == {"timestamp", "level", "event", "alert"}, "it is either so or not, and has no value"
     assert saved_alerts(project)["empty"]["state"] == "firing"
     assert alerts_of(project)["running"] is False
-    assert state_of(project, "empty")["state"] == "firing"
+    stopped = state_of(project, "empty")
+    assert (stopped["state"], stopped["severity"], stopped["summary"]) == (
+        "firing", "critical", "Nothing is there.",
+    )  # fmt: skip
+    assert state_of(project, "disk_full")["severity"] == "critical"
+    capsys.readouterr()
+    assert headrace(["alerts", "list", "-C", str(tmp_path)]) == 0
+    told = capsys.readouterr().out
+    assert "NULL" not in told and "Nothing is there." in told
+    (tmp_path / "pipeline.py").write_text("1 / 0\n")
+    assert (state_of(project, "empty")["state"], state_of(project, "empty")["severity"]) == ("firing", "")
+    assert state_of(project, "disk_full")["severity"] == "critical", "every pipeline has it"
     with pytest.raises(RefusedError, match="the pipeline is stopped"):
         silence_alert(project, "empty", 5)
 

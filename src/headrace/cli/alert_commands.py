@@ -57,7 +57,7 @@ def print_alerts(alerts: "Iterable[Mapping[str, Any]]") -> None:
             one["state"] + (" (silenced)" if one.get("silenced_until") else ""),
             one.get("severity", ""),
             (one["since"] or "").partition(".")[0].replace("T", " "),
-            one.get("value"),
+            "" if one.get("value") is None else one["value"],
             one.get("problem") or one.get("summary", ""),
         )
         for one in sorted(alerts, key=lambda one: _ORDER.index(one["state"]))

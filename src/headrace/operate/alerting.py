@@ -11,10 +11,11 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from headrace.errors import RefusedError, fit_to_tell
+from headrace.errors import HeadraceError, RefusedError, fit_to_tell
 from headrace.operate.alert_options import AlertOptions, EmailOptions, NotifierOptions, WebhookOptions
 from headrace.operate.client import is_running, running_process
 from headrace.operate.control import ask
+from headrace.operate.project import Project, declared_pipeline
 
 if TYPE_CHECKING:
     from headrace.observe.alerts import Alerts, Notice
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from headrace.observe.rules import Limits, Rule
     from headrace.operate.control import Handler
     from headrace.operate.journal import Journal
-    from headrace.operate.project import Home, Project
+    from headrace.operate.project import Home
     from headrace.store import Store
 
 __all__ = ["Alerting", "alerts_of", "limits_of", "rules_of", "saved_alerts", "silence_alert"]
@@ -70,13 +71,29 @@ def rules_of(project: Project) -> tuple[Rule, ...]:
 def alerts_of(home: Home) -> dict[str, Any]:
     """Return the alerts of a project: of its running pipeline, or what the last run wrote down.
 
-    The keys are `running`, `alerts` and `recent`; of a stopped one, an alert has its name and its state only.
+    The keys are `running`, `alerts` and `recent`. Of a stopped one, an alert has its name and its state, and
+    severity, summary and help as they are declared now; those of an alert that is not declared are empty.
     """
     facts = running_process(home)
     if facts is not None and is_running(home):
         return {"running": True, **ask(Path(facts["socket"]), "alerts", timeout_s=_ANSWER_S)}
-    saved = [{"name": name, **each} for name, each in saved_alerts(home).items()]
+    rules = {rule.name: rule for rule in _declared_rules(home)}
+    saved = []
+    for name, each in saved_alerts(home).items():
+        rule = rules.get(name)
+        words = {word: getattr(rule, word, "") for word in ("severity", "summary", "help")}
+        saved.append({"name": name, **words, **each})  # a failure has words of its own
     return {"running": False, "alerts": saved, "recent": []}
+
+
+def _declared_rules(home: Home) -> tuple[Rule, ...]:
+    """Return the rules of a project that does not run; without the pipeline's where it cannot be read."""
+    from headrace.observe.rules import default_rules
+
+    try:
+        return rules_of(Project(home.folder, home.profile, declared_pipeline(home.folder)))
+    except HeadraceError:
+        return default_rules(limits_of(home.profile.alerts))
 
 
 def silence_alert(home: Home, name: str, minutes: float) -> None:
