@@ -20,21 +20,30 @@ from headrace.store.outside import outside_of, rows_outside
 from headrace.store.progress import Progress
 from headrace.store.queries import run_query
 
-__all__ = ["LETTER_ACCEPTED", "LETTER_BYTES", "ReadStore", "StoreReading", "open_store_readonly"]
+__all__ = [
+    "LETTER_ACCEPTED",
+    "LETTER_BYTES",
+    "LETTER_RECORD",
+    "ReadStore",
+    "StoreReading",
+    "open_store_readonly",
+]
 
 Address = tuple[str, str, int, int]
 """Stream, lane, partition, offset."""
 
 # A letter of the redrive lane stands for the record that its header names; in the main lane, that header is a
 # stranger's.
-_RECORD = """
+LETTER_RECORD = """
     CASE WHEN lane = 'main' THEN concat(partition, ':', "offset") ELSE coalesce(
         TRY(decode(list_filter(headers, lambda h: h."key" = 'headrace.address')[1]."value")),
         concat(lane, ':', partition, ':', "offset")) END"""
+"""The record of its stream that a dead letter stands for, as SQL over `dead_letters`: tries have the same."""
+
 _WAITING = f"""(
     FROM dead_letters SEMI JOIN (
         FROM (
-            SELECT stream, lane, partition, "offset", epoch, {_RECORD} AS record FROM dead_letters
+            SELECT stream, lane, partition, "offset", epoch, {LETTER_RECORD} AS record FROM dead_letters
             QUALIFY row_number() OVER (
                 PARTITION BY stream, record
                 ORDER BY epoch DESC, lane = 'main', partition DESC, "offset" DESC) = 1
@@ -48,7 +57,7 @@ LETTER_BYTES = (
 )
 """The size of a dead letter's key, value and headers, as SQL."""
 
-LETTER_ACCEPTED = f"""concat(stream, ':', {_RECORD}) IN (
+LETTER_ACCEPTED = f"""concat(stream, ':', {LETTER_RECORD}) IN (
     SELECT concat(r.stream, ':', r.partition, ':', r."offset") FROM _headrace.redriven r)"""
 """Whether the record of a dead letter, given back, was accepted since, as SQL over `dead_letters`."""
 

@@ -1,12 +1,13 @@
-import { useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
+import { useQuery } from "@tanstack/react-query";
 import { useRef, useState } from "react";
-import { answered, api, type DeadLetter, type DeadLetterGroup, type LateGroup, type Redrive } from "../api/client";
+import { answered, api, type DeadLetterGroup, type LateGroup } from "../api/client";
 import { useAsked } from "../asked";
 import { duration, instant, share, visible, whole } from "../format";
 import { Head, useOverview } from "../head";
 import { useLive } from "../live";
 import { Outcome, Said, Swatch, Tab, Tabs } from "../parts/bits";
 import { Grid } from "../parts/grid";
+import { GiveBack, keyOf, Letter } from "../parts/letter";
 import { usePlace } from "../place";
 
 export default function Records() {
@@ -37,13 +38,12 @@ export default function Records() {
   );
 }
 
-const keyOf = (group: DeadLetterGroup) => `${group.stream} ${group.outcome} ${group.rule}`;
-
-/** After something was given back, the groups are asked for until so many answers in a row told of nothing more accepted. */
+/** After something was given back, the groups are asked for until so many answers in a row told of nothing more decided. */
 const ANSWERS_MORE = 20;
 
 function Aside() {
   const [chosen, choose] = usePlace("group", "");
+  const [only, show] = usePlace("letter", "");
   const [answers, setAnswers] = useState(0);
   const told = useRef(0);
   const epochs = useLive().epochs;
@@ -51,9 +51,9 @@ function Aside() {
   // What was given back is decided in one of the next epochs; only what is set aside once more is seen by its outcome.
   const asked = useAsked(["groups"], answers ? epochs.at(-1)?.epoch : epoch, async () => {
     const found = answered(await api.GET("/api/dead-letters/groups"));
-    const accepted = found.reduce((sum, each) => sum + each.accepted, 0);
-    const news = accepted !== told.current;
-    told.current = accepted;
+    const decided = found.reduce((sum, each) => sum + each.accepted + each.again, 0);
+    const news = decided !== told.current;
+    told.current = decided;
     setAnswers((left) => (left && news ? ANSWERS_MORE : Math.max(0, left - 1)));
     return found;
   });
@@ -73,7 +73,7 @@ function Aside() {
     <div className="split">
       <nav className="list" aria-label="Reasons">
         {groups.map((each) => (
-          <button key={keyOf(each)} aria-pressed={each === group} onClick={() => choose(keyOf(each))}>
+          <button key={keyOf(each)} aria-pressed={each === group} onClick={() => (show(""), choose(keyOf(each)))}>
             <span className="row" style={{ flexWrap: "nowrap", gap: "0.45rem", minWidth: 0 }}>
               <Swatch of={each.outcome} />
               <bdi className="cut">{visible(each.rule || each.outcome)}</bdi>
@@ -82,19 +82,20 @@ function Aside() {
             <span className="under">
               {each.outcome}, {share(each.records, all)}, {visible(each.stream)}
               {each.accepted > 0 && `, ${whole(each.accepted)} accepted since`}
+              {each.again > 0 && `, ${whole(each.again)} failed again`}
             </span>
           </button>
         ))}
       </nav>
-      <Group key={keyOf(group)} group={group} onGiven={() => setAnswers(ANSWERS_MORE)} />
+      <Group key={keyOf(group)} group={group} only={only} all={() => show("")} onGiven={() => setAnswers(ANSWERS_MORE)} />
     </div>
   );
 }
 
-function Group({ group, onGiven }: { group: DeadLetterGroup; onGiven: () => void }) {
+function Group({ group, only, all, onGiven }: { group: DeadLetterGroup; only: string; all: () => void; onGiven: () => void }) {
   const [everything, setEverything] = useState(false);
-  const query = { stream: group.stream, outcome: group.outcome, rule: group.rule, limit: 50 };
-  const asked = useAsked(["letters", keyOf(group)], `${group.records} ${group.accepted}`, async () => answered(await api.GET("/api/dead-letters", { params: { query } })));
+  const query = { stream: group.stream, outcome: group.outcome, rule: group.rule, limit: 50, ...(only ? { address: only } : {}) };
+  const asked = useAsked(["letters", keyOf(group), only], `${group.records} ${group.accepted} ${group.again}`, async () => answered(await api.GET("/api/dead-letters", { params: { query } })));
   return (
     <section className="stack" aria-label="Records of this reason">
       <div className="row between">
@@ -111,6 +112,7 @@ function Group({ group, onGiven }: { group: DeadLetterGroup; onGiven: () => void
           <p className="faint small">
             {whole(group.records)} records, from {instant(group.first)} to {instant(group.last)}
             {group.accepted > 0 && `; ${whole(group.accepted)} of them given back, and accepted since`}
+            {group.again > 0 && `; ${whole(group.again)} given back, and set aside again`}
           </p>
         </div>
         <button className="button" onClick={() => setEverything(!everything)} aria-expanded={everything}>
@@ -119,161 +121,20 @@ function Group({ group, onGiven }: { group: DeadLetterGroup; onGiven: () => void
       </div>
       {everything && <GiveBack asked={{ addresses: [], assignments: [], stream: group.stream, outcome: group.outcome, rule: group.rule }} onGiven={onGiven} many />}
       <Said error={asked.error} />
+      {only && (
+        <div className="row small">
+          <span className="soft">
+            Only <code>{visible(only)}</code>
+            {asked.data && !asked.data.letters.length && ", which is not here any more"}
+          </span>
+          <button className="button" onClick={all}>
+            All of this reason
+          </button>
+        </div>
+      )}
       {asked.data?.letters.map((each) => <Letter key={each.address} letter={each} onGiven={onGiven} />)}
       {asked.data?.more && <p className="faint small">The first 50. The command line lists all: headrace dead-letters list</p>}
     </section>
-  );
-}
-
-function Letter({ letter, onGiven }: { letter: DeadLetter; onGiven: () => void }) {
-  const [editing, setEditing] = useState(false);
-  return (
-    <article className="letter" data-test="letter">
-      <div className="row between">
-        <span className="row">
-          <code>{letter.address}</code>
-          {letter.key !== null && letter.key !== undefined && (
-            <span className="soft small">
-              key <bdi>{visible(letter.key).slice(0, 120)}</bdi>
-            </span>
-          )}
-          <span className="faint small num">{instant(letter.record_time)}</span>
-        </span>
-        {letter.accepted ? (
-          <span className="row small" role="status">
-            <Outcome name="accepted" /> given back, and accepted
-          </span>
-        ) : (
-          <button className="button" onClick={() => setEditing(!editing)} aria-expanded={editing}>
-            {editing ? "Leave it" : "Fix…"}
-          </button>
-        )}
-      </div>
-      <ul className="small">
-        {letter.reasons.map((each, at) => (
-          <li key={at}>
-            <strong>
-              <bdi>{visible(each.rule)}</bdi>
-            </strong>
-            : <bdi>{visible(each.detail)}</bdi>
-          </li>
-        ))}
-      </ul>
-      {editing ? (
-        <Fix letter={letter} onGiven={onGiven} />
-      ) : (
-        <pre tabIndex={0}>
-          <bdi>{letter.value === null || letter.value === undefined ? "(a tombstone: no value)" : visible(pretty(letter.value)).slice(0, 4000)}</bdi>
-        </pre>
-      )}
-    </article>
-  );
-}
-
-/** JSON with breaks between its fields; its digits stay as they are, so it is only laid out, never parsed. */
-function pretty(text: string): string {
-  if (!/^\s*\{[\s\S]*\}\s*$/.test(text) || text.length > 20_000) return text;
-  let out = "";
-  let depth = 0;
-  let inText = false;
-  for (let at = 0; at < text.length; at += 1) {
-    const one = text[at]!;
-    if (inText) {
-      out += one;
-      if (one === "\\") out += text[(at += 1)] ?? "";
-      else if (one === '"') inText = false;
-    } else if (one === '"') {
-      inText = true;
-      out += one;
-    } else if (one === "{" || one === "[") {
-      depth += 1;
-      out += one === "{" && depth === 1 ? "{\n  " : one;
-    } else if (one === "}" || one === "]") {
-      depth -= 1;
-      out += one === "}" && depth === 0 ? "\n}" : one;
-    } else if (one === "," && depth === 1) out += ",\n  ";
-    else out += one === ":" ? ": " : one.trim() ? one : "";
-  }
-  return inText ? text : out;
-}
-
-function Fix({ letter, onGiven }: { letter: DeadLetter; onGiven: () => void }) {
-  const [text, setText] = useState(letter.value ?? "");
-  if (!letter.text)
-    return (
-      <div className="stack">
-        <p className="soft small">Its bytes are no text (or too many to show), so they cannot be edited here. It can be given back as it is, or from a file: headrace dead-letters redrive {letter.address} --with FILE</p>
-        <GiveBack asked={{ addresses: [letter.address], assignments: [] }} onGiven={onGiven} />
-      </div>
-    );
-  return (
-    <div className="stack">
-      <textarea rows={Math.min(14, 3 + Math.ceil(text.length / 110))} aria-label="The corrected record" spellCheck={false} dir="ltr" value={text} onChange={(event) => setText(event.target.value)} />
-      <GiveBack asked={{ addresses: [letter.address], assignments: [], value: text === letter.value ? null : text }} onGiven={onGiven} />
-    </div>
-  );
-}
-
-function GiveBack({ asked, onGiven, many = false }: { asked: Redrive; onGiven: () => void; many?: boolean }) {
-  const queries = useQueryClient();
-  const [field, setField] = useState("");
-  const body: Redrive = many && field.trim() ? { ...asked, assignments: field.split("\n").map((each) => each.trim()).filter(Boolean) } : asked;
-  const [seen, setSeen] = useState("");
-  const preview = useMutation({
-    mutationFn: async (given: Redrive) => answered(await api.POST("/api/dead-letters/preview", { body: given })),
-    onSuccess: (_, given) => setSeen(JSON.stringify(given)),
-  });
-  const give = useMutation({
-    mutationFn: async (given: Redrive) => answered(await api.POST("/api/dead-letters/redrive", { body: given })),
-    onSuccess: () => {
-      onGiven();
-      void queries.invalidateQueries();
-    },
-  });
-  const fresh = preview.data && seen === JSON.stringify(body);
-  if (give.data)
-    return (
-      <p className="said good" role="status">
-        {whole(give.data.records)} given back. The pipeline takes {give.data.records === 1 ? "it" : "them"} now; one that is accepted says so here, one that fails again is set aside again.
-      </p>
-    );
-  return (
-    <div className="stack" style={{ gap: "0.6rem" }}>
-      {many && (
-        <input placeholder="field=value to set in each, or nothing: as they are" aria-label="Field to set" value={field} onChange={(event) => setField(event.target.value)} />
-      )}
-      {fresh && (
-        <div className="stack" style={{ gap: "0.5rem" }} aria-label="Preview">
-          {preview.data!.samples.map((each) => (
-            <div key={each.address} className="diff">
-              <code className="small">{each.address}</code>
-              {each.changed && (
-                <pre className="before">
-                  <bdi>{visible(each.before ?? "")}</bdi>
-                </pre>
-              )}
-              <pre className={each.changed ? "after" : ""}>
-                <bdi>{visible(each.after ?? "(a tombstone)")}</bdi>
-              </pre>
-            </div>
-          ))}
-          {preview.data!.records > preview.data!.samples.length && <p className="faint small">and {whole(preview.data!.records - preview.data!.samples.length)} more</p>}
-        </div>
-      )}
-      <div className="row">
-        {fresh ? (
-          <button className="button main" onClick={() => give.mutate(body)} disabled={give.isPending}>
-            Give {whole(preview.data!.records)} back{preview.data!.samples.some((each) => each.changed) ? "" : " as they are"}
-          </button>
-        ) : (
-          <button className="button main" onClick={() => preview.mutate(body)} disabled={preview.isPending}>
-            Preview
-          </button>
-        )}
-        <span className="faint small">Given back, a record goes through no check of time, and is accepted at most once.</span>
-      </div>
-      <Said error={preview.error ?? give.error} />
-    </div>
   );
 }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import BaseModel, Field
 
 __all__ = [
+    "Again",
     "DeadLetter",
     "DeadLetterGroup",
     "DeadLetterPage",
@@ -20,7 +21,8 @@ __all__ = [
 class DeadLetterGroup(BaseModel):
     """Dead letters of one stream, outcome and rule; `sample` is the address of the newest.
 
-    `records` were set aside ever, `accepted` of them were given back and accepted since.
+    `records` were set aside ever, `accepted` of them were given back and accepted since, `again` given back
+    and set aside once more.
     """
 
     stream: str
@@ -28,6 +30,7 @@ class DeadLetterGroup(BaseModel):
     rule: str
     records: int
     accepted: int
+    again: int
     first: str
     last: str
     detail: str
@@ -41,10 +44,18 @@ class Reason(BaseModel):
     detail: str
 
 
+class Again(BaseModel):
+    """The letter of a record that was given back and set aside once more."""
+
+    address: str
+    outcome: str
+    reasons: list[Reason]
+
+
 class DeadLetter(BaseModel):
     """A record that was set aside; what is no UTF-8 is shown as in a Python literal.
 
-    `accepted`: it was given back, and accepted since.
+    `accepted`: it was given back, and accepted since. `again`: it was given back, and stands there now.
     """
 
     address: str
@@ -57,6 +68,7 @@ class DeadLetter(BaseModel):
     value: str | None
     text: bool
     accepted: bool
+    again: Again | None
 
 
 class DeadLetterPage(BaseModel):
@@ -81,20 +93,35 @@ class Redrive(BaseModel):
 
 
 class RedriveSample(BaseModel):
-    """A record on its way back, before and after it was changed."""
+    """A record on its way back, before and after it was changed.
+
+    `would`: the outcome that the row stage gives it, null where it was not asked; `reasons`: what it breaks.
+    """
 
     address: str
     outcome: str
     before: str | None
     after: str | None
     changed: bool
+    would: str | None
+    reasons: list[Reason]
 
 
 class RedrivePreview(BaseModel):
-    """What would be given back; `samples` are the first of them."""
+    """What would be given back; `samples` are the first of them.
+
+    The row stage was asked of the first `checked`: `outcomes` they would get, rules `broken` and those that
+    only warned, with the number of records. `accepted`: unless it is a copy of what was accepted.
+    `unchecked` says why nobody could be asked.
+    """
 
     records: int
     samples: list[RedriveSample]
+    checked: int
+    outcomes: dict[str, int]
+    broken: dict[str, int]
+    warned: dict[str, int]
+    unchecked: str
 
 
 class RedriveResult(BaseModel):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import astuple
 from functools import partial
 from typing import Annotated, Any
 
@@ -9,10 +10,11 @@ from fastapi import APIRouter, Path, Query
 
 from headrace.operate import open_log
 from headrace.operate.redrive import Address, Redriven
-from headrace.store.reading import LETTER_ACCEPTED
 from headrace.web.page import models, models_records
+from headrace.web.page.again import GROUPS_SQL, last_tries
 from headrace.web.page.giving_back import going_back
 from headrace.web.page.late import late_groups, late_rows
+from headrace.web.page.previewing import CHECKED_MAX, check
 from headrace.web.page.sources import PageSources
 from headrace.web.page.values import TEXT_CHARACTERS_MAX, bytes_text
 
@@ -28,16 +30,6 @@ _LONG_S = 1e12
 
 Word = Annotated[str | None, Query(max_length=200)]
 
-_GROUPS = f"""
-    SELECT stream, outcome, coalesce(reasons[1].rule, '') AS rule, count(*) AS records,
-           count(*) FILTER (WHERE {LETTER_ACCEPTED}) AS accepted,
-           min(record_time) AS first, max(record_time) AS last,
-           max_by(coalesce(reasons[1].detail, ''), record_time) AS detail,
-           max_by(stream || CASE WHEN lane = 'main' THEN '' ELSE '@' || lane END || ':' || "partition" || ':'
-                  || "offset", record_time) AS sample
-    FROM dead_letters GROUP BY ALL ORDER BY records DESC, stream, outcome, rule
-"""
-
 
 def letter_routes(sources: PageSources) -> APIRouter:
     """Return the routes."""
@@ -50,7 +42,7 @@ def letter_routes(sources: PageSources) -> APIRouter:
     @router.get("/dead-letters/groups")
     def groups() -> list[models_records.DeadLetterGroup]:
         """Records that were set aside, by stream, outcome and first rule, given back since or not."""
-        found = sources.records(_GROUPS, rows_max=_GROUPS_MAX)
+        found = sources.records(GROUPS_SQL, rows_max=_GROUPS_MAX)
         return [models_records.DeadLetterGroup.model_validate(each) for each in found]
 
     @router.get("/dead-letters")
@@ -58,14 +50,25 @@ def letter_routes(sources: PageSources) -> APIRouter:
         stream: Word = None,
         outcome: Word = None,
         rule: Word = None,
+        address: Word = None,
         limit: Annotated[int, Query(ge=1, le=500)] = 100,
     ) -> models_records.DeadLetterPage:
         """Records that were set aside, in the order of their addresses; `rule`: the first they broke."""
+        only = None if address is None else [astuple(Address.parse(address))]
         table = sources.runtime.store.dead_letters(
-            stream=stream, outcome=outcome, first_rule=rule, limit=limit + 1, columns=_SHOWN
+            stream=stream,
+            outcome=outcome,
+            first_rule=rule,
+            addresses=only,
+            limit=limit + 1,
+            columns=_SHOWN,
         )
+        shown = table.slice(0, limit).to_pylist()
+        open_still = [Address.of(each) for each in shown if not each["accepted"]]
+        tries = last_tries(sources, open_still)
         return models_records.DeadLetterPage(
-            letters=[_letter(each) for each in table.slice(0, limit).to_pylist()], more=table.num_rows > limit
+            letters=[_letter(each, tries.get(Address.of(each))) for each in shown],
+            more=table.num_rows > limit,
         )
 
     @router.get("/late/groups")
@@ -85,9 +88,20 @@ def letter_routes(sources: PageSources) -> APIRouter:
 
     @router.post("/dead-letters/preview")
     def preview(asked: models_records.Redrive) -> models_records.RedrivePreview:
-        """What would be given back, and how it would be changed; nothing is done."""
-        records, samples = going_back(sources.runtime, asked).look(_SAMPLES)
-        return models_records.RedrivePreview(records=records, samples=[_sample(each) for each in samples])
+        """What would be given back, how it would be changed, and what it would get; nothing is done."""
+        records, looked = going_back(sources.runtime, asked).look(CHECKED_MAX)
+        checked = check(sources, looked)
+        return models_records.RedrivePreview(
+            records=records,
+            samples=[
+                _sample(each, checked.outcomes.get(place)) for place, each in enumerate(looked[:_SAMPLES])
+            ],
+            checked=len(checked.outcomes),
+            outcomes=checked.counted(),
+            broken=checked.broken(),
+            warned=dict(checked.warned),
+            unchecked=checked.unchecked,
+        )
 
     @router.post("/dead-letters/redrive")
     def redrive(asked: models_records.Redrive) -> models_records.RedriveResult:
@@ -100,7 +114,7 @@ def letter_routes(sources: PageSources) -> APIRouter:
     return router
 
 
-def _letter(letter: dict[str, Any]) -> models_records.DeadLetter:
+def _letter(letter: dict[str, Any], again: dict[str, Any] | None) -> models_records.DeadLetter:
     value = letter["value"]
     shown = None if value is None else bytes_text(value)
     return models_records.DeadLetter(
@@ -115,10 +129,11 @@ def _letter(letter: dict[str, Any]) -> models_records.DeadLetter:
         # Only what is shown exactly as it is may be edited and given back from there.
         text=shown is not None and len(shown) <= TEXT_CHARACTERS_MAX and shown.encode() == value,
         accepted=letter["accepted"],
+        again=None if again is None else models_records.Again.model_validate(again),
     )
 
 
-def _sample(record: Redriven) -> models_records.RedriveSample:
+def _sample(record: Redriven, would: tuple[str, list[dict[str, str]]] | None) -> models_records.RedriveSample:
     def shown(value: bytes | None) -> str | None:
         return None if value is None else bytes_text(value)[:TEXT_CHARACTERS_MAX]
 
@@ -128,4 +143,6 @@ def _sample(record: Redriven) -> models_records.RedriveSample:
         before=shown(record.before),
         after=shown(record.value),
         changed=record.before != record.value,
+        would=None if would is None else would[0],
+        reasons=[] if would is None else [models_records.Reason(**each) for each in would[1]],
     )
