@@ -261,7 +261,7 @@ def test_requests_are_appended_to_kafka_once(
 def test_requests_over_http_are_on_the_brokers_when_they_are_answered(
     open_topic: OpenTopic, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("headrace.produce.ingest._ASKED_EVERY_S", 0.0)
+    monkeypatch.setattr("headrace.produce.ingest_writer._ASKED_EVERY_S", 0.0)
     topic, token = open_topic(partitions=1, record_time="log"), "a token for tests"
     with ExitStack() as undo:
         keys = AnsweredKeys(tmp_path / "ingest.db", kept_us=3_600_000_000, keys_max=100)
@@ -330,7 +330,7 @@ def test_a_request_that_the_leader_has_and_tells_nobody_of_yet_is_not_appended_t
     from headrace.log.kafka import log as kafka_log
 
     monkeypatch.setattr(kafka_log, "REPLICAS_BEHIND", timedelta(seconds=3))
-    monkeypatch.setattr("headrace.produce.ingest._ASKED_EVERY_S", 600.0)
+    monkeypatch.setattr("headrace.produce.ingest_writer._ASKED_EVERY_S", 600.0)
     often = {"delivery.timeout.ms": "1500", "request.timeout.ms": "1000"}
     # A follower that is given up is waited for no more: the leader would tell of the record by itself.
     patient = {"broker.session.timeout.ms": "60000"}

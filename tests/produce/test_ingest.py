@@ -17,7 +17,7 @@ from headrace.log import Appended, EmbeddedLog, open_embedded_log
 from headrace.log.answered import AnsweredKeys
 from headrace.log.kafka import open_kafka_log
 from headrace.produce.fields import Fields, utc_connection
-from headrace.produce.ingest import REQUEST_HEADER, Ingest, IngestLimits
+from headrace.produce.ingest import Ingest, IngestLimits
 from headrace.produce.ingest_body import (
     RefusedRequest,
     content_type_of,
@@ -25,6 +25,7 @@ from headrace.produce.ingest_body import (
     key_bytes,
     read_records,
 )
+from headrace.produce.ingest_keys import REQUEST_HEADER
 from headrace.produce.lines import Chunk
 from servers.topics import kafka_topics
 

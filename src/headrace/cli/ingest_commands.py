@@ -126,7 +126,8 @@ def _opened(loaded: "Project", undo: ExitStack) -> "Ingest":
     from headrace.log.answered import AnsweredKeys
     from headrace.operate.formats import open_producer_log
     from headrace.operate.runtime import make_data_folder
-    from headrace.produce.ingest import KEYS_KEPT, KEYS_MAX, Ingest, IngestLimits
+    from headrace.produce.ingest import Ingest, IngestLimits
+    from headrace.produce.ingest_keys import KEYS_KEPT, KEYS_MAX
     from headrace.store.lock import StoreLock, holder_of
 
     lock = StoreLock(loaded.data / "ingest")
