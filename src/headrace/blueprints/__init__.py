@@ -2,15 +2,17 @@
 
 A blueprint is a folder here. What of it becomes a user's project is listed in its `PROJECT_FILES`: the file
 in this package, and where it goes. (Files that begin with a dot are kept without it, because build tools skip
-them.) Its generator, which `headrace generate NAME` runs, stays in the package.
+them.) All of its `monitoring/` goes there too: dashboards and alert rules, as `headrace export` makes them.
+Its generator, which `headrace generate NAME` runs, stays in the package.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields
 from datetime import timedelta
 from importlib import import_module, resources
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +37,17 @@ def project_files(blueprint: str) -> dict[str, bytes]:
         raise ProfileError(f"there is no blueprint '{blueprint}'{hint}", fix=f"use one of: {known}")
     files: Mapping[str, str] = import_module(f"headrace.blueprints.{blueprint}").PROJECT_FILES
     source = resources.files(f"headrace.blueprints.{blueprint}")
-    return {path: source.joinpath(*stored.split("/")).read_bytes() for stored, path in files.items()}
+    listed = {path: source.joinpath(*stored.split("/")).read_bytes() for stored, path in files.items()}
+    return listed | dict(_files_in(source.joinpath("monitoring"), "monitoring"))
+
+
+def _files_in(folder: Traversable, path: str) -> Iterator[tuple[str, bytes]]:
+    for each in sorted(folder.iterdir(), key=lambda found: found.name):
+        below = f"{path}/{each.name}"
+        if each.is_dir():
+            yield from _files_in(each, below)
+        else:
+            yield below, each.read_bytes()
 
 
 def make_generator(
