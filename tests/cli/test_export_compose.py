@@ -1,23 +1,19 @@
-"""`headrace export compose`: everything in it is held against what the profile says and what servers take."""
+"""`headrace export compose`: everything in it is held against what the profile and the schema say."""
 
 from __future__ import annotations
 
 import json
-import os
 import re
 import stat
-import subprocess
-import uuid
-from collections.abc import Iterator
 from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import psycopg
 import pytest
 import yaml
+from composed import PROFILES, environment_file, exported, project
 from jsonschema.validators import validator_for
 
 from command_lines import parsed
@@ -32,45 +28,8 @@ from servers.prometheus import promtool
 pytestmark = pytest.mark.slow
 
 MEMORY_MAX = 7 * 1024
-STORES = """
-[profiles.{name}]
-streams.events.log = "kafka"
-streams.events.brokers = "kafka:9092"
-streams.events.format = "avro"
-streams.events.registry = "http://registry:8081"
-replicas.found = {{ kind = "elasticsearch", url = "http://elasticsearch:9200" }}
-replicas.kept = {{ kind = "cassandra", hosts = "cassandra:9042", keyspace = "shop" }}
-page = {{ serve = "off" }}
-"""
-SPARK = """
-[profiles.{name}]
-engine = "spark"
-spark.master = "spark://spark-master:7077"
-streams.events = {{ log = "kafka", brokers = "kafka:9092" }}
-replicas.results = {{ kind = "postgresql", dsn = "${{env:PG_DSN}}" }}
-page = {{ host = "0.0.0.0", token = "${{env:HEADRACE_TOKEN}}", plain_http = "anywhere" }}
-metrics = {{ host = "0.0.0.0", port = 9464 }}
-"""
 BLUEPRINTS = ("commerce", "customers", "signups")
 """Beside operations, whose project the other profiles are written into; signups has Airflow as its clock."""
-EMBEDDED = """
-[profiles.{name}]
-page = {{ serve = "off" }}
-"""
-PROFILES = {"compose": "", "stores": STORES, "cluster_of_containers": SPARK, "embedded": EMBEDDED}
-
-
-def project(folder: Path, profile: str = "compose") -> Path:
-    write_project("operations", folder)
-    with (folder / "headrace.toml").open("a") as file:
-        file.write(PROFILES.get(profile, "").format(name=profile))
-    return folder
-
-
-def exported(folder: Path, profile: str = "compose") -> dict[str, Any]:
-    assert run(["export", "compose", "--project", str(folder), "--profile", profile]) == 0
-    loaded: dict[str, Any] = yaml.safe_load((folder / "deploy" / "compose.yaml").read_text())
-    return loaded
 
 
 @pytest.fixture(scope="module", params=[*PROFILES, *BLUEPRINTS])
@@ -87,11 +46,6 @@ def made(
 
 
 Made = tuple[Path, dict[str, Any], str]
-
-
-def environment_file(folder: Path) -> dict[str, str]:
-    lines = (folder / "deploy" / ".env").read_text().splitlines()
-    return dict(line.split("=", 1) for line in lines if not line.startswith("#"))
 
 
 @cache
@@ -390,111 +344,3 @@ def test_an_address_that_means_something_else_in_a_container_is_refused(
     with pytest.raises(ProfileError, match=says) as refused:
         deployment_of(load_project(folder, profile="wrong"))
     assert fix in refused.value.fix
-
-
-def test_prometheus_takes_its_settings_and_rules(tmp_path: Path, prometheus_here: None) -> None:
-    folder = project(tmp_path / "company")
-    exported(folder)
-    said = promtool("check", "config", "prometheus.yml", folder=folder / "deploy" / "prometheus")
-    assert "rules found" in said
-
-
-@pytest.fixture
-def database(postgres_server: str) -> Iterator[str]:
-    name = f"prepared_{uuid.uuid4().hex[:10]}"
-    with psycopg.connect(postgres_server, autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name}")
-    yield postgres_server.removesuffix("postgres") + name
-    with psycopg.connect(postgres_server, autocommit=True) as connection:
-        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
-        for role in ("headrace_write", "headrace_read"):
-            connection.execute(f"DROP ROLE IF EXISTS {role}")
-
-
-def test_postgresql_takes_its_scripts_and_lets_both_users_in(tmp_path: Path, database: str) -> None:
-    folder = project(tmp_path / "company")
-    document = exported(folder)
-    values = environment_file(folder)
-    server = urlsplit(database)
-    with psycopg.connect(database) as connection:
-        password = connection.info.password
-    environment = {
-        **os.environ, "PGHOST": str(server.hostname), "PGPORT": str(server.port), "PGPASSWORD": password,
-        "POSTGRES_DB": server.path[1:], "WRITER_PASSWORD": values["WRITER_PASSWORD"],
-        "READER_PASSWORD": values["READER_PASSWORD"],
-    }  # fmt: skip
-    mounts = [mount.split(":") for mount in document["services"]["postgresql"]["volumes"]]
-    scripts = sorted((target, folder / "deploy" / source) for source, target, *mode in mounts if mode)
-    assert [Path(target).name for target, _ in scripts] == ["10-init.sql", "20-views.sql", "30-users.sh"]
-    for _, script in scripts:
-        psql = ["psql", "-v", "ON_ERROR_STOP=1", "-U", "postgres", "-d", server.path[1:], "-f", str(script)]
-        command = psql if script.suffix == ".sql" else ["sh", str(script)]
-        done = subprocess.run(
-            command, env=environment, capture_output=True, text=True, check=False, timeout=60
-        )
-        assert done.returncode == 0, done.stderr
-    dsn = urlsplit(values["PG_DSN"])
-    where = f"{server.hostname}:{server.port}{server.path}"
-    with psycopg.connect(f"postgresql://{dsn.username}:{dsn.password}@{where}") as writer:
-        writer.execute(
-            "INSERT INTO headrace.service_health (window_start, service, _version) VALUES (now(), 'a', 5)"
-        )
-    with psycopg.connect(f"postgresql://headrace_read:{values['READER_PASSWORD']}@{where}") as reader:
-        assert reader.execute("SELECT service FROM headrace.dashboard_services").fetchall() == [("a",)]
-        with pytest.raises(psycopg.errors.InsufficientPrivilege):
-            reader.execute("DELETE FROM headrace.service_health")
-
-
-def test_kafka_takes_its_settings(tmp_path: Path, kafka_here: None) -> None:
-    from confluent_kafka.admin import AdminClient
-
-    from servers.guard import GuardedProcess, free_ports, wait_until
-    from servers.jars import jars_of, java
-    from servers.kafka import TEST_JVM
-
-    given = exported(project(tmp_path / "company"))["services"]["kafka"]["environment"]
-    inside, outside, controller = free_ports(3)
-    said = "\n".join(
-        f"{name.removeprefix('KAFKA_').lower().replace('_', '.')}={value}"
-        for name, value in given.items()
-        if name != "KAFKA_HEAP_OPTS"
-    )
-    replaced = {
-        "kafka:9092": f"127.0.0.1:{inside}",
-        "localhost:${KAFKA_PORT:-29092}": f"127.0.0.1:{outside}",
-        "kafka:9093": f"127.0.0.1:{controller}",
-        "//:9092": f"//127.0.0.1:{inside}",
-        "//:9093": f"//127.0.0.1:{controller}",
-        "//:29092": f"//127.0.0.1:{outside}",
-        "/var/lib/kafka/data": str(tmp_path / "data"),
-    }
-    for old, new in replaced.items():
-        assert old in said
-        said = said.replace(old, new)
-    settings = tmp_path / "server.properties"
-    settings.write_text(said + "\n")
-    program = [java(17), *TEST_JVM, "-cp", f"{jars_of('kafka')}/*"]
-    words = [
-        *program,
-        "kafka.tools.StorageTool",
-        "format",
-        "-t",
-        "5L6g3nShT-eMCtK--X86sw",
-        "-c",
-        str(settings),
-    ]
-    subprocess.run(words, check=True, capture_output=True, timeout=60)
-    broker = GuardedProcess([*program, "kafka.Kafka", str(settings)], output=tmp_path / "broker.log")
-    try:
-        for port in (inside, outside):
-            admin = AdminClient({"bootstrap.servers": f"127.0.0.1:{port}", "log_level": 0})
-
-            def answers(admin: Any = admin) -> bool:
-                try:
-                    return len(admin.list_topics(timeout=2).brokers) == 1
-                except Exception:  # noqa: BLE001 - not there yet
-                    return False
-
-            wait_until(answers, what=f"Kafka answers on {port}", seconds=60, process=broker)
-    finally:
-        broker.stop()
