@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,22 @@ import pytest
 from json_targets import typed_row
 
 from headrace.errors import RefusedError
-from headrace.replicate.protocol import Position
+from headrace.replicate.protocol import NamedColumn, Position, version_of, write_chunks
 from headrace.replicate.shapes import shape_of
 from headrace.replicate.stdout import StdoutReplica
 from headrace.sql import plan_pipeline
 from headrace.testing.pipeline_test import PipelineTest
 from headrace.testing.replica_runs import catch_up, feed, following, shop
-from headrace.testing.replica_writes import FIRST, THINGS, WriterConformance, chunk, opened, thing
+from headrace.testing.replica_writes import (
+    FIRST,
+    OTHERS,
+    THINGS,
+    WriterConformance,
+    chunk,
+    gone,
+    opened,
+    thing,
+)
 from headrace.testing.replicas import START, same
 from servers.disks import full_disk, small_disk
 
@@ -71,7 +81,7 @@ def key_of(table: str) -> tuple[str, ...]:
     plans = {plan.name: plan for plan in plan_pipeline(shop()).tables}
     if table in plans:
         return shape_of(plans[table], StdoutReplica(kind="stdout")).key
-    return THINGS.key if table == THINGS.name else ()
+    return THINGS.key if table in (THINGS.name, OTHERS.name) else ()
 
 
 @pytest.fixture
@@ -80,7 +90,10 @@ def target(capsys: pytest.CaptureFixture[str]) -> StdoutTarget:
 
 
 class TestStdoutWriter(WriterConformance):
-    """The rules within one run: another one cannot learn what was printed, nor be kept from printing."""
+    """The rules within one run: another one cannot learn what was printed, nor be kept from printing.
+
+    Where a rule has two writers there is one here, and it takes the table twice.
+    """
 
     def test_rows_and_cursor_are_there_after_a_write(self, target: Any) -> None:
         with opened(target) as writer:
@@ -92,12 +105,72 @@ class TestStdoutWriter(WriterConformance):
         with opened(target) as writer:
             assert writer.cursors() == {}, "it would go on where nobody knows what was printed"
 
-    test_a_writer_of_an_older_generation_is_refused = None
-    test_of_two_that_take_a_table_at_once_one_is_refused = None
-    test_a_sweep_spares_what_was_there_before_the_target_was_adopted = None
-    test_chunks_of_two_tables_are_there_each_with_its_cursor = None  # of which another run is asked
-    test_a_writer_that_was_replaced_in_one_table_writes_that_one_no_more_in_whatever_company = None
-    test_a_column_that_is_new_is_added = None  # the next run prints every row anew, with it
+    def test_a_writer_of_an_older_generation_is_refused(self, target: Any) -> None:
+        newer = replace(FIRST, generation=2)
+        with opened(target) as writer:
+            writer.take(THINGS.name, None, FIRST)
+            writer.write(chunk([thing("ann", 1, "old")], epoch=1))
+            writer.take(THINGS.name, replace(FIRST, position=Position.at(1)), newer)
+            with pytest.raises(RefusedError, match="taken over"):
+                writer.write(chunk([thing("ann", 2, "zombie", epoch=9)], epoch=9))
+            writer.write(chunk([thing("ann", 3, "new", epoch=2, generation=2)], epoch=2, cursor=newer))
+        assert self.notes(target) == {"ann": "new"}
+
+    def test_of_two_that_take_a_table_at_once_one_is_refused(self, target: Any) -> None:
+        with opened(target) as writer:
+            writer.take(THINGS.name, None, FIRST)
+            for seen in (None, replace(FIRST, generation=2)):
+                with pytest.raises(RefusedError, match="taken over"):
+                    writer.take(THINGS.name, seen, replace(FIRST, generation=3))
+            assert writer.cursors() == {THINGS.name: FIRST}
+
+    def test_a_sweep_spares_what_was_there_before_the_target_was_adopted(self, target: Any) -> None:
+        before = [thing("ann", 1), thing("bob", 2), thing(None, 3)]
+        adopted = replace(FIRST, generation=2, kept_below=version_of(2, 0))
+        with opened(target) as writer:
+            writer.take(THINGS.name, None, FIRST)
+            writer.write(chunk(before, epoch=9))
+            writer.take(THINGS.name, replace(FIRST, position=Position.at(9)), adopted)
+            for epoch, rows in ((2, ("bob", "cyd")), (3, ("bob",))):
+                ours = [thing(who, epoch, "ours", epoch=epoch, generation=2) for who in rows]
+                writer.write(chunk(ours, epoch=epoch, cursor=adopted, sweep_below=version_of(2, epoch)))
+        assert self.notes(target) == {"ann": "", None: "", "bob": "ours"}
+
+    def test_chunks_of_two_tables_are_there_each_with_its_cursor(self, target: Any) -> None:
+        first = chunk([thing("ann", 1, "here")], epoch=1)
+        with opened(target, THINGS, OTHERS) as writer:
+            for shape in (THINGS, OTHERS):
+                writer.take(shape.name, None, FIRST)
+            there = [thing("ann", 2, "there", epoch=2), thing("bob", 2, "there", epoch=2)]
+            write_chunks(writer, [first, chunk(there, epoch=2, shape=OTHERS)])
+            write_chunks(writer, [first, chunk([], [gone("bob", epoch=3)], epoch=3, shape=OTHERS)])
+            at = {table: cursor.position for table, cursor in writer.cursors().items()}
+        assert at == {THINGS.name: Position.at(1), OTHERS.name: Position.at(3)}
+        assert self.notes(target) == {"ann": "here"}
+        assert self.notes(target, OTHERS.name) == {"ann": "there"}
+
+    def test_a_writer_that_was_replaced_in_one_table_writes_that_one_no_more_in_whatever_company(
+        self, target: Any
+    ) -> None:
+        newer = replace(FIRST, generation=2)
+        with opened(target, THINGS, OTHERS) as writer:
+            for shape, taken in ((THINGS, FIRST), (OTHERS, newer)):
+                writer.take(shape.name, None, taken)
+            late = [thing("ann", 2, "late", epoch=9)]
+            with pytest.raises(RefusedError, match=f"taken over.*'{OTHERS.name}'"):
+                write_chunks(writer, [chunk(late, epoch=9, shape=shape) for shape in (THINGS, OTHERS)])
+            assert writer.cursors()[OTHERS.name] == newer
+        assert self.notes(target) == {"ann": "late"}
+        assert self.notes(target, OTHERS.name) == {}
+
+    def test_a_column_that_is_new_is_added(self, target: Any) -> None:
+        wider = replace(THINGS, columns=(*THINGS.columns, NamedColumn("extra", "BIGINT")))
+        for shape, more in ((THINGS, {}), (wider, {"extra": 5})):  # each run takes the table, and prints it
+            with opened(target, shape) as writer:
+                writer.take(shape.name, None, FIRST)
+                writer.write(chunk([{**thing(str(len(more)), 1), **more}], epoch=1, shape=shape))
+        assert {row["who"]: row.get("extra") for row in target.rows(THINGS.name)} == {"0": None, "1": 5}
+
     test_a_column_of_another_type_is_refused_with_what_to_do = None  # lines have no types
 
 
