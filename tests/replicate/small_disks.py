@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 from json_targets import WebhookTarget
 from targets import CsvTarget, DeltaTarget, FilesTarget, ParquetTarget
 
-from servers.disks import full_disk
+from servers.disks import full_disk, small_disk
 
-__all__ = ["FOLDERS", "OnDisk", "folder_on"]
+__all__ = ["FOLDERS", "OnDisk", "folder_on", "folder_or_disk"]
 
 
 class OnDisk:
@@ -33,6 +34,10 @@ class OnDisk:
             yield
         if self._freed is not None:
             self._freed()
+
+    def outage(self) -> AbstractContextManager[None]:
+        """A folder is away while its disk is full: that is waited for, and nobody has to help."""
+        return self.full()
 
     @contextmanager
     def read_only(self) -> Iterator[None]:
@@ -61,3 +66,12 @@ def folder_on(disk: Path, kind: str) -> Iterator[OnDisk]:
     finally:
         if isinstance(target, WebhookTarget):
             target.stop()
+
+
+def folder_or_disk(folder: Path, kind: str, request: pytest.FixtureRequest) -> Iterator[Any]:
+    """Give a target of this kind: on a disk of its own to the rule that lets it go away for a while."""
+    if "target_that_is_down" not in request.node.name:
+        yield FOLDERS[kind](folder / "target")
+        return
+    with small_disk(16) as disk, folder_on(disk, kind) as target:
+        yield target

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from small_disks import folder_or_disk
 from targets import CsvTarget
 
 from headrace.errors import RefusedError
@@ -16,8 +19,8 @@ pytestmark = pytest.mark.slow
 
 class TestCsv(ReplicaConformance):
     @pytest.fixture
-    def target(self, tmp_path: Path) -> CsvTarget:
-        return CsvTarget(tmp_path / "target")
+    def target(self, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Any]:
+        yield from folder_or_disk(tmp_path, "csv", request)
 
     test_a_column_that_is_new_is_added = None
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from object_store import BucketTarget, Door, s3_server
-from targets import ParquetTarget
+from small_disks import folder_or_disk
 
 from headrace.testing.replicas import ReplicaConformance
 
@@ -22,8 +23,8 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 class TestParquet(ReplicaConformance):
     @pytest.fixture
-    def target(self, tmp_path: Path) -> ParquetTarget:
-        return ParquetTarget(tmp_path / "target")
+    def target(self, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Any]:
+        yield from folder_or_disk(tmp_path, "parquet", request)
 
 
 class TestParquetInS3(ReplicaConformance):

@@ -19,13 +19,15 @@ from json_targets import KafkaTarget, WebhookTarget
 from object_store import BucketTarget, Door, delta_in_s3, made_bucket, s3_server
 from search_target import SearchTarget
 from shop_oracle import computed
+from small_disks import OnDisk, folder_on
 from soak_child import START
-from targets import CsvTarget, DeltaTarget, FilesTarget, ParquetTarget, PostgresTarget
+from targets import DeltaTarget, PostgresTarget
 
 from headrace.testing.pipeline_test import PipelineTest
 from headrace.testing.replica_runs import catch_up, following, shop, sorted_rows
 from headrace.testing.replicas import same
 from servers.cassandra import cassandra_node
+from servers.disks import small_disk
 from servers.elasticsearch import search_server
 from servers.kafka import kafka_broker
 from servers.postgresql import postgres_server
@@ -33,6 +35,7 @@ from servers.postgresql import postgres_server
 pytestmark = [pytest.mark.slow, pytest.mark.untraced]
 
 HERE = Path(__file__).parent
+DISK_MB = 256
 
 
 class Child:
@@ -107,10 +110,11 @@ def of_webhook(folder: Path, ask: pytest.FixtureRequest) -> Iterator[WebhookTarg
     target.stop()
 
 
-def of_folder(kind: Callable[[Any], Any]) -> Callable[..., Any]:
+def of_folder(kind: str) -> Callable[..., Any]:
     @contextmanager
-    def made(folder: Path, ask: pytest.FixtureRequest) -> Iterator[Any]:
-        yield kind(folder)
+    def made(folder: Path, ask: pytest.FixtureRequest) -> Iterator[OnDisk]:
+        with small_disk(DISK_MB) as disk, folder_on(disk, kind) as target:
+            yield target
 
     return made
 
@@ -160,15 +164,13 @@ TARGETS: dict[str, Callable[..., Any]] = {
     "cassandra": of_cassandra,
     "kafka": of_kafka,
     "webhook": of_webhook,
-    "delta": of_folder(lambda folder: DeltaTarget(str(folder))),
-    "parquet": of_folder(ParquetTarget),
-    "files": of_folder(FilesTarget),
-    "csv": of_folder(CsvTarget),
+    "delta": of_folder("delta"),
+    "parquet": of_folder("parquet"),
+    "files": of_folder("files"),
+    "csv": of_folder("csv"),
     "delta-s3": of_delta_in_s3,
     "parquet-s3": of_parquet_in_s3,
 }
-FOLDERS = ("delta", "parquet", "files", "csv")
-"""Never down here: their writers are killed only."""
 
 
 def killed_and_cut_off(
@@ -180,7 +182,7 @@ def killed_and_cut_off(
         described = folder / "replica.pickle"
         by_the_child = target.of_child(options) if isinstance(target, DeltaBehindDoor) else options
         described.write_bytes(pickle.dumps(by_the_child))
-        blows = ["kill"] * kills + ["outage"] * (0 if kind in FOLDERS else outages)
+        blows = ["kill"] * kills + ["outage"] * outages
         chance.shuffle(blows)
         child = Child(project, described, null_keys)
         try:
