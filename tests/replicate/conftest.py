@@ -22,7 +22,7 @@ MORE = {
         "test_a_target_that_is_down_holds_nothing_up_and_catches_up_afterwards",
     )
 }
-LESS = {"TestFiles": (BULK,), "TestKafka": (LOST,), "TestParquetInS3": (LOST,)}
+LESS = {"TestFiles": (BULK,), "TestKafka": (LOST,), "TestParquetInS3": (LOST,), "TestDeltaInS3": (LOST,)}
 """There it waits for transactions to time out, or opens clients for half a minute."""
 
 

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import json
-import socket
-import socketserver
-import threading
 import uuid
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -17,12 +13,12 @@ from typing import Any
 import httpx
 import pyarrow as pa
 import pyarrow.parquet as pq
+from doors import Door
 from targets import DeltaTarget
 
 from headrace.operate.secrets import Secret
 from headrace.replicate.columns import folder_name
 from headrace.replicate.parquet import ParquetReplica
-from servers.guard import free_ports
 from servers.s3 import S3_KEY, S3_REGION, S3_SECRET, S3Server
 from servers.s3 import s3_server as served
 
@@ -177,70 +173,3 @@ class BucketTarget:
         assert self.door is not None
         with self.door.shut():
             yield
-
-
-class Door:
-    """A way to a server of this machine which can be shut: connections end, and new ones are refused.
-
-    Not for Delta in this process, whose library holds the interpreter while it waits for an answer.
-    Of what comes to the server, the bytes of `words` become others.
-    """
-
-    def __init__(self, url: str, words: dict[bytes, bytes] | None = None) -> None:
-        self._to = int(url.rpartition(":")[2])
-        self._words = words or {}
-        self._sockets: set[socket.socket] = set()
-        (self._port,) = free_ports(1)
-        self.url = f"http://127.0.0.1:{self._port}"
-        self._open()
-
-    def _open(self) -> None:
-        door = self
-
-        class Passing(socketserver.BaseRequestHandler):
-            def handle(self) -> None:
-                with (
-                    contextlib.suppress(OSError),
-                    socket.create_connection(("127.0.0.1", door._to)) as server,
-                ):
-                    both = {self.request, server}
-                    door._sockets |= both
-                    back = threading.Thread(target=_pass_on, args=(server, self.request, {}))
-                    back.start()
-                    _pass_on(self.request, server, door._words)
-                    back.join()
-                    door._sockets -= both
-
-        class Server(socketserver.ThreadingTCPServer):
-            allow_reuse_address = True
-            daemon_threads = True
-
-        self._server = Server(("127.0.0.1", self._port), Passing)
-        threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._server.socket.close()
-        for each in list(self._sockets):
-            with contextlib.suppress(OSError):
-                each.shutdown(socket.SHUT_RDWR)
-        self._server.server_close()
-
-    @contextmanager
-    def shut(self) -> Iterator[None]:
-        self.close()
-        try:
-            yield
-        finally:
-            self._open()
-
-
-def _pass_on(one: socket.socket, other: socket.socket, words: dict[bytes, bytes]) -> None:
-    with contextlib.suppress(OSError):
-        while said := one.recv(65_536):
-            for word, instead in words.items():
-                said = said.replace(word, instead)
-            other.sendall(said)
-    for each in (one, other):
-        with contextlib.suppress(OSError):
-            each.shutdown(socket.SHUT_RDWR)
