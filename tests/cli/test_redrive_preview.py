@@ -66,3 +66,38 @@ def test_where_nobody_can_be_asked_nothing_is_given_back_and_the_option_that_is_
     assert "given back" not in told.out
     ok("dead-letters", "redrive", "--all", "--dry-run", "-C", str(project))
     assert "1 record would be given back" in capsys.readouterr().out
+
+
+def test_a_record_that_was_set_aside_says_what_became_of_it_since(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = ("-C", str(project))
+
+    def shown(address: str) -> tuple[dict[str, object], str]:
+        capsys.readouterr()
+        ok("dead-letters", "show", address, "--json", *place)
+        document = json.loads(capsys.readouterr().out)
+        ok("dead-letters", "show", address, *place)
+        return document, capsys.readouterr().err
+
+    def give_back(address: str, change: str) -> None:
+        ok("dead-letters", "redrive", address, "--set", change, "--yes", *place)
+        ok("run", "--until-caught-up", *place)
+
+    first, second, third = "readings:0:0", "readings@redrive:0:0", "readings@redrive:0:1"
+    document, said = shown(first)
+    assert (document["accepted_since"], document["set_aside_again"]) == (False, None)
+    assert f"correct it: headrace dead-letters redrive {first}" in said
+    give_back(first, "celsius=998")
+    give_back(second, "celsius=997")
+    for address in (first, second):
+        document, said = shown(address)
+        assert (document["accepted_since"], document["set_aside_again"]) == (False, third)
+        assert f"set aside again: headrace dead-letters show {third}" in said and "correct it" not in said
+    document, said = shown(third)
+    assert document["set_aside_again"] is None and "correct it" in said
+    give_back(third, "celsius=21.5")
+    for address in (first, second, third):
+        document, said = shown(address)
+        assert (document["accepted_since"], document["set_aside_again"]) == (True, None)
+        assert "accepted since" in said and "correct it" not in said

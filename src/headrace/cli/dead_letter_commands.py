@@ -97,16 +97,18 @@ def show(
     as_json: JsonOption = False,
     raw: Annotated[bool, typer.Option("--raw", help="Print the record's bytes and nothing else.")] = False,
 ) -> None:
-    """Show one record that was set aside: bytes, address, times, every reason."""
+    """Show one record that was set aside: bytes, address, times, every reason, what became of it since."""
     from headrace.cli.output import cell, print_facts, print_json
-    from headrace.operate.redrive import Address, find_letters
+    from headrace.operate.redrive import Address, find_letters, since
 
     with client_of(project, profile) as client:
         letter = find_letters(client, [Address.parse(address)])[0]
-    if raw:
+        later = None if raw else since(client, letter)
+    if later is None:
         sys.stdout.buffer.write(letter["value"] or b"")
         return
-    document = _document(letter)
+    again = later.again and str(later.again)
+    document = {**_document(letter), "accepted_since": later.accepted, "set_aside_again": again}
     if as_json:
         print_json(document)
         return
@@ -123,9 +125,15 @@ def show(
     )
     value = "(a tombstone: no value)" if letter["value"] is None else document["value"]
     typer.echo("\n" + printable(value, keep="\n\t"))
-    typer.echo(
-        f"\ncorrect it: headrace dead-letters redrive {document['address']} --set field=value", err=True
-    )
+    if later.accepted:
+        typer.echo("\nthe record was given back and accepted since: there is nothing to correct", err=True)
+    elif again:
+        typer.echo(
+            f"\nthe record was given back and set aside again: headrace dead-letters show {again}", err=True
+        )
+    else:
+        correct = f"headrace dead-letters redrive {document['address']} --set field=value"
+        typer.echo(f"\ncorrect it: {correct}", err=True)
 
 
 @commands.command(

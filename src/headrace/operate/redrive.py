@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -25,12 +25,14 @@ __all__ = [
     "Address",
     "Change",
     "Redriven",
+    "Since",
     "append_redriven",
     "find_letters",
     "prepare",
     "replace_bytes",
     "replace_exactly",
     "set_fields",
+    "since",
 ]
 
 ADDRESS_HEADER = "headrace.address"
@@ -92,6 +94,20 @@ class _HoldsLetters(Protocol):
         """Return records that were set aside; with `addresses`, of those only."""
 
 
+class _AsksLetters(Protocol):
+    def dead_letters(
+        self,
+        *,
+        limit: int = 100,
+        addresses: Sequence[tuple[str, str, int, int]] | None = None,
+        columns: Sequence[str] = (),
+    ) -> pa.Table:
+        """Return records that were set aside, or these columns of them."""
+
+    def query(self, sql: str, *, rows_max: int) -> pa.Table:
+        """Return the rows of one reading query."""
+
+
 def find_letters(client: _HoldsLetters, addresses: Sequence[Address]) -> list[dict[str, Any]]:
     """Return dead letters by address. Raises RefusedError when an address has no dead letter."""
     wanted = [(each.stream, each.lane, each.partition, each.offset) for each in dict.fromkeys(addresses)]
@@ -104,6 +120,35 @@ def find_letters(client: _HoldsLetters, addresses: Sequence[Address]) -> list[di
             fix="see which there are: headrace dead-letters list",
         )
     return [letters[address] for address in addresses]
+
+
+@dataclass(frozen=True)
+class Since:
+    """What became of a dead letter's record since: `accepted`, or set aside again as the letter `again`."""
+
+    accepted: bool
+    again: Address | None = None
+
+
+def since(client: _AsksLetters, letter: Mapping[str, Any]) -> Since:
+    """Return what became of the record of a dead letter that may have been given back."""
+    from headrace.store.names import text_literal
+    from headrace.store.reading import LETTER_RECORD
+
+    place = Address.of(letter)
+    found = client.dead_letters(addresses=[astuple(place)], limit=1, columns=["accepted"])
+    if found.num_rows and found.column("accepted")[0].as_py():
+        return Since(accepted=True)
+    (record,) = prepare([letter])
+    later = client.query(
+        'SELECT stream, lane, "partition", "offset" FROM dead_letters '
+        f"WHERE stream = {text_literal(place.stream)} AND lane = '{LANE}' "
+        f"AND ({LETTER_RECORD}) = {text_literal(record.stands_for)} "
+        'ORDER BY epoch DESC, "partition" DESC, "offset" DESC',
+        rows_max=1,
+    ).to_pylist()
+    last = Address.of(later[0]) if later else place
+    return Since(accepted=False, again=None if last == place else last)
 
 
 def prepare(letters: Iterable[Mapping[str, Any]], change: Change | None = None) -> list[Redriven]:
