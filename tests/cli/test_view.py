@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import sys
+import time
 from datetime import UTC, datetime
 
 import pyarrow as pa
@@ -12,7 +13,7 @@ import pytest
 from rich.console import Console
 
 from headrace.cli.arguments import Format
-from headrace.cli.output import print_rows
+from headrace.cli.output import print_rows, spell_rate
 from headrace.cli.view import RunFigures, RunView
 from headrace.engine.local import EpochReport
 from headrace.errors import TransientError
@@ -20,7 +21,7 @@ from headrace.log.backoff import Waiting
 
 
 def figures() -> RunFigures:
-    taken = RunFigures(unread=lambda: 120)
+    taken = RunFigures(unread=lambda: 120, started=time.monotonic() - 10)
     for epoch, late in ((3, 4), (4, 6)):
         taken.take(
             EpochReport(
@@ -54,7 +55,7 @@ def test_a_terminal_shows_rate_lag_outcomes_and_tables(monkeypatch: pytest.Monke
     for words in (
         *SAID,
         "shop",
-        "/s",
+        "800/s",
         "epoch 4",
         "counts",
         "14",
@@ -75,14 +76,22 @@ def test_elsewhere_a_line_is_told_when_there_is_something_new(capsys: pytest.Cap
 @pytest.mark.parametrize(
     ("unread", "words"),
     [
-        (None, "/s: none yet"),
+        (None, "0.0/s: none yet"),
         (0, "/s, lag none: "),
         (1, "/s, lag 1 record: "),
         (1200, "/s, lag 1,200 records: "),
     ],
 )
 def test_a_lag_that_is_not_known_is_left_out(unread: int | None, words: str) -> None:
-    assert words in RunFigures(unread=lambda: unread).line()
+    assert words in RunFigures(unread=lambda: unread, started=time.monotonic() - 10).line()
+
+
+def test_a_rate_over_less_than_a_second_is_left_out() -> None:
+    taken = figures()
+    assert taken.line().startswith("4,000 records, 800/s, lag 120 records: 3,990 accepted")
+    taken.started = time.monotonic() + 1_000  # however slow the machine is, it has not run for a second
+    assert taken.line().startswith("4,000 records, lag 120 records: 3,990 accepted")
+    assert (spell_rate(980.0, 0.005), spell_rate(980.0, 1.0)) == ("", "980/s")
 
 
 def test_what_is_read_again_for_a_table_is_told_apart_from_records_and_their_outcomes() -> None:
@@ -122,7 +131,7 @@ def test_progress_of_tables_that_are_computed_again_is_told_while_nothing_else_i
             taken.take(again)
             view.draw()
     first, second = capsys.readouterr().out.splitlines()
-    assert first.startswith("0 records, ")
+    assert first.startswith("0 records")
     assert first.endswith("; 1 record read again for counts")
     assert second.endswith("; 2 records read again for counts")
 

@@ -239,18 +239,19 @@ class _Tables:
 
 
 def _summary(project: "Project", runtime: "Runtime", figures: "RunFigures", place: Path) -> None:
-    from headrace.cli.output import print_facts, spell_number
+    from headrace.cli.output import print_facts, spell_rate
 
     ledger = runtime.answers.ledger()
     listed = runtime.answers.status()["tables"]
     read = sum(stream["read"] for stream in ledger["streams"].values())
+    rate = spell_rate(read / figures.seconds, figures.seconds)
     rows = ", ".join(f"{line['table']} {line['rows']:,}" for line in listed if line["rows"] is not None)
     typer.echo()
     print_facts(
         [
             (
                 "records",
-                f"{read:,} read in {figures.seconds:.1f} s, {spell_number(read / figures.seconds)}/s",
+                f"{read:,} read in {figures.seconds:.1f} s{rate and f', {rate}'}",
             ),
             ("outcomes", figures.outcome_words()),
             (

@@ -161,11 +161,12 @@ def _tell_events(batch: Any) -> None:
 
 
 def _tell_report(report: "GeneratorReport") -> None:
-    from headrace.cli.output import spell_number
+    from headrace.cli.output import spell_rate
     from headrace.declare.words import counted
 
+    rate = spell_rate(report.rate, report.seconds)
     typer.echo(
-        f"{counted(report.events, 'events')} in {report.seconds:.1f} s, {spell_number(report.rate)}/s; "
+        f"{counted(report.events, 'events')} in {report.seconds:.1f} s{rate and f', {rate}'}; "
         f"an append took {report.append_p50_s * 1000:.1f} ms (p99 {report.append_p99_s * 1000:.1f} ms)"
         + (f"; {report.failed} failed" if report.failed else "")
     )

@@ -33,10 +33,12 @@ __all__ = [
     "print_rows",
     "rows_table",
     "spell_number",
+    "spell_rate",
     "told_waiting",
 ]
 
 _CELL_WIDTH_MAX = 60
+_RATE_OVER_S_MIN = 1.0
 _PLAIN_WIDTH = 10_000  # not a terminal: nothing is cut or wrapped, whoever reads it may be a program
 
 
@@ -154,6 +156,11 @@ def told_waiting() -> Callable[[Waiting | None], None]:
 def spell_number(value: float) -> str:
     """Return a number with its thousands apart: `12,345`, `3.4`."""
     return f"{value:,.0f}" if isinstance(value, int) or abs(value) >= 100 else f"{value:,.1f}"
+
+
+def spell_rate(each_second: float, seconds: float) -> str:
+    """Return a rate: `1,234/s`; empty where it is one over less than a second, which says nothing."""
+    return f"{spell_number(each_second)}/s" if seconds >= _RATE_OVER_S_MIN else ""
 
 
 def json_text(value: Any) -> str:

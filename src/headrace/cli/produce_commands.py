@@ -60,7 +60,7 @@ def produce(
 
     Nothing is checked here: what a record is worth, the pipeline says when it reads it.
     """
-    from headrace.cli.output import spell_number
+    from headrace.cli.output import spell_rate
     from headrace.declare.words import did_you_mean
     from headrace.operate import load_project
     from headrace.operate.formats import open_producer_log
@@ -89,11 +89,11 @@ def produce(
             )
     finally:
         log.close()
-    each_second = report.records / report.seconds if report.seconds > 0 else 0.0
+    each_second = spell_rate(report.records / report.seconds, report.seconds) if report.seconds > 0 else ""
     typer.echo(
         f"{report.records:,} record{'s' if report.records != 1 else ''} appended to '{stream}' "
-        f"in {report.seconds:.1f} s, "
-        f"{spell_number(each_second)}/s"
+        f"in {report.seconds:.1f} s"
+        + (each_second and f", {each_second}")
         + (f"; {report.lines_empty:,} empty lines passed over" if report.lines_empty else "")
     )
     _warn(report, record_time, skip)

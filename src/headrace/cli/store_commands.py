@@ -47,7 +47,7 @@ def status(
     project: ProjectOption = Path(), profile: ProfileOption = None, as_json: JsonOption = False
 ) -> None:
     """Show positions, lag, frontiers, outcomes, tables."""
-    from headrace.cli.output import console, print_json, rows_table, spell_number
+    from headrace.cli.output import console, print_json, rows_table, spell_number, spell_rate
     from headrace.declare.words import counted
 
     with client_of(project, profile) as client:
@@ -62,7 +62,8 @@ def status(
     typer.echo(f"{state}; epoch {document['epoch']}; store {spell_number(document['state_bytes'] / 1e6)} MB")
     speed = document["throughput"]
     when = "over the last minute" if document["running"] else "in its last minute"
-    typer.echo(f"{spell_number(speed['records_per_second'])} records/s {when}")
+    if rate := spell_rate(speed["records_per_second"], speed["seconds"]):
+        typer.echo(f"{rate.removesuffix('/s')} records/s {when}")
     if document["spark"]:
         typer.echo(_spark_line(document["spark"]))
     elif begins:

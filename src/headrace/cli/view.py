@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from headrace.cli.output import cell, console, spell_number
+from headrace.cli.output import cell, console, spell_number, spell_rate
 from headrace.declare.words import counted
 from headrace.operate.waiting import WaitingWords
 
@@ -85,6 +85,10 @@ class RunFigures:
             records = sum(each for _, each in self._recent)
         return records / min(_RATE_OVER_S, max(now - self.started, 0.001))
 
+    def rate_words(self) -> str:
+        """Return the rate of the last few seconds: `980/s`; empty in the first one, where it says nothing."""
+        return spell_rate(self.rate(), self.seconds)
+
     @property
     def seconds(self) -> float:
         """How long it has been running."""
@@ -101,9 +105,9 @@ class RunFigures:
         """Return how things stand, in one line."""
         frontier = max(self.frontiers.values(), default=None)
         lag = self.lag_words()
+        head = (counted(self.records, "records"), self.rate_words(), lag and f"lag {lag}")
         parts = (
-            f"{counted(self.records, 'records')}, {spell_number(self.rate())}/s{lag and f', lag {lag}'}: "
-            f"{self.outcome_words()}",
+            f"{', '.join(filter(None, head))}: {self.outcome_words()}",
             self.again_words(),
             self.missing_words(),
             f"read up to {_clock(frontier)}" if frontier else "",
@@ -213,7 +217,8 @@ class RunView:
         lag = figures.lag_words()
         head = Text.assemble(
             (self._title, "bold"),
-            f"   {counted(figures.records, 'records')}   {spell_number(figures.rate())}/s",
+            f"   {counted(figures.records, 'records')}",
+            (rate := figures.rate_words()) and f"   {rate}",
             (lag and f"   lag {lag}", "yellow" if figures.is_behind() else "green"),
             f"   epoch {figures.epoch}   {figures.seconds:.0f} s",
         )
