@@ -223,6 +223,29 @@ def test_a_demo_keeps_what_somebody_changed_in_the_folder_of_the_one_before(
 
 
 @pytest.mark.parametrize(
+    ("blueprint", "tables"),
+    [
+        ("customers", ("category_metrics", "customer_activity")),
+        ("operations", ("service_health", "click_traffic", "account_risk")),
+    ],
+)
+def test_a_demo_of_any_blueprint_takes_what_its_generator_gives(
+    tmp_path: Path, blueprint: str, tables: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / blueprint
+    assert run(["demo", blueprint, "--history", "0.05", "--seconds", "1", "--folder", str(folder)]) == 0
+    said = capsys.readouterr().out
+    assert "balances: every record has exactly one outcome" in said
+    assert f"headrace generate {blueprint}" in said
+    assert run(["run", "--until-caught-up", "-C", str(folder)]) == 0  # what a busy machine left unread
+    client = connect(find_home(folder))
+    (events,) = client.ledger()["streams"].values()
+    assert events["outcomes"]["accepted"] > 0.9 * events["read"] > 1_000
+    for table in tables:
+        assert client.query(f"SELECT count(*) FROM {table}").column(0)[0].as_py() > 0, table
+
+
+@pytest.mark.parametrize(
     ("seconds", "said"), [("", "demo commerce\n"), ("30", "demo commerce --seconds 30\n")]
 )
 def test_make_demo_lasts_as_long_as_is_asked_for(seconds: str, said: str) -> None:

@@ -39,6 +39,8 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hadoop]:
         server_missing(missing)
     with hadoop(yarn=True) as found:
         monkeypatch.setenv("HADOOP_CONF_DIR", str(found.conf))
+        # A test of Spark in this process may have left one, and it has no archives to send to executors.
+        monkeypatch.delenv("SPARK_HOME", raising=False)
         yield found
 
 

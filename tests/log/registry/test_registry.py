@@ -81,6 +81,22 @@ def test_each_level_compares_with_the_versions_that_it_names(http: httpx.Client,
         assert f"{{compatibility: '{level}'}}" in verdict["messages"]
 
 
+@pytest.mark.parametrize("level", LEVELS)
+def test_a_transitive_level_refuses_what_reads_the_last_version_alone(http: httpx.Client, level: str) -> None:
+    first = record_schema(field("id", "string"))
+    last = record_schema(field("id", "string"), field("z", "string"))
+    wider = record_schema(field("id", "string"), field("z", "string"), field("w", "int", default=0))
+    http.put("/config/s", json={"compatibility": "NONE"})
+    register(http, "s", first)
+    register(http, "s", last)
+    http.put("/config/s", json={"compatibility": level})
+    # It asks for a z without a default, which the last version writes and the first does not; both read it.
+    refused = level in {"BACKWARD_TRANSITIVE", "FULL_TRANSITIVE"}
+    verdict = http.post("/compatibility/subjects/s/versions", json=body(wider)).json()["is_compatible"]
+    assert verdict == (not refused)
+    assert http.post("/subjects/s/versions", json=body(wider)).status_code == (409 if refused else 200)
+
+
 def test_ids_follow_contents_and_versions_follow_subjects(http: httpx.Client) -> None:
     first, second = register(http, "a", V1), register(http, "a", V2)
     assert register(http, "b", V1) == first and register(http, "a", V1) == first
