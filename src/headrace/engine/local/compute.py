@@ -5,6 +5,7 @@ This comes before the transaction of an epoch: an error inside a transaction wou
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -20,7 +21,16 @@ from headrace.sql.plan import TablePlan
 from headrace.store.outside import RowFile
 from headrace.store.progress import TableProgress
 
-__all__ = ["Delta", "EpochContext", "FailedRow", "TableWriter", "compute_delta"]
+__all__ = [
+    "Delta",
+    "EpochContext",
+    "FailedRow",
+    "TableWriter",
+    "bounds_of",
+    "compute_delta",
+    "count_records",
+    "grouped_delta",
+]
 
 
 @dataclass
@@ -107,6 +117,24 @@ def compute_delta(queries: Queries, writer: TableWriter, rows: pa.Table) -> Delt
     finally:
         queries.batch(rows)
     return replace(delta, failed=tuple(failed))
+
+
+def grouped_delta(
+    plan: TablePlan, queries: Queries, rows: int, *, partial: str, sides: Mapping[str, str]
+) -> Delta:
+    """Return what "_rows" (of so many rows) changes in a table that groups, but for the times it touches.
+
+    `partial` names the query of its partial rows, which have "_n"; `sides` those of its side tables.
+    """
+    found = queries.table(partial)
+    if not found.num_rows:
+        return Delta(found, filtered=rows)
+    if plan.unnests:
+        kept = count_records(queries.connection, plan.row_sql, unnests=True)
+    else:
+        kept = pc.sum(found.column("_n")).as_py()
+    counted = {name: queries.table(query) for name, query in sides.items()}
+    return Delta(found, counted, kept=kept, filtered=rows - kept)
 
 
 def count_records(connection: Any, row_sql: str, *, unnests: bool) -> int:

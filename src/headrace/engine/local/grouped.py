@@ -1,8 +1,7 @@
 """Windowed and keyed tables: partial aggregates of a batch, merged into one row per window and key.
 
 A sliding window whose size is a multiple of its slide is aggregated per slide first (a pane), and the panes
-are
-spread over their windows: the batch's rows are read once, however many windows they fall into.
+are spread over their windows: the batch's rows are read once, however many windows they fall into.
 """
 
 from __future__ import annotations
@@ -10,9 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from headrace.engine.local.compute import Delta, EpochContext, bounds_of, count_records
+from headrace.engine.local.compute import Delta, EpochContext, bounds_of, grouped_delta
 from headrace.engine.local.queries import Queries
 from headrace.engine.local.sides import Sides
 from headrace.sql.plan import Aggregate, TablePlan
@@ -115,18 +113,9 @@ class GroupedTable:
 
     def compute(self, queries: Queries, rows: int) -> Delta:
         """Return the partial aggregates of "_rows"."""
-        partial = queries.table(self._partial)
-        if not partial.num_rows:
-            return Delta(partial, filtered=rows)
-        if self.plan.unnests:
-            kept = count_records(queries.connection, self.plan.row_sql, unnests=True)
-        else:
-            kept = pc.sum(partial.column("_n")).as_py()
-        delta = Delta(partial, kept=kept, filtered=rows - kept)
-        for name, query in self._sides.items():
-            delta.sides[name] = queries.table(query)
-        if self.plan.window is not None:
-            delta.lowest, delta.highest = bounds_of(partial.column("window_start"))
+        delta = grouped_delta(self.plan, queries, rows, partial=self._partial, sides=self._sides)
+        if self.plan.window is not None and delta.rows.num_rows:
+            delta.lowest, delta.highest = bounds_of(delta.rows.column("window_start"))
         return delta
 
     # --- the merge

@@ -1,8 +1,7 @@
 """Session tables: the sessions of a batch, merged with the ones that they reach or touch.
 
-A session is known by (keys, start). When its start changes, or when one takes in another, the old row
-leaves the
-table and that is written down; a changed end or total is an update.
+A session is known by (keys, start). When its start changes, or when one takes in another, the old row leaves
+the table and that is written down; a changed end or total is an update.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ from __future__ import annotations
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from headrace.engine.local.compute import Delta, EpochContext, bounds_of, count_records
+from headrace.engine.local.compute import Delta, EpochContext, bounds_of, grouped_delta
 from headrace.engine.local.grouped import log_removals
 from headrace.engine.local.queries import Queries
 from headrace.engine.local.sides import Sides
@@ -100,18 +99,10 @@ class SessionTable:
 
     def compute(self, queries: Queries, rows: int) -> Delta:
         """Return the pieces of sessions that "_rows" has."""
-        partial = queries.table(self._partial)
-        if not partial.num_rows:
-            return Delta(partial, filtered=rows)
-        if self.plan.unnests:
-            kept = count_records(queries.connection, self.plan.row_sql, unnests=True)
-        else:
-            kept = pc.sum(partial.column("_n")).as_py()
-        delta = Delta(partial, kept=kept, filtered=rows - kept)
-        for name, query in self._sides.items():
-            delta.sides[name] = queries.table(query)
-        delta.lowest, _ = bounds_of(partial.column("window_start"))
-        _, delta.highest = bounds_of(partial.column("window_end"))
+        delta = grouped_delta(self.plan, queries, rows, partial=self._partial, sides=self._sides)
+        if delta.rows.num_rows:
+            delta.lowest, _ = bounds_of(delta.rows.column("window_start"))
+            _, delta.highest = bounds_of(delta.rows.column("window_end"))
         return delta
 
     # --- the merge
