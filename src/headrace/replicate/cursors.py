@@ -1,6 +1,6 @@
 """Where a copying begins: a target's own cursor is taken over, or a new one is made.
 
-And how far it has come since, as a table and a view are told of alike.
+And how far it has come since, which is told alike of a table, a view and files.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def reached_at(cursor: Cursor, epoch: int) -> int:
 
 
 class CursoredCopy:
-    """What a copying of rows and one of a view have in common; see `TableCopy`."""
+    """What every copying does alike, of rows, of a view and of files; see `TableCopy`."""
 
     def __init__(self, plan: TablePlan, options: CommonOptions, replica: str) -> None:
         self.plan = plan

@@ -5,12 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from headrace.errors import HeadraceError, RefusedError
+from headrace.errors import RefusedError
 from headrace.replicate.columns import VERSION, arrow_schema
-from headrace.replicate.cursors import first_cursor
+from headrace.replicate.cursors import CursoredCopy
 from headrace.replicate.options import CommonOptions
 from headrace.replicate.protocol import Chunk, Cursor, Position, ReplicaWriter
-from headrace.replicate.shapes import shape_of
 from headrace.sql.plan import TablePlan
 from headrace.store.changes import Head
 from headrace.store.outside import files_after
@@ -21,18 +20,11 @@ _FILES_MAX = 500
 """About so many files come into a target by one commit."""
 
 
-class FilesCopy:
+class FilesCopy(CursoredCopy):
     """See `TableCopy`. Nothing is copied again: the files go into the target, and are nowhere else."""
 
     def __init__(self, plan: TablePlan, options: CommonOptions, replica: str) -> None:
-        self.plan = plan
-        self.shape = shape_of(plan, options)
-        self.cursor: Cursor | None = None
-        self.reached = 0
-        self.rows_sent = 0
-        self.problem = ""
-        self.failure: HeadraceError | None = None
-        self._replica = replica
+        super().__init__(plan, options, replica)
         self._looked_at = -1
         self._empty = arrow_schema(self.shape, signed=True).empty_table()
 
@@ -44,11 +36,11 @@ class FilesCopy:
                 "replaced: executors have written them, and they are nowhere else",
                 fix="give the table another name: that one is computed from the log",
             )
-        cursor = first_cursor(self._replica, seen, head, None)
-        writer.take(self.shape.name, seen, cursor)
-        self.cursor = cursor
-        self.reached = cursor.position.epoch
+        super().begin(writer, seen, head, None)
         self._looked_at = -1
+
+    def _reach(self, epoch: int) -> None:
+        self.reached = epoch  # no sweep is to come: nothing is taken out of the target
 
     def quiet(self, head: Head) -> bool:
         """See `TableCopy`."""
@@ -73,8 +65,7 @@ class FilesCopy:
 
     def written(self, chunk: Chunk) -> None:
         """See `TableCopy`."""
-        self.cursor = chunk.cursor
-        self.reached = chunk.cursor.position.epoch
+        super().written(chunk)
         self.rows_sent += sum(file.rows for file in chunk.files)
 
     def outrun(self, cursor: Cursor, head: Head) -> bool:
