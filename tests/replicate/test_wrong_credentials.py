@@ -68,14 +68,28 @@ class GatedTarget:
         return PASSWORD, API_KEY, *WRONG.values()
 
 
-class TestSearchServerThatAsksWhoComes(WrongCredentialsConformance):
+class TestElasticsearchBehindGate(WrongCredentialsConformance):
     """The servers of the tests have no security of their own, so it is a gate in front of them that asks."""
 
     advice = "api_key"
 
     @pytest.fixture(params=WRONG)
     def target(self, elasticsearch_server: str, request: pytest.FixtureRequest) -> Iterator[GatedTarget]:
-        target = SearchTarget(elasticsearch_server)
-        with gate(elasticsearch_server) as url:
-            yield GatedTarget(target, url, request.param)
-        target.close()
+        yield from gated(elasticsearch_server, request.param)
+
+
+class TestOpenSearchBehindGate(WrongCredentialsConformance):
+    """As above: the security plugin is not among the jars that OpenSearch is started from."""
+
+    advice = "api_key"
+
+    @pytest.fixture
+    def target(self, opensearch_server: str) -> Iterator[GatedTarget]:
+        yield from gated(opensearch_server, "password")
+
+
+def gated(url: str, by: str) -> Iterator[GatedTarget]:
+    target = SearchTarget(url)
+    with gate(url) as of_the_gate:
+        yield GatedTarget(target, of_the_gate, by)
+    target.close()
