@@ -66,9 +66,16 @@ def signups(minutes: float) -> dict[str, tuple[float, list[float]]]:
         undo.callback(run.wait)
         undo.callback(run.kill)
         seconds = watched(cassandra, api, round(minutes * 60 / EVERY_S))
+        print(f"the run's process had {memory_mb(run.pid):,.0f} MB at most", flush=True)
         run.send_signal(signal.SIGINT)
         run.wait(_STEP_S)
         return {"cassandra": (BAR_S, seconds)}
+
+
+def memory_mb(process: int) -> float:
+    """Return how much memory a process has had at most, resident; Linux tells."""
+    told = Path(f"/proc/{process}/status").read_text()
+    return int(told.partition("VmHWM:")[2].split()[0]) / 1024
 
 
 def prepare(folder: Path, api: str, registry: str) -> None:
@@ -89,7 +96,8 @@ def prepare(folder: Path, api: str, registry: str) -> None:
 def watched(cassandra: str, api: Api, pages: int) -> list[float]:
     """Look for users of each page in Cassandra until they are there; return how long each of them took.
 
-    The first page is left out: with it come keyspace, tables and connections.
+    The first page is left out: with it come keyspace, tables and connections. In the end Cassandra has each
+    user of these pages, and none that the API did not give, or this raises.
     """
     from headrace.blueprints.signups.people import person
     from servers.cassandra import connected
@@ -109,7 +117,22 @@ def watched(cassandra: str, api: Api, pages: int) -> list[float]:
                 if page > 1:
                     seconds += [time.monotonic() - api.given[page]] * len(there)
                 threading.Event().wait(_LOOK_S)
+        _compare(session, api, pages + 1)
     return seconds
+
+
+def _compare(session: Any, api: Api, pages: int) -> None:
+    from headrace.blueprints.signups.people import person
+
+    def users_of(pages: int) -> set[str]:
+        return {person("headrace", number)["login"]["uuid"] for number in range(pages * PAGE)}
+
+    found = {row["id"] for row in session.execute("SELECT id FROM spark_streams.created_users")}
+    if missing := users_of(pages) - found:
+        raise RuntimeError(f"{len(missing)} of {pages * PAGE} users are not in Cassandra")
+    if strange := found - users_of(max(api.given)):
+        raise RuntimeError(f"{len(strange)} users are in Cassandra that the API did not give")
+    print(f"{len(found):,} users in Cassandra, of {max(api.given)} pages of {PAGE}", flush=True)
 
 
 def _those_there(session: Any, wanted: set[str]) -> set[str]:
