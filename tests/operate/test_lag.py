@@ -17,7 +17,7 @@ from headrace.log import APPEND_SCHEMA, Log, open_embedded_log
 from headrace.operate import Runtime, connect, find_home, load_project, open_log
 from headrace.operate import runtime as runtime_module
 from headrace.operate.lag import LogsForQuestions, UnreadRecords, add_lag, throughput
-from servers.guard import wait_until
+from servers.guard import free_ports, wait_until
 
 PIPELINE = """
 import headrace as hr
@@ -190,6 +190,32 @@ def test_what_waits_is_asked_while_it_is_shown(folder: Path) -> None:
         assert runtime.unread.count() is None
     finally:
         runtime.close()
+
+
+def test_a_run_that_has_read_everything_says_that_it_waits_for_its_replicas(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    append(folder, 1, 5, ago_s=1)
+    (port,) = free_ports(1)  # where nobody listens
+    away = f'kind = "webhook", url = "http://127.0.0.1:{port}/", path = "hook", tables = ["*"]'
+    with (folder / "headrace.toml").open("a") as profile:
+        profile.write(f"replicas.hook = {{ {away} }}\n")
+    runtime, stop = Runtime.open(load_project(folder)), threading.Event()
+    assert runtime.answers.status()["awaits"] == ""
+    thread = threading.Thread(target=runtime.run, args=(stop,), kwargs={"until_caught_up": True})
+    thread.start()
+    try:
+        wait_until(lambda: runtime.answers.status()["awaits"] == "replicas", what="everything is read")
+        assert run(["status", "-C", str(folder)]) == 0
+    finally:
+        stop.set()
+        thread.join()
+        runtime.close()
+    out = capsys.readouterr().out
+    assert "everything is read; the run ends when its replicas have it: hook\n" in out
+    assert "Spark" not in out
+    assert run(["status", "--json", "-C", str(folder)]) == 0
+    assert json.loads(capsys.readouterr().out)["awaits"] == ""
 
 
 def test_status_is_shown_for_people(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

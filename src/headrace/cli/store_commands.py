@@ -55,7 +55,6 @@ def status(
     if as_json:
         print_json(document)
         return
-    begins = document["running"] and not document["waiting"] and _awaits_spark(project, profile, document)
     state = "running" if document["running"] else "stopped"
     if document["waiting"]:
         state += f", waiting: {document['waiting']}"
@@ -66,8 +65,12 @@ def status(
         typer.echo(f"{rate.removesuffix('/s')} records/s {when}")
     if document["spark"]:
         typer.echo(_spark_line(document["spark"]))
-    elif begins:
+    if document["awaits"] == "spark":
         typer.echo("Spark is being started; nothing is read before its first micro-batch")
+    elif document["awaits"] == "replicas":
+        behind = [each["replica"] for each in document["replicas"] if each["lag_epochs"]]
+        which = f": {', '.join(behind)}" if behind else ""
+        typer.echo(f"everything is read; the run ends when its replicas have it{which}")
     if document["log_problem"]:
         typer.secho(
             f"the log does not answer, so the lag is not known: {document['log_problem']}", fg="yellow"
@@ -105,20 +108,6 @@ def status(
 
         typer.echo("\nreplicas")
         print_replicas(document["replicas"])
-
-
-def _awaits_spark(project: Path, profile: str | None, document: Mapping[str, Any]) -> bool:
-    """Return whether the run is one on Spark, of which there is no word yet."""
-    from headrace.operate.client import running_process
-    from headrace.operate.profile_file import read_profile_file
-
-    home = home_of(project, profile)
-    facts = running_process(home)
-    if facts is None or any(line.get("rebuilding") for line in document["tables"]):
-        return False
-    # As it is written: variables of the run may lack here.
-    written = read_profile_file(home.folder).profiles.get(facts.get("profile", ""))
-    return isinstance(written, Mapping) and written.get("engine") == "spark"
 
 
 def _spark_line(spark: Mapping[str, Any]) -> str:

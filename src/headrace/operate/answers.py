@@ -82,6 +82,8 @@ class Answers:
         self._telemetry = telemetry
         self.waiting = ""
         """What a run waits for before it can go on; empty while it works."""
+        self.awaits = ""
+        """What else there is to wait for, as `status` says it; `spark` holds until Spark tells something."""
 
     def query(self, sql: str, *, rows_max: int, seconds_max: float) -> pa.Table:
         """Return the rows of a reading query; more than `rows_max` rows are cut off."""
@@ -94,7 +96,11 @@ class Answers:
         return ledger_document(self._store.ledger())
 
     def status(self) -> dict[str, Any]:
-        """Return where everything stands, as plain values."""
+        """Return where everything stands, as plain values.
+
+        `waiting` says in words which system does not answer. `awaits` is `spark` before the first micro-batch
+        of a run, `replicas` when all is read and it ends once they have it, and empty otherwise.
+        """
         status, outcomes = self._store.status_and_ledger()
         document = status.to_json()
         streams: dict[str, Any] = {}
@@ -104,9 +110,14 @@ class Answers:
             )
             stream["partitions"].append({k: v for k, v in line.items() if k != "stream"})
         problem = add_lag(streams, self._logs)
+        spark, waiting, awaits = self._spark(), self.waiting, self.awaits
+        rebuilding = any(table.get("rebuilding") for table in document["tables"])
+        if waiting or (awaits == "spark" and (spark is not None or rebuilding)):
+            awaits = ""
         return {
             "running": self._running,
-            "waiting": self.waiting,
+            "waiting": waiting,
+            "awaits": awaits,
             "log_problem": problem,
             "throughput": throughput(self._store, datetime.now(UTC) if self._running else None),
             "epoch": document["epoch"],
@@ -116,7 +127,7 @@ class Answers:
             "tables": document["tables"],
             "replicas": self._replicas(),
             "dead_letter_topics": self._letters(),
-            "spark": self._spark(),
+            "spark": spark,
             "telemetry": self._telemetry(),
             "alerts": [one for one in self._alerts() if one["state"] in ("pending", "firing")],
         }

@@ -158,6 +158,7 @@ class Runtime:
             spark=spark,
             telemetry=self.telemetry.states,
         )
+        self.answers.awaits = "spark" if project.profile.engine == "spark" else ""
         self._files = files
 
     @classmethod
@@ -232,6 +233,8 @@ class Runtime:
             self.replicas.wake()
             self.letters.committed(report.outcomes.values())
             self.alerts.worked()
+            if not report.rebuilding:
+                self.answers.awaits = ""
             for name, records in report.missing.items():
                 why = (
                     "these were accepted, and today's rules refuse them; "
@@ -258,6 +261,7 @@ class Runtime:
         try:
             self.engine.run(stop, until_caught_up=until_caught_up, on_epoch=committed, on_waiting=waiting)
             if until_caught_up:
+                self.answers.awaits = "replicas"
                 self.replicas.wait_until_caught_up(stop)
             caught_up = until_caught_up and not stop.is_set()
             if caught_up:
@@ -268,6 +272,7 @@ class Runtime:
             failed = error
             raise
         finally:
+            self.answers.awaits = ""
             self.pollers.stop()
             self.replicas.stop()
             self.letters.stop(caught_up=caught_up)
