@@ -50,6 +50,32 @@ def test_a_generator_ends_by_itself_with_the_number_that_was_asked_for(
     assert in_log(folder) == 137
 
 
+@pytest.mark.parametrize(
+    ("blueprint", "other", "why"),
+    [
+        ("commerce", "customers", "no record that stream 'events' can decode: none has event_id, user_id"),
+        ("customers", "commerce", "records of another pipeline than this, which is 'customers'"),
+        ("signups", "commerce", "is for a stream 'events', this pipeline has 'users_created'"),
+    ],
+)
+def test_the_records_of_another_blueprint_are_not_appended_unless_somebody_insists(
+    blueprint: str, other: str, why: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "project"
+    assert run(["new", "--blueprint", blueprint, str(folder)]) == 0
+    words = ["generate", other, "--count", "3", "-C", str(folder)]
+    assert run(words) == 2
+    said = capsys.readouterr().err
+    assert f"the generator of '{other}'" in said and why in said
+    assert f"this project is of '{blueprint}': headrace generate {blueprint}" in said
+    assert f"headrace new --blueprint {other}" in said
+    assert not (folder / ".headrace" / "log.db").exists()
+    if blueprint != "signups":  # where the stream is
+        assert "--force" in said
+        assert run([*words, "--force"]) == 0
+        assert in_log(folder) == 3
+
+
 def test_a_generator_ends_by_itself_when_its_time_is_over(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

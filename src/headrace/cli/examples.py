@@ -2,23 +2,34 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterable
+from contextlib import suppress
+from datetime import UTC, datetime
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from headrace.errors import RefusedError
+from headrace.errors import ProfileError, RefusedError
 
 if TYPE_CHECKING:
-    from headrace.declare import Pipeline
+    from headrace.declare import Pipeline, Stream
     from headrace.produce.generator import BlueprintGenerator
 
-__all__ = ["generator_for", "generator_of", "people_of", "write_blueprint", "write_minimal"]
+__all__ = [
+    "generator_for",
+    "generator_of",
+    "people_of",
+    "require_stream",
+    "write_blueprint",
+    "write_minimal",
+]
 
 # Blueprints are looked up by name when somebody asks for one: they are examples that stand on everything
 # else, so nothing in the package may be built on them.
 _BLUEPRINTS = "headrace.blueprints"
+_LOOKED_AT = 50
 _WORKFLOW = ".github/workflows/ci.yml"
 
 
@@ -51,6 +62,51 @@ def generator_for(pipeline: Pipeline) -> BlueprintGenerator | None:
         return None
     generator = generator_of(pipeline.name, 0)
     return generator if generator.stream in [stream.name for stream in pipeline.streams] else None
+
+
+def require_stream(pipeline: Pipeline, blueprint: str, *, forced: bool) -> None:
+    """Raise ProfileError where what a blueprint's generator makes is not for a stream of the pipeline.
+
+    That is where it has no such stream; and, unless it is `forced`, where the pipeline is another blueprint,
+    or a column that must be there is in none of the first records.
+    """
+    generator = generator_of(blueprint, 0)
+    stream = next((each for each in pipeline.streams if each.name == generator.stream), None)
+    own = pipeline.name if generator_for(pipeline) is not None else ""
+    fix = f"go to a project of that blueprint: headrace new --blueprint {blueprint} shop"
+    if own and own != blueprint:
+        fix = f"this project is of '{own}': headrace generate {own}; or {fix}"
+    if stream is None:
+        known = ", ".join(f"'{each.name}'" for each in pipeline.streams) or "none"
+        raise ProfileError(
+            f"the generator of '{blueprint}' is for a stream '{generator.stream}', this pipeline has {known}",
+            fix=fix,
+        )
+    if forced:
+        return
+    fix += "; --force appends them all the same"
+    if missing := _in_none(stream, generator):
+        raise ProfileError(
+            f"the generator of '{blueprint}' makes no record that stream '{stream.name}' can decode: "
+            f"none has {', '.join(missing)}",
+            fix=fix,
+        )
+    if own and own != blueprint:
+        raise ProfileError(
+            f"the generator of '{blueprint}' makes records of another pipeline than this, which is '{own}'",
+            fix=fix,
+        )
+
+
+def _in_none(stream: Stream, generator: BlueprintGenerator) -> list[str]:
+    """Return the columns that every record of the stream must have, and none of the first ones has."""
+    found: set[str] = set()
+    for value in generator.batch(datetime.now(UTC), _LOOKED_AT, rate=1.0).column("value").to_pylist():
+        with suppress(ValueError):  # some are spoilt on purpose
+            record = json.loads(value)
+            found |= {name.lower() for name in record} if isinstance(record, dict) else set()
+    needed = [column.name for column in stream.schema.columns if not column.nullable]
+    return [name for name in needed if name.lower() not in found]
 
 
 def write_minimal(folder: Path) -> tuple[Path, ...]:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from headrace.cli.arguments import ProfileOption, ProjectOption, duration_of, examples
-from headrace.errors import ProfileError
 
 if TYPE_CHECKING:
     from headrace.observe.producing import ProducerFigures
@@ -68,12 +67,15 @@ def generate(  # noqa: PLR0913, PLR0917 - every argument is an option of the com
     ] = None,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="A line per event, with its id.")] = False,
     metrics_port: MetricsPortOption = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Append also what the stream cannot take, or another example's.")
+    ] = False,
 ) -> None:
     """Append made-up events to the log until Ctrl-C.
 
     It is a process of its own, beside `headrace run` or without one.
     """
-    from headrace.cli.examples import generator_of
+    from headrace.cli.examples import generator_of, require_stream
     from headrace.operate import load_project
     from headrace.operate.formats import open_producer_log
     from headrace.operate.producing import rate_from, serve_rate
@@ -85,7 +87,7 @@ def generate(  # noqa: PLR0913, PLR0917 - every argument is an option of the com
     generator = generator_of(blueprint, seed, settings or (), incident)
     pace = Rate(generator.rate_default if rate is None else rate_from(rate))
     loaded = load_project(project, profile=profile)
-    _require_stream(loaded, generator.stream, blueprint)
+    require_stream(loaded.pipeline, blueprint, forced=force)
     stop = threading.Event()
     figures = _serve_figures(generator.stream, metrics_port, loaded) if metrics_port is not None else None
     # A generator spoils some records on purpose, and those have to arrive as they are.
@@ -134,15 +136,6 @@ def seed_or_random(seed: int | None) -> int:
     from secrets import randbits
 
     return randbits(31)
-
-
-def _require_stream(project: "Project", stream: str, blueprint: str) -> None:
-    known = [each.name for each in project.pipeline.streams]
-    if stream not in known:
-        raise ProfileError(
-            f"the generator of '{blueprint}' is for a stream '{stream}', this pipeline has {known}",
-            fix=f"go to a project of that blueprint: headrace new --blueprint {blueprint} shop",
-        )
 
 
 def _tell_progress(done: "GeneratorProgress") -> None:
