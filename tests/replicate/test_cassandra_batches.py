@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import pytest
 from cassandra.concurrent import execute_concurrent
-from cassandra_target import CassandraTarget
+from cassandra_target import LINES, CassandraTarget, lines
 
 from headrace.replicate.cassandra import writer as writing
 from headrace.replicate.protocol import Task
@@ -39,6 +39,33 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     monkeypatch.setattr(writing, "execute_concurrent", counted)
     return found
+
+
+@pytest.fixture
+def keys(monkeypatch: pytest.MonkeyPatch) -> list[list[bytes]]:
+    """The partition keys of the rows of each request, as the driver routes by them."""
+    found: list[list[bytes]] = []
+    make = writing._batch
+
+    def noted(group: Sequence[tuple[Any, Any]]) -> Any:
+        found.append([statement.routing_key for statement, _ in group])
+        return make(group)
+
+    monkeypatch.setattr(writing, "_batch", noted)
+    return found
+
+
+def test_rows_of_one_partition_go_together_and_with_no_others(
+    target: CassandraTarget, keys: list[list[bytes]]
+) -> None:
+    with opened(target, LINES, keys={"lines": "who / n"}) as writer:
+        writer.take("lines", None, FIRST)
+        writer.write(lines([{"who": f"u{at % 20}", "n": at, "note": ""} for at in range(1_000)]))
+    assert sum(map(len, keys)) == 1_000
+    assert all(len(set(each)) == 1 for each in keys), "a request holds rows of one partition"
+    assert len({each[0] for each in keys}) == 20
+    assert len(keys) < 100
+    assert len(target.rows("lines")) == 1_000
 
 
 def test_rows_of_many_partitions_take_few_requests(target: CassandraTarget, sent: list[int]) -> None:
@@ -80,7 +107,7 @@ def test_a_request_that_is_too_large_is_sent_row_by_row(target: CassandraTarget,
 
 @pytest.mark.soak
 @pytest.mark.timeout(600)
-def test_rows_that_lie_on_one_node_go_there_together(cassandra_here: None) -> None:
+def test_rows_that_lie_on_one_node_go_there_together(cassandra_here: None, keys: list[list[bytes]]) -> None:
     with cassandra_cluster(2) as (one, other):
         target = CassandraTarget(f"{one.host}:{one.port}", "halves", node=one)
         both = f"{one.host}:{one.port}, {other.host}:{other.port}"
@@ -93,6 +120,10 @@ def test_rows_that_lie_on_one_node_go_there_together(cassandra_here: None) -> No
                 f"SELECT n FROM {target.name(THINGS.name)} WHERE who = ? AND seen = ?"
             )
             places = {nodes(statement.bind([row["who"], row["seen"]]), None) for row in rows}
+            metadata = writer._cluster.metadata  # type: ignore[attr-defined]
+            sent_to = [{frozenset(metadata.get_replicas("halves", key)) for key in each} for each in keys]
+        assert sum(map(len, keys)) == 400 and len(keys) < 100
+        assert all(len(nodes_of_request) == 1 for nodes_of_request in sent_to)
         assert {frozenset(host.address for host in place) for place in places} == {
             frozenset({one.host}),
             frozenset({other.host}),
