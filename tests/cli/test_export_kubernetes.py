@@ -23,8 +23,8 @@ def manifests(folder: Path, capsys: Any, profile: str = "compose") -> dict[str, 
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    write_project("operations", tmp_path)
+def folder(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
+    write_project(getattr(request, "param", "operations"), tmp_path)
     return tmp_path
 
 
@@ -33,6 +33,7 @@ def pod_of(objects: dict[str, dict[str, Any]]) -> dict[str, Any]:
     return pod
 
 
+@pytest.mark.parametrize("folder", ["commerce", "customers", "operations", "signups"], indirect=True)
 @pytest.mark.parametrize("version", [all_versions()[0], all_versions()[-1]])
 def test_every_object_is_one_by_the_schema_of_kubernetes(folder: Path, capsys: Any, version: str) -> None:
     objects = manifests(folder, capsys)
