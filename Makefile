@@ -54,7 +54,7 @@ test: compiled
 	$(BIN)/coverage combine -q && $(BIN)/coverage report --fail-under=90 || status=1; exit $$status
 else
 test: compiled
-	@$(BIN)/python -m pytest -n 2 -m "not soak and not slow and not server" $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest -n 3 --dist worksteal -m "not soak and not slow and not server" $(PYTEST_ARGS)
 endif
 
 check: .venv/.ready-dev

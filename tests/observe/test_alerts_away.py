@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 
+import pytest
+
 from headrace.errors import TransientError
 from headrace.log import Log
 from headrace.observe.alerts import Alerts, Notice
@@ -196,6 +198,7 @@ def test_a_notice_never_says_pending_and_an_end_is_told_though_it_began_anew_mea
         assert watched.told() == ["firing", "resolved"]
 
 
+@pytest.mark.slow
 def test_a_disk_that_is_full_and_stays_so_fires_and_goes_on_firing() -> None:
     with shop_with(default("disk_full")) as watched:
         watched.live(1_500, "headrace_disk_free_bytes", 100e6, "{}")

@@ -137,6 +137,7 @@ def hook() -> Iterator[tuple[str, list[int], Queue[tuple[int, list[str]]]]]:
         server.server_close()
 
 
+@pytest.mark.slow
 def test_the_end_of_an_alert_that_nobody_took_before_a_run_stopped_is_told_by_the_next_run(
     tmp_path: Path,
 ) -> None:

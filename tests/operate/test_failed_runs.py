@@ -318,6 +318,7 @@ class Run:
 BROKE = "The run ended by an error: it broke"
 
 
+@pytest.mark.slow
 def test_a_failure_is_told_at_once_and_fires_on_until_the_next_run_commits() -> None:
     with PipelineTest(shop(), start=START) as test:
         first = Run(test).live(10).fail(fix="mend it")
