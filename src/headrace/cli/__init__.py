@@ -18,8 +18,10 @@ __all__ = ["main"]
 
 def main() -> None:
     """Run the command line; the entry point of `headrace`."""
-    from headrace.cli.app import run
-
+    try:
+        from headrace.cli.app import run
+    except KeyboardInterrupt:  # Ctrl-C at once; `run` has its own way
+        _leave(130)
     _leave(run())
 
 

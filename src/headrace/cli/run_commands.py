@@ -1,7 +1,8 @@
 """`run`: the engine at work."""
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from headrace.operate import Project
 
 __all__ = ["register", "run_project"]
+
+_NOTHING = "stopped: nothing was read"
 
 
 def register(app: typer.Typer) -> None:
@@ -43,35 +46,51 @@ def run(
 
     Host, port and token of the page stand in the profile (page.*). With --until-caught-up there is no page.
     """
-    from headrace.operate import load_project
+    with _interrupted_early():
+        from headrace.operate import load_project
 
-    run_project(
-        load_project(project, profile=profile), until_caught_up=until_caught_up, rebuild=rebuild or ()
-    )
+        loaded = load_project(project, profile=profile)
+    run_project(loaded, until_caught_up=until_caught_up, rebuild=rebuild or ())
+
+
+@contextmanager
+def _interrupted_early() -> Iterator[None]:
+    """Frame what comes before a run takes its signals: Ctrl-C ends it there and then."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        typer.echo(_NOTHING)
+        raise
 
 
 def run_project(loaded: "Project", *, until_caught_up: bool = False, rebuild: Iterable[str] = ()) -> None:
     """Run a project in this process until a signal, showing how it goes."""
-    from headrace.cli.view import RunFigures, RunView
-    from headrace.log.backoff import when_ready
-    from headrace.operate import Runtime
-    from headrace.operate.extras import require_extra
-    from headrace.operate.profiles import check_secrets
-    from headrace.operate.supervise import StopSignals, supervise
-    from headrace.web.page.serve import check_page, served_page
+    with _interrupted_early():
+        from headrace.cli.view import RunFigures, RunView
+        from headrace.log.backoff import when_ready
+        from headrace.operate import Runtime
+        from headrace.operate.extras import require_extra
+        from headrace.operate.profiles import check_secrets
+        from headrace.operate.supervise import StopSignals, supervise
+        from headrace.web.page.serve import check_page, served_page
 
-    check_secrets(loaded.profile, loaded.folder)
-    check_page(loaded.profile.page)
-    if loaded.profile.engine == "spark":  # before brokers are waited for
-        require_extra("spark", "the Spark engine")
+        check_secrets(loaded.profile, loaded.folder)
+        check_page(loaded.profile.page)
+        if loaded.profile.engine == "spark":  # before brokers are waited for
+            require_extra("spark", "the Spark engine")
     stop = threading.Event()
     figures = RunFigures()
     view = RunView(loaded.pipeline.name, figures)
     with StopSignals(stop, view.tell) as signals:
+        signals.at_work = False
         opened = partial(Runtime.open, loaded, rebuild=rebuild)
         runtime = when_ready(opened, stop, view.waiting)
-        if runtime is None:
+        if runtime is None or stop.is_set():
+            if runtime is not None:
+                runtime.close()
+            typer.echo(_NOTHING)
             return
+        signals.at_work = True
         try:
             for notice in (*runtime.store.notices, *runtime.log_warnings):
                 typer.secho(f"warning: {notice}", fg="yellow", err=True)

@@ -32,6 +32,8 @@ class StopSignals:
 
     def __init__(self, stop: threading.Event, tell: Callable[[str], None]) -> None:
         self.received = 0
+        self.at_work = True
+        """Whether there are epochs; False while a run is opened, which ends before its first one."""
         self._stop = stop
         self._tell = tell
         self._before: dict[signal.Signals, Any] = {}
@@ -51,7 +53,7 @@ class StopSignals:
         self.received += 1
         self._stop.set()
         if self.received == 1:
-            self._tell("stopping after this epoch")
+            self._tell("stopping after this epoch" if self.at_work else "stopping")
         elif self.received == 2:
             self._tell("still committing an epoch, so that nothing is done twice; once more leaves at once")
         else:
