@@ -23,6 +23,9 @@ MetricsPortOption = Annotated[
     int | None,
     typer.Option("--metrics-port", min=1, max=65535, help="Serve metrics for Prometheus there."),
 ]
+ForceOption = Annotated[
+    bool, typer.Option("--force", help="Append also what the stream cannot take, or another example's.")
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -67,9 +70,7 @@ def generate(  # noqa: PLR0913, PLR0917 - every argument is an option of the com
     ] = None,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="A line per event, with its id.")] = False,
     metrics_port: MetricsPortOption = None,
-    force: Annotated[
-        bool, typer.Option("--force", help="Append also what the stream cannot take, or another example's.")
-    ] = False,
+    force: ForceOption = False,
 ) -> None:
     """Append made-up events to the log until Ctrl-C.
 

@@ -235,12 +235,7 @@ class Runtime:
             self.alerts.worked()
             if not report.rebuilding:
                 self.answers.awaits = ""
-            for name, records in report.missing.items():
-                why = (
-                    "these were accepted, and today's rules refuse them; "
-                    "the table lacks those of them that it would have taken"
-                )
-                self.journal.warning("table computed again", table=name, refused=records, why=why)
+            self._note_missing(report.missing)
             if on_epoch is not None:
                 on_epoch(report)
 
@@ -282,6 +277,14 @@ class Runtime:
             if not isinstance(failed, Exception):  # who interrupts a run has ended it
                 note_good_end(home)
         self.journal.info("run stopped", pid=os.getpid())
+
+    def _note_missing(self, missing: Mapping[str, int]) -> None:
+        why = (
+            "these were accepted, and today's rules refuse them; "
+            "the table lacks those of them that it would have taken"
+        )
+        for name, records in missing.items():
+            self.journal.warning("table computed again", table=name, refused=records, why=why)
 
     def _note_waiting(self, pause: Waiting | None) -> None:
         news = self._waits.take(pause)
