@@ -51,23 +51,27 @@ def engine(folder: Path, log: Log | None = None, **settings: Any) -> Iterator[Sp
             used.close()
 
 
+def fresh_checkpoint(one: SparkEngine) -> str:
+    return one._notes.fresh_checkpoint("8e1f", None)
+
+
 def test_checkpoints_of_runs_before_are_taken_away_and_nothing_of_others(tmp_path: Path) -> None:
     place = tmp_path / "shared"
     with engine(tmp_path, checkpoint=str(place)) as one:
-        first = Path(one._fresh_checkpoint().removeprefix("file://"))
+        first = Path(fresh_checkpoint(one).removeprefix("file://"))
         (first / "offsets").mkdir(parents=True)
         strangers = (place / "run-of-another", place / "headrace-another" / "run-1", first.parent / "notes")
         for folder in strangers:
             folder.mkdir(parents=True)
-        second = Path(one._fresh_checkpoint().removeprefix("file://"))
+        second = Path(fresh_checkpoint(one).removeprefix("file://"))
         assert second.parent == first.parent != place
         assert second != first
         assert not first.exists()
         assert all(folder.exists() for folder in strangers)
     with engine(tmp_path) as one:
-        assert Path(one._fresh_checkpoint().removeprefix("file://")).parent == one._notes()
+        assert Path(fresh_checkpoint(one).removeprefix("file://")).parent == one._notes.folder
     with engine(tmp_path, checkpoint="s3a://bucket/notes/") as one:
-        assert one._fresh_checkpoint().startswith("s3a://bucket/notes/headrace-")
+        assert fresh_checkpoint(one).startswith("s3a://bucket/notes/headrace-")
 
 
 def test_after_a_query_that_failed_micro_batches_have_half_as_many_records(
@@ -80,14 +84,14 @@ def test_after_a_query_that_failed_micro_batches_have_half_as_many_records(
         for share in (2, 4):
             with pytest.raises(SparkWorkerError):
                 one._query(threading.Event(), False, back_off)
-            assert rows_allowed(one._pace_path, 1_000_000) == ROWS_AT_FIRST // share
+            assert rows_allowed(one._notes.pace, 1_000_000) == ROWS_AT_FIRST // share
         stop = threading.Event()
         stop.set()
         one._query(stop, False, back_off)  # what a stop takes along is no failure
-        assert rows_allowed(one._pace_path, 1_000_000) == ROWS_AT_FIRST // 4
+        assert rows_allowed(one._notes.pace, 1_000_000) == ROWS_AT_FIRST // 4
         for _ in range(20):
-            slow_down(one._pace_path)
-        assert rows_allowed(one._pace_path, 1_000_000) == 1_000
+            slow_down(one._notes.pace)
+        assert rows_allowed(one._notes.pace, 1_000_000) == 1_000
 
 
 @pytest.mark.parametrize("stopped", [True, False])

@@ -175,7 +175,7 @@ def test_a_micro_batch_that_takes_too_long_for_a_stop_is_given_up_and_done_again
         running.join(120)
     assert failures == []
     assert store.status().epoch == 0
-    assert rows_allowed(spark._pace_path, 1_000_000) == ROWS_AT_FIRST // 2
+    assert rows_allowed(spark._notes.pace, 1_000_000) == ROWS_AT_FIRST // 2
     spark.run(threading.Event(), until_caught_up=True)
     assert store.query("FROM total").to_pylist() == [{"records": _RECORDS, "n": sum(range(_RECORDS))}]
     assert store.ledger().balanced

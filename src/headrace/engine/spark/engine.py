@@ -7,7 +7,6 @@ ledger, in one transaction. The store's positions alone say what was read, so Sp
 
 from __future__ import annotations
 
-import shutil
 import threading
 import time
 import uuid
@@ -33,19 +32,20 @@ from headrace.engine.spark.computing import (
     compute,
     fresh_progress,
 )
-from headrace.engine.spark.driver_log import conf_with_log, log_file
+from headrace.engine.spark.driver_log import conf_with_log
 from headrace.engine.spark.epoch import SparkEpoch
 from headrace.engine.spark.gaps import refuse_creation_times
 from headrace.engine.spark.gathering import Gathered, gather, raise_met
 from headrace.engine.spark.jobs import Jobs, Wanted
+from headrace.engine.spark.notes import RunNotes
 from headrace.engine.spark.outside import OutsideTable, Stage
 from headrace.engine.spark.pace import slow_down, tell_pace
 from headrace.engine.spark.positions import lane_text
+from headrace.engine.spark.references import SentReferences
 from headrace.engine.spark.session import (
     SparkEndedError,
     SparkWorkerError,
     conf_with_environment,
-    delete_matching,
     error_of_loss,
     error_of_spark,
     open_session,
@@ -54,16 +54,13 @@ from headrace.engine.spark.session import (
 from headrace.engine.spark.settings import SparkSettings
 from headrace.engine.spark.task import LaneTask, Task, as_option, pickled
 from headrace.engine.spark.waiting import ExecutorsWait
-from headrace.engine.spark.wire import packed
 from headrace.errors import HeadraceError, InternalError
 from headrace.log.backoff import BackOff, Waiting, when_ready
 from headrace.log.kafka import KafkaLog
 from headrace.log.protocol import Log
-from headrace.rows.database import arrow_of
 from headrace.rows.framing import Framing
 from headrace.sql.plan import PipelinePlan
 from headrace.store import Store
-from headrace.store.names import quoted
 from headrace.store.outside import listed_names
 
 if TYPE_CHECKING:
@@ -112,6 +109,7 @@ class SparkEngine(LocalEngine):
         super().__init__(plan, logs, store, settings=settings, on_step=on_step, framings=framings)
         self._framings = framings or {}
         self._spark = spark
+        self._notes = RunNotes(store.path, spark)
         self._session = session
         self._ours = session is None
         self._stop_s_max = stop_s_max
@@ -122,8 +120,7 @@ class SparkEngine(LocalEngine):
         self.cluster: ClusterFacts | None = None
         """What Spark said of the run a moment ago; None while no query runs."""
         self._batches: deque[BatchFacts] = deque(maxlen=_BATCHES_KEPT)
-        self._references_sent: tuple[Any, int] | None = None
-        self._references_known: list[Any] = []
+        self._sent_references = SentReferences(store.connection, plan.references)
         self._sent: Any = None
         self._tell: Callable[[EpochReport], None] = lambda report: None
         self._waiting: Callable[[Waiting | None], None] = lambda pause: None
@@ -190,11 +187,11 @@ class SparkEngine(LocalEngine):
         if failed is not None and not (
             stop.is_set() and isinstance(failed, SparkEndedError | SparkWorkerError)
         ):
-            slow_down(self._pace_path)
+            slow_down(self._notes.pace)
             raise failed
 
     def _until(self, stop: threading.Event, until_caught_up: bool, back_off: BackOff) -> BaseException | None:
-        query = self._started(self._fresh_checkpoint())
+        query = self._started(self._notes.fresh_checkpoint(self._store.status().store_id, self._session))
         executors, due = ExecutorsWait(self._waiting, _FACTS_S), 0.0
         try:
             while query.isActive and self._failure is None and not (until_caught_up and self._caught_up):
@@ -242,7 +239,7 @@ class SparkEngine(LocalEngine):
             return
         self._stopping = True
         if patience_s:  # one that nobody waited for may be of the right size
-            slow_down(self._pace_path)
+            slow_down(self._notes.pace)
         with suppress(Exception):
             query.stop()  # takes its work away from the executors, too
         with self._working:
@@ -258,7 +255,7 @@ class SparkEngine(LocalEngine):
         task = self._task()
         register_source(self._session)
         self._sent = self._session.sparkContext.broadcast(pickled(task, task.plan))
-        self._references_sent = None
+        self._sent_references.forget()
         rows = self._session.readStream.format(SOURCE).option(OPTION, as_option(task)).load()
         writer = rows.writeStream.queryName(f"headrace-{self._plan.pipeline.name}")
         writer = writer.foreachBatch(self._batch).option("checkpointLocation", folder)
@@ -273,40 +270,13 @@ class SparkEngine(LocalEngine):
             by_header = log.settings.record_time == "header"
             start = self._store.progress.positions(stream, lane)
             lanes[stream, lane] = LaneTask(log.settings, log.topic_id, start, by_header and lane == "main")
-        fixed = (self._framings, self._settings, self._spark, self._pace_path, self._outside)
+        fixed = (self._framings, self._settings, self._spark, self._notes.pace, self._outside)
         return Task(uuid.uuid4().hex, self._plan, lanes, *fixed)
-
-    @property
-    def _pace_path(self) -> str:
-        return str(self._notes() / "pace")
-
-    def _notes(self) -> Path:
-        return _notes_beside(self._store.path)
-
-    def _fresh_checkpoint(self) -> str:
-        """Return a checkpoint location that nothing has been written to; those of before are taken away.
-
-        Spark wants one, but nothing rests on it: the store's positions are those that count.
-        """
-        run = f"run-{uuid.uuid4().hex}"
-        mine = f"headrace-{self._store.status().store_id}"
-        if "://" in self._spark.checkpoint:
-            place = f"{self._spark.checkpoint.rstrip('/')}/{mine}"
-            if self._session is not None:
-                with suppress(Exception):  # who may not delete leaves notes there that nobody reads
-                    delete_matching(self._session, f"{place}/run-*")
-            return f"{place}/{run}"
-        # Below a place that others may use as well, only what is ours is taken away.
-        folder = Path(self._spark.checkpoint).absolute() / mine if self._spark.checkpoint else self._notes()
-        for old in folder.glob("run-*"):
-            shutil.rmtree(old, ignore_errors=True)
-        return f"file://{folder}/{run}"
 
     @property
     def _says_more(self) -> str:
         """Where Spark's own words are."""
-        file = log_file(_log_folder(self._spark, self._store.path))
-        return str(file) if self._ours and file.exists() else "Spark's own log"
+        return self._notes.spark_log if self._ours else "Spark's own log"
 
     def _failure_of(self, error: BaseException) -> BaseException:
         """Return what ended a micro-batch; of Spark's own errors, what they mean."""
@@ -390,7 +360,7 @@ class SparkEngine(LocalEngine):
         self._on_step("publish")
         report = self._report(epoch, batches)
         tell_pace(
-            self._pace_path,
+            self._notes.pace,
             rows=sum(report.records.values()),
             size=gathered.bytes,
             seconds=sum(report.seconds.values()),
@@ -415,28 +385,14 @@ class SparkEngine(LocalEngine):
         from pyspark.sql.functions import when
 
         tables = {name: fresh_progress(one) for name, one in self._store.progress.tables.items()}
-        sent, version = self._sent_references()
+        assert self._session is not None  # noqa: S101 - a query runs
+        sent, version = self._sent_references.by(self._session)
         orders = Orders(tables, taken, wanted, version, self._store.progress.epoch + 1)
         work = compute(self._sent, sent, orders)
         # Rows of which nothing is computed are not sent to Python.
         needed = when(rows["place"].isin([*wanted]), rows["rows"]).alias("rows")
         found: list[Computed] = rows.select("place", "facts", needed).rdd.mapPartitions(work).collect()
         return found
-
-    def _sent_references(self) -> tuple[Any, int]:
-        """Return the reference tables as executors get them, and a number that grows when one changed."""
-        assert self._session is not None  # noqa: S101 - a query runs
-        connection = self._store.connection
-        known = connection.execute('SELECT * FROM _headrace."references" ORDER BY ALL').fetchall()
-        if self._references_sent is None or known != self._references_known:
-            found = {
-                name: packed(arrow_of(connection, f"FROM {quoted(f'_reference_{name}')}"))
-                for name in self._plan.references
-            }
-            version = 1 if self._references_sent is None else self._references_sent[1] + 1
-            self._references_sent = (self._session.sparkContext.broadcast(found), version)
-            self._references_known = known
-        return self._references_sent
 
     def close(self) -> None:
         """End the Spark session if it is ours; the store and the logs stay open."""
@@ -459,20 +415,9 @@ def start_spark(name: str, settings: SparkSettings, store: Path) -> SparkSession
 
     Raises ProfileError and RefusedError, see `open_session`.
     """
-    folder = _notes_beside(store)
-    conf = conf_with_environment(settings, folder)
-    return open_session(name, conf_with_log(conf, _log_folder(settings, store)))
-
-
-def _log_folder(settings: SparkSettings, store: Path) -> Path:
-    return Path(settings.log_folder) if settings.log_folder else _notes_beside(store)
-
-
-def _notes_beside(store: Path) -> Path:
-    """Return the folder beside the store for what lasts as long as a run, made when it is absent."""
-    folder = store.with_name(store.name + ".spark").absolute()
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
+    notes = RunNotes(store, settings)
+    conf = conf_with_environment(settings, notes.folder)
+    return open_session(name, conf_with_log(conf, notes.log_folder))
 
 
 def _collected(rows: DataFrame) -> list[Found]:
