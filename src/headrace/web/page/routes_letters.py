@@ -54,22 +54,7 @@ def letter_routes(sources: PageSources) -> APIRouter:
         limit: Annotated[int, Query(ge=1, le=500)] = 100,
     ) -> models_records.DeadLetterPage:
         """Records that were set aside, in the order of their addresses; `rule`: the first they broke."""
-        only = None if address is None else [astuple(Address.parse(address))]
-        table = sources.runtime.store.dead_letters(
-            stream=stream,
-            outcome=outcome,
-            first_rule=rule,
-            addresses=only,
-            limit=limit + 1,
-            columns=_SHOWN,
-        )
-        shown = table.slice(0, limit).to_pylist()
-        open_still = [Address.of(each) for each in shown if not each["accepted"]]
-        tries = last_tries(sources, open_still)
-        return models_records.DeadLetterPage(
-            letters=[_letter(each, tries.get(Address.of(each))) for each in shown],
-            more=table.num_rows > limit,
-        )
+        return _letters(sources, limit, address, stream=stream, outcome=outcome, first_rule=rule)
 
     @router.get("/late/groups")
     def late() -> list[models_records.LateGroup]:
@@ -89,19 +74,7 @@ def letter_routes(sources: PageSources) -> APIRouter:
     @router.post("/dead-letters/preview")
     def preview(asked: models_records.Redrive) -> models_records.RedrivePreview:
         """What would be given back, how it would be changed, and what it would get; nothing is done."""
-        records, looked = going_back(sources.runtime, asked).look(CHECKED_MAX)
-        checked = check(sources, looked)
-        return models_records.RedrivePreview(
-            records=records,
-            samples=[
-                _sample(each, checked.outcomes.get(place)) for place, each in enumerate(looked[:_SAMPLES])
-            ],
-            checked=len(checked.outcomes),
-            outcomes=checked.counted(),
-            broken=checked.broken(),
-            warned=dict(checked.warned),
-            unchecked=checked.unchecked,
-        )
+        return _preview(sources, asked)
 
     @router.post("/dead-letters/redrive")
     def redrive(asked: models_records.Redrive) -> models_records.RedriveResult:
@@ -112,6 +85,32 @@ def letter_routes(sources: PageSources) -> APIRouter:
         return models_records.RedriveResult(records=records)
 
     return router
+
+
+def _letters(
+    sources: PageSources, limit: int, address: str | None, **group: str | None
+) -> models_records.DeadLetterPage:
+    only = None if address is None else [astuple(Address.parse(address))]
+    table = sources.runtime.store.dead_letters(addresses=only, limit=limit + 1, columns=_SHOWN, **group)
+    shown = table.slice(0, limit).to_pylist()
+    tries = last_tries(sources, [Address.of(each) for each in shown if not each["accepted"]])
+    return models_records.DeadLetterPage(
+        letters=[_letter(each, tries.get(Address.of(each))) for each in shown], more=table.num_rows > limit
+    )
+
+
+def _preview(sources: PageSources, asked: models_records.Redrive) -> models_records.RedrivePreview:
+    records, looked = going_back(sources.runtime, asked).look(CHECKED_MAX)
+    checked = check(sources, looked)
+    return models_records.RedrivePreview(
+        records=records,
+        samples=[_sample(each, checked.outcomes.get(place)) for place, each in enumerate(looked[:_SAMPLES])],
+        checked=len(checked.outcomes),
+        outcomes=checked.counted(),
+        broken=checked.broken(),
+        warned=dict(checked.warned),
+        unchecked=checked.unchecked,
+    )
 
 
 def _letter(letter: dict[str, Any], again: dict[str, Any] | None) -> models_records.DeadLetter:
