@@ -79,6 +79,31 @@ def test_a_load_of_seconds_leaves_the_usual_traffic_to_be_seen_and_is_said(
     eventually(lambda: drawn(chart)[1] < 0.5)
 
 
+def test_the_minute_that_is_not_over_yet_is_drawn_lighter_and_said(page: RunningPage, tab: Page) -> None:
+    tab.goto("/dashboards")
+    chart = tab.get_by_role("article", name="Outcomes over time", exact=True)
+    over = chart.locator(".u-over")
+
+    def told_at(share: float) -> str:
+        """What is told of a place of the chart, with a record in the minute of now."""
+        page.send(b"{broken")
+        held = over.bounding_box()
+        assert held is not None
+        over.hover(position={"x": held["width"] * share, "y": 20})
+        return chart.locator(".u-legend").inner_text()
+
+    eventually(lambda: "not over yet" in told_at(0.99))
+    assert "not over yet" not in told_at(0.1)
+    shown = chart.get_by_role("img")
+    eventually(
+        lambda: (
+            bool(told_at(0.1)) and "lighter at the end is not over" in (shown.get_attribute("title") or "")
+        )
+    )
+    measured = tab.get_by_test_id("run-Memory").get_by_role("img")
+    assert measured.get_attribute("title") is None, "what was measured at an instant is over"
+
+
 def test_charts_of_a_run_begin_where_the_run_began(page: RunningPage, tab: Page) -> None:
     tab.goto("/dashboards?range=120")
     chart = tab.get_by_test_id("run-Memory")

@@ -39,9 +39,12 @@ def scale() -> Iterator[Callable[..., Any]]:
 
 @pytest.fixture
 def cut(scale: Callable[..., Any]) -> Cut:
-    def of(*layers: list[float | None], between: tuple[int, int] | None = None) -> dict[str, float] | None:
+    def of(
+        *layers: list[float | None], between: tuple[int, int] | None = None, **more: int
+    ) -> dict[str, float] | None:
         times = list(range(len(layers[0])))
-        found: dict[str, float] | None = scale("cutOf", times, list(layers), *([between] if between else []))
+        whole = between or (0, len(times))
+        found: dict[str, float] | None = scale("cutOf", times, list(layers), whole, *more.values())
         return found
 
     return of
@@ -89,3 +92,28 @@ def test_of_peaks_beside_each_other_the_greatest_is_marked(scale: Callable[..., 
     values = [10, 500, 900, 700, 10, 10, 600, 10]
     assert scale("peaksOf", list(range(len(values))), [values], 10) == [2, 6]
     assert scale("peaksOf", list(range(len(values))), [values], 10, [4, 7]) == [6]
+
+
+def test_what_is_not_over_yet_does_not_end_what_goes_on(cut: Cut) -> None:
+    values = [0.2] * 100 + [600.0] * 20 + [0.3]
+    assert cut(values, open=120) is None
+    assert cut([*values, 0.2, 0.2], open=122) == {"top": 0.3, "peak": 600}, "it is over"
+    assert cut([*USUAL, 1_000], open=30) == {"top": 10, "peak": 1_000}, "a load of now is cut off at once"
+
+
+def test_minutes_and_windows_that_are_still_filled_are_told_apart(scale: Callable[..., Any]) -> None:
+    minutes = [6_000, 6_060, 6_120]
+    assert scale("openFrom", minutes, 6_121) == 2
+    assert scale("openFrom", minutes, 6_179.9) == 2
+    assert scale("openFrom", minutes, 6_180) == 3, "all are over"
+    assert scale("openFrom", minutes, 6_100) == 1, "what waits to be read can belong to the last two"
+    assert scale("openFrom", [6_000, 6_300, 6_600], 6_700) == 2, "a window of five minutes"
+    assert scale("openFrom", [6_000, 6_300, 6_360], 6_361) == 2, "where minutes are missing, too"
+    assert scale("openFrom", [6_000], 6_059) == 0
+    assert scale("openFrom", [6_000], 6_060) == 1
+    assert scale("openFrom", [], 6_060) == 0
+
+
+def test_what_was_measured_at_an_instant_is_over(scale: Callable[..., Any]) -> None:
+    assert scale("openFrom", [6_003.2, 6_013.2, 6_023.2], 6_024) == 3
+    assert scale("openFrom", [6_003, 6_013, 6_023], 6_024) == 3

@@ -125,6 +125,18 @@ export function useLive(): LiveState {
   );
 }
 
+/** Up to which second, in Unix time, everything that came was read: now, less how long the oldest record waits.
+ *  Undefined while nobody knows. A number, so that nothing is drawn anew but when it changes. */
+export function useReadUntil(): number | undefined {
+  return useSyncExternalStore(
+    (listener) => {
+      listeners.add(listener);
+      return () => listeners.delete(listener);
+    },
+    () => (state.status ? Math.floor(Date.parse(state.status.at) / 1000 - (standing(state.status).waits ?? 0)) : undefined),
+  );
+}
+
 /** Records a second over the last `seconds` before `at`, told by the epochs; `counted` says which of an epoch's. */
 export function recentRate(epochs: Epoch[], at: string | undefined, seconds = 10, counted = (epoch: Epoch) => epoch.records): number {
   const last = epochs.at(-1);

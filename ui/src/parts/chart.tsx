@@ -3,7 +3,7 @@ import { useEffect, useMemo, useRef, useState } from "react";
 import uPlot from "uplot";
 import { decimal, whole } from "../format";
 import { colour, useTheme } from "../theme";
-import { cutOf, peaksOf } from "./scale";
+import { cutOf, openFrom, peaksOf } from "./scale";
 
 export interface Series {
   name: string;
@@ -25,10 +25,13 @@ interface Props {
   between?: [number, number];
   /** Told the part of the time over which somebody drew. */
   onBrush?: (from: number, to: number) => void;
+  /** How far everything was read, in seconds: minutes and windows that end later are drawn lighter. Absent: all are over. */
+  until?: number;
 }
 
 const BRUSH_PIXELS_MIN = 8;
 const MARK_PIXELS = 5;
+const VEIL = 0.62;
 /** A time with seconds, under a tick: half of it stands beyond the last one. */
 const TICK_TOLD_PIXELS = 50;
 /** Over more than this, ticks are told without seconds, and may stand closer: five minutes have some on a small chart, too. */
@@ -37,25 +40,26 @@ const PALETTE = ["flow", "late", "future", "rejected", "duplicate", "malformed",
 
 export const colourOf = (place: number) => PALETTE[place % PALETTE.length]!;
 
-export function Chart({ times, series, kind = "line", stacked = false, height = 170, unit = "", label, sync, legend = true, between, onBrush }: Props) {
+export function Chart({ times, series, kind = "line", stacked = false, height = 170, unit = "", label, sync, legend = true, between, onBrush, until }: Props) {
   const box = useRef<HTMLDivElement>(null);
   const plot = useRef<uPlot | null>(null);
   const theme = useTheme();
   const names = series.map((each) => `${each.name}/${each.colour ?? ""}`).join("\n");
   const data = useMemo(() => dataOf(times, series, stacked), [times, series, stacked]);
   const [uncut, showUncut] = useState(false);
-  const cut = useMemo(() => cutOf(times, data.shown.slice(1) as (number | null)[][], between), [times, data, between?.[0], between?.[1]]);
+  const open = useMemo(() => openFrom(times, until), [times, until]);
+  const cut = useMemo(() => cutOf(times, data.shown.slice(1) as (number | null)[][], between, open), [times, data, between?.[0], between?.[1], open]);
   const top = cut && !uncut ? cut.top : null;
   const held = useRef(data);
   held.current = data;
-  const told = useRef({ between, onBrush, top });
-  told.current = { between, onBrush, top };
+  const told = useRef({ between, onBrush, top, open });
+  told.current = { between, onBrush, top, open };
   const brushed = Boolean(onBrush);
 
   useEffect(() => {
     const place = box.current;
     if (!place) return;
-    const options = optionsOf({ series, kind, stacked, height, unit, width: place.clientWidth, sync, legend, raw: () => held.current.raw, brushed, marked: cut !== null, top: () => told.current.top, between: () => told.current.between, onBrush: (from, to) => told.current.onBrush?.(from, to) });
+    const options = optionsOf({ series, kind, stacked, height, unit, width: place.clientWidth, sync, legend, raw: () => held.current.raw, brushed, marked: cut !== null, top: () => told.current.top, open: () => told.current.open, between: () => told.current.between, onBrush: (from, to) => told.current.onBrush?.(from, to) });
     const made = new uPlot(options, held.current.shown, place);
     plot.current = made;
     const watch = new ResizeObserver(() => made.setSize({ width: place.clientWidth, height }));
@@ -69,12 +73,13 @@ export function Chart({ times, series, kind = "line", stacked = false, height = 
     // eslint-disable-next-line react-hooks/exhaustive-deps
   }, [names, kind, stacked, height, unit, theme, sync, legend, brushed, cut !== null]);
 
-  useEffect(() => plot.current?.setData(data.shown), [data, between?.[0], between?.[1], top]);
-  const last = series.map((each) => `${each.name} ${decimal(each.values.findLast((value) => value !== null) ?? 0)} ${unit}`);
+  useEffect(() => plot.current?.setData(data.shown), [data, between?.[0], between?.[1], top, open]);
+  const last = series.map((each) => `${each.name} ${decimal(lastOver(each.values, open) ?? 0)} ${unit}`);
+  const unfinished = open < times.length ? "what is lighter at the end is not over yet" : undefined;
   const beyond = cut && `peaks up to ${decimal(cut.peak)} ${unit}`.trim();
   return (
     <div className="plot">
-      <div className="chart" ref={box} role="img" aria-label={`${label}: ${[...last.slice(0, 6), ...(beyond ? [beyond] : [])].join(", ")}`} />
+      <div className="chart" ref={box} role="img" title={unfinished} data-open={times.length - open} aria-label={`${label}: ${[...last.slice(0, 6), ...(beyond ? [beyond] : []), ...(unfinished ? [unfinished] : [])].join(", ")}`} />
       {beyond && (
         <button className="button plain small peaks" onClick={() => showUncut(!uncut)}>
           {uncut ? "cut the peaks off" : `▲ ${beyond}: show them whole`}
@@ -90,6 +95,11 @@ function dataOf(times: number[], series: Series[], stacked: boolean) {
   const sums: number[] = times.map(() => 0);
   const layers = raw.map((values) => values.map((value, at) => (sums[at] = sums[at]! + (value ?? 0))));
   return { shown: [times, ...layers] as uPlot.AlignedData, raw };
+}
+
+/** The last value of a time that is over; where none is, the last of all. */
+function lastOver(values: (number | null)[], open: number): number | null {
+  return values.slice(0, open).findLast((value) => value !== null) ?? values.findLast((value) => value !== null) ?? null;
 }
 
 function stepOf(times: ArrayLike<number>): number {
@@ -110,6 +120,8 @@ function optionsOf(given: {
   /** Whether there are values that are, or may be, cut off; `top` is above which, null while all are shown. */
   marked: boolean;
   top: () => number | null;
+  /** The place of the first time that is not over yet. */
+  open: () => number;
   between: () => [number, number] | undefined;
   onBrush: (from: number, to: number) => void;
 }): uPlot.Options {
@@ -136,7 +148,7 @@ function optionsOf(given: {
           given.onBrush(Math.floor(from!), Math.ceil(to!));
         },
       ],
-      draw: [(plot) => markPeaks(plot, given.top(), between())],
+      draw: [(plot) => veilOpen(plot, given.open(), kind), (plot) => markPeaks(plot, given.top(), between())],
     },
     tzDate: (at) => uPlot.tzDate(new Date(at * 1000), "Etc/UTC"),
     scales: { x: { time: true, range: span }, y: { range: (_, __, most) => [0, (given.top() ?? most) > 0 ? (given.top() ?? most) * 1.08 : 1] } },
@@ -145,7 +157,7 @@ function optionsOf(given: {
       { ...axis, size: 48, space: 32, values: (_, ticks) => ticks.map((value) => (value >= 10_000 ? `${whole(value / 1000)}k` : decimal(value))) },
     ],
     series: [
-      { value: (_, at) => (at === null ? "–" : new Date(at * 1000).toISOString().slice(11, 19)), label: "time" },
+      { value: (_, at, __, place) => (at === null ? "–" : new Date(at * 1000).toISOString().slice(11, 19) + (place !== null && place >= given.open() ? ", not over yet" : "")), label: "time" },
       ...series.map((each, place) => {
         const name = each.colour ?? colourOf(place);
         const stroke = colour(name) || name;
@@ -159,7 +171,7 @@ function optionsOf(given: {
           ...(kind === "area" && !stacked ? { fill: `${stroke}26` } : {}),
           value: (_: uPlot, __: number, ___: number, at: number | null) => {
             const values = raw()[place] ?? [];
-            const value = at === null ? values.findLast((one) => one !== null) : values[at];
+            const value = at === null ? lastOver(values, given.open()) : values[at];
             return value === null || value === undefined ? "–" : `${decimal(value)}${unit ? ` ${unit}` : ""}`;
           },
         } satisfies uPlot.Series;
@@ -171,6 +183,30 @@ function optionsOf(given: {
         }
       : {}),
   };
+}
+
+/** Makes lighter what is not over yet: it is lower than it will be, and would look like a fall. */
+function veilOpen(plot: uPlot, open: number, kind: "line" | "area" | "bar"): void {
+  const times = plot.data[0];
+  if (open >= times.length) return;
+  // A line falls, or rises, on its way from the last time that is over.
+  const begins = times[kind === "bar" ? open : Math.max(0, open - 1)]!;
+  const { left, top, width, height } = plot.bbox;
+  const from = Math.max(left, plot.valToPos(begins, "x", true));
+  if (from >= left + width) return;
+  plot.ctx.save();
+  plot.ctx.globalAlpha = VEIL;
+  plot.ctx.fillStyle = colour("card");
+  plot.ctx.fillRect(from, top, left + width - from, height);
+  plot.ctx.globalAlpha = 1;
+  plot.ctx.strokeStyle = colour("faint");
+  plot.ctx.lineWidth = devicePixelRatio;
+  plot.ctx.setLineDash([3 * devicePixelRatio, 3 * devicePixelRatio]);
+  plot.ctx.beginPath();
+  plot.ctx.moveTo(from, top);
+  plot.ctx.lineTo(from, top + height);
+  plot.ctx.stroke();
+  plot.ctx.restore();
 }
 
 /** Draws a small triangle at the top edge wherever values are cut off. */
