@@ -129,6 +129,14 @@ def test_a_group_holds_shows_and_gives_back_the_records_that_broke_its_rule_firs
     assert [(each["records"], each["accepted"]) for each in told] == [(3, 0), (1, 1)]
 
 
+def test_a_panel_is_told_with_the_words_that_its_query_begins_with(page: RunningPage) -> None:
+    panels = {each["title"]: each for each in page.ask("GET", "/api/panels")[1]}
+    rate = panels["Success rate"]
+    assert rate["about"].startswith("accepted / read, over the last hour")
+    assert rate["query"].startswith("-- accepted / read"), "the query is shown as it was written"
+    assert panels["Events per second"]["about"] == ""
+
+
 def test_every_value_that_a_query_may_give_is_shown(page: RunningPage) -> None:
     asked = (
         "SELECT 'infinity'::TIMESTAMPTZ AS a, '-infinity'::DATE AS b, DATE '12345-01-02' AS c, "

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from page_support import DEADLINE_S, RunningPage, browser_context, eventually, running_page
@@ -139,6 +139,25 @@ def test_what_spark_says_of_a_run_is_shown_and_leads_to_its_page(
     monkeypatch.setattr(running.runtime.answers, "_spark", lambda: facts | {"page": "javascript:alert(1)"})
     shown.get_by_text("spark.ui.enabled").wait_for()
     assert shown.get_by_role("link").count() == 0
+
+
+def test_a_table_that_lacks_its_beginning_says_since_when_it_is_complete(
+    running: RunningPage, tab: Page, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = running.runtime.answers.status
+
+    def status() -> dict[str, Any]:
+        facts = asked()
+        since = {"user_activity": "2026-03-01T12:05:00+00:00"}
+        tables = [each | {"partial_since": since.get(each["table"])} for each in facts["tables"]]
+        return facts | {"tables": tables}
+
+    tab.goto("/tables?table=device_stats")
+    tab.get_by_role("heading", name="device_stats").wait_for()
+    assert tab.get_by_test_id("partial").count() == 0
+    monkeypatch.setattr(running.runtime.answers, "status", status)
+    tab.goto("/tables?table=user_activity")
+    tab.get_by_test_id("partial").get_by_text("Complete from 2026-03-01 12:05:00 on").wait_for()
 
 
 def search(running: RunningPage, user: str | int, **more: str) -> bytes:

@@ -3,6 +3,7 @@ import { useMemo } from "react";
 import { answered, api, type PanelLine, type Rows } from "../api/client";
 import { decimal, short, visible } from "../format";
 import { Head } from "../head";
+import { useReadUntil } from "../live";
 import { Said } from "../parts/bits";
 import { Chart, colourOf, type Series } from "../parts/chart";
 import { Frame } from "../parts/frame";
@@ -56,6 +57,7 @@ function Panel({ panel, range, brush }: { panel: PanelLine; range: Range; brush:
   return (
     <Frame
       title={panel.title}
+      about={panel.about}
       narrow={NARROW.has(panel.kind)}
       test={`panel-${panel.number}`}
       data={data}
@@ -107,7 +109,8 @@ const textOf = (value: unknown) => (value === null || value === undefined ? "(no
 function OverTime({ panel, data, height, between, brush }: { panel: PanelLine; data: Rows; height: number; between?: [number, number]; brush: Brush }) {
   const { times, series } = useMemo(() => seriesOf(data), [data]);
   const stacked = panel.kind !== "line" && series.length > 1;
-  return <Chart label={panel.title} times={times} series={series} kind={panel.kind as "line" | "area" | "bar"} stacked={stacked} height={height} unit={visible(panel.unit)} legend={series.length > 1} between={between} onBrush={brush} />;
+  const until = useReadUntil();
+  return <Chart label={panel.title} times={times} series={series} kind={panel.kind as "line" | "area" | "bar"} stacked={stacked} height={height} unit={visible(panel.unit)} legend={series.length > 1} between={between} onBrush={brush} until={until} />;
 }
 
 /** A time and several numbers: a series each. A time, a word and a number: a series for every word. */

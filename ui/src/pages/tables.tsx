@@ -108,6 +108,11 @@ function One({ name, line, overview }: { name: string; line?: TableLine; overvie
             {line?.keep_seconds ? `, kept ${duration(line.keep_seconds)}` : ""}
             {state?.corrections ? `, ${whole(state.corrections)} corrections` : ""}
           </p>
+          {state?.partial_since && (
+            <p className="small" data-test="partial">
+              Complete from {instant(state.partial_since)} on: when this table began, the log no longer held all that came before.
+            </p>
+          )}
         </div>
       </div>
       <Tabs names={line ? [["rows", "Rows"], ["schema", "Schema"], ["query", "Query"]] : [["rows", "Rows"]]} value={view} onChange={setView}>

@@ -5,6 +5,8 @@ import { colour } from "../theme";
 
 interface Props {
   title: string;
+  /** What its numbers are, in words. */
+  about?: string;
   narrow?: boolean;
   test?: string;
   /** Columns and rows for CSV; absent while there are none. */
@@ -16,7 +18,7 @@ interface Props {
   drawn: boolean;
 }
 
-export function Frame({ title, narrow, test, data, picture, more, said, drawn }: Props) {
+export function Frame({ title, about, narrow, test, data, picture, more, said, drawn }: Props) {
   const large = useRef<HTMLDialogElement>(null);
   const box = useRef<HTMLElement>(null);
   const screen = useRef<HTMLDivElement>(null);
@@ -51,6 +53,11 @@ export function Frame({ title, narrow, test, data, picture, more, said, drawn }:
         </span>
       </header>
       {said}
+      {about && (
+        <p className="faint small about">
+          <bdi>{visible(about)}</bdi>
+        </p>
+      )}
       {picture(190)}
       <dialog ref={large} onClose={() => setOpen(false)} aria-label={shown}>
         {open && (
@@ -66,6 +73,11 @@ export function Frame({ title, narrow, test, data, picture, more, said, drawn }:
                 </button>
               </span>
             </header>
+            {about && (
+              <p className="soft small">
+                <bdi>{visible(about)}</bdi>
+              </p>
+            )}
             {picture(Math.max(300, Math.round(window.innerHeight * 0.5)))}
             {more}
           </div>

@@ -287,10 +287,11 @@ pipeline.panel(
     unit="records",
 )
 
-# A duplicate was accepted once, so it is no failure.
+# The page shows the words with which a query begins.
 pipeline.panel(
     "Success rate",
     """
+    -- accepted / read, over the last hour; a copy of an accepted record is no failure
     SELECT round(100 * sum(records) FILTER (WHERE outcome IN ('accepted', 'duplicate')) / sum(records), 2)
            AS success_rate
     FROM outcomes_by_minute WHERE minute > now() - INTERVAL 1 HOUR

@@ -352,13 +352,14 @@ class Why(BaseModel):
 
 
 class PanelLine(BaseModel):
-    """A panel as it was declared."""
+    """A panel as it was declared; `about` are the comments with which its query begins."""
 
     number: int
     title: str
     kind: str
     unit: str
     query: str
+    about: str
 
 
 class LogPartition(BaseModel):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import takewhile
 from textwrap import dedent
 from typing import Annotated
 
@@ -66,6 +67,7 @@ def table_routes(sources: PageSources) -> APIRouter:
                 kind=each.kind,
                 unit=each.unit,
                 query=dedent(each.query).strip(),
+                about=_about(each.query),
             )
             for number, each in enumerate(sources.runtime.plan.panels)
         ]
@@ -79,6 +81,11 @@ def table_routes(sources: PageSources) -> APIRouter:
         return models.Rows.model_validate(sources.rows(declared[number].query, rows_max=_PANEL_ROWS_MAX))
 
     return router
+
+
+def _about(query: str) -> str:
+    lines = takewhile(lambda line: line.startswith("--"), map(str.strip, query.strip().splitlines()))
+    return " ".join(line.removeprefix("--").strip() for line in lines)
 
 
 def _rows_sql(sources: PageSources, name: str, *, order: str, descending: bool, contains: str) -> str:
