@@ -169,9 +169,16 @@ def test_a_stream_that_is_declared_otherwise_is_told_once_and_written_down(tmp_p
     store.close()
 
 
-@pytest.mark.parametrize("change", [{"unique": ("id", "seen")}, {"unique": ()}, {"event_time": "noted"}])
+@pytest.mark.parametrize(
+    ("change", "before"),
+    [
+        ({"unique": ("id", "seen")}, 'unique="id"'),
+        ({"unique": ()}, 'unique="id"'),
+        ({"event_time": "noted"}, 'event_time="seen"'),
+    ],
+)
 def test_other_values_to_tell_records_apart_are_refused_once_records_were_read(
-    tmp_path: Path, change: dict[str, object]
+    tmp_path: Path, change: dict[str, object], before: str
 ) -> None:
     schema = "id VARCHAR, seen TIMESTAMP NOT NULL, noted TIMESTAMP NOT NULL"
     if "unique" in change:
@@ -182,7 +189,11 @@ def test_other_values_to_tell_records_apart_are_refused_once_records_were_read(
     with pytest.raises(RefusedError, match="stream 'events' was read with another declaration") as refused:
         reopened(tmp_path, declared(schema, **change))
     assert next(iter(change)) in refused.value.message
-    assert "move the store away" in refused.value.fix
+    place = declared(schema).streams["events"].stream.place
+    assert Path(place.file).resolve() == Path(__file__)
+    assert refused.value.fix.startswith(
+        f"{place.file}:{place.line}: declare {before}; or move the store away"
+    )
     reopened(tmp_path, declared(schema)).close()
 
 

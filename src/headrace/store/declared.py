@@ -46,7 +46,7 @@ def adopt_streams(connection: Any, plan: PipelinePlan, progress: Progress) -> li
             continue
         differing = [part for part in facts if known.get(part) != facts[part]]
         if differing and any(progress.positions(name).values()):
-            _refuse_other_identity(name, known, facts)
+            _refuse_other_identity(stream.stream, known, facts)
             what = "; ".join(_difference(part, known.get(part), facts[part]) for part in differing)
             connection.execute("INSERT INTO _headrace.changes VALUES (?, ?, ?)", [progress.epoch, name, what])
             said.append(
@@ -78,7 +78,7 @@ def require_identities(meta: Mapping[str, str], plan: PipelinePlan, progress: Pr
     for name, stream in plan.streams.items():
         known = meta.get(f"declared:{name}")
         if known is not None and any(progress.positions(name).values()):
-            _refuse_other_identity(name, json.loads(known), _facts_of(stream.stream))
+            _refuse_other_identity(stream.stream, json.loads(known), _facts_of(stream.stream))
 
 
 def drop_views_of_old(connection: Any, plan: PipelinePlan) -> None:
@@ -110,14 +110,25 @@ def _facts_of(stream: Stream) -> Facts:
     }
 
 
-def _refuse_other_identity(name: str, known: Facts, facts: Facts) -> None:
+def _refuse_other_identity(stream: Stream, known: Facts, facts: Facts) -> None:
     differing = [part for part in _IDENTITY if known.get(part) != facts[part]]
     if differing:
         what = "; ".join(_difference(part, known.get(part), facts[part]) for part in differing)
         raise RefusedError(
-            f"stream '{name}' was read with another declaration of what tells its records apart: {what}",
-            fix="declare it as before; or move the store away, and everything is computed from the log",
+            f"stream '{stream.name}' was read with another declaration of what tells its records apart: "
+            f"{what}",
+            fix=f"{stream.place.file}:{stream.place.line}: declare "
+            + ", ".join(_as_before(part, known.get(part)) for part in differing)
+            + "; or move the store away, and everything is computed from the log",
         )
+
+
+def _as_before(part: str, value: Any) -> str:
+    """Return how an author writes a part of a declaration."""
+    names = [value] if isinstance(value, str) else list(value or ())
+    if not names:
+        return f"no {part}"
+    return f"{part}=" + (json.dumps(names[0]) if len(names) == 1 else json.dumps(names))
 
 
 def _difference(part: str, before: Any, now: Any) -> str:
