@@ -101,6 +101,30 @@ class Cursor:
         """Return the cursor that `facts` gave."""
         return Cursor(**{**facts, "position": Position(**facts["position"])})
 
+    @property
+    def row(self) -> list[Any]:
+        """This cursor as a target with columns has it: its fields in order, those of the position, too."""
+        at = self.position
+        return [
+            self.store_id, self.replica, self.generation, at.epoch, at.through, at.after, self.begun,
+            self.sweep_below, self.rounds, self.kept_below,
+        ]  # fmt: skip
+
+    @staticmethod
+    def of_row(row: Sequence[Any]) -> Cursor:
+        """Return the cursor that `row` gave; what a row does not say, being older than its column, is 0."""
+        store_id, replica, generation, epoch, through, after, begun, sweep_below, rounds, kept_below = row
+        return Cursor(
+            store_id=store_id,
+            replica=replica,
+            generation=generation,
+            position=Position(epoch, through, after),
+            begun=begun,
+            sweep_below=sweep_below,
+            rounds=rounds or 0,
+            kept_below=kept_below or 0,
+        )
+
     def same_writer(self, other: Cursor | None) -> bool:
         """Return whether the other one is of the same store and generation."""
         return other is not None and (self.store_id, self.generation) == (other.store_id, other.generation)

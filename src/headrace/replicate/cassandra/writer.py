@@ -38,7 +38,6 @@ from headrace.replicate.protocol import (
     REFUSED_MAX,
     Chunk,
     Cursor,
-    Position,
     Refusal,
     Task,
     fenced,
@@ -134,7 +133,7 @@ class CassandraWriter:
             first = max(time.time_ns() // 1000, held.last + 1 if held is not None else 0)
             zero = first - 2 * cursor.position.epoch
             times = [zero, _timestamp(zero, cursor.position.epoch + _RESERVED_EPOCHS)]
-            values = [*_values_of(cursor), *times, _now()]
+            values = [*cursor.row, *times, _now()]
             if held is None or seen is None:
                 statement = (
                     f"INSERT INTO {self._cursors} (table_name, {_COLUMNS}, {_TIMES}, written_at) "
@@ -162,7 +161,7 @@ class CassandraWriter:
         sets = ", ".join(f"{name} = ?" for name in f"{_COLUMNS}, {_TIMES}, written_at".split(", "))
         done = self._run(
             f"UPDATE {self._cursors} SET {sets} WHERE table_name = ? IF store_id = ? AND generation = ?",
-            [*_values_of(cursor), zero, last, _now(), table, cursor.store_id, cursor.generation],
+            [*cursor.row, zero, last, _now(), table, cursor.store_id, cursor.generation],
         )
         if not done.was_applied:
             raise fenced(table)
@@ -447,23 +446,4 @@ def _now() -> datetime:
 
 def _held_of(row: Sequence[Any]) -> _Held:
     *facts, zero, last = row
-    store_id, replica, generation, epoch, through, after, begun, sweep_below, rounds, kept_below = facts
-    cursor = Cursor(
-        store_id=store_id,
-        replica=replica,
-        generation=generation,
-        position=Position(epoch, through, after),
-        begun=begun,
-        sweep_below=sweep_below,
-        rounds=rounds or 0,
-        kept_below=kept_below or 0,
-    )
-    return _Held(cursor, zero, last)
-
-
-def _values_of(cursor: Cursor) -> list[Any]:
-    at = cursor.position
-    return [
-        cursor.store_id, cursor.replica, cursor.generation, at.epoch, at.through, at.after, cursor.begun,
-        cursor.sweep_below, cursor.rounds, cursor.kept_below,
-    ]  # fmt: skip
+    return _Held(Cursor.of_row(facts), zero, last)

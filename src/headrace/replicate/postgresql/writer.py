@@ -29,7 +29,6 @@ from headrace.replicate.protocol import (
     REFUSED_MAX,
     Chunk,
     Cursor,
-    Position,
     Refusal,
     TableShape,
     Task,
@@ -112,7 +111,7 @@ class PostgresWriter:
             rows = cursor.execute(
                 f"SELECT table_name, {_COLUMNS} FROM {self._cursors} WHERE table_name = ANY(%s)", [names]
             ).fetchall()
-        return {row[0]: _cursor_of(row[1:]) for row in rows}
+        return {row[0]: Cursor.of_row(row[1:]) for row in rows}
 
     def take(self, table: str, seen: Cursor | None, cursor: Cursor) -> None:
         """See `ReplicaWriter`."""
@@ -122,7 +121,7 @@ class PostgresWriter:
                 run.execute(
                     f"INSERT INTO {self._cursors} (table_name, {_COLUMNS}) "
                     f"VALUES (%s, {_MARKS}) ON CONFLICT DO NOTHING",
-                    [table, *_values_of(cursor)],
+                    [table, *cursor.row],
                 )
             else:
                 run.execute(
@@ -131,7 +130,7 @@ class PostgresWriter:
                     "WHERE table_name = %s AND store_id = %s AND generation = %s "
                     "AND epoch = %s AND through = %s AND after = %s",
                     [
-                        *_values_of(cursor),
+                        *cursor.row,
                         table,
                         seen.store_id,
                         seen.generation,
@@ -177,7 +176,7 @@ class PostgresWriter:
             run.execute(
                 f"UPDATE {self._cursors} SET ({_COLUMNS}, written_at) = "
                 f"({_MARKS}, now()) WHERE table_name = %s",
-                [*_values_of(chunk.cursor), table],
+                [*chunk.cursor.row, table],
             )
             if refusals:
                 self._task.set_aside(refusals)
@@ -198,7 +197,7 @@ class PostgresWriter:
         if found is None:
             return None
         *facts, self._files[table], filled = found
-        there = _cursor_of(facts)
+        there = Cursor.of_row(facts)
         if filled is False and there.position.through > 0:
             raise TransientError(f"the rows of {full} were taken out", fix="it is filled anew")
         return there
@@ -350,26 +349,6 @@ def _connect(replica: PostgresReplica, task: Task) -> psycopg.Connection[Any]:
 
 def _raise(error: psycopg.Error) -> NoReturn:
     raise typed(error) from error
-
-
-def _cursor_of(row: Sequence[Any]) -> Cursor:
-    store_id, replica, generation, epoch, through, after, begun, sweep_below, rounds, kept_below = row
-    return Cursor(
-        store_id=store_id,
-        replica=replica,
-        generation=generation,
-        position=Position(epoch, through, after),
-        begun=begun,
-        sweep_below=sweep_below,
-        rounds=rounds,
-        kept_below=kept_below,
-    )
-
-
-def _values_of(cursor: Cursor) -> list[Any]:
-    place = _place_of(cursor)
-    rest = [cursor.begun, cursor.sweep_below, cursor.rounds, cursor.kept_below]
-    return [cursor.store_id, cursor.replica, cursor.generation, *place, *rest]
 
 
 def _place_of(cursor: Cursor) -> list[int]:
