@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import timedelta
 
+import pyarrow as pa
+import pytest
+
 from headrace.engine.spark.cluster import ClusterFacts
 from headrace.observe import METRICS, Kind, Sample
 from headrace.observe.gather import failed_cells
@@ -92,6 +95,21 @@ def test_cells_that_cannot_be_counted_now_are_left_out_and_no_failure() -> None:
             assert failed_cells(test.store) == []
         test.store.connection.execute("DROP VIEW failed_cells")  # DuckDB refuses, as it does out of memory
         assert failed_cells(test.store) == []
+
+
+def test_cells_are_counted_within_the_second_that_a_reader_may_take(monkeypatch: pytest.MonkeyPatch) -> None:
+    with PipelineTest(shop(), start=START) as test:
+        asked: list[float] = []
+        query = test.store.query
+
+        def noted(sql: str, *, seconds_max: float) -> pa.Table:
+            asked.append(seconds_max)
+            return query(sql, seconds_max=60)  # however slow the machine is
+
+        monkeypatch.setattr(test.store, "query", noted)
+        assert failed_cells(test.store)
+        assert asked == [1.0]
+    assert "over 1 s" in METRICS_BY_NAME["headrace_failed_cells"].help
 
 
 def test_every_sample_is_in_the_table_with_the_labels_that_it_says() -> None:

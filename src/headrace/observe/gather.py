@@ -37,7 +37,8 @@ __all__ = [
 REPLICA_STATES = ("starting", "following", "waiting", "refused", "paused", "stopped")
 _FSYNC_BYTES = b"\0" * 4096
 _MICROS = 1e6
-_CELLS_S_MAX = 2.0
+_CELLS_S_MAX = 1.0
+"""What a reader of the store may take at a time, unless a person waits for it."""
 
 
 def from_ledger(progress: Progress) -> Iterator[Sample]:

@@ -189,7 +189,7 @@ METRICS: tuple[Metric, ...] = (
     _gauge("headrace_state_rows", "rows", "Rows of a table's state.", Source.LEDGER, "table"),
     _gauge("headrace_failed_cells", "cells",
            "Cells of a table that are NULL because what is computed there fails, by column; in the column "
-           "HAVING, rows that are not shown because that fails. Left out while counting takes over 2 s, "
+           "HAVING, rows that are not shown because that fails. Left out while counting takes over 1 s, "
            "or more memory than there is.",
            Source.LEDGER, "table", "column"),
     _gauge("headrace_store_bytes", "bytes", "The size of the store's file and of what is not in it yet.",
