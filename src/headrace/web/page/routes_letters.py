@@ -91,7 +91,14 @@ def _letters(
     sources: PageSources, limit: int, address: str | None, **group: str | None
 ) -> models_records.DeadLetterPage:
     only = None if address is None else [astuple(Address.parse(address))]
-    table = sources.runtime.store.dead_letters(addresses=only, limit=limit + 1, columns=_SHOWN, **group)
+    table = sources.runtime.store.dead_letters(
+        stream=group["stream"],
+        outcome=group["outcome"],
+        first_rule=group["first_rule"],
+        addresses=only,
+        limit=limit + 1,
+        columns=_SHOWN,
+    )
     shown = table.slice(0, limit).to_pylist()
     tries = last_tries(sources, [Address.of(each) for each in shown if not each["accepted"]])
     return models_records.DeadLetterPage(
