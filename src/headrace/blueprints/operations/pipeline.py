@@ -381,11 +381,11 @@ pipeline.alert(
     FROM (
         SELECT service, sum(errors) / sum(lines) AS share
         FROM service_health WHERE window_start > now() - INTERVAL 5 MINUTES
-        GROUP BY service
+        GROUP BY service HAVING sum(lines) >= 100
     )
     """,
     severity="critical",
-    summary="More than 5 % of a service's log lines of the last 5 minutes are errors.",
+    summary="More than 5 % of a service's log lines of the last 5 minutes, 100 at least, are errors.",
 )
 
 pipeline.alert(
