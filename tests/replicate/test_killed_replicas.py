@@ -118,5 +118,5 @@ class HastyTarget(FilesTarget):
 def test_a_replica_that_says_that_it_has_swept_before_it_sweeps_is_found(tmp_path: Path) -> None:
     target = HastyTarget(tmp_path / "target")
     with pytest.raises(AssertionError, match="differs") as raised:
-        KilledReplicaConformance().kill(target, tmp_path, ["inside sweep"], random.Random(1))
+        KilledReplicaConformance().kill(target, tmp_path, ["inside sweep"] * 20, random.Random(1))
     assert "test_killed_replicas.py" in "".join(raised.value.__notes__), "where it was killed"

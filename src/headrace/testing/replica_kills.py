@@ -80,6 +80,8 @@ class KilledReplicaConformance:
         described.write_bytes(pickle.dumps(options))
         steps = self.counted(options, pipeline, other)
         for place in places:
+            if place.startswith("inside") and not steps[place.removeprefix("inside ")]:
+                continue  # what the package of this replica does there is one step
             if place.endswith("sweep"):  # whose rows it has to take out
                 with PipelineTest(self.shop(), folder=other, start=START) as test:
                     self.follow(test, options, again="rebuild")
