@@ -55,7 +55,8 @@ class StopSignals:
         if self.received == 1:
             self._tell("stopping after this epoch" if self.at_work else "stopping")
         elif self.received == 2:
-            self._tell("still committing an epoch, so that nothing is done twice; once more leaves at once")
+            still = "committing an epoch, so that nothing is done twice" if self.at_work else "being opened"
+            self._tell(f"still {still}; once more leaves at once")
         else:
             os._exit(128 + number)
 

@@ -245,6 +245,7 @@ class Status(BaseModel):
     at: str
     running: bool
     waiting: str
+    awaits: str = ""
     log_problem: str
     throughput: Throughput
     epoch: int

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from headrace.errors import RefusedError, TransientError
+from headrace.errors import HeadraceError, RefusedError
 from headrace.log.protocol import RECORD_SCHEMA
 from headrace.operate.formats import open_framings
 from headrace.operate.redrive import LANE, Redriven
@@ -63,7 +63,7 @@ def check(sources: PageSources, records: Sequence[Redriven]) -> Checked:
                 checked.outcomes[place] = outcome
             for each in result.rules.to_pylist():
                 checked.warned[each["rule"]] += each["warned"]
-    except (TransientError, RefusedError) as error:
+    except HeadraceError as error:
         # What somebody has to say of a schema may be away; the correction can be sent all the same.
         return Checked(unchecked=f"{error.message} ({error.fix})" if error.fix else error.message)
     checked.warned = +checked.warned
