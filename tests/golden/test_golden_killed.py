@@ -29,6 +29,9 @@ _CASES = (
 _CHILD = Path(__file__).with_name("killed_child.py")
 _STEPS = range(1, 100)
 _LIVES = 0
+_PASSED = {"read", "table", "outcomes", "ledger", "commit"}
+_NO_TABLE = {"derive_and_expect"}
+"""Their first epoch, in which most processes end, sets every record aside: no table has a step in it."""
 
 
 @pytest.fixture
@@ -61,7 +64,7 @@ def _kill_and_check(
 def _kill_after_every_step(name: str, folder: Path, topics: KafkaTopics | None = None) -> None:
     # Each process lives a step longer than the one before.
     killed_after = _kill_and_check(name, folder, _STEPS, topics)
-    assert killed_after >= {"read", "table", "outcomes", "ledger", "commit"}
+    assert killed_after >= _PASSED - ({"table"} if name in _NO_TABLE else set())
 
 
 @pytest.mark.slow
