@@ -33,7 +33,7 @@ def test_the_rows_of_a_view_are_not_counted_and_not_told_as_null(
     (folder / "one.ndjson").write_text('{"id": "a"}\n')
     assert run(["produce", "events", str(folder / "one.ndjson"), "-C", str(folder)]) == 0
     assert run(["run", "--until-caught-up", "-C", str(folder)]) == 0
-    assert "1 record, " in capsys.readouterr().out
+    assert "caught up: 1 record" in capsys.readouterr().out
     for command in ("tables", "status"):
         assert run([command, "-C", str(folder)]) == 0
         said = capsys.readouterr().out
