@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from concurrent.futures import Future
 from types import SimpleNamespace
@@ -12,6 +13,7 @@ from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
 from headrace.errors import TransientError
 from headrace.log.kafka import connection as module
+from headrace.log.kafka import groups as groups_module
 from headrace.log.kafka.connection import Connection
 from headrace.log.kafka.groups import Groups
 from headrace.log.kafka.settings import KafkaSettings
@@ -175,3 +177,25 @@ def test_a_list_of_groups_that_is_not_whole_is_asked_for_again(
     monkeypatch.setattr(groups, "_consumer", lambda group: Offsets(2**62))
     assert groups.loading(), "a broker that still reads its groups may have one that says so"
     assert len(question.asked) == 3
+
+
+def test_a_position_that_brokers_refuse_is_sent_again_though_no_other_comes(
+    groups: Groups, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(groups_module, "_PACE_S", 0.0)
+    sent: list[tuple[str, dict[int, int]]] = []
+    taken = threading.Event()
+
+    def commit(group: str, places: list[TopicPartition], seconds_max: float = 0.0) -> None:
+        sent.append((group, {place.partition: place.offset for place in places}))
+        if len(sent) < 3:
+            raise failed(KafkaError.NOT_COORDINATOR)
+        taken.set()
+
+    monkeypatch.setattr(groups, "_commit", commit)
+    groups.publish("engine", {0: 5, 1: 7})
+    try:
+        assert taken.wait(30), "the group stands still until the pipeline commits its next epoch"
+    finally:
+        groups.close()
+    assert sent == [("headrace-t", {0: 5, 1: 7})] * 3

@@ -34,8 +34,8 @@ _BEGIN_S_MAX = 60.0
 class Groups:
     """Commits positions in a thread of its own: an epoch never waits for it and never fails by it.
 
-    Once a second at most, or as soon as somebody asks for them. What the brokers refuse is tried again with
-    the next positions, and when the log is closed.
+    Once a second at most, or as soon as somebody asks for them. What the brokers refuse is tried again a
+    second later, and when the log is closed.
     """
 
     def __init__(self, connection: Connection) -> None:
@@ -73,10 +73,10 @@ class Groups:
         last, pause_until = False, 0.0
         while not last:
             with self._changed:
-                self._changed.wait_for(lambda: self._given > self._tried or self._closed)
+                self._changed.wait_for(lambda: self._wanted or self._closed)
                 pause = pause_until - time.monotonic()
                 self._changed.wait_for(lambda: self._asking_now or self._closed, max(0.0, pause))
-                last = self._given == self._tried
+                last = self._closed and self._given == self._tried
                 wanted, self._wanted = self._wanted, {}
                 given = self._given
             until = time.monotonic() + _LAST_S if last else None
