@@ -8,10 +8,13 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from headrace.blueprints import BLUEPRINTS, make_generator, project_files, write_project
-from headrace.blueprints.commerce.pipeline import pipeline
+from headrace.blueprints.commerce.pipeline import KNOWN_TYPES, pipeline
 from headrace.errors import ProfileError, RefusedError
+from headrace.observe.exposition import Exposition
+from headrace.observe.gather import from_ledger
 from headrace.observe.metrics import METRICS_BY_NAME
 from headrace.operate.project import load_project
 from headrace.sql import plan_pipeline
@@ -220,6 +223,30 @@ def test_the_lessons_windows_hold_the_numbers_that_it_shows():
         datetime(2026, 3, 1, 12, 0, 10),  # noqa: DTZ001 - compared as text would be
         datetime(2026, 3, 1, 12, 45),  # noqa: DTZ001
     ]
+
+
+def test_the_counter_that_dashboards_know_has_the_known_types_and_other_and_is_the_ledgers_sum():
+    known = {part.strip(" '") for part in KNOWN_TYPES.split(",")}
+    shares = [f"{name}_share=0.05" for name in ("malformed", "late", "duplicate", "review")]
+    generator = make_generator("commerce", seed=7, settings=shares)
+    at = datetime(2026, 3, 1, 12, tzinfo=UTC)
+    with PipelineTest(pipeline, start=at) as test:
+        test.send_bytes("events", generator.batch(at, 2_000, rate=20.0)["value"].to_pylist())
+        test.run()
+        text = Exposition(lambda: from_ledger(test.store.progress), list, known=True).text()[0].decode()
+        outcomes = test.ledger().outcomes("events")
+        counts = test.query("SELECT event_type, sum(events)::INT AS events FROM event_counts GROUP BY 1")
+    found = {
+        sample.labels["event_type"]: sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+        if sample.name == "events_processed_total" and sample.labels["stream"] == "events"
+    }
+    assert found.keys() == known | {"other"}
+    assert sum(found.values()) == sum(outcomes.values()) == 2_000
+    assert outcomes["malformed"] > 0
+    assert outcomes["rejected"] > 0, "reviews, which are not known yet"
+    assert all(found[row["event_type"]] >= row["events"] > 0 for row in counts)
 
 
 def test_a_generator_takes_its_settings_as_text():

@@ -51,7 +51,7 @@ def test_metrics_go_by_other_names_too_where_that_is_wanted() -> None:
         alias = {"shop_epochs_total": "headrace_epochs_total"}
         exposition = Exposition(observer.samples, observer.epochs.families.values, known=True, alias=alias)
         found = scraped(exposition.text()[0].decode())
-        assert found["events_processed_total{'stream': 'events'}"] == 6
+        assert found["events_processed_total{'amount': 'other', 'stream': 'events'}"] == 6
         assert found["batch_size_events_sum{}"] == 6
         assert found["stream_processing_delay_seconds{'stream': 'events'}"] == 0
         assert found["shop_epochs_total{}"] == found["headrace_epochs_total{}"] == 1

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from headrace.blueprints import make_generator, write_project
+from headrace.blueprints.commerce.pipeline import KNOWN_TYPES
 from headrace.observe.export_grafana import INTERVAL, charts
 from headrace.observe.grafana_alerts import alert_groups
 from headrace.operate import connect, find_home, load_project, open_log
@@ -113,7 +114,7 @@ def test_targets_are_up_counters_survive_a_kill_panels_have_data_and_alerts_fire
             wait_until(partial(rows, prometheus, query), what=f"rows of {query}", seconds=60)
         wait_until(lambda: (prometheus.value("events_produced_total") or 0) > 100, what="events", seconds=60)
         wait_until(
-            lambda: (prometheus.value("events_processed_total") or 0) > 100, what="reading", seconds=60
+            lambda: (prometheus.value("sum(events_processed_total)") or 0) > 100, what="reading", seconds=60
         )
         run.kill()
         gone = "an alert that the run is gone"
@@ -148,6 +149,11 @@ def test_targets_are_up_counters_survive_a_kill_panels_have_data_and_alerts_fire
             seconds=30,
         )
         assert scraped(prometheus)["malformed"] > 0
+        types = prometheus.ask("query", query="sum by (event_type) (events_processed_total)")["result"]
+        by_type = {each["metric"]["event_type"]: int(each["value"][1]) for each in types}
+        known = {part.strip(" '") for part in KNOWN_TYPES.split(",")}
+        assert known | {"other"} >= by_type.keys() >= {"page_view", "other"}
+        assert sum(by_type.values()) == all_of_them
 
 
 def rows(prometheus: PrometheusServer, query: str) -> bool:

@@ -78,7 +78,7 @@ def test_run_generator_broker_database_and_host_are_up_and_tell_of_the_same_reco
         )
         for query in (
             "events_produced_total > 100",
-            "events_processed_total > 100",
+            "sum(events_processed_total) > 100",
             'kafka_server_messagesin_total{topic="shop"} > 100',
             "kafka_server_under_replicated_partitions == 0",
             "pg_up == 1",

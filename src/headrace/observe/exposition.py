@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from headrace.errors import ProfileError, RefusedError
@@ -73,7 +73,8 @@ class Exposition:
                     if metric.name in histograms:
                         yield _histogram(name, histograms[metric.name])
                 elif metric.name in by_name:
-                    yield _values(name, metric, by_name[metric.name])
+                    samples = by_name[metric.name]
+                    yield _values(name, metric, _parted(samples) if name == metric.known else samples)
 
 
 def check_alias(name: str, of: str) -> None:
@@ -97,15 +98,30 @@ def check_alias(name: str, of: str) -> None:
         raise ProfileError(f"the name of a {metric.kind} {end}", fix=f"rename the alias '{name}'")
 
 
+def _parted(samples: Iterable[Sample]) -> Iterator[Sample]:
+    """Give the parts of each sample in its place, or the sample itself where it has none."""
+    for sample in samples:
+        if not sample.parts:
+            yield sample
+        for labels, value in sample.parts:
+            named = {_label_name(column, sample.labels): text for column, text in labels.items()}
+            yield Sample(sample.name, {**sample.labels, **named}, value)
+
+
+def _label_name(column: str, taken: Container[str]) -> str:
+    """Return a column's name as Prometheus takes it for a label, and not that of another label."""
+    name = "".join(sign if sign.isascii() and sign.isalnum() else "_" for sign in column)
+    return f"column_{name}" if name in taken or name[0].isdigit() or name.startswith("__") else name
+
+
 def _values(name: str, metric: Metric, samples: Iterable[Sample]) -> Family:
     from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
     make: Any = CounterMetricFamily if metric.kind is Kind.COUNTER else GaugeMetricFamily
-    family = make(name, metric.help, labels=metric.labels)
+    family: Family = make(name, metric.help)
     for sample in samples:
-        family.add_metric([sample.labels[label] for label in metric.labels], sample.value)
-    found: Family = family
-    return found
+        family.add_sample(name, dict(sample.labels), sample.value)
+    return family
 
 
 def _histogram(name: str, histograms: HistogramFamily) -> Family:

@@ -9,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from headrace.engine.local.labels import OTHER, UNNAMED
 from headrace.errors import HeadraceError
 from headrace.observe.metrics import Sample
 from headrace.rows.result import Outcome
@@ -58,7 +59,9 @@ def from_ledger(progress: Progress) -> Iterator[Sample]:
             place = {"stream": line.stream, "partition": str(line.partition)}
             yield Sample("headrace_next_offset", place, line.end)
     for stream, copies in conflicting.items():
-        yield Sample("headrace_records_read_total", {"stream": stream}, ledger.read(stream))
+        read = ledger.read(stream)
+        parts = _by_value(progress, stream, read)
+        yield Sample("headrace_records_read_total", {"stream": stream}, read, parts)
         yield Sample("headrace_records_conflicting_total", {"stream": stream}, copies)
         frontier = frontier_of(progress, stream)
         if frontier is not None:
@@ -74,6 +77,22 @@ def from_ledger(progress: Progress) -> Iterator[Sample]:
     yield from _by_label(progress)
     yield from _tables(progress)
     yield Sample("headrace_epochs_total", {}, progress.epoch)
+
+
+def _by_value(progress: Progress, stream: str, read: int) -> list[tuple[dict[str, str], int]]:
+    """Return what the records read are the sum of, by the text in the stream's label column.
+
+    What is no named value is the difference, `other`: so the sum is `read` whatever was read before the
+    stream had this label. While the column stays, no part gets less: every named record is one that was read.
+    """
+    held = progress.labels.get(stream)
+    if held is None:
+        return []
+    counts = {
+        value: sum(outcomes.values()) for value, outcomes in held.counts.items() if value not in UNNAMED
+    }
+    counts[OTHER] = read - sum(counts.values())
+    return [({held.column: value}, records) for value, records in counts.items()]
 
 
 def _by_label(progress: Progress) -> Iterator[Sample]:

@@ -7,7 +7,7 @@ value comes from the store's ledger, so that it is the same before and after a c
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -48,7 +48,7 @@ class Metric:
 
     labels  every one is bounded: by what is declared, or by a list of words that the help names
     known   the name under which dashboards that are older than Headrace know it; published beside its own
-            where the profile says so
+            where the profile says so, there by the parts of a sample that has any
     bounds  upper bounds of a histogram's buckets
     """
 
@@ -68,11 +68,15 @@ class Sample:
 
     A histogram gives NAME_count and NAME_sum, which only grow, and NAME with a label `quantile` (0.5, 0.95,
     0.99) over the last minute.
+
+    parts  what `value` is the sum of, by one label more: that one's labels and value. Only the metric's
+           known name shows them, so that the history and Headrace's own dashboards have one series
     """
 
     name: str
     labels: Mapping[str, str] = field(default_factory=dict)
     value: float = 0.0
+    parts: Sequence[tuple[Mapping[str, str], float]] = ()
 
 
 def _counter(name: str, unit: str, help: str, source: Source, *labels: str, known: str = "") -> Metric:
@@ -102,7 +106,9 @@ def _histogram(
 
 # fmt: off
 METRICS: tuple[Metric, ...] = (
-    _counter("headrace_records_read_total", "records", "Records read from the log, whatever became of them.",
+    _counter("headrace_records_read_total", "records",
+             "Records read from the log, whatever became of them. Under the name events_processed_total also "
+             "by the stream's label column, where it has one: its 20 first values, and other for the rest.",
              Source.LEDGER, "stream", known="events_processed_total"),
     _counter("headrace_records_total", "records",
              "Records by outcome: malformed, rejected, future, late, duplicate, accepted, expired.",

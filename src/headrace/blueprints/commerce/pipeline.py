@@ -53,6 +53,7 @@ pipeline.stream(
     # Records of one user stay in one partition, in their order.
     key="user_id",
     # What became of records is counted by their type as well: the metric `headrace_records_by_label_total`.
+    # The counter `events_processed_total`, which dashboards know, carries it as `event_type`.
     label="event_type",
     # Columns that are computed from the record. Queries and expectations use them like the others.
     derive={

@@ -12,7 +12,7 @@ from headrace.engine.local.outcomes import Decided
 from headrace.rows.result import Outcome
 from headrace.store.progress import LabelProgress, Progress
 
-__all__ = ["LABEL_VALUES_MAX", "OTHER", "UNREAD", "count_labels"]
+__all__ = ["LABEL_VALUES_MAX", "OTHER", "UNNAMED", "UNREAD", "count_labels"]
 
 LABEL_VALUES_MAX = 20
 """Values that are counted by name: the first that came, of one epoch the most frequent."""
@@ -22,6 +22,10 @@ UNREAD = "unread"
 """What records are counted as that have no row: of a dead letter there are bytes only."""
 
 _NULL = "null"
+
+UNNAMED = frozenset({OTHER, UNREAD, _NULL})
+"""What is counted without a name of its own; these do not count against the bound."""
+
 _CHARACTERS_MAX = 60
 
 
@@ -62,9 +66,5 @@ def _counted(rows: pa.Table, label: str, mask: Any) -> list[tuple[str, int]]:
 
 
 def _bounded(text: str, held: LabelProgress) -> str:
-    named = held.counts.keys() - {OTHER, UNREAD, _NULL}
-    return (
-        text
-        if text in held.counts or text in (OTHER, UNREAD, _NULL) or len(named) < LABEL_VALUES_MAX
-        else OTHER
-    )
+    named = held.counts.keys() - UNNAMED
+    return text if text in held.counts or text in UNNAMED or len(named) < LABEL_VALUES_MAX else OTHER
