@@ -169,9 +169,12 @@ def test_a_killed_run_leaves_nothing_in_the_way(project: Path, running: Running)
     wait_until_read(project, 5)
     running.stop(signal.SIGKILL)
     assert (project / ".headrace" / "run.json").exists()
-    assert json.loads(headrace("status", "--json", cwd=project).stdout)["running"] is False
+    status = json.loads(headrace("status", "--json", cwd=project).stdout)
+    assert (status["running"], status["ended"]) == (False, "killed")
+    assert "the last run was killed, or the machine went down;" in headrace("status", cwd=project).stdout
     out = headrace("run", "--until-caught-up", cwd=project).stdout
     assert "the ledger balances" in out
+    assert json.loads(headrace("status", "--json", cwd=project).stdout)["ended"] == "well"
 
 
 def test_what_another_process_produces_is_seen_and_redriven_while_it_runs(

@@ -8,7 +8,7 @@ import typer
 
 from headrace.cli.arguments import JsonOption, ProfileOption, ProjectOption, examples, home_of
 
-__all__ = ["print_replicas", "register"]
+__all__ = ["lacking_words", "print_replicas", "register"]
 
 NameArgument = Annotated[str, typer.Argument(help="The replica's name in the profile.")]
 _TOLD = {
@@ -50,17 +50,21 @@ def status(
     from headrace.cli.store_commands import client_of
 
     with client_of(project, profile) as client:
-        replicas = client.status()["replicas"]
+        document = client.status()
+    replicas = document["replicas"]
     if as_json:
         print_json(replicas)
     elif replicas:
-        print_replicas(replicas)
+        print_replicas(replicas, None if document["running"] else document["profile"])
     else:
         typer.echo("the profile names no replicas - add replicas.NAME = { kind = … } to headrace.toml")
 
 
-def print_replicas(replicas: Sequence[Mapping[str, Any]]) -> None:
-    """Print a line for each replica, and below it what an operator should know."""
+def print_replicas(replicas: Sequence[Mapping[str, Any]], stopped: str | None) -> None:
+    """Print a line for each replica, and below it what an operator should know.
+
+    `stopped` is the profile of a pipeline that does not run; None: it runs.
+    """
     from headrace.cli.output import console, rows_table
 
     names = ("replica", "kind", "state", "epoch", "lag epochs", "lag s", "rows refused")
@@ -78,6 +82,28 @@ def print_replicas(replicas: Sequence[Mapping[str, Any]]) -> None:
             typer.echo(
                 f"{line['replica']}: refused rows: .headrace/replicas/{line['replica']}.refused.ndjson"
             )
+    if stopped is not None and (lacking := lacking_words(replicas, stopped)):
+        typer.echo(lacking)
+
+
+def lacking_words(replicas: Sequence[Mapping[str, Any]], profile: str) -> str:
+    """Return which replicas of a run that has ended lack something, and who sends it; empty: none does."""
+    from headrace.declare.words import counted
+
+    found = []
+    behind = [each for each in replicas if each["lag_epochs"]]
+    for each in behind:
+        held = f" ({each['state']})" if each["state"] in ("paused", "refused") else ""
+        epochs, records = each["lag_epochs"], each["lag_records"]
+        last = "epoch" if epochs == 1 else counted(epochs, "epochs")
+        read = f", in which {counted(records, 'records')} {'was' if records == 1 else 'were'} read"
+        found.append(f"{each['replica']}{held} lacks the last {last}{read if records else ''}")
+    paused = [each["state"] == "paused" for each in behind]
+    run = f"the next run with profile '{profile}'"
+    then = f"{run} sends that" + (", to one that is paused once it is resumed" if any(paused) else "")
+    if all(paused):
+        then = f"`headrace replicas resume NAME` lets {run} send that"
+    return f"not copied yet: {', '.join(found)}; {then}" if found else ""
 
 
 def _telling(action: str) -> Callable[..., None]:

@@ -66,11 +66,13 @@ def _interrupted_early() -> Iterator[None]:
 def run_project(loaded: "Project", *, until_caught_up: bool = False, rebuild: Iterable[str] = ()) -> None:
     """Run a project in this process until a signal, showing how it goes."""
     with _interrupted_early():
+        from headrace.cli.replica_commands import lacking_words
         from headrace.cli.view import RunFigures, RunView
         from headrace.log.backoff import when_ready
         from headrace.operate import Runtime
         from headrace.operate.extras import require_extra
         from headrace.operate.profiles import check_secrets
+        from headrace.operate.replicas import replica_states
         from headrace.operate.supervise import StopSignals, supervise
         from headrace.web.page.serve import check_page, served_page
 
@@ -113,9 +115,12 @@ def run_project(loaded: "Project", *, until_caught_up: bool = False, rebuild: It
                     draw_every_s=view.draw_every_s,
                 )
             balanced = runtime.store.ledger().balanced
+            lacking = lacking_words(replica_states(loaded, None, runtime.store), loaded.profile.name)
         finally:
             runtime.close()
     ended = "caught up" if until_caught_up and not signals.received else "stopped"
     if runtime.handed_to:
         ended = f"handed over to profile '{runtime.handed_to}'"
     typer.echo(f"{ended}: {figures.line()}; the ledger {'balances' if balanced else 'does NOT balance'}")
+    if lacking:
+        typer.echo(lacking)

@@ -16,6 +16,10 @@ __all__ = ["client_of", "register"]
 
 RowsOption = Annotated[int, typer.Option("--rows", min=1, max=1_000_000, help="Show at most so many rows.")]
 FormatOption = Annotated[Format, typer.Option("--format", help="How rows are printed.")]
+_ENDED = {
+    "killed": "was killed, or the machine went down",
+    "failed": "failed, or was killed: `headrace logs` shows what it said last",
+}
 
 
 def register(app: typer.Typer) -> None:
@@ -47,7 +51,7 @@ def status(
     project: ProjectOption = Path(), profile: ProfileOption = None, as_json: JsonOption = False
 ) -> None:
     """Show positions, lag, frontiers, outcomes, tables."""
-    from headrace.cli.output import console, print_json, rows_table, spell_number, spell_rate
+    from headrace.cli.output import console, print_json, rows_table, spell_number
     from headrace.declare.words import counted
 
     with client_of(project, profile) as client:
@@ -55,22 +59,7 @@ def status(
     if as_json:
         print_json(document)
         return
-    state = "running" if document["running"] else "stopped"
-    if document["waiting"]:
-        state += f", waiting: {document['waiting']}"
-    typer.echo(f"{state}; epoch {document['epoch']}; store {spell_number(document['state_bytes'] / 1e6)} MB")
-    speed = document["throughput"]
-    when = "over the last minute" if document["running"] else "in its last minute"
-    if rate := spell_rate(speed["records_per_second"], speed["seconds"]):
-        typer.echo(f"{rate.removesuffix('/s')} records/s {when}")
-    if document["spark"]:
-        typer.echo(_spark_line(document["spark"]))
-    if document["awaits"] == "spark":
-        typer.echo("Spark is being started; nothing is read before its first micro-batch")
-    elif document["awaits"] == "replicas":
-        behind = [each["replica"] for each in document["replicas"] if each["lag_epochs"]]
-        which = f": {', '.join(behind)}" if behind else ""
-        typer.echo(f"everything is read; the run ends when its replicas have it{which}")
+    _print_run(document)
     if document["log_problem"]:
         typer.secho(
             f"the log does not answer, so the lag is not known: {document['log_problem']}", fg="yellow"
@@ -107,7 +96,32 @@ def status(
         from headrace.cli.replica_commands import print_replicas
 
         typer.echo("\nreplicas")
-        print_replicas(document["replicas"])
+        print_replicas(document["replicas"], None if document["running"] else document["profile"])
+
+
+def _print_run(document: Mapping[str, Any]) -> None:
+    """Say whether it runs, with which profile, how fast and what it waits for, or how it ended."""
+    from headrace.cli.output import spell_number, spell_rate
+
+    state = "running" if document["running"] else "stopped"
+    if document["waiting"]:
+        state += f", waiting: {document['waiting']}"
+    size = spell_number(document["state_bytes"] / 1e6)
+    typer.echo(f"profile '{document['profile']}': {state}; epoch {document['epoch']}; store {size} MB")
+    if why := _ENDED.get(document["ended"]):
+        typer.secho(f"the last run {why}; the next one goes on where its last epoch ended", fg="yellow")
+    speed = document["throughput"]
+    when = "over the last minute" if document["running"] else "in its last minute"
+    if rate := spell_rate(speed["records_per_second"], speed["seconds"]):
+        typer.echo(f"{rate.removesuffix('/s')} records/s {when}")
+    if document["spark"]:
+        typer.echo(_spark_line(document["spark"]))
+    if document["awaits"] == "spark":
+        typer.echo("Spark is being started; nothing is read before its first micro-batch")
+    elif document["awaits"] == "replicas":
+        behind = [each["replica"] for each in document["replicas"] if each["lag_epochs"]]
+        which = f": {', '.join(behind)}" if behind else ""
+        typer.echo(f"everything is read; the run ends when its replicas have it{which}")
 
 
 def _spark_line(spark: Mapping[str, Any]) -> str:
@@ -194,6 +208,7 @@ def ledger(
     if as_json:
         print_json(document)
         raise typer.Exit(0 if document["balanced"] else 3)
+    typer.echo(f"profile '{document['profile']}', epoch {document['epoch']}")
     for name, stream in document["streams"].items():
         typer.echo(f"stream {name}: {counted(stream['read'], 'records')} read")
         console().print(

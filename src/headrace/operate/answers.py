@@ -203,7 +203,7 @@ def ledger_document(ledger: Ledger) -> dict[str, Any]:
 
 def _text(request: Mapping[str, Any], name: str) -> str:
     value = request.get(name)
-    if not isinstance(value, str) or not value.strip():
+    if not isinstance(value, str):
         raise RefusedError(f"the request needs a text '{name}'")
     return value
 

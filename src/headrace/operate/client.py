@@ -12,6 +12,7 @@ from headrace.errors import RefusedError
 from headrace.operate.answers import SECONDS_MAX, Answers
 from headrace.operate.control import ask
 from headrace.operate.lag import LogsForQuestions
+from headrace.operate.last_run import how_ended
 from headrace.operate.profiles import DEFAULT_PROFILE
 from headrace.operate.project import Home
 from headrace.operate.replicas import replica_states, tell_stopped
@@ -30,15 +31,20 @@ class StoreClient(Protocol):
     """Answers about a project; the same ones from a running pipeline and from a stopped one."""
 
     running: bool
+    profile: str
+    """The profile of the run that answers, whichever was asked for; of a stopped pipeline, the latter."""
 
     def query(self, sql: str, *, rows_max: int = 10_000, seconds_max: float = 5.0) -> pa.Table:
         """Return the rows of one reading query, cut off after `rows_max`; wrong SQL is a RefusedError."""
 
     def ledger(self) -> dict[str, Any]:
-        """Return what became of every record, as plain values."""
+        """Return what became of every record, as plain values, and `profile`."""
 
     def status(self) -> dict[str, Any]:
-        """Return positions, lag, frontiers, outcomes and tables, as plain values."""
+        """Return positions, lag, frontiers, outcomes and tables, as plain values, `profile` and `ended`.
+
+        `ended` says how the last run of a stopped pipeline did, see `how_ended`.
+        """
 
     def dead_letters(
         self,
@@ -90,7 +96,7 @@ def connect(home: Home) -> StoreClient:
     """
     facts = running_process(home)
     if facts is not None and is_running(home):
-        return _RunningClient(Path(facts["socket"]))
+        return _RunningClient(Path(facts["socket"]), str(facts.get("profile", "")))
     if not home.store_path.exists():
         raise RefusedError(f"nothing has run in {home.folder} yet: there is no store", fix=_run_it(home))
     return _StoppedClient(home)
@@ -112,8 +118,9 @@ def tell_replica(home: Home, name: str, action: str) -> bool:
 class _RunningClient:
     running = True
 
-    def __init__(self, socket: Path) -> None:
+    def __init__(self, socket: Path, profile: str) -> None:
         self._socket = socket
+        self.profile = profile
 
     def query(self, sql: str, *, rows_max: int = 10_000, seconds_max: float = 5.0) -> pa.Table:
         patience = min(seconds_max, SECONDS_MAX) + _ANSWER_S
@@ -124,11 +131,11 @@ class _RunningClient:
 
     def ledger(self) -> dict[str, Any]:
         answer: dict[str, Any] = ask(self._socket, "ledger", timeout_s=_ANSWER_S)
-        return answer
+        return {"profile": self.profile, **answer}
 
     def status(self) -> dict[str, Any]:
         answer: dict[str, Any] = ask(self._socket, "status", timeout_s=_ANSWER_S)
-        return answer
+        return {"profile": self.profile, "ended": "", **answer}
 
     def dead_letters(
         self,
@@ -195,6 +202,8 @@ class _StoppedClient:
     def __init__(self, home: Home) -> None:
         from headrace.store import open_store_readonly
 
+        self.profile = home.profile.name
+        self._ended = how_ended(home)
         self._files = ExitStack()
         store = open_store_readonly(home.store_path)
         self._files.callback(store.close)
@@ -213,10 +222,10 @@ class _StoppedClient:
         return self._answers.query(sql, rows_max=rows_max, seconds_max=seconds_max)
 
     def ledger(self) -> dict[str, Any]:
-        return self._answers.ledger()
+        return {"profile": self.profile, **self._answers.ledger()}
 
     def status(self) -> dict[str, Any]:
-        return self._answers.status()
+        return {"profile": self.profile, "ended": self._ended, **self._answers.status()}
 
     def dead_letters(
         self,

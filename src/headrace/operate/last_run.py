@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from headrace.operate.project import Home
 
-__all__ = ["note_begin", "note_good_end", "write_private"]
+__all__ = ["how_ended", "note_begin", "note_good_end", "write_private"]
 
 
 def note_begin(home: Home) -> int:
@@ -20,7 +20,7 @@ def note_begin(home: Home) -> int:
     The number only grows. A disk that is full keeps what the run before this noted: whoever hands over then
     names that one.
     """
-    before = _noted(home)
+    before = _read(home.last_run_path)
     again = before.get("restarts")
     restarts = again if isinstance(again, int) else 0
     restarts += before.get("ended_well") is False
@@ -30,7 +30,7 @@ def note_begin(home: Home) -> int:
 
 def note_good_end(home: Home) -> None:
     """Note that this run stopped as it was told to, or had read everything: the next one is no restart."""
-    restarts = _noted(home).get("restarts")
+    restarts = _read(home.last_run_path).get("restarts")
     _note(home, restarts if isinstance(restarts, int) else 0, ended_well=True)
 
 
@@ -41,9 +41,24 @@ def _note(home: Home, restarts: int, *, ended_well: bool) -> None:
         write_private(home.last_run_path, document + "\n")
 
 
-def _noted(home: Home) -> dict[str, Any]:
+def how_ended(home: Home) -> str:
+    """Return how the last run of this project ended, while none is running: `well`, `failed` or `killed`.
+
+    It is `killed` also where the machine went down, and empty when it had another store or noted nothing.
+    """
+    # A run that is opened says where it listens, and takes that away when it is closed, failed or not.
+    left, noted = _read(home.run_path), _read(home.last_run_path)
+    if (left or noted).get("store") != str(home.store_path):
+        return ""
+    if left:
+        return "killed"
+    well = noted.get("ended_well")
+    return "" if well is None else "well" if well else "failed"
+
+
+def _read(path: Path) -> dict[str, Any]:
     with contextlib.suppress(OSError, ValueError):
-        found = json.loads(home.last_run_path.read_text(encoding="utf-8"))
+        found = json.loads(path.read_text(encoding="utf-8"))
         if isinstance(found, dict):
             return found
     return {}

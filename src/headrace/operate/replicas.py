@@ -222,26 +222,28 @@ def replica_states(
         facts.setdefault("state", "not started")
         if states is None and facts["state"] != "refused":
             facts["state"] = "paused" if told.get(name, {}).get("paused") else "stopped"
-        facts["lag_epochs"], first = behind[reached[name]]
+        facts["lag_epochs"], facts["lag_records"], first = behind[reached[name]]
         facts["lag_seconds"] = 0.0 if first is None else max(0.0, round((now - first).total_seconds(), 3))
         facts["store_epoch"] = head
         found.append({"why": "", "fix": "", "rows_refused": 0, **facts})
     return found
 
 
-def _behind(store: _Asked, reached: Iterable[int]) -> tuple[int, dict[int, tuple[int, datetime | None]]]:
-    """Return the last epoch, and how many come after each one that was reached, and when the first did.
+def _behind(store: _Asked, reached: Iterable[int]) -> tuple[int, dict[int, tuple[int, int, datetime | None]]]:
+    """Return the last epoch, and how much comes after each one that was reached: epochs, records, since when.
 
     The store counts: there may be a million of them, and whoever asks for a status is in a hurry.
     """
     places = sorted(set(reached))
     counted = ", ".join(
-        f"count(*) FILTER (WHERE epoch > {epoch}), min(committed_at) FILTER (WHERE epoch > {epoch})"
+        f"count(*) FILTER (WHERE epoch > {epoch}), "
+        f"CAST(coalesce(sum(records) FILTER (WHERE epoch > {epoch}), 0) AS BIGINT), "
+        f"min(committed_at) FILTER (WHERE epoch > {epoch})"
         for epoch in places
     )
     rows = store.query(f"SELECT coalesce(max(epoch), 0), {counted} FROM epochs", rows_max=1, seconds_max=5.0)
     head, *facts = (column[0].as_py() for column in rows.columns)
-    return head, dict(zip(places, zip(facts[::2], facts[1::2], strict=True), strict=True))
+    return head, dict(zip(places, zip(facts[::3], facts[1::3], facts[2::3], strict=True), strict=True))
 
 
 def tell_stopped(home: Home, name: str, action: str) -> None:
