@@ -53,3 +53,38 @@ def test_where_nothing_has_run_the_command_that_runs_it_is_told_with_its_profile
         duckdb.connect(folder / "apart.duckdb").close()
         assert run(["status", "-C", str(folder), *profile]) == 1
         assert capsys.readouterr().err.endswith(f"  fix: run it: headrace {fix}\n")
+
+
+_LAKE = "[profiles.local]\nreplicas.lake = { kind = 'files', path = '${env:HEADRACE_NO_LAKE}/here' }\n"
+
+
+def test_what_a_replica_needs_and_is_not_set_keeps_no_command_back_that_opens_none(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    here = ("-C", str(folder))
+    (folder / "one.ndjson").write_text('{"id": "a"}\n')
+    assert run(["run", "--until-caught-up", *here]) == 0
+    (folder / "headrace.toml").write_text(_LAKE)
+    capsys.readouterr()
+    for command in (
+        ["produce", "events", str(folder / "one.ndjson")],
+        ["log", "peek", "events"],
+        ["status"],
+        ["tables"],
+        ["sql", "FROM totals"],
+        ["ledger"],
+        ["dead-letters", "list"],
+        ["replicas", "status"],
+        ["replicas", "pause", "lake"],
+        ["explain", "totals"],
+        ["check"],
+    ):
+        assert run([*command, *here]) == 0, command
+    assert "'HEADRACE_NO_LAKE' is not set" in capsys.readouterr().out  # `check` warns of it
+    assert run(["run", "--until-caught-up", *here]) == 2
+    assert "'HEADRACE_NO_LAKE' is not set" in capsys.readouterr().err
+    (folder / "headrace.toml").write_text(_LAKE + "store.path = '${env:HEADRACE_NO_STORE}/store'\n")
+    assert run(["status", *here]) == 2
+    said = capsys.readouterr().err
+    assert "'HEADRACE_NO_STORE' is not set" in said
+    assert "'HEADRACE_NO_LAKE' is not set" not in said

@@ -34,10 +34,10 @@ class Format(StrEnum):
 
 
 def home_of(project: Path, profile: str | None) -> "Home":
-    """Return the project that a command is about."""
+    """Return the project that a command is about which opens no replica."""
     from headrace.operate import find_home
 
-    return find_home(project, profile=profile)
+    return find_home(project, profile=profile, replicas=False)
 
 
 def duration_of(option: str, text: str | None) -> "timedelta | None":

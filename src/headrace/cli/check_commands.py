@@ -104,7 +104,7 @@ def explain(
     from headrace.operate import load_project
     from headrace.sql import explain_table, plan_pipeline
 
-    loaded = load_project(project, profile=profile)
+    loaded = load_project(project, profile=profile, replicas=False)
     typer.echo(explain_table(plan_pipeline(loaded.pipeline), table))
 
 

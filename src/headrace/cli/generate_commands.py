@@ -87,7 +87,7 @@ def generate(  # noqa: PLR0913, PLR0917 - every argument is an option of the com
     seed = seed_or_random(seed)
     generator = generator_of(blueprint, seed, settings or (), incident)
     pace = Rate(generator.rate_default if rate is None else rate_from(rate))
-    loaded = load_project(project, profile=profile)
+    loaded = load_project(project, profile=profile, replicas=False)
     require_stream(loaded.pipeline, blueprint, forced=force)
     stop = threading.Event()
     figures = _serve_figures(generator.stream, metrics_port, loaded) if metrics_port is not None else None

@@ -61,7 +61,7 @@ def ingest(
     from headrace.web.ingest import ingest_app
     from headrace.web.serving import bound_socket, serving
 
-    loaded = load_project(project, profile=profile)
+    loaded = load_project(project, profile=profile, replicas=False)
     exposure = _exposure(loaded, host, _token(loaded, token_env))
     exposure.check()
     stop = threading.Event()

@@ -286,7 +286,7 @@ def _require_times(target: "Project", name: str) -> None:
 def _loaded(project: Path, profile: str | None) -> "Project":
     from headrace.operate import load_project
 
-    return load_project(project, profile=profile)
+    return load_project(project, profile=profile, replicas=False)
 
 
 def _streams(loaded: "Project", wanted: Sequence[str]) -> list[str]:

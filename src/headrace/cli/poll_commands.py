@@ -40,7 +40,7 @@ def poll(
     length = duration_of("--for", duration)
     stop = threading.Event()
     poller, log = open_poller(
-        load_project(project, profile=profile),
+        load_project(project, profile=profile, replicas=False),
         stream,
         stop,
         tell=lambda pause: typer.echo(

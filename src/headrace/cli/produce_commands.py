@@ -67,7 +67,7 @@ def produce(
     from headrace.operate.supervise import StopSignals
     from headrace.produce.files import produce_files
 
-    loaded = load_project(project, profile=profile)
+    loaded = load_project(project, profile=profile, replicas=False)
     streams = {each.name: each for each in loaded.pipeline.streams}
     if stream not in streams:
         hint = did_you_mean(stream, streams)

@@ -131,11 +131,14 @@ class ReadProfile:
     problems: tuple[Problem, ...]
     absent: tuple[Problem, ...]
     """What is written as it should be, and leads to something that is not on this machine."""
+    absent_to_replicas: tuple[Problem, ...] = ()
+    """Those of `absent` without which no replica can be opened, and everything else can."""
 
 
-def read_profile(folder: Path, name: str | None) -> Profile:
+def read_profile(folder: Path, name: str | None, *, replicas: bool = True) -> Profile:
     """Return the profile `name` of the project in `folder`; None: `local`, or the defaults.
 
+    Without `replicas` none of them will be opened, so what they alone need may be absent.
     Raises ProfileError that holds every problem with its place.
     """
     file = read_profile_file(folder)
@@ -147,8 +150,10 @@ def read_profile(folder: Path, name: str | None) -> Profile:
         what, fix = _no_profile(file, name)
         raise ProfileError(what, fix=fix)
     read = examine_profile(file, wanted, folder)
-    if read.problems or read.absent:
-        _raise_all((*read.problems, *read.absent, *_unreadable(read.profile, file)))
+    may_lack = () if replicas else read.absent_to_replicas
+    absent = tuple(each for each in read.absent if each not in may_lack)
+    if read.problems or absent:
+        _raise_all((*read.problems, *absent, *_unreadable(read.profile, file)))
     return read.profile
 
 
@@ -159,10 +164,15 @@ def examine_profile(file: ProfileFile, name: str, folder: Path) -> ReadProfile:
     """
     problems: list[Problem] = []
     missing: list[Problem] = []
+    to_replicas: list[Problem] = []
 
     def report(key: str, what: str, fix: str, *, absent: bool = False) -> None:
         key = key.removeprefix(f"profiles.{name}").removeprefix(".")
-        (missing if absent else problems).append(file.problem(name, key, what, fix))
+        problem = file.problem(name, key, what, fix)
+        (missing if absent else problems).append(problem)
+        # Without the package of its kind nothing is known of a replica: it would be left out of its status.
+        if absent and key.startswith("replicas.") and not key.endswith(".kind"):
+            to_replicas.append(problem)
 
     if name in file.profiles:
         profile = _read_section(name, file.profiles[name], folder, report)
@@ -171,7 +181,7 @@ def examine_profile(file: ProfileFile, name: str, folder: Path) -> ReadProfile:
         if file.profiles or name != DEFAULT_PROFILE:
             what, fix = _no_profile(file, name)
             problems.append(Problem("", 0, f"--profile {name}", what, fix))  # no line of the file is wrong
-    return ReadProfile(profile, tuple(problems), tuple(missing))
+    return ReadProfile(profile, tuple(problems), tuple(missing), tuple(to_replicas))
 
 
 def _no_profile(file: ProfileFile, name: str) -> tuple[str, str]:

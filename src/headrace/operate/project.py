@@ -74,10 +74,13 @@ class Project(Home):
     pipeline: Pipeline
 
 
-def find_home(folder: Path, *, profile: str | None = None) -> Home:
-    """Return the project that `folder` lies in. Raises ProfileError when there is none."""
+def find_home(folder: Path, *, profile: str | None = None, replicas: bool = True) -> Home:
+    """Return the project that `folder` lies in. Raises ProfileError when there is none.
+
+    Whoever opens no replica says so, and gets a profile also where what they alone need is not set.
+    """
     found = find_folder(folder)
-    return Home(found, read_profile(found, profile))
+    return Home(found, read_profile(found, profile, replicas=replicas))
 
 
 def find_folder(folder: Path) -> Path:
@@ -94,14 +97,14 @@ def find_folder(folder: Path) -> Path:
     )
 
 
-def load_project(folder: Path, *, profile: str | None = None) -> Project:
-    """Read the project that `folder` lies in; `pipeline.py` is imported afresh.
+def load_project(folder: Path, *, profile: str | None = None, replicas: bool = True) -> Project:
+    """Read the project that `folder` lies in; `pipeline.py` is imported afresh. `replicas`: see `find_home`.
 
     Relative paths of reference tables are those beside `pipeline.py`, wherever the process stands.
     Raises ProfileError for the profile, DeclarationError when `pipeline.py` cannot be run or does not hold
     exactly one pipeline. What is wrong inside the pipeline is found by the planner.
     """
-    home = find_home(folder, profile=profile)
+    home = find_home(folder, profile=profile, replicas=replicas)
     pipeline = declared_pipeline(home.folder)
     check_streams(home.profile, home.folder, tuple(each.name for each in pipeline.streams))
     return Project(home.folder, home.profile, pipeline)
