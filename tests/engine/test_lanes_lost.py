@@ -1,6 +1,7 @@
 """Records that retention took before they were read are counted, and the ledger still balances."""
 
 import sqlite3
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -88,3 +89,75 @@ def test_retention_that_moves_again_while_a_run_steps_over_what_is_lost_does_not
         assert (main.lost, main.gaps) == (5, 0)
         assert test.ledger().balanced
         assert test.table("total") == [{"n": 5}]
+
+
+def at(minute: int) -> datetime:
+    return datetime(2026, 1, 1, 12, tzinfo=UTC) + timedelta(minutes=minute)
+
+
+def two_streams() -> hr.Pipeline:
+    pipeline = hr.Pipeline("lost")
+    for name in ("events", "others"):
+        pipeline.stream(name, schema="id VARCHAR NOT NULL, seen TIMESTAMP NOT NULL", event_time="seen")
+    pipeline.table(
+        "tens", "SELECT window_start, count(*) AS n FROM events GROUP BY window(seen, '10 minutes')"
+    )
+    pipeline.table("total", "SELECT count(*) AS n FROM events")
+    pipeline.table("other", "SELECT count(*) AS n FROM others")
+    return pipeline
+
+
+def lost_before(test: PipelineTest) -> dict[str, datetime | None]:
+    return {table.table: table.lost_before for table in test.store.status().tables}
+
+
+def send(test: PipelineTest, *minutes: int) -> None:
+    for minute in minutes:
+        test.send("events", {"id": str(minute), "seen": at(minute)}, at=at(minute))
+
+
+def test_tables_of_a_stream_that_lost_records_tell_until_when_and_no_other_ones(tmp_path: Path) -> None:
+    settings = EngineSettings(on_data_loss="continue")
+    with PipelineTest(two_streams(), start=NOON, folder=tmp_path, settings=settings) as test:
+        send(test, 0, 1)
+        test.send("others", {"id": "0", "seen": at(1)})
+        test.run()
+        assert lost_before(test) == {"tens": None, "total": None, "other": None}
+        send(test, 2, 3, 4, 5)
+        cut_to(tmp_path / "log.db", 4)
+        test.run()
+        assert lost_before(test) == {"tens": at(4), "total": at(4), "other": None}
+        assert test.table("total") == [{"n": 4}]
+        test.restart()
+        send(test, 6)
+        test.run()
+        assert lost_before(test) == {"tens": at(4), "total": at(4), "other": None}
+
+
+def test_where_nothing_is_left_behind_lost_records_they_came_before_the_logs_time(tmp_path: Path) -> None:
+    settings = EngineSettings(on_data_loss="continue")
+    with PipelineTest(two_streams(), start=NOON, folder=tmp_path, settings=settings) as test:
+        send(test, 0)
+        test.run()
+        send(test, 1, 2)
+        cut_to(tmp_path / "log.db", 3)
+        test.run()
+        assert lost_before(test) == {"tens": at(2), "total": at(2), "other": None}
+        assert test.table("total") == [{"n": 1}]
+        send(test, 3, 4)
+        cut_to(tmp_path / "log.db", 4)
+        test.run()
+        assert lost_before(test)["total"] == at(4), "the last loss counts"
+
+
+def test_a_crash_while_lost_records_are_passed_marks_the_tables_all_the_same(tmp_path: Path) -> None:
+    settings = EngineSettings(on_data_loss="continue")
+    with PipelineTest(two_streams(), start=NOON, folder=tmp_path, settings=settings) as test:
+        send(test, 0)
+        test.run()
+        send(test, 1, 2)
+        cut_to(tmp_path / "log.db", 2)
+        test.crash_at("ledger")
+        test.run()
+        assert test.crashes_seen
+        assert lost_before(test) == {"tens": at(2), "total": at(2), "other": None}

@@ -15,6 +15,7 @@ from headrace.log import open_embedded_log
 from headrace.log.protocol import Log
 from headrace.sql import plan_pipeline
 from headrace.store import Store
+from headrace.store.instants import micros_of
 from headrace.testing import VirtualClock
 from headrace.testing.records import append_table, record_json
 
@@ -180,6 +181,27 @@ def test_records_that_are_lost_in_a_rebuild_leave_no_partial_window(project: Cal
     assert run.log.partitions()[0].start >= 12
     assert run.counts("w") == {20: 10, 30: 10}
     assert run.store.progress.tables["t"].partial_since is not None
+
+
+def test_a_table_that_lacks_lost_records_says_so_as_long_as_it_keeps_what_lacks_them(
+    project: Callable[..., Project],
+) -> None:
+    tables, settings = {"w": BY_TEN_MINUTES, "t": COUNT}, EngineSettings(on_data_loss="continue")
+    run = project(retention_bytes=1).open(settings=settings, **tables)
+    for minute in range(40):
+        run.send((minute, minute), at=minute)
+        if minute == 5:
+            run.run()
+    run.log.publish("engine", {0: 15})  # as if retention had not known of the run
+    run.retain()
+    run.run()
+    lost = micros_of(START + timedelta(minutes=run.log.partitions()[0].start))
+    assert [run.store.progress.tables[name].lost_before for name in tables] == [lost, lost]
+    with pytest.raises(RefusedError, match="its answer would lose them"):
+        run.open("t", **tables)
+    run.open("w", **tables).run()
+    assert run.counts("w")[0] == 6, "a window that the log no longer holds stays as it is"
+    assert run.store.progress.tables["w"].lost_before == lost
 
 
 def test_a_closed_window_that_a_rebuild_keeps_counts_what_was_redriven_meanwhile(

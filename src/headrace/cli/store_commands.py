@@ -253,6 +253,8 @@ def _notes(line: dict[str, Any]) -> str:
         notes.append("rebuilding")
     if line.get("partial_since"):
         notes.append(f"complete from {_time(line['partial_since'])} on")
+    if line.get("lost_before"):
+        notes.append(f"lacks records lost before {_time(line['lost_before'])}")
     if line.get("corrections"):
         notes.append(counted(line["corrections"], "corrections"))
     return ", ".join(notes)

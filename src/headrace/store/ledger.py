@@ -113,6 +113,7 @@ class TableStatus:
     closed_through: datetime | None
     retired_through: datetime | None
     partial_since: datetime | None
+    lost_before: datetime | None
     corrections: int
     removed: int
     rebuilding: bool

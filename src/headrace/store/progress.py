@@ -82,6 +82,7 @@ class TableProgress:
     closed_through  ends of windows up to here are closed, retired_through: and taken out of the store
     floor           windows that began before are not written, because their records may be lost
     partial_since   set when totals or sessions lack what came before it
+    lost_before     set when records were lost before they were read: they came before this record time
     expired         by replica that takes out of its target what is retired here: the epoch behind which the
                     keys of such rows are written down
     """
@@ -97,6 +98,7 @@ class TableProgress:
     retired_through: Micros | None = None
     floor: Micros | None = None
     partial_since: Micros | None = None
+    lost_before: Micros | None = None
     rebuild: RebuildProgress | None = None
     expired: dict[str, int] = field(default_factory=dict)
 

@@ -195,13 +195,14 @@ class StoreReading:
         tables = [
             TableStatus(
                 name, meta.get(f"kind:{name}", ""), rows[name], instant_of(table.closed_through),
-                instant_of(table.retired_through), instant_of(table.partial_since), table.corrections,
-                table.removed, table.rebuild is not None,
+                instant_of(table.retired_through), instant_of(table.partial_since),
+                instant_of(table.lost_before), table.corrections, table.removed, table.rebuild is not None,
             )
             for name, table in progress.tables.items()
         ]  # fmt: skip
         views = [name for place, kind in meta.items() if kind == "view" and (name := _table_in(place))]
-        tables += [TableStatus(name, "view", None, None, None, None, 0, 0, False) for name in sorted(views)]
+        nothing = (None, None, None, None, None, 0, 0, False)
+        tables += [TableStatus(name, "view", *nothing) for name in sorted(views)]
         size = self.path.stat().st_size
         with suppress(FileNotFoundError):  # a checkpoint takes it away, at any moment
             size += self.path.with_name(self.path.name + ".wal").stat().st_size

@@ -17,6 +17,7 @@ from datetime import datetime
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from headrace.engine.local.closing import Closings
 from headrace.engine.local.compute import Delta, EpochContext, TableWriter
@@ -110,6 +111,7 @@ class Epoch:
         places = self.progress.lane(batch.stream, batch.lane)
         records = batch.slice.records
         tolerance = micros_of_length(self.plan.streams[batch.stream].stream.future_tolerance)
+        self._note_lost(batch, places)
         latest: dict[int, int] = {}
         if records.num_rows:
             found = records.group_by("partition").aggregate([("record_time", "max"), ("record_time", "min")])
@@ -139,6 +141,26 @@ class Epoch:
                     clock=batch.clock,
                     idle_since=batch.slice.idle_since.get(partition),
                 )
+
+    def _note_lost(self, batch: Batch, places: Mapping[int, LaneProgress]) -> None:
+        """Where records are lost, note in the stream's tables before which record time those came.
+
+        That is the time of the first record that is left; where none is, or the batch also holds some of
+        before the loss, it is the log's time.
+        """
+        gone = {partition: lost for partition, lost in batch.lost.items() if lost}
+        if not gone:
+            return
+        records, before = batch.slice.records.select(["partition", "offset", "record_time"]), 0
+        for partition, lost in gone.items():
+            left = records.filter(pc.equal(records["partition"], partition)).sort_by("offset").slice(0, 1)
+            end = lost + (places[partition].next if partition in places else 0)
+            known = bool(left.num_rows) and left["offset"][0].as_py() >= end
+            before = max(before, _micros(left["record_time"])[0] if known else micros_of(batch.clock))
+        for name, writer in self._writers.items():
+            if batch.stream in writer.plan.sources:
+                table = self.progress.tables[name]
+                table.lost_before = max(table.lost_before or before, before)
 
     def _decide(self, batch: Batch) -> Decided:
         writers = [writer for writer in self._writers.values() if batch.stream in writer.plan.sources]

@@ -149,6 +149,8 @@ def _begun_again(plan: PipelinePlan, table: TablePlan, store: Store, first: int 
         kept = min(again.floor, known.floor or 0) if unfinished else again.floor
     made = store.begin_again(table.name, kept_before=kept)
     made.floor, made.partial_since = again.floor, again.partial_since
+    if kept is not None:  # windows that stay lack what they lacked
+        made.lost_before = known.lost_before
     if made.rebuild is not None and kept is not None and known.rebuild is None:
         made.rebuild = replace(made.rebuild, kept=True, floor=known.floor)
     return made
