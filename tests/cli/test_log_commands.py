@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from headrace.cli.app import run
-from headrace.operate import load_project, open_log
+from headrace.operate import Runtime, load_project, open_log
 from headrace.testing.records import append_table
 
 DEADLINE_S = 60
@@ -182,3 +182,60 @@ def test_following_ends_cleanly_with_ctrl_c(project: Path) -> None:
         following.kill()
         following.wait()
     assert (following.returncode, err) == (0, "")
+
+
+def test_beside_a_run_of_another_profile_who_names_none_is_told_where_that_one_has_the_stream_otherwise(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    peek, describe = ("log", "peek", "readings"), ("log", "describe")
+    produce = ("produce", "readings", str(project / "readings.ndjson"))
+    (project / "headrace.toml").write_text(
+        "[profiles.local]\n[profiles.same]\nstore.path = 'same.duckdb'\n"
+        "[profiles.other]\nstreams.readings.retention = '7 days'\n"
+    )
+    hint = (
+        "hint: a run of profile 'other' is alive here, and this takes profile 'local', which has stream "
+        "'readings' otherwise; --profile other takes that run's\n"
+    )
+
+    def said(*words: str) -> list[str]:
+        capsys.readouterr()
+        ok(*words, "-C", str(project))
+        return [line for line in capsys.readouterr().err.splitlines(keepends=True) if "hint" in line]
+
+    runtime = Runtime.open(load_project(project, profile="other"))
+    try:
+        for command in (peek, describe, produce):
+            assert said(*command) == [hint]
+            for asked in ("local", "other"):
+                assert said(*command, "--profile", asked) == []
+        other = (project / "headrace.toml").read_text().replace("profiles.other", "profiles.renamed")
+        (project / "headrace.toml").write_text(other)  # what that run has is not known any more
+        assert said(*peek) == [hint]
+    finally:
+        runtime.close()
+    assert said(*peek) == []
+    runtime = Runtime.open(load_project(project, profile="same"))
+    try:
+        assert said(*peek) == []
+    finally:
+        runtime.close()
+
+
+def test_events_are_made_with_a_hint_beside_a_run_of_another_profile(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    here = ("-C", str(tmp_path / "shop"))
+    ok("new", "--blueprint", "commerce", str(tmp_path / "shop"))
+    settings = tmp_path / "shop" / "headrace.toml"
+    settings.write_text(
+        "[profiles.local]\n[profiles.other]\npage.serve = 'off'\nstreams.events.retention = '7 days'\n"
+    )
+    runtime = Runtime.open(load_project(tmp_path / "shop", profile="other"))
+    try:
+        for profile, told in (([], True), (["--profile", "other"], False)):
+            capsys.readouterr()
+            ok("generate", "commerce", "--count", "1", *profile, *here)
+            assert ("hint: a run of profile 'other' is alive here" in capsys.readouterr().err) is told
+    finally:
+        runtime.close()

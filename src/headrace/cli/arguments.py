@@ -1,5 +1,6 @@
 """Arguments and options that several commands share, and what they mean."""
 
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,7 +14,16 @@ if TYPE_CHECKING:
 
     from headrace.operate import Home
 
-__all__ = ["Format", "JsonOption", "ProfileOption", "ProjectOption", "duration_of", "examples", "home_of"]
+__all__ = [
+    "Format",
+    "JsonOption",
+    "ProfileOption",
+    "ProjectOption",
+    "duration_of",
+    "examples",
+    "hint_other_run",
+    "home_of",
+]
 
 ProjectOption = Annotated[
     Path, typer.Option("--project", "-C", help="The project's folder, or one inside it.", show_default=False)
@@ -38,6 +48,37 @@ def home_of(project: Path, profile: str | None) -> "Home":
     from headrace.operate import find_home
 
     return find_home(project, profile=profile, replicas=False)
+
+
+def hint_other_run(home: "Home", asked: str | None, streams: Sequence[str]) -> None:
+    """Tell who asked for no profile of a run of another one, when that has one of these streams otherwise.
+
+    What is shown of the default profile's log, or appended to it, has nothing to do with such a run.
+    """
+    from headrace.operate.client import is_running, running_process
+    from headrace.operate.profiles import read_profile
+
+    facts = running_process(home) if asked is None else None
+    there = None if facts is None else facts.get("profile")
+    here = home.profile
+    if not isinstance(there, str) or there == here.name or not is_running(home):
+        return
+    try:
+        other = read_profile(home.folder, there, replicas=False)
+    except (
+        ProfileError
+    ):  # it was changed since, or needs what is not set here: nothing says that it is the same
+        differ = list(streams)
+    else:
+        differ = [name for name in streams if other.stream(name) != here.stream(name)]
+    if differ:
+        names = ", ".join(f"'{name}'" for name in differ)
+        typer.secho(
+            f"hint: a run of profile '{there}' is alive here, and this takes profile '{here.name}', which "
+            f"has stream {names} otherwise; --profile {there} takes that run's",
+            fg="yellow",
+            err=True,
+        )
 
 
 def duration_of(option: str, text: str | None) -> "timedelta | None":

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from headrace.cli.arguments import ProfileOption, ProjectOption, duration_of, examples
+from headrace.cli.arguments import ProfileOption, ProjectOption, duration_of, examples, hint_other_run
 
 if TYPE_CHECKING:
     from headrace.observe.producing import ProducerFigures
@@ -89,6 +89,7 @@ def generate(  # noqa: PLR0913, PLR0917 - every argument is an option of the com
     pace = Rate(generator.rate_default if rate is None else rate_from(rate))
     loaded = load_project(project, profile=profile, replicas=False)
     require_stream(loaded.pipeline, blueprint, forced=force)
+    hint_other_run(loaded, profile, [generator.stream])
     stop = threading.Event()
     figures = _serve_figures(generator.stream, metrics_port, loaded) if metrics_port is not None else None
     # A generator spoils some records on purpose, and those have to arrive as they are.
@@ -109,8 +110,7 @@ def generate(  # noqa: PLR0913, PLR0917 - every argument is an option of the com
             )
     finally:
         log.close()
-    _tell_report(report)
-    _tell_facts(generator.facts)
+    _tell_report(report, generator.facts)
 
 
 def _serve_figures(stream: str, port: int, project: "Project") -> "ProducerFigures":
@@ -154,7 +154,7 @@ def _tell_events(batch: Any) -> None:
         typer.echo(value[:_LINE_CHARACTERS].decode("utf-8", "backslashreplace"))
 
 
-def _tell_report(report: "GeneratorReport") -> None:
+def _tell_report(report: "GeneratorReport", facts: Sequence[tuple[str, str]]) -> None:
     from headrace.cli.output import spell_rate
     from headrace.declare.words import counted
 
@@ -164,9 +164,6 @@ def _tell_report(report: "GeneratorReport") -> None:
         f"an append took {report.append_p50_s * 1000:.1f} ms (p99 {report.append_p99_s * 1000:.1f} ms)"
         + (f"; {report.failed} failed" if report.failed else "")
     )
-
-
-def _tell_facts(facts: Sequence[tuple[str, str]]) -> None:
     width = max((len(name) for name, _ in facts), default=0)
     for name, value in facts:
         typer.echo(f"{name:<{width}}  {value}")

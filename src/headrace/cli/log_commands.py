@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from headrace.cli.arguments import JsonOption, ProfileOption, ProjectOption, examples
+from headrace.cli.arguments import JsonOption, ProfileOption, ProjectOption, examples, hint_other_run
 from headrace.errors import ProfileError, RefusedError
 
 if TYPE_CHECKING:
@@ -57,7 +57,9 @@ def describe(
     _require_lane(lane)
     loaded = _loaded(project, profile)
     documents = []
-    for name in _streams(loaded, [stream] if stream is not None else []):
+    names = _streams(loaded, [stream] if stream is not None else [])
+    hint_other_run(loaded, profile, names)
+    for name in names:
         with _opened(loaded, name, lane) as log:
             document = describe_log(log)
         document["settings"] = settings_of(loaded.profile.stream(name))
@@ -147,6 +149,7 @@ def peek_command(
     )
     loaded = _loaded(project, profile)
     [name] = _streams(loaded, [stream])
+    hint_other_run(loaded, profile, [name])
     stop = threading.Event()
     shown = False
     with ExitStack() as undo:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from headrace.cli.arguments import ProfileOption, ProjectOption, examples
+from headrace.cli.arguments import ProfileOption, ProjectOption, examples, hint_other_run
 from headrace.errors import ProfileError
 
 if TYPE_CHECKING:
@@ -72,6 +72,7 @@ def produce(
     if stream not in streams:
         hint = did_you_mean(stream, streams)
         raise ProfileError(f"there is no stream '{stream}'{hint}", fix="there are: " + ", ".join(streams))
+    hint_other_run(loaded, profile, [stream])
     stop = threading.Event()
     log = open_producer_log(loaded, stream)
     try:
