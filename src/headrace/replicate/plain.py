@@ -34,6 +34,7 @@ __all__ = [
 ]
 
 _OF_THREAD = threading.local()
+_FEW = 1_000
 _INTEGERS = frozenset(
     {"TINYINT", "UTINYINT", "SMALLINT", "USMALLINT", "INTEGER", "UINTEGER", "BIGINT", "UBIGINT"}
 )
@@ -134,10 +135,10 @@ def objects(rows: pa.Table, shape: TableShape, names: Sequence[str] | None = Non
     kinds = _kinds(shape)
     parts = [
         text_literal("," * (at > 0) + json.dumps(name, ensure_ascii=False) + ":")
-        + f" || coalesce({_json(quoted(name), kinds[name])}, 'null')"
+        + f", coalesce({_json(quoted(name), kinds[name])}, 'null')"
         for at, name in enumerate(rows.column_names if names is None else names)
     ]
-    found: list[str] = in_order(rows, f"SELECT '{{' || {' || '.join(parts)} || '}}' FROM rows").to_pylist()
+    found: list[str] = in_order(rows, f"SELECT concat('{{', {', '.join(parts)}, '}}') FROM rows").to_pylist()
     return found
 
 
@@ -194,14 +195,22 @@ def json_bytes(facts: Mapping[str, Any]) -> bytes:
 
 
 def in_order(rows: pa.Table, select: str) -> pa.Array:
-    """Return the only column of a query over `rows`, as large_string, in the order of the rows."""
+    """Return the only column of a query over `rows`, as large_string, in the order of the rows.
+
+    The query is planned for each chunk, which for a few rows is nearly all that it costs: so let it join
+    texts by one `concat` and not by a tree of `||`.
+    """
     connection: duckdb.DuckDBPyConnection | None = getattr(_OF_THREAD, "connection", None)
     if connection is None:  # kept: to make one takes longer than to write a thousand rows
         connection = duckdb.connect(config={"threads": 1})  # which keeps the rows in their order
         connection.execute("SET TimeZone = 'UTC'")
+        connection.execute("PRAGMA disable_optimizer")  # a projection has nothing to gain
         _OF_THREAD.connection = connection
     connection.register("rows", rows)
     try:
+        if rows.num_rows <= _FEW:  # a relation is bound twice
+            texts = [text for (text,) in connection.execute(select).fetchall()]
+            return pa.array(texts, pa.large_string())
         made = connection.sql(select).to_arrow_table()
     finally:
         connection.unregister("rows")

@@ -52,8 +52,7 @@ class Lines:
 
 def lines_of_rows(shape: TableShape, rows: pa.Table) -> Lines:
     """Return the lines that index `rows`."""
-    select = f'SELECT {_id_of(shape)} AS id, "_version" AS version, {_document(shape)} AS d'
-    return _lines(rows, f"{select} FROM rows", f"{_action('index')} || d || chr(10)")
+    return _lines(rows, f"concat({_action('index')}, {_document(shape)}, chr(10))", _identified(shape))
 
 
 def lines_of_new(shape: TableShape, rows: pa.Table, *, column: str, rounds: int) -> Lines:
@@ -61,14 +60,13 @@ def lines_of_new(shape: TableShape, rows: pa.Table, *, column: str, rounds: int)
 
     `rounds` is a part of the id: rows that are copied anew come beside those that are taken out at the end.
     """
-    select = f"SELECT {_id_of(shape, rounds)} AS id, {_document(shape, column)} AS d"
-    create = "'{\"create\":{\"_id\":' || to_json(id) || '}}' || chr(10)"
-    return _lines(rows, f"{select} FROM rows", f"{create} || d || chr(10)")
+    create = "'{\"create\":{\"_id\":', to_json(_id), '}}', chr(10)"
+    return _lines(rows, f"concat({create}, {_document(shape, column)}, chr(10))", _identified(shape, rounds))
 
 
 def ids_of(shape: TableShape, rows: pa.Table, *, rounds: int) -> list[str]:
     """Return the ids that `lines_of_new` gives, in the order of the rows."""
-    found: list[str] = in_order(rows, f"SELECT {_id_of(shape, rounds)} AS line FROM rows").to_pylist()
+    found: list[str] = in_order(rows, f"SELECT _id FROM {_identified(shape, rounds)}").to_pylist()
     return found
 
 
@@ -77,48 +75,46 @@ def _document(shape: TableShape, time: str = "") -> str:
     cells = [(column.name, quoted(column.name), column.type) for column in shape.columns]
     cells += [(TIME, quoted(name), kind) for name, _, kind in cells if name == time != TIME]
     cells.append((VERSION, '"_version"', "BIGINT"))
-    document = " || ".join(
-        f"{text_literal(',' * (at > 0) + _json_text(name) + ':')} || {_value(expression, kind)}"
+    document = ", ".join(
+        f"{text_literal(',' * (at > 0) + _json_text(name) + ':')}, {_value(expression, kind)}"
         for at, (name, expression, kind) in enumerate(cells)
     )
-    return f"'{{' || {document} || '}}'"
+    return f"concat('{{', {document}, '}}')"
 
 
 def lines_of_removed(shape: TableShape, removed: pa.Table) -> Lines:
     """Return the lines that delete the rows of these keys."""
-    return _lines(
-        removed,
-        f'SELECT {_id_of(shape)} AS id, "_version" AS version FROM rows',
-        _action("delete"),
-    )
+    return _lines(removed, f"concat({_action('delete')})", _identified(shape))
 
 
-def _lines(rows: pa.Table, select: str, line: str) -> Lines:
-    column = in_order(rows, f"SELECT {line} AS line FROM ({select})")
+def _lines(rows: pa.Table, line: str, source: str) -> Lines:
+    column = in_order(rows, f"SELECT {line} FROM {source}")
     _, offsets, text = column.buffers()
     ends = np.frombuffer(offsets, np.int64)[column.offset : column.offset + len(column) + 1]
     return Lines(memoryview(text) if text is not None else memoryview(b""), ends.tolist())
 
 
 def _action(word: str) -> str:
-    version = ',"version":\' || version || \',"version_type":"external_gte"'
-    return f"'{{\"{word}\":{{\"_id\":' || to_json(id) || '{version}}}}}' || chr(10)"
+    version = ',"version":\', "_version", \',"version_type":"external_gte"'
+    return f"'{{\"{word}\":{{\"_id\":', to_json(_id), '{version}}}}}', chr(10)"
 
 
-def _id_of(shape: TableShape, rounds: int = 0) -> str:
-    """Return the expression for a row's `_id`; `rounds` stands in front of it when it is not 0."""
+def _identified(shape: TableShape, rounds: int = 0) -> str:
+    """Return the source of rows with their `_id`; `rounds` stands in front of it when it is not 0."""
     types = {column.name: column.type for column in shape.columns}
+    source = "rows"
     if shape.key:
-        parts = " || ',' || ".join(_value(quoted(name), types[name]) for name in shape.key)
-        text = f"'[' || {parts} || ']'"
+        parts = ", ',', ".join(_value(quoted(name), types[name]) for name in shape.key)
+        text = f"concat('[', {parts}, ']')"
     else:
-        cells = " || ',' || ".join(_value(quoted(name), kind) for name, kind in types.items())
-        content = f"md5({cells})"
-        number = f'row_number() OVER (PARTITION BY "_version", {content})'
+        cells = ", ',', ".join(_value(quoted(name), kind) for name, kind in types.items())
+        source = f"(SELECT *, md5(concat({cells})) AS _content FROM rows)"
+        number = 'row_number() OVER (PARTITION BY "_version", _content)'
         # Without the generation: a run that sends the chunk again has another one.
-        text = f"concat_ws(':', \"_version\" % {GENERATION}, {content}, {number})"
-    text = f"'{rounds}:' || {text}" if rounds else text
-    return f"CASE WHEN strlen({text}) <= {_ID_BYTES_MAX} THEN {text} ELSE 'sha256:' || sha256({text}) END"
+        text = f"concat_ws(':', \"_version\" % {GENERATION}, _content, {number})"
+    text = f"concat('{rounds}:', {text})" if rounds else text
+    short = f"CASE WHEN strlen(_text) <= {_ID_BYTES_MAX} THEN _text ELSE 'sha256:' || sha256(_text) END"
+    return f"(SELECT *, {short} AS _id FROM (SELECT *, {text} AS _text FROM {source}))"
 
 
 def _value(expression: str, kind: str) -> str:
