@@ -184,10 +184,12 @@ def test_a_position_that_brokers_refuse_is_sent_again_though_no_other_comes(
 ) -> None:
     monkeypatch.setattr(groups_module, "_PACE_S", 0.0)
     sent: list[tuple[str, dict[int, int]]] = []
+    limits: list[float] = []
     taken = threading.Event()
 
-    def commit(group: str, places: list[TopicPartition], seconds_max: float = 0.0) -> None:
+    def commit(group: str, places: list[TopicPartition], seconds_max: float) -> None:
         sent.append((group, {place.partition: place.offset for place in places}))
+        limits.append(seconds_max)
         if len(sent) < 3:
             raise failed(KafkaError.NOT_COORDINATOR)
         taken.set()
@@ -199,3 +201,4 @@ def test_a_position_that_brokers_refuse_is_sent_again_though_no_other_comes(
     finally:
         groups.close()
     assert sent == [("headrace-t", {0: 5, 1: 7})] * 3
+    assert max(limits[1:]) <= 3.0 < limits[0], "who closes the log waits for a try that is under way"

@@ -20,10 +20,12 @@ __all__ = ["Groups"]
 _OFFSET_NONE = -1001
 _PATIENCE_S = 10.0
 _LAST_S = 3.0
-"""So long are positions that the brokers refused tried again when the log is closed."""
+"""So long are positions that the brokers refused tried again: at a time, and when the log is closed."""
 _AGAIN_S = 0.2
 _PACE_S = 1.0
 """Positions are for others to look at, and each commit is a record that a broker writes."""
+_REFUSED_S_MAX = 30.0
+"""What is refused again and again is sent again so rarely."""
 _LOOK_S = 1.0
 _LOAD_S = 60.0
 """A mark of a load holds so long: longer than another broker takes to step in for one that died."""
@@ -34,8 +36,8 @@ _BEGIN_S_MAX = 60.0
 class Groups:
     """Commits positions in a thread of its own: an epoch never waits for it and never fails by it.
 
-    Once a second at most, or as soon as somebody asks for them. What the brokers refuse is tried again a
-    second later, and when the log is closed.
+    Once a second at most, or as soon as somebody asks for them. What the brokers refuse is tried again, more
+    and more rarely, and when the log is closed.
     """
 
     def __init__(self, connection: Connection) -> None:
@@ -70,36 +72,44 @@ class Groups:
             self._changed.notify_all()
 
     def _run(self) -> None:
-        last, pause_until = False, 0.0
+        last, pace_until, again_s = False, 0.0, _PACE_S
         while not last:
             with self._changed:
-                self._changed.wait_for(lambda: self._wanted or self._closed)
-                pause = pause_until - time.monotonic()
+                refused_before = bool(self._wanted) and self._given == self._tried
+                self._changed.wait_for(
+                    lambda: self._given > self._tried or self._closed, again_s if refused_before else None
+                )
+                pause = pace_until - time.monotonic()
                 self._changed.wait_for(lambda: self._asking_now or self._closed, max(0.0, pause))
-                last = self._closed and self._given == self._tried
+                again = self._given == self._tried
+                last = again and self._closed
                 wanted, self._wanted = self._wanted, {}
                 given = self._given
+            seconds_max = _LAST_S if again else ANSWER_S_MAX  # a close waits for what is under way
             until = time.monotonic() + _LAST_S if last else None
             refused = {
                 reader: positions
                 for reader, positions in wanted.items()
-                if not self._taken(self._group(reader), positions, until)
+                if not self._taken(self._group(reader), positions, seconds_max, until)
             }
-            pause_until = time.monotonic() + _PACE_S
+            pace_until = time.monotonic() + _PACE_S
+            again_s = min(2 * again_s, _REFUSED_S_MAX) if refused else _PACE_S
             with self._changed:
                 for reader, positions in refused.items():  # what came meanwhile is newer
                     self._wanted[reader] = {**positions, **self._wanted.get(reader, {})}
                 self._tried = given
                 self._changed.notify_all()
 
-    def _taken(self, group: str, positions: Mapping[int, int], until: float | None) -> bool:
+    def _taken(
+        self, group: str, positions: Mapping[int, int], seconds_max: float, until: float | None
+    ) -> bool:
         """Commit once, or again and again `until` then; return whether the brokers have the positions.
 
         They are for others to see: those that count are in the store. So nothing is raised.
         """
         places = [TopicPartition(self._topic, number, at) for number, at in positions.items()]
         while True:
-            left = ANSWER_S_MAX if until is None else max(_AGAIN_S, until - time.monotonic())
+            left = seconds_max if until is None else max(_AGAIN_S, until - time.monotonic())
             try:
                 self._commit(group, places, left)
                 return True
