@@ -65,9 +65,8 @@ def hint_other_run(home: "Home", asked: str | None, streams: Sequence[str]) -> N
         return
     try:
         other = read_profile(home.folder, there, replicas=False)
-    except (
-        ProfileError
-    ):  # it was changed since, or needs what is not set here: nothing says that it is the same
+    except ProfileError:
+        # It was changed since, or needs what is not set here: nothing says that it is the same.
         differ = list(streams)
     else:
         differ = [name for name in streams if other.stream(name) != here.stream(name)]

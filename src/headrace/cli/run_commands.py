@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from headrace.cli.arguments import ProfileOption, ProjectOption, examples
+from headrace.errors import HeadraceError
 
 if TYPE_CHECKING:
     from headrace.operate import Project
@@ -114,8 +115,9 @@ def run_project(loaded: "Project", *, until_caught_up: bool = False, rebuild: It
                     draw=view.draw,
                     draw_every_s=view.draw_every_s,
                 )
-            balanced = runtime.store.ledger().balanced
-            lacking = lacking_words(replica_states(loaded, None, runtime.store), loaded.profile.name)
+            balanced, lacking = runtime.store.ledger().balanced, ""
+            with suppress(HeadraceError):  # the run has ended well, whatever can be told of it
+                lacking = lacking_words(replica_states(loaded, None, runtime.store), loaded.profile.name)
         finally:
             runtime.close()
     ended = "caught up" if until_caught_up and not signals.received else "stopped"

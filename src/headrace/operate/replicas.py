@@ -356,7 +356,7 @@ def _left_behind(home: Home, store_id: str) -> list[dict[str, Any]]:
     for name in home.profile.replicas:
         with suppress(OSError, ValueError):
             facts = json.loads((_folder(home) / f"{name}.json").read_text(encoding="utf-8"))
-            if facts.pop(_STORE_ID, None) == store_id:
+            if isinstance(facts, dict) and facts.pop(_STORE_ID, None) == store_id:
                 found.append(facts)
     return found
 

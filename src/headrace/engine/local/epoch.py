@@ -154,7 +154,8 @@ class Epoch:
         records, before = batch.slice.records.select(["partition", "offset", "record_time"]), 0
         for partition, lost in gone.items():
             left = records.filter(pc.equal(records["partition"], partition)).sort_by("offset").slice(0, 1)
-            end = lost + (places[partition].next if partition in places else 0)
+            end = lost + batch.slice.gaps.get(partition, 0)
+            end += places[partition].next if partition in places else 0
             known = bool(left.num_rows) and left["offset"][0].as_py() >= end
             before = max(before, _micros(left["record_time"])[0] if known else micros_of(batch.clock))
         for name, writer in self._writers.items():
