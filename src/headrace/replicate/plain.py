@@ -19,6 +19,7 @@ import pyarrow as pa
 
 from headrace.errors import RefusedError
 from headrace.replicate.protocol import GENERATION, REFUSED_MAX, Chunk, Refusal, TableShape, refusal_of
+from headrace.rows.database import bare_arrow_of
 from headrace.store.names import quoted, text_literal
 
 __all__ = [
@@ -34,7 +35,6 @@ __all__ = [
 ]
 
 _OF_THREAD = threading.local()
-_FEW = 1_000
 _INTEGERS = frozenset(
     {"TINYINT", "UTINYINT", "SMALLINT", "USMALLINT", "INTEGER", "UINTEGER", "BIGINT", "UBIGINT"}
 )
@@ -208,10 +208,7 @@ def in_order(rows: pa.Table, select: str) -> pa.Array:
         _OF_THREAD.connection = connection
     connection.register("rows", rows)
     try:
-        if rows.num_rows <= _FEW:  # a relation is bound twice
-            texts = [text for (text,) in connection.execute(select).fetchall()]
-            return pa.array(texts, pa.large_string())
-        made = connection.sql(select).to_arrow_table()
+        made = bare_arrow_of(connection, select)
     finally:
         connection.unregister("rows")
     column = made.column(0).cast(pa.large_string()).combine_chunks()

@@ -20,7 +20,7 @@ from headrace.sql.plan import StreamPlan
 if TYPE_CHECKING:
     import duckdb
 
-__all__ = ["RowDatabase", "Statement", "arrow_of"]
+__all__ = ["RowDatabase", "Statement", "arrow_of", "bare_arrow_of"]
 
 
 _BATCH_ROWS = 16_384
@@ -98,6 +98,14 @@ def arrow_of(connection: Any, text: str) -> pa.Table:
     result = submit(text, None, "arrow", _ARROW_ROWS)
     types = {column[0]: str(column[1]) for column in result.description}
     return typed(result.arrow_table(), types)
+
+
+def bare_arrow_of(connection: Any, text: str) -> pa.Table:
+    """Return the rows of a SELECT as `arrow_of` does, for who does not give them to DuckDB again."""
+    submit = getattr(connection, _SHORT_WAY, None)
+    if submit is None:
+        return connection.sql(text).to_arrow_table()
+    return submit(text, None, "arrow", _ARROW_ROWS).arrow_table()
 
 
 class RowDatabase:

@@ -15,6 +15,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from headrace.rows.database import bare_arrow_of
 from headrace.sql.plan import TableClass, TablePlan
 from headrace.store.names import quoted, state_name, text_literal
 from headrace.store.progress import Progress
@@ -198,7 +199,7 @@ def changed_rows(
     base = _rows_sql(plan, where, paged, revision=revision, json_nested=json_nested, addressed=numbered)
     done = Position.at(position.through)
     if not paged:
-        return cursor.sql(_numbered(plan, base) if numbered else base).to_arrow_table(), done
+        return bare_arrow_of(cursor, _numbered(plan, base) if numbered else base), done
     rest = f'SELECT * FROM ({base}) WHERE "_hash" > {position.after}'
     last, until = None, "true"
     if rows_max is not None:
@@ -209,7 +210,7 @@ def changed_rows(
             last, until = found[0], f'"_hash" <= {found[0]}'
     piece = f"SELECT * FROM ({rest}) WHERE {until}"
     ordered = f'{_numbered(plan, piece) if numbered else piece} ORDER BY "_hash"'
-    rows = cursor.sql(ordered).to_arrow_table()
+    rows = bare_arrow_of(cursor, ordered)
     return rows, done if last is None else Position(position.epoch, position.through, last)
 
 
@@ -228,20 +229,17 @@ def removed_keys(
         )
     else:
         cells = '"key" AS "_key"'
-    table: pa.Table = cursor.sql(
+    return bare_arrow_of(
+        cursor,
         f'SELECT {cells}, max(epoch) AS "_epoch" FROM {_removed(plan, expired_after)} '
-        f"AND epoch > {position.epoch} AND epoch <= {position.through} GROUP BY ALL"
-    ).to_arrow_table()
-    return table
+        f"AND epoch > {position.epoch} AND epoch <= {position.through} GROUP BY ALL",
+    )
 
 
 def view_rows(cursor: Any, plan: TablePlan, *, rows_max: int, json_nested: bool = False) -> pa.Table:
     """Return the rows of a view, one more than `rows_max` at most, so that its reader sees when it is cut."""
     cells = ", ".join(_shown(quoted(c.name), c.type, json_nested) for c in plan.columns)
-    table: pa.Table = cursor.sql(
-        f"SELECT {cells} FROM {quoted(plan.name)} LIMIT {rows_max + 1}"
-    ).to_arrow_table()
-    return table
+    return bare_arrow_of(cursor, f"SELECT {cells} FROM {quoted(plan.name)} LIMIT {rows_max + 1}")
 
 
 # --- the text of the queries
