@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,8 @@ from targets import FilesTarget
 
 from headrace.declare import Pipeline
 from headrace.errors import DeclarationError
+from headrace.replicate import follower as follower_module
+from headrace.replicate.protocol import Chunk, ReplicaWriter, write_chunks
 from headrace.testing.pipeline_test import PipelineTest
 from headrace.testing.replica_runs import Kept, catch_up, following, sorted_rows
 
@@ -83,6 +85,23 @@ def test_a_view_whose_key_stands_for_several_rows_is_not_copied_and_the_others_a
             assert sorted_rows(target.rows("odd")) == before
             assert follower.reached == test.store.status().epoch
         assert told.states[:2] == ["starting", "following"]
+
+
+def test_tables_are_sent_before_views_so_that_one_look_at_the_store_finds_them_all(
+    target: FilesTarget, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[str] = []
+
+    def noted(writer: ReplicaWriter, chunks: Sequence[Chunk]) -> None:
+        sent.extend(chunk.table.name for chunk in chunks)
+        write_chunks(writer, chunks)
+
+    monkeypatch.setattr(follower_module, "write_chunks", noted)
+    with shop(tmp_path / "shop", "SELECT who, n FROM totals") as test:
+        send(test, "ann", "buy")
+        with following(test, target.replica()) as follower:
+            catch_up(follower)
+    assert sent == ["totals", "people", "odd", "others"]
 
 
 def test_null_is_one_key(target: FilesTarget, tmp_path: Path) -> None:

@@ -370,7 +370,7 @@ class Follower:
 
     def _step(self, goal: int) -> bool:
         """Send a chunk of every table that has one; whether there is more of what was there at `goal`."""
-        more, left = False, deque(self.copies)
+        more, left = False, deque(sorted(self.copies, key=lambda copy: bool(copy.plan.view_sql)))
         while left and not self._interrupted and self._writer is not None:
             found = self._read(left)  # all of it is written: a view that was read counts as sent
             together = isinstance(self._writer, TogetherWriter)
@@ -386,7 +386,8 @@ class Follower:
     def _read(self, left: deque[TableCopy]) -> list[tuple[TableCopy, Chunk]]:
         """Take tables out of `left` and return their chunks: in one look at the store while they are small.
 
-        A view is looked at alone: its query, a user's, may fail, and end the look for those behind it.
+        Tables come before views. A view is looked at alone: its query, a user's, may fail, and end the look
+        for those behind it.
         """
         found: list[tuple[TableCopy, Chunk]] = []
         size, looked, alone = 0, False, False
